@@ -1,0 +1,60 @@
+# The same few verbs a developer, an operator and CI use. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/.ready ## Make .venv from the locked requirements: enough to run the worker and the demo
+
+.PHONY: demo
+demo: .venv/.ready ## See it work: embedded Redis, sandbox API, a worker, jobs, results; stops all it started
+	@$(BIN)/lock-worker demo
+
+.PHONY: test
+test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts itself
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: .venv/.dev-ready ## Check style, types, the direction of imports, compose file, Dockerfile and generated pages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: docs
+docs: .venv/.dev-ready ## Write the generated pages and schemas in docs/ anew
+	$(BIN)/python -m docs.generate
+
+.PHONY: lock
+lock: .venv/.dev-ready ## Resolve the requirements anew and write the lock files
+	$(call compile,requirements.lock)
+	$(call compile,requirements-demo.lock,--extra demo --group build -c requirements.lock)
+	$(call compile,requirements-dev.lock,--extra demo --group build --group dev -c requirements-demo.lock)
+
+.PHONY: clean
+clean: ## Remove .venv and what tools left behind
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	--custom-compile-command 'make lock' $(2) -o $(1) pyproject.toml
+
+.venv/.ready: requirements-demo.lock pyproject.toml
+	@echo "Setting up .venv (once) ..."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes -r requirements-demo.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev-ready: .venv/.ready requirements-dev.lock
+	@echo "Adding the tools for tests and checks to .venv (once) ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
