@@ -1,0 +1,148 @@
+"""How a job can end, and what a run of it can decide: two small closed sets of frozen types.
+
+One place matches each set in full, and the type checker proves that none is missed. Nothing here acts; the worker
+carries a decision out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.event import Event
+
+
+class ProblemType(StrEnum):
+    """The kinds of problem that an event's ``error.type`` can name."""
+
+    INVALID_JOB = "invalid_job"
+    UNDECODABLE = "undecodable"
+    UNKNOWN_TASK = "unknown_task"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    REFUSED = "refused"
+    UNCONFIRMED = "unconfirmed"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    POISONED = "poisoned"
+    INTERNAL = "internal"
+
+    @property
+    def title(self) -> str:
+        """What the type means, in a few words; the same for every occurrence (RFC 9457, section 3.1.3)."""
+        return _TITLES[self]
+
+
+_TITLES = {
+    ProblemType.INVALID_JOB: "The job is not valid",
+    ProblemType.UNDECODABLE: "The message cannot be read",
+    ProblemType.UNKNOWN_TASK: "No such task",
+    ProblemType.NOT_FOUND: "No such conversation",
+    ProblemType.FORBIDDEN: "The API forbids it",
+    ProblemType.REFUSED: "The API refused",
+    ProblemType.UNCONFIRMED: "The API did not confirm the lock",
+    ProblemType.RATE_LIMITED: "The API asked for fewer calls",
+    ProblemType.SERVER_ERROR: "The API failed",
+    ProblemType.UNREACHABLE: "The API could not be reached",
+    ProblemType.TIMEOUT: "The API did not answer in time",
+    ProblemType.EXPIRED: "The job expired",
+    ProblemType.REVOKED: "The job was revoked",
+    ProblemType.POISONED: "Workers died on the job",
+    ProblemType.INTERNAL: "The worker failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Problem details (RFC 9457) of a job that was not locked.
+
+    ``detail`` is for people: it names the field and the mend, and never holds a token or an upstream body. ``status``
+    is the HTTP status, where there was one.
+    """
+
+    type: ProblemType
+    detail: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The API confirmed the lock; ``conversation`` is what it answered."""
+
+    conversation: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WouldLock:
+    """A dry run came as far as the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """``expires`` passed before an attempt."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Revoked through Celery before the call."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The message is no valid job; it was never called."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The API's final no."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """All attempts are used up; the problem is the last one's."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """Too many workers died on the job."""
+
+    problem: Problem
+
+
+Outcome: TypeAlias = Locked | WouldLock | Expired | Revoked | Rejected | Refused | Exhausted | Poisoned
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The job is over: publish its event and forget the job, in one step."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The job has to wait ``delay`` seconds; ``reason`` is a stable word for logs and metrics."""
+
+    delay: float
+    reason: str
+
+
+Decision: TypeAlias = Finished | Later
