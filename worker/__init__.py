@@ -1,0 +1,1 @@
+"""How jobs are run: everything that knows Redis, Celery and pods, and nothing of conversations."""

@@ -1,0 +1,104 @@
+r"""Every key the worker uses in Redis, built in this one place.
+
+A queue is a world of its own: all keys but the producers' lists and the two result streams begin with
+``lw:1:<queue>:``. The number is the version of this layout.
+
+=================================  ======  =======================================================  ====================
+key                                type    holds                                                    gone when
+=================================  ======  =======================================================  ====================
+``<queue>``                        list    producers' messages of priority 0..2, newest first       taken
+``<queue>\x06\x16<3|6|9>``         list    the same for priorities 3..5, 6..8, 9                    taken
+``lw:1:<queue>:arrived``           list    messages that woke a waiting worker, newest first        taken
+``lw:1:<queue>:again``             list    refs of jobs that are ready again, next first            taken
+``lw:1:<queue>:suspects``          list    refs of jobs to be run alone: workers died on them       taken
+``lw:1:<queue>:job:<ref>``         hash    a job's record: raw, size, first, calls, crashes, token  completed
+``lw:1:<queue>:leases``            zset    refs in flight, by the moment their lease is over (ms)   completed, moved on
+``lw:1:<queue>:delayed``           zset    refs that wait, by the moment they are due (ms)          promoted
+``lw:1:<queue>:id:<digest>``       string  what a job id stands for: ``claimed|ended <binding>``    DEDUPLICATE_SECONDS
+``lw:1:<queue>:counters``          hash    totals since the queue was first used                    never
+``lw:1:<queue>:upkeep``            hash    when the fleet last looked after this queue              never
+``lw:1:<queue>:draining``          string  the worker that empties its hands for a suspect          seconds (TTL)
+``RESULTS_CHANNEL``                stream  result events; the pub/sub channel has the same name     RESULTS_MAXLEN
+``DEAD_STREAM``                    stream  dead letters: event and raw message                      DEAD_MAXLEN
+=================================  ======  =======================================================  ====================
+
+A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own, also where only
+its beginning is kept in ``raw``; ``first`` is the moment of the first take (ms).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+PREFIX = "lw:1"
+PRIORITY_SEPARATOR = "\x06\x16"
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one queue."""
+
+    queue: str
+
+    @cached_property
+    def stock(self) -> tuple[str, ...]:
+        """The lists that producers push to, the first priority first."""
+        return tuple(f"{self.queue}{PRIORITY_SEPARATOR}{step}" if step else self.queue for step in PRIORITY_STEPS)
+
+    @cached_property
+    def arrived(self) -> str:
+        """Messages that woke a waiting worker."""
+        return f"{PREFIX}:{self.queue}:arrived"
+
+    @cached_property
+    def again(self) -> str:
+        """Refs of jobs that are ready again."""
+        return f"{PREFIX}:{self.queue}:again"
+
+    @cached_property
+    def suspects(self) -> str:
+        """Refs of jobs to be run alone."""
+        return f"{PREFIX}:{self.queue}:suspects"
+
+    @cached_property
+    def record_prefix(self) -> str:
+        """What a record's key begins with; its ref follows."""
+        return f"{PREFIX}:{self.queue}:job:"
+
+    @cached_property
+    def leases(self) -> str:
+        """Refs in flight."""
+        return f"{PREFIX}:{self.queue}:leases"
+
+    @cached_property
+    def delayed(self) -> str:
+        """Refs that wait for their moment."""
+        return f"{PREFIX}:{self.queue}:delayed"
+
+    @cached_property
+    def id_prefix(self) -> str:
+        """What the key of a remembered job id begins with; its digest follows."""
+        return f"{PREFIX}:{self.queue}:id:"
+
+    @cached_property
+    def counters(self) -> str:
+        """Totals."""
+        return f"{PREFIX}:{self.queue}:counters"
+
+    @cached_property
+    def upkeep(self) -> str:
+        """When the fleet last looked after the queue."""
+        return f"{PREFIX}:{self.queue}:upkeep"
+
+    @cached_property
+    def draining(self) -> str:
+        """The worker that empties its hands for a suspect."""
+        return f"{PREFIX}:{self.queue}:draining"
+
+
+def digest(text: str) -> str:
+    """A short stand-in for an id of up to 128 characters: 16 bytes of BLAKE2b as hexadecimal digits."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,27 @@
+-- claim: before the first call, bind each job id to what it is for, and tell the copies.
+-- KEYS  (none: the ids' keys are made from their digests)
+-- ARGV  1 id prefix   2 milliseconds to remember   then for each job: digest of its id, binding
+-- Returns for each job  0 go on | 1 a copy of a job whose event is out | 2 the id stands for something else
+-- Crash: all or nothing; repeating it is harmless.
+
+local id_prefix, remember_ms = ARGV[1], ARGV[2]
+
+may('GET', id_prefix)
+may('SET', id_prefix, '')
+
+local answers = {}
+for at = 3, #ARGV, 2 do
+  local key, binding = id_prefix .. ARGV[at], ARGV[at + 1]
+  local known = redis.pcall('GET', key)
+  if type(known) ~= 'string' then -- unknown, or a key that somebody else made
+    redis.call('SET', key, 'claimed ' .. binding, 'PX', remember_ms)
+    answers[#answers + 1] = 0
+  elseif known == 'claimed ' .. binding then
+    answers[#answers + 1] = 0
+  elseif known == 'ended ' .. binding then
+    answers[#answers + 1] = 1
+  else
+    answers[#answers + 1] = 2
+  end
+end
+return answers

@@ -1,0 +1,69 @@
+-- complete: end jobs in flight. Publishing the event is the acknowledgement: there is no moment between the two.
+-- KEYS  1 leases   2 counters   3 results stream   4 dead stream
+-- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to remember an id
+--       then for each job: ref, lease token, event (empty: a copy, dropped), outcome, 1 if it is a dead letter, digest of its id
+--       (empty: not remembered), binding
+-- Returns for each job  1 published | 2 dropped as a copy | 0 not ours any more (nothing changed)
+-- Crash: all or nothing; repeating it is harmless: a job that is gone answers 0.
+
+local leases, counters, results, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local record_prefix, id_prefix, channel = ARGV[1], ARGV[2], ARGV[3]
+local results_kept, dead_kept, remember_ms = ARGV[4], ARGV[5], ARGV[6]
+
+expect(leases, 'zset')
+expect(counters, 'hash')
+expect(results, 'stream')
+expect(dead, 'stream')
+may('ZREM', leases, '')
+may('HINCRBY', counters, '', 1)
+may('XADD', results, '*', '', '')
+may('XADD', dead, '*', '', '')
+may('PUBLISH', channel, '')
+may('DEL', record_prefix)
+may('SET', id_prefix, '')
+may('GET', id_prefix)
+may('HMGET', record_prefix, '')
+
+local answers, counts = {}, {}
+
+local function count(name)
+  counts[name] = (counts[name] or 0) + 1
+end
+
+for at = 7, #ARGV, 7 do
+  local ref, token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
+  local record, id_key = record_prefix .. ref, id_prefix .. digest
+  local answer = 0
+  local held = redis.pcall('HMGET', record, 'token', 'raw')
+  if held[1] == token then
+    local ended = event == ''
+    if not ended and digest ~= '' then
+      ended = redis.pcall('GET', id_key) == 'ended ' .. binding
+    end
+    if ended then
+      answer = 2
+      count('deduplicated')
+    else
+      answer = 1
+      redis.call('XADD', results, 'MAXLEN', '~', results_kept, '*', 'event', event)
+      if is_dead then
+        redis.call('XADD', dead, 'MAXLEN', '~', dead_kept, '*', 'event', event, 'message', held[2] or '')
+      end
+      redis.call('PUBLISH', channel, event)
+      if digest ~= '' then
+        redis.call('SET', id_key, 'ended ' .. binding, 'PX', remember_ms)
+      end
+      count('finished')
+      count('outcome:' .. outcome)
+    end
+    redis.call('DEL', record)
+    redis.call('ZREM', leases, ref)
+  end
+  answers[#answers + 1] = answer
+end
+
+for name, times in pairs(counts) do
+  redis.call('HINCRBY', counters, name, times)
+end
+return answers

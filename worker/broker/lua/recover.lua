@@ -1,0 +1,75 @@
+-- recover: jobs whose worker gave no sign of life for a lease become ready again, one crash richer. The only move that counts
+-- crashes. A job with too many is handed to the caller, in flight, to be ended as poisoned.
+-- KEYS  1 leases   2 again   3 suspects   4 counters   5 upkeep
+-- ARGV  1 record prefix   2 crashes that make a suspect   3 crashes that make a poisoned job   4 jobs at most
+--       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
+--       8 a silence of this many milliseconds means that the server was away, not the workers
+--       9 milliseconds the workers then have to renew their leases
+-- Returns {jobs recovered (-1: not now), server time in milliseconds, poisoned job ...}, a job as in take
+-- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
+
+local leases, again, suspects, counters, upkeep = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local token, lease_ms = ARGV[5], tonumber(ARGV[6])
+local between_ms, silence_ms, grace_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+
+expect(leases, 'zset')
+expect(again, 'list')
+expect(suspects, 'list')
+expect(counters, 'hash')
+expect(upkeep, 'hash')
+may('ZREM', leases, '')
+may('RPUSH', again, '')
+may('RPUSH', suspects, '')
+may('HINCRBY', counters, '', 1)
+may('ZRANGE', leases, 0, 0)
+may('ZADD', leases, 0, '')
+may('HMGET', record_prefix, '')
+may('HSET', record_prefix, '', '')
+
+local now = now_ms()
+local seen = redis.call('HMGET', upkeep, 'recovered_at', 'awake_since')
+local last, awake_since = tonumber(seen[1] or '0'), tonumber(seen[2] or '0')
+if last <= now and now - last < between_ms then
+  return {-1, whole(now)}
+end
+redis.call('HSET', upkeep, 'recovered_at', whole(now))
+-- Nobody came by for a while (or the clock went back): after an outage every lease is over, and nobody died.
+if last > now or now - last > silence_ms then
+  awake_since = now
+  redis.call('HSET', upkeep, 'awake_since', whole(now))
+end
+if now - awake_since < grace_ms then
+  return {-1, whole(now)}
+end
+
+local recovered, poisoned, vanished = 0, {}, 0
+local lapsed = redis.call('ZRANGE', leases, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)
+for _, ref in ipairs(lapsed) do
+  local name = record_prefix .. ref
+  local record = read_record(name, now)
+  if not record then
+    redis.call('ZREM', leases, ref)
+    vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
+  else
+    local crashes = tonumber(record[5]) + 1
+    record[5] = tostring(crashes)
+    if crashes >= poisonous then
+      redis.call('HSET', name, 'crashes', crashes, 'token', token)
+      redis.call('ZADD', leases, whole(now + lease_ms), ref)
+      poisoned[#poisoned + 1] = {ref, unpack(record)}
+    else
+      redis.call('HSET', name, 'crashes', crashes, 'token', '')
+      redis.call('ZREM', leases, ref)
+      redis.call('RPUSH', crashes >= suspicious and suspects or again, ref)
+      recovered = recovered + 1
+    end
+  end
+end
+if #lapsed > 0 then
+  redis.call('HINCRBY', counters, 'crashes', recovered + #poisoned)
+end
+if vanished > 0 then
+  redis.call('HINCRBY', counters, 'vanished', vanished)
+end
+return {recovered, whole(now), unpack(poisoned)}

@@ -1,0 +1,287 @@
+"""The moves of a job between its states: one typed function a Lua file, and the only caller of that file.
+
+``take`` is split into the command and the reading of its answer, because Celery's event loop sends and reads it on
+its own connection; all others are coroutines over a client that does not repeat commands by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from redis.exceptions import NoScriptError
+
+from worker.broker import scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from redis.asyncio import Redis
+
+    from worker.broker.keys import Keys
+    from worker.broker.scripts import Script
+
+Argument: TypeAlias = str | int | bytes
+Command: TypeAlias = list[Argument]
+
+#: The largest message that is read; of a larger one KEPT_BYTES are kept.
+LARGEST_MESSAGE_BYTES = 1024 * 1024
+KEPT_BYTES = 64 * 1024
+#: One take, promote or recover moves at most this much, so that no call holds the server up.
+TAKE_BYTES = 1024 * 1024
+TAKE_JOBS = 256
+UPKEEP_JOBS = 500
+#: A job that this many workers died on runs alone from then on.
+SUSPICIOUS_CRASHES = 2
+#: A worker that empties its hands for a suspect is given this long before another may try.
+DRAIN_MS = 30_000
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A job in this worker's hands: what its record held when it was taken, and the lease.
+
+    Attributes:
+        ref: the job's permanent random name in Redis.
+        token: names the take that holds it; every move of the job shows it.
+        raw: the message's bytes, or the beginning of a message over 1 MiB.
+        size: the message's own size in bytes.
+        first_ms: when it was first taken, in milliseconds of the server's clock.
+        calls: calls made for it in earlier deliveries, and then by this one.
+        crashes: workers that died on it.
+        held_until: when the lease is over, on this process's monotonic clock; counted from before the take was sent.
+        is_alone: nothing may run beside it.
+        is_lost: the lease is over and another worker may have the job.
+        intake: what the message turned out to be; the broker does not look at it.
+    """
+
+    ref: str
+    token: str
+    raw: bytes
+    size: int
+    first_ms: int
+    calls: int
+    crashes: int
+    held_until: float
+    queue: str
+    is_alone: bool = False
+    is_lost: bool = False
+    intake: Any = field(default=None, repr=False)
+
+
+class TakeState(Enum):
+    """What a take answered, beside the jobs."""
+
+    JOBS = b"jobs"
+    EMPTY = b"empty"
+    ALONE = b"alone"
+    DRAIN = b"drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The answer of a take."""
+
+    state: TakeState
+    server_ms: int
+    jobs: list[Delivery]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a job in flight ends. An empty ``event`` drops it as a copy of a job whose event is out."""
+
+    ref: str
+    token: str
+    event: bytes
+    outcome: str
+    is_dead_letter: bool
+    id_digest: str
+    binding: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """How many delayed jobs became ready (None: another worker was here just now), and when the next will be due."""
+
+    count: int | None
+    next_due_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """How many jobs of dead workers became ready (None: not now), and those to be ended as poisoned."""
+
+    count: int | None
+    server_ms: int
+    poisoned: list[Delivery]
+
+
+class ClaimAnswer(IntEnum):
+    """What a claim says of a job id."""
+
+    GO = 0
+    COPY = 1
+    CONFLICT = 2
+
+
+class CompleteAnswer(IntEnum):
+    """What became of a completion."""
+
+    GONE = 0
+    PUBLISHED = 1
+    COPY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that the moves need. Times in milliseconds."""
+
+    results: str
+    results_maxlen: int
+    dead: str
+    dead_maxlen: int
+    lease_ms: int
+    remember_ms: int
+    poisonous_crashes: int
+
+    @property
+    def silence_ms(self) -> int:
+        """A silence of the whole fleet that means the server was away: the upkeep comes by far more often."""
+        return 3_000
+
+    @property
+    def grace_ms(self) -> int:
+        """How long the workers have to renew their leases once the server is back."""
+        return min(self.lease_ms, 3_000)
+
+
+def command(script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, whole_text: bool = False) -> Command:
+    """A script call as Redis takes it; ``whole_text`` where the server has said that it does not know the script."""
+    name, what = ("EVAL", script.text) if whole_text else ("EVALSHA", script.sha)
+    return [name, what, len(keys), *keys, *arguments]
+
+
+def take_command(
+    keys: Keys, rules: Rules, *, token: str, worker: str, wanted: int, held: int, whole_text: bool = False
+) -> Command:
+    """The call of ``take.lua`` for up to ``wanted`` jobs by a worker that holds ``held`` already."""
+    return command(
+        scripts.TAKE,
+        [keys.again, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.upkeep, keys.draining, *keys.stock],
+        [
+            keys.record_prefix, token, min(wanted, TAKE_JOBS), TAKE_BYTES, rules.lease_ms,
+            worker, held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES,
+        ],
+        whole_text=whole_text,
+    )  # fmt: skip
+
+
+def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_at: float) -> Taken:
+    """The answer of ``take.lua``; ``sent_at`` is the monotonic time just before the call was sent."""
+    state = TakeState(answer[0])
+    jobs = [_delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE) for job in answer[2:]]
+    return Taken(state, int(answer[1]), jobs)
+
+
+def _delivery(
+    job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, *, is_alone: bool = False
+) -> Delivery:
+    ref, raw, size, first, calls, crashes = job
+    return Delivery(
+        ref=ref.decode(), token=token, raw=raw, size=int(size), first_ms=int(first), calls=int(calls), crashes=int(crashes),
+        held_until=sent_at + rules.lease_ms / 1000, queue=keys.queue, is_alone=is_alone,
+    )  # fmt: skip
+
+
+class Moves:
+    """The moves of one queue's jobs over an asyncio client.
+
+    All raise what the client raises (:class:`redis.exceptions.RedisError`, :class:`OSError`); a raised error leaves
+    open whether the move was made, and all but :meth:`recover` may be repeated.
+    """
+
+    def __init__(self, client: Redis, keys: Keys, rules: Rules) -> None:
+        self._client = client
+        self.keys = keys
+        self.rules = rules
+
+    async def claim(self, ids: Sequence[tuple[str, str]]) -> list[ClaimAnswer]:
+        """Bind job ids to what they are for: pairs of digest and binding; one answer for each."""
+        arguments = [part for pair in ids for part in pair]
+        answer = await self._call(scripts.CLAIM, [], [self.keys.id_prefix, self.rules.remember_ms, *arguments])
+        return [ClaimAnswer(code) for code in answer]
+
+    async def complete(self, completions: Sequence[Completion]) -> list[CompleteAnswer]:
+        """End jobs: publish, keep the dead letters, remember the ids and forget the jobs, in one step."""
+        arguments: list[Argument] = [
+            self.keys.record_prefix, self.keys.id_prefix, self.rules.results,
+            self.rules.results_maxlen, self.rules.dead_maxlen, self.rules.remember_ms,
+        ]  # fmt: skip
+        for end in completions:
+            arguments += [
+                end.ref,
+                end.token,
+                end.event,
+                end.outcome,
+                int(end.is_dead_letter),
+                end.id_digest,
+                end.binding,
+            ]
+        keys = [self.keys.leases, self.keys.counters, self.rules.results, self.rules.dead]
+        return [CompleteAnswer(code) for code in await self._call(scripts.COMPLETE, keys, arguments)]
+
+    async def delay(self, jobs: Sequence[tuple[Delivery, float]]) -> list[bool]:
+        """Put jobs aside for so many seconds each; True where the job was still ours."""
+        arguments: list[Argument] = [self.keys.record_prefix]
+        for job, seconds in jobs:
+            arguments += [job.ref, job.token, math.ceil(seconds * 1000), job.calls]
+        keys = [self.keys.leases, self.keys.delayed, self.keys.counters]
+        return [code == 1 for code in await self._call(scripts.DELAY, keys, arguments)]
+
+    async def release(self, jobs: Sequence[Delivery]) -> list[bool]:
+        """Hand jobs back to be taken again at once; True where the job was still ours."""
+        arguments: list[Argument] = [self.keys.record_prefix, SUSPICIOUS_CRASHES]
+        for job in jobs:
+            arguments += [job.ref, job.token, job.calls]
+        keys = [self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters]
+        return [code == 1 for code in await self._call(scripts.RELEASE, keys, arguments)]
+
+    async def renew(self, jobs: Sequence[Delivery]) -> list[bool]:
+        """Keep the leases of jobs; True where the job is still ours."""
+        arguments: list[Argument] = [self.keys.record_prefix, self.rules.lease_ms]
+        for job in jobs:
+            arguments += [job.ref, job.token]
+        return [code == 1 for code in await self._call(scripts.RENEW, [self.keys.leases], arguments)]
+
+    async def promote(self, *, between_ms: int) -> Promoted:
+        """Make due jobs ready, unless the fleet did so in the last ``between_ms``."""
+        keys = [self.keys.delayed, self.keys.again, self.keys.suspects, self.keys.upkeep]
+        arguments = [self.keys.record_prefix, SUSPICIOUS_CRASHES, UPKEEP_JOBS, between_ms]
+        count, next_due = await self._call(scripts.PROMOTE, keys, arguments)
+        return Promoted(None if count < 0 else count, None if next_due < 0 else next_due)
+
+    async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
+        """Make jobs of dead workers ready, unless the fleet did so in the last ``between_ms``."""
+        keys = [self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.upkeep]
+        arguments = [
+            self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
+            self.rules.lease_ms, between_ms, self.rules.silence_ms, self.rules.grace_ms,
+        ]  # fmt: skip
+        count, server_ms, *jobs = await self._call(scripts.RECOVER, keys, arguments)
+        poisoned = [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]
+        return Recovered(None if count < 0 else count, int(server_ms), poisoned)
+
+    async def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        try:
+            return await self._run(command(script, keys, arguments))
+        except (
+            NoScriptError
+        ):  # a restarted or flushed server: it refused before anything ran, so the whole text is safe
+            return await self._run(command(script, keys, arguments, whole_text=True))
+
+    async def _run(self, call: Command) -> list[Any]:
+        answer: Awaitable[list[Any]] = self._client.execute_command(*call)
+        return await answer

@@ -1,0 +1,40 @@
+"""The Lua files as Redis sees them: one text and one SHA1 digest each.
+
+``lua/prelude.lua`` stands before every one of them. ``allow-oom``: our moves end work, so a full Redis must let them
+pass, or it would never drain (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+
+_SHEBANG = "#!lua flags=allow-oom\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One atomic move: its file's name, the whole text, and the digest it is called by once the server knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    folder = files(__package__) / "lua"
+    text = "\n".join(
+        [_SHEBANG + (folder / "prelude.lua").read_text("utf-8"), (folder / f"{name}.lua").read_text("utf-8")]
+    )
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+TAKE = _load("take")
+CLAIM = _load("claim")
+COMPLETE = _load("complete")
+DELAY = _load("delay")
+RELEASE = _load("release")
+RENEW = _load("renew")
+PROMOTE = _load("promote")
+RECOVER = _load("recover")

@@ -1,0 +1,325 @@
+"""kombu's Redis transport with our way of taking jobs: nothing is ever popped into a worker that could die with it.
+
+Only consuming from job queues is changed. Celery's remote control, its events and everything that publishes go
+through kombu's own code. A job queue is read on one connection by turns: a ``take``; when that found nothing, a
+``BLMOVE`` from the producers' list to our ``arrived`` list, which wakes exactly one waiting worker per message and
+leaves the message in Redis; then a ``take`` again.
+
+What a lost connection means here: nothing. Jobs in flight belong to their leases, not to a connection, so every way
+of kombu's to push them back is switched off.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from kombu.message import Message as KombuMessage
+from kombu.transport import redis as stock
+from kombu.transport import virtual
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.retry import Retry
+
+from worker.broker.connection import TIMEOUT_SECONDS
+from worker.broker.moves import Delivery, TakeState, read_take, take_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.broker.connection import Credentials
+    from worker.broker.keys import Keys
+    from worker.broker.moves import Rules, Taken
+
+logger = logging.getLogger(__name__)
+
+#: How long one wait for a message lasts; after it, take looks at the other lists. In seconds.
+WAIT_SECONDS = 0.5
+#: How long to leave the server alone after it refused a call. In seconds.
+_REFUSED_SECONDS = 1.0
+
+
+class HandsView(Protocol):
+    """How much the worker holds and wants."""
+
+    def __len__(self) -> int: ...
+
+    is_draining: bool
+
+    def wanted(self) -> int:
+        """How many jobs to take now."""
+
+
+class Desk(Protocol):
+    """Whom the transport takes jobs for."""
+
+    is_job_queue: Callable[[str], bool]
+
+    @property
+    def hands(self) -> HandsView:
+        """What the worker holds and wants."""
+
+    @property
+    def rules(self) -> Rules:
+        """The settings of the moves."""
+
+    @property
+    def worker(self) -> str:
+        """The worker's name in Redis."""
+
+    def keys(self, queue: str) -> Keys:
+        """A queue's keys."""
+
+    def next_token(self) -> str:
+        """A lease token for a take."""
+
+    def waits(self, client_id: int | None) -> None:
+        """Told the id of a connection that waits for jobs, or that it waits no longer."""
+
+    def hold(self, taken: Taken) -> None:
+        """Told what a take brought."""
+
+    def hand_back(self, taken: Taken) -> None:
+        """Told what a take brought when nobody is there to run it."""
+
+    def receive(self, delivery: Delivery) -> bool:
+        """Read a message; True if Celery is to run it now."""
+
+    def dropped(self, delivery: Delivery) -> None:
+        """Told that Celery let a job go without running it."""
+
+    def failed(self, delivery: Delivery, error: Exception) -> None:
+        """Told that an error kept a job from Celery."""
+
+
+class Message(virtual.Message):  # type: ignore[misc]
+    """A job as Celery sees it, or any other message as kombu makes it.
+
+    A job's message holds what Celery needs to know and no more: the id, the task, and the conversation for Flower. It
+    was read and checked before, so its payload is never decoded by Celery.
+    """
+
+    delivery: Delivery | None = None
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        if not isinstance(payload, Delivery):
+            super().__init__(payload, channel=channel, **kwargs)
+            return
+        shown = {"subject": payload.intake.subject}
+        KombuMessage.__init__(
+            self,
+            body=b"",
+            channel=channel,
+            delivery_tag=payload.ref,
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers={
+                "id": payload.intake.id,
+                "task": channel.task_name,
+                "argsrepr": "()",
+                "kwargsrepr": repr(shown),
+                "delivery": payload,
+            },
+            properties={"delivery_tag": payload.ref},
+            delivery_info={"exchange": "", "routing_key": payload.queue},
+        )
+        self.delivery = payload
+        self._decoded_cache = ((), shown, {})
+
+    def ack(self, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Celery has no more to do with the job. Running a job never ends here, so it was dropped."""
+        if self.delivery is None:
+            super().ack(multiple)
+        else:
+            self.channel.desk.dropped(self.delivery)
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """As :meth:`ack`."""
+        if self.delivery is None:
+            super().reject(requeue)
+        else:
+            self.channel.desk.dropped(self.delivery)
+
+
+class QoS(virtual.QoS):  # type: ignore[misc]
+    """How much to consume: what the desk wants.
+
+    Which jobs are unacknowledged stands in Redis, so nothing is kept here.
+    """
+
+    restore_at_shutdown = False
+
+    def can_consume(self) -> bool:
+        """Whether to go on: an answer is on its way and must be read, or jobs are wanted."""
+        channel = self.channel
+        return not channel.takes_jobs or channel.is_busy or channel.desk.hands.wanted() > 0
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """A job's state is its record in Redis."""
+
+    def restore_unacked(self) -> list[Any]:
+        """Leases outlive a connection."""
+        return []
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Leases outlive a connection."""
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Lost jobs are found by the upkeep."""
+
+
+class Channel(stock.Channel):  # type: ignore[misc]
+    """A channel that takes jobs by atomic moves."""
+
+    QoS = QoS
+    Message = Message
+    from_transport_options: ClassVar[tuple[str, ...]] = (
+        *stock.Channel.from_transport_options,
+        "desk",
+        "task_name",
+        "credentials",
+    )
+
+    desk: Desk
+    task_name: str
+    credentials: Credentials
+    socket_timeout = TIMEOUT_SECONDS
+    socket_connect_timeout = TIMEOUT_SECONDS
+    socket_keepalive = True
+
+    _reading: Callable[[Any], None] | None = None
+    _empty_queues = 0
+    _whole_text = False
+    _not_before = 0.0
+    _client_id: int | None = None
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether this channel consumes from a job queue."""
+        return any(self.desk.is_job_queue(queue) for queue in self._active_queues)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is on its way."""
+        return bool(self._in_poll)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
+        """Kombu's arguments, with the user and password that are kept out of its URL, and without repeated commands."""
+        params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
+        params.update(
+            username=self.credentials.username,
+            password=self.credentials.password,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        return params
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Called when jobs are wanted and no answer is on its way: send the next command."""
+        if not self.takes_jobs:
+            super()._brpop_start(timeout)
+        elif time.monotonic() >= self._not_before:
+            queues = self._queue_cycle.consume(len(self.active_queues))
+            if self._empty_queues < len(queues):
+                self._send_take(queues[0])
+            else:
+                self._send_wait(queues[0])
+
+    def _brpop_read(self, **options: Any) -> bool | None:
+        """Called when an answer is there: read it and act on it."""
+        if not self.takes_jobs and self._reading is None:
+            found: bool | None = super()._brpop_read(**options)
+            return found
+        reading, self._reading = self._reading, None
+        connection = self.client.connection
+        self.desk.waits(None)
+        try:
+            answer = connection.read_response()
+        except NoScriptError:  # a restarted server; it refused before anything ran
+            self._whole_text = True
+            return None
+        except ReadOnlyError as error:  # this server is a replica now: find the primary by connecting anew
+            connection.disconnect()
+            raise RedisConnectionError(str(error)) from error
+        except ResponseError as error:
+            logger.error("take_refused", extra={"error": str(error), "wait_seconds": _REFUSED_SECONDS})  # noqa: TRY400 - says it all
+            self._not_before = time.monotonic() + _REFUSED_SECONDS
+            return None
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+        if reading is not None:
+            reading(answer)
+        return None
+
+    def _send(self, reading: Callable[[Any], None], *command: Any) -> None:
+        connection = self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        self._reading = reading
+        connection.send_command(*command)
+
+    def _send_take(self, queue: str) -> None:
+        desk, keys, token = self.desk, self.desk.keys(queue), self.desk.next_token()
+        sent_at = time.monotonic()
+
+        def read(answer: Any) -> None:
+            self._taken(queue, read_take(answer, keys, desk.rules, token=token, sent_at=sent_at))
+
+        call = take_command(
+            keys, desk.rules,
+            token=token, worker=desk.worker, wanted=desk.hands.wanted(), held=len(desk.hands),
+            whole_text=self._whole_text,
+        )  # fmt: skip
+        self._whole_text = False
+        self._send(read, *call)
+
+    def _taken(self, queue: str, taken: Taken) -> None:
+        if self._closing or not self._active_queues:  # the consumer was cancelled while the answer was on its way
+            self.desk.hand_back(taken)
+            return
+        self.desk.hold(taken)
+        self.desk.hands.is_draining = taken.state is TakeState.DRAIN
+        if taken.state is TakeState.EMPTY:
+            self._empty_queues += 1
+        else:
+            self._empty_queues = 0
+        self._queue_cycle.rotate(queue)
+        for delivery in taken.jobs:
+            try:
+                if self.desk.receive(delivery):
+                    self.connection._deliver(delivery, queue)  # noqa: SLF001 - kombu's way in for a channel's messages
+            except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
+                self.desk.failed(delivery, error)
+
+    def _send_wait(self, queue: str) -> None:
+        keys = self.desk.keys(queue)
+        if self._client_id is None:
+            connection = self.client.connection
+            connection.send_command("CLIENT", "ID")
+            self._client_id = connection.read_response()
+        self._send(self._waited, "BLMOVE", keys.stock[0], keys.arrived, "RIGHT", "LEFT", WAIT_SECONDS)
+        self.desk.waits(self._client_id)
+
+    def _waited(self, _: Any) -> None:
+        self._empty_queues = 0
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        if self._in_poll is connection:
+            self._reading = None
+            self._client_id = None
+        super()._on_connection_disconnect(connection)
+
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        super()._basic_cancel(consumer_tag)
+        if self._reading is not None and not self._active_queues:
+            self._brpop_read()  # jobs on their way to us go back at once, not when their leases are over
+
+
+class Transport(stock.Transport):  # type: ignore[misc]
+    """The worker's transport; it needs the options ``desk``, ``task_name`` and ``credentials``."""
+
+    Channel = Channel
