@@ -1,0 +1,186 @@
+"""The result event: CloudEvents 1.0 JSON in structured mode, built from a job and its outcome.
+
+The models are the published schema; :func:`build` makes the same shape from plain values, because it runs once per
+job, and a test holds the two together. Building and encoding cannot fail, whatever a message or an answer held.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, assert_never
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticSerializationError, to_json
+
+from tasks.conversation import LockedConversation  # noqa: TC001 - pydantic reads the annotation
+from tasks.outcome import (
+    Exhausted,
+    Expired,
+    Locked,
+    Poisoned,
+    Problem,
+    ProblemType,
+    Refused,
+    Rejected,
+    Revoked,
+    WouldLock,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.outcome import Outcome
+
+SOURCE = "/lock-worker"
+MAX_ECHO_BYTES = 16 * 1024
+
+EventType = Literal["conversation.locked", "conversation.lock_skipped", "conversation.lock_failed"]
+OutcomeName = Literal["locked", "would_lock", "expired", "revoked", "rejected", "refused", "exhausted", "poisoned"]
+
+
+class ProblemDetails(BaseModel):
+    """Why the conversation was not locked (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: ProblemType
+    title: str
+    status: int | None = Field(description="The HTTP status, where there was one.")
+    detail: str = Field(description="For people: names the field and the mend.")
+
+
+class ResultData(BaseModel):
+    """What came of the job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: OutcomeName
+    attempts: int = Field(ge=0, description="The number of calls made.")
+    job: dict[str, Any] | None = Field(
+        description="The job as received; of a rejected message what was understood, or null."
+    )
+    received_at: AwareDatetime = Field(description="When a worker first took the job.")
+    finished_at: AwareDatetime
+    conversation: LockedConversation | None = Field(description="As the API returned it, unknown fields kept.")
+    error: ProblemDetails | None
+    replay_of: str | None = Field(
+        None, description="The id of the job that this one repeats, where it was replayed from the dead letters."
+    )
+
+
+class ResultEvent(BaseModel):
+    """One job's result: a CloudEvents 1.0 event in structured JSON mode."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    specversion: Literal["1.0"]
+    id: str = Field(min_length=1, description="The job id.")
+    source: Literal["/lock-worker"]
+    type: EventType
+    subject: str = Field("", description="The conversation id; left out when the message held no usable one.")
+    time: AwareDatetime
+    datacontenttype: Literal["application/json"]
+    data: ResultData
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A finished job's event, encoded, with what the worker needs to know of it.
+
+    ``failed`` events also become dead letters.
+    """
+
+    id: str
+    outcome: OutcomeName
+    failed: bool
+    problem: Problem | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a job's run whatever its outcome; the moments are of the Redis server's clock."""
+
+    id: str
+    subject: str | None
+    echo: Mapping[str, Any] | None
+    replay_of: str | None
+    received_at: datetime
+    finished_at: datetime
+    attempts: int
+
+
+def build(facts: Facts, outcome: Outcome) -> Event:
+    """Make the event that tells how a job ended. Never raises."""
+    event_type, name, conversation, problem = _describe(outcome)
+    finished_at = _timestamp(facts.finished_at)
+    data = {
+        "outcome": name,
+        "attempts": facts.attempts,
+        "job": facts.echo,
+        "received_at": _timestamp(facts.received_at),
+        "finished_at": finished_at,
+        "conversation": conversation,
+        "error": None if problem is None else _details(problem),
+    }
+    if facts.replay_of is not None:
+        data["replay_of"] = facts.replay_of
+    event: dict[str, Any] = {"specversion": "1.0", "id": facts.id, "source": SOURCE, "type": event_type}
+    if facts.subject is not None:
+        event["subject"] = facts.subject
+    event["time"] = finished_at
+    event["datacontenttype"] = "application/json"
+    event["data"] = data
+    return Event(
+        id=facts.id, outcome=name, failed=event_type == "conversation.lock_failed", problem=problem, body=_encode(event)
+    )
+
+
+def _describe(  # noqa: PLR0911 - one line an outcome
+    outcome: Outcome,
+) -> tuple[EventType, OutcomeName, Mapping[str, Any] | None, Problem | None]:
+    match outcome:
+        case Locked(conversation):
+            return "conversation.locked", "locked", conversation, None
+        case WouldLock():
+            return "conversation.lock_skipped", "would_lock", None, None
+        case Expired(problem):
+            return "conversation.lock_skipped", "expired", None, problem
+        case Revoked(problem):
+            return "conversation.lock_skipped", "revoked", None, problem
+        case Rejected(problem):
+            return "conversation.lock_failed", "rejected", None, problem
+        case Refused(problem):
+            return "conversation.lock_failed", "refused", None, problem
+        case Exhausted(problem):
+            return "conversation.lock_failed", "exhausted", None, problem
+        case Poisoned(problem):
+            return "conversation.lock_failed", "poisoned", None, problem
+        case _:
+            assert_never(outcome)
+
+
+def _details(problem: Problem) -> dict[str, Any]:
+    return {"type": problem.type.value, "title": problem.type.title, "status": problem.status, "detail": problem.detail}
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _encode(event: Mapping[str, Any]) -> bytes:
+    try:
+        return to_json(event, inf_nan_mode="null")
+    except (PydanticSerializationError, ValueError, RecursionError):
+        pass
+    try:
+        # An upstream answer may hold what UTF-8 cannot: a lone surrogate, written as an escape. It goes out the same
+        # way.
+        return json.dumps(event, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
+        # ... or be nested deeper than any encoder goes. That it is locked must be told all the same.
+        data = event["data"]
+        confirmed = {name: data["conversation"][name] for name in ("id", "locked")}
+        return to_json({**event, "data": {**data, "conversation": confirmed}})

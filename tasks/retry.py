@@ -1,0 +1,85 @@
+"""When to try again: the policy, and nothing of carrying it out.
+
+tenacity holds the two strategies: exponential backoff with full jitter
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) and the end after so many calls. What is
+worth another try is decided where answers are judged, in ``tasks.verdict``.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: A wait of up to this many seconds is slept in the job's slot; a longer one is spent in Redis.
+IN_PLACE_SECONDS = 1.0
+#: A Retry-After is stretched by up to this share (and one second at most), so that a fleet does not come back in one
+#: moment.
+_RETRY_AFTER_SPREAD = 0.1
+
+
+class RetryPolicy:
+    """How long to wait before the next call, and whether there is one.
+
+    Args:
+        max_attempts: calls made for a job at most.
+        base_seconds: upper bound of the first wait; it doubles with each further one.
+        max_delay_seconds: the longest wait, whatever the backoff or a ``Retry-After`` says.
+        chance: a number drawn evenly from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_attempts: int,
+        base_seconds: float,
+        max_delay_seconds: float,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.max_attempts = max_attempts
+        self._max_delay = max_delay_seconds
+        self._chance = chance
+        self._stop = stop_after_attempt(max_attempts)
+        self._backoff = wait_random_exponential(multiplier=base_seconds, max=max_delay_seconds)
+
+    def delay(self, attempts: int, retry_after: float | None) -> float | None:
+        """Seconds to wait after ``attempts`` calls, or None when they are used up.
+
+        Args:
+            attempts: calls made so far, 1 or more.
+            retry_after: seconds that the API asked for, if it did.
+        """
+        state = RetryCallState(_NO_LOOP, None, (), {})
+        state.attempt_number = attempts
+        if self._stop(state):
+            return None
+        if retry_after is None:
+            return self._backoff(state)
+        spread = min(1.0, retry_after * _RETRY_AFTER_SPREAD)
+        return min(self._max_delay, retry_after + spread * self._chance())
+
+
+#: tenacity's strategies want to know the loop they serve; ours only ask them for numbers.
+_NO_LOOP = Retrying()
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """A ``Retry-After`` header (RFC 9110, section 10.2.3) as seconds from ``now``; None: absent, or no sense."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:12])
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())

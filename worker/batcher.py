@@ -1,0 +1,95 @@
+"""Many small moves in one call: what the jobs of one moment need from Redis goes there together.
+
+A call that fails is made again for ever, with a growing wait, because the job behind it is not over before Redis says
+so; its lease is kept meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+logger = logging.getLogger(__name__)
+
+#: How long the first job of a batch waits for company, in seconds.
+LINGER_SECONDS = 0.001
+#: What one call carries at most.
+BATCH_ITEMS = 100
+BATCH_BYTES = 1024 * 1024
+
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 2.0
+
+
+async def insist(what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Make a call that may be repeated until Redis answers it; ``what`` names it in the log."""
+    wait = _FIRST_WAIT_SECONDS
+    while True:
+        try:
+            return await call()
+        except (RedisError, OSError) as error:
+            logger.warning("redis_retry", extra={"move": what, "error": str(error), "wait_seconds": wait})
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+
+
+class Batcher(Generic[Item, Answer]):
+    """Collects items and sends them in batches, one call at a time.
+
+    Args:
+        what: names the call in the log.
+        send: makes the call; one answer for each item, in order.
+        weigh: an item's size in bytes, about.
+        settled: told each item with its answer.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        send: Callable[[Sequence[Item]], Awaitable[list[Answer]]],
+        *,
+        weigh: Callable[[Item], int],
+        settled: Callable[[Item, Answer], None],
+    ) -> None:
+        self._what = what
+        self._send = send
+        self._weigh = weigh
+        self._settled = settled
+        self._waiting: list[Item] = []
+        self._pump: asyncio.Task[None] | None = None
+
+    def put(self, item: Item) -> None:
+        """Send an item with the next batch."""
+        self._waiting.append(item)
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        try:
+            await asyncio.sleep(LINGER_SECONDS)
+            while self._waiting:
+                batch = self._next_batch()
+                answers = await insist(self._what, lambda batch=batch: self._send(batch))  # type: ignore[misc]
+                for item, answer in zip(batch, answers, strict=True):
+                    self._settled(item, answer)
+        finally:
+            self._pump = None
+
+    def _next_batch(self) -> list[Item]:
+        size = count = 0
+        for item in self._waiting[:BATCH_ITEMS]:
+            size += self._weigh(item)
+            if count and size > BATCH_BYTES:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch

@@ -1,0 +1,147 @@
+"""The composition root, where ``celery -A worker`` finds the app: the only place that puts the parts together."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, signals
+from celery.concurrency import get_implementation
+
+import settings
+from tasks.api import ManagemApi
+from tasks.lock_conversation import TASK_NAME, LockConversation
+from tasks.retry import RetryPolicy
+from tasks.token import token_source
+from worker.broker import connection
+from worker.broker.moves import Rules
+from worker.clock import ServerClock
+from worker.executor import Executor
+from worker.hands import Hands
+from worker.intake import reader
+from worker.observe import logs
+from worker.options import refused
+from worker.pool import TaskPool
+from worker.reception import Reception
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+
+class WorkerApp(Celery):
+    """The Celery app, with what its pool needs."""
+
+    executor: Executor
+    shutdown_seconds: float
+
+
+def build(found: Settings) -> WorkerApp:
+    """Put a worker together; nothing is connected or started yet."""
+    app = WorkerApp("lock-worker")
+
+    def job_queues() -> list[str]:
+        return [queue.name for queue in app.amqp.queues.consume_from.values()]
+
+    api = ManagemApi(
+        base_url=found.API_URL,
+        token=token_source(found.API_TOKEN, found.API_TOKEN_FILE),
+        timeout_seconds=found.ATTEMPT_TIMEOUT_SECONDS,
+        concurrency=found.CONCURRENCY,
+        user_agent=f"lock-worker/{version('lock-worker')}",
+    )
+    handler = LockConversation(
+        api=api,
+        policy=RetryPolicy(
+            max_attempts=found.MAX_ATTEMPTS,
+            base_seconds=found.RETRY_BASE_SECONDS,
+            max_delay_seconds=found.RETRY_MAX_DELAY_SECONDS,
+        ),
+        shown=found.RESULT_CONVERSATION,
+    )
+    read = reader(TASK_NAME)
+    app.shutdown_seconds = found.SHUTDOWN_SECONDS
+    app.executor = Executor(
+        read=read,
+        handler=handler,
+        client=connection.async_client(found),
+        rules=Rules(
+            results=found.RESULTS_CHANNEL,
+            results_maxlen=found.RESULTS_MAXLEN,
+            dead=found.DEAD_STREAM,
+            dead_maxlen=found.DEAD_MAXLEN,
+            lease_ms=round(found.LEASE_SECONDS * 1000),
+            remember_ms=found.DEDUPLICATE_SECONDS * 1000,
+            poisonous_crashes=found.MAX_DELIVERIES,
+        ),
+        hands=Hands(found.CONCURRENCY),
+        clock=ServerClock(),
+        queues=job_queues,
+        close=api.aclose,
+    )
+    reception = Reception(
+        read=read, handler=handler, executor=app.executor, is_job_queue=lambda queue: queue in job_queues()
+    )
+    app.conf.update(_celery_settings(found, reception))
+    app.task(
+        _runs_in_the_pool_alone, name=TASK_NAME, Request="worker.request:Request", acks_late=True, ignore_result=True
+    )
+    return app
+
+
+def _celery_settings(found: Settings, reception: Reception) -> dict[str, Any]:
+    return {
+        "broker_url": connection.public_url(found),
+        "broker_use_ssl": connection.tls_options(found) or None,
+        "broker_transport": "worker.broker.transport:Transport",
+        "broker_transport_options": {
+            "desk": reception,
+            "task_name": TASK_NAME,
+            "credentials": connection.credentials(found),
+            # Seconds after which a silent connection is given up; kombu's default of 25 would be most of a lease.
+            "health_check_interval": 5,
+        },
+        "broker_connection_retry_on_startup": True,
+        "broker_channel_error_retry": True,
+        "task_default_queue": found.LOCK_QUEUE,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "worker_pool": "worker.pool:TaskPool",
+        "worker_consumer": "worker.consumer:Consumer",
+        "worker_concurrency": found.CONCURRENCY,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_rate_limits": True,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_detect_quorum_queues": False,
+    }
+
+
+def _runs_in_the_pool_alone(*_args: Any, **_fields: Any) -> None:
+    """Lock a conversation. The pool runs jobs by itself; a worker that comes here is no lock-worker."""
+    raise RuntimeError("run this task with lock-worker's own worker: celery -A worker worker")
+
+
+def _check_the_options(options: dict[str, Any], **_: Any) -> None:
+    reason = refused(options, get_implementation(options["pool_cls"]), TaskPool)
+    if reason:
+        sys.exit(reason)
+
+
+def _start() -> WorkerApp:
+    try:
+        found = settings.load(need_token=True)
+    except settings.SettingsError as error:
+        sys.exit(f"lock-worker does not start: {error}")
+
+    def set_up_logging(loglevel: int, **_: Any) -> None:
+        logs.configure(found.LOG_FORMAT, loglevel)
+
+    signals.setup_logging.connect(set_up_logging, weak=False)
+    signals.celeryd_init.connect(_check_the_options, weak=False)
+    return build(found)
+
+
+app = _start()

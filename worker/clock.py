@@ -1,0 +1,29 @@
+"""The Redis server's clock, as far as this process knows it: pods whose own clocks differ agree on it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+class ServerClock:
+    """The server's time, carried on by the monotonic clock between two answers that told it.
+
+    Until the first answer it is this machine's own time.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_ms = time.time() * 1000 - time.monotonic() * 1000
+
+    def told(self, server_ms: int) -> None:
+        """Note a time that the server told just now."""
+        self._ahead_ms = server_ms - time.monotonic() * 1000
+
+    def now(self) -> datetime:
+        """The moment, aware, in UTC."""
+        return self.at(time.monotonic() * 1000 + self._ahead_ms)
+
+    @staticmethod
+    def at(server_ms: float) -> datetime:
+        """A time of the server's, in milliseconds, as a moment."""
+        return datetime.fromtimestamp(server_ms / 1000, UTC)

@@ -1,0 +1,356 @@
+"""From a queue message's bytes to a :class:`Message`, or to an :class:`Unreadable` that says what is wrong with it.
+
+:func:`read` is total: it returns for any bytes. It stands between the socket and everything else, because Celery and
+kombu end the worker, lose the message or write its body to the log over what they cannot read. It knows Celery's
+formats (protocol 2, protocol 1, the two mixed) and kombu's (base64, compression), and what clients in other languages
+leave out. It never unpickles, never inflates beyond a limit, and its refusals quote nothing but short names and
+option values.
+
+What the arguments mean is left to the job's own rules, and Celery's options that have no effect here are only listed.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+import secrets
+import zlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from tasks.message import Message, Unreadable
+from tasks.outcome import Problem, ProblemType
+from tasks.strict_json import NotStrict, loads
+from tasks.wording import kind, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""Of a message, and of its body once it is decompressed."""
+
+MAX_JOB_ID_CHARACTERS = 128
+MAX_WAIT = timedelta(days=365)
+
+_MAX_LEVELS = 32 + 4
+"""What a job's field may have, and the message, body, argument list and job object around it."""
+
+_CONTENT_TYPES = {"application/json", "json"}
+_CONTENT_ENCODINGS = {"utf-8", "utf8"}
+_PLAIN_BODY_ENCODINGS = {"utf-8", "utf8", "plain"}
+_COMPRESSIONS = {
+    # kombu writes "application/x-gzip" over zlib's format; other clients mean what they say. zlib tells them apart.
+    "application/x-gzip", "application/gzip", "gzip", "application/x-zlib", "application/zlib", "zlib",
+}  # fmt: skip
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+
+_LONGEST_MOMENT = 64
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(slots=True)
+class _Understood:
+    """What has been understood of a message so far: what a refusal can still tell of it."""
+
+    id: str | None = None
+    args: Sequence[Any] | None = None
+    kwargs: Mapping[str, Any] | None = None
+    replay_of: str | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """The part of a message that protocols 1 and 2 put into different places.
+
+    Attributes:
+        options: where the task's name, id, eta and expires stand.
+        args: as sent, of whatever type.
+        kwargs: as sent, of whatever type.
+        embed: where callbacks, errbacks, chain and chord stand.
+    """
+
+    options: Mapping[str, Any]
+    args: Any = None
+    kwargs: Any = None
+    embed: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Unusable(Exception):  # noqa: N818 - never leaves this module
+    """The message ends here; the problem says why."""
+
+    def __init__(self, detail: str, problem_type: ProblemType = ProblemType.UNDECODABLE) -> None:
+        super().__init__(detail)
+        self.problem = Problem(problem_type, detail)
+
+
+def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = None) -> Message | Unreadable:
+    """Understand a queue message; never raises.
+
+    Args:
+        raw: the message as it lay in the queue, or the beginning of one that is too large.
+        now: the moment, to tell an eta that is too far away.
+        task_name: the one task that is known here.
+        true_size: the size of the message where ``raw`` is only its beginning.
+    """
+    understood = _Understood()
+    try:
+        return _read(raw, understood, now=now, task_name=task_name, true_size=true_size)
+    except _Unusable as unusable:
+        problem = unusable.problem
+    return Unreadable(
+        id=understood.id or derived_id(raw),
+        has_own_id=understood.id is not None,
+        problem=problem,
+        args=understood.args,
+        kwargs=understood.kwargs,
+        replay_of=understood.replay_of,
+    )
+
+
+def _read(
+    raw: bytes, understood: _Understood, *, now: datetime, task_name: str, true_size: int | None
+) -> Message | Unreadable:
+    envelope = _envelope(raw, len(raw) if true_size is None else true_size)
+    headers = _object(envelope, "headers")
+    properties = _object(envelope, "properties")
+    # A body that cannot be read may still belong to a job with an id.
+    understood.id = _usable_id(headers.get("id"))
+    understood.replay_of = _replay_of(headers)
+
+    call = _call(_body(envelope, headers, properties), headers)
+    own_id = understood.id = _usable_id(call.options.get("id"))
+    understood.args = _list(call.args)
+    understood.kwargs = _mapping(call.kwargs)
+
+    _check_task(call.options.get("task"), task_name)
+    if own_id is None and call.options.get("id") is not None:
+        raise _Unusable(
+            f"id: must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters, and is {quoted(call.options['id'])}.",
+            ProblemType.INVALID_JOB,
+        )
+    if understood.args is None:
+        raise _Unusable(f"args: must be a list, and is {kind(call.args)}.", ProblemType.INVALID_JOB)
+    if understood.kwargs is None:
+        raise _Unusable(f"kwargs: must be an object, and is {kind(call.kwargs)}.", ProblemType.INVALID_JOB)
+    return Message(
+        id=own_id or derived_id(raw),
+        has_own_id=own_id is not None,
+        args=understood.args,
+        kwargs=understood.kwargs,
+        not_before=_not_before(call.options, now),
+        expires_at=_moment(call.options, "expires"),
+        traceparent=_traceparent(headers),
+        replay_of=understood.replay_of,
+        ignored=_ignored(call, headers, properties),
+    )
+
+
+def _envelope(raw: bytes, size: int) -> Mapping[str, Any]:
+    if size > MAX_MESSAGE_BYTES:
+        raise _Unusable(f"The message has {size:,} bytes and was not read; send at most {MAX_MESSAGE_BYTES:,}.")
+    envelope = _json(raw, "The message")
+    if not isinstance(envelope, dict):
+        raise _Unusable(f"The message is {kind(envelope)}; send a Celery message, which is a JSON object.")
+    return envelope
+
+
+def _json(data: bytes, name: str) -> Any:
+    try:
+        return loads(data, max_levels=_MAX_LEVELS)
+    except NotStrict as reason:
+        raise _Unusable(f"{name} {reason}.") from None
+
+
+def _object(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = _mapping(envelope.get(name))
+    if found is None:
+        raise _Unusable(f"{name}: must be an object, and is {kind(envelope[name])}.")
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    """The object that is meant; PHP writes an empty one as ``[]``. None: no object is meant."""
+    if isinstance(value, dict):
+        return value
+    return {} if value is None or value == [] else None
+
+
+def _list(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, list):
+        return value
+    return [] if value is None or value == {} else None
+
+
+# --- the body ----------------------------------------------------------------------------------------------------
+
+
+def _body(envelope: Mapping[str, Any], headers: Mapping[str, Any], properties: Mapping[str, Any]) -> Any:
+    content_type = _word(envelope, "content-type").partition(";")[0].rstrip()
+    if content_type and content_type not in _CONTENT_TYPES:
+        raise _Unusable(
+            f"content-type: must be application/json, and is {quoted(content_type)}; nothing else is ever read."
+        )
+    encoding = _word(envelope, "content-encoding")
+    if encoding and encoding not in _CONTENT_ENCODINGS:
+        raise _Unusable(f"content-encoding: must be utf-8, and is {quoted(encoding)}.")
+    compression = _word(headers, "compression")
+    if compression and compression not in _COMPRESSIONS:
+        raise _Unusable(f"headers.compression: must be gzip, zlib or none, and is {quoted(compression)}.")
+
+    body = envelope.get("body")
+    if isinstance(body, list | dict):
+        return body  # the client left out the step from JSON to a string
+    if not isinstance(body, str):
+        raise _Unusable(f"body: must be a string, and is {kind(body)}.")
+    data = _bytes(body, _word(properties, "body_encoding"))
+    if compression:
+        data = _inflated(data)
+    return _json(data, "The body")
+
+
+def _word(options: Mapping[str, Any], name: str) -> str:
+    value = options.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _Unusable(f"{name}: must be a string, and is {kind(value)}.")
+    return value.strip().lower()
+
+
+def _bytes(body: str, encoding: str) -> bytes:
+    if encoding in _PLAIN_BODY_ENCODINGS or (not encoding and body.lstrip().startswith(("[", "{"))):
+        return body.encode()
+    if encoding and encoding != "base64":
+        raise _Unusable(f"properties.body_encoding: must be base64, utf-8 or none, and is {quoted(encoding)}.")
+    try:
+        return binascii.a2b_base64(body, strict_mode=True)
+    except ValueError:
+        pass
+    try:
+        return binascii.a2b_base64("".join(body.split()), strict_mode=True)  # some clients break the lines
+    except ValueError:
+        raise _Unusable(
+            "body: is not base64; encode it, or say in properties.body_encoding that it is utf-8."
+        ) from None
+
+
+def _inflated(data: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
+    try:
+        inflated = inflater.decompress(data, MAX_MESSAGE_BYTES + 1)
+    except zlib.error:
+        raise _Unusable("body: is not compressed as headers.compression says.") from None
+    if len(inflated) > MAX_MESSAGE_BYTES:
+        raise _Unusable(f"body: has more than {MAX_MESSAGE_BYTES:,} bytes once decompressed; send less.")
+    if not inflater.eof or inflater.unused_data:
+        raise _Unusable("body: the compressed data is cut off, or goes on after its end; send exactly one.")
+    return inflated
+
+
+def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
+    has_headers = headers.get("task") is not None
+    match body:
+        case dict():
+            # Protocol 1; with the task's name in the headers too it is Celery's mixture of both, where the headers win.
+            return _Call(
+                options={**body, **headers} if has_headers else body,
+                args=body.get("args"),
+                kwargs=body.get("kwargs"),
+                embed=body,
+            )
+        case [args, kwargs, embed]:
+            return _Call(options=headers, args=args, kwargs=kwargs, embed=embed if isinstance(embed, dict) else {})
+        case [args, kwargs]:
+            return _Call(options=headers, args=args, kwargs=kwargs)
+        case [args]:
+            return _Call(options=headers, args=args)
+        case []:
+            return _Call(options=headers)
+        case _:
+            raise _Unusable(f"The body must be [args, kwargs, options] or an object, and is {kind(body)}.")
+
+
+# --- what stands beside the arguments ----------------------------------------------------------------------------
+
+
+def _usable_id(value: Any) -> str | None:
+    """The job id, or None where there is none or none that can be used."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and 0 < len(value) <= MAX_JOB_ID_CHARACTERS and value.isprintable():
+        return value
+    return None
+
+
+def derived_id(raw: bytes) -> str:
+    """An id for a message that has none: it tells equal bytes, and no two messages share it."""
+    return f"anonymous-{hashlib.blake2b(raw, digest_size=8).hexdigest()}-{secrets.token_hex(8)}"
+
+
+def _check_task(name: Any, task_name: str) -> None:
+    if name == task_name:
+        return
+    if name is None:
+        detail = f"task: the message names none; send {task_name}."
+    else:
+        detail = f"task: there is no {quoted(name)} here; send {task_name}."
+    raise _Unusable(detail, ProblemType.UNKNOWN_TASK)
+
+
+def _not_before(options: Mapping[str, Any], now: datetime) -> datetime | None:
+    eta = _moment(options, "eta")
+    if eta is not None and eta - now > MAX_WAIT:
+        raise _Unusable(
+            f"eta: is more than {MAX_WAIT.days} days away ({eta.date()}); send the job nearer to its time.",
+            ProblemType.INVALID_JOB,
+        )
+    return eta
+
+
+def _moment(options: Mapping[str, Any], name: str) -> datetime | None:
+    value = options.get(name)
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str) and len(value) <= _LONGEST_MOMENT:
+            moment = datetime.fromisoformat(value)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise _Unusable(
+        f"{name}: must be an ISO 8601 time such as 2026-11-22T15:04:05Z, and is {quoted(value)}.",
+        ProblemType.INVALID_JOB,
+    )
+
+
+def _replay_of(headers: Mapping[str, Any]) -> str | None:
+    value = headers.get("replay_of")
+    return _usable_id(value) if isinstance(value, str) else None
+
+
+def _traceparent(headers: Mapping[str, Any]) -> str | None:
+    value = headers.get("traceparent")
+    if value is None:
+        # Some tracing libraries for Celery put their headers one level down.
+        inner = headers.get("headers")
+        value = inner.get("traceparent") if isinstance(inner, dict) else None
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+
+
+def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of options that the producer may count on, and that have no effect here."""
+    embed, options = call.embed, call.options
+    timelimit = options.get("timelimit")
+    asked = {
+        "link": embed.get("callbacks"),
+        "link_error": embed.get("errbacks"),
+        "chain": embed.get("chain"),
+        "chord": embed.get("chord"),
+        "timelimit": any(timelimit) if isinstance(timelimit, list) else timelimit,
+        # Celery sets it in every message. Only who said so does not wait for a result.
+        "reply_to": properties.get("reply_to") and options.get("ignore_result") is not True,
+        "stamps": headers.get("stamped_headers") or headers.get("stamps"),
+    }
+    return tuple(name for name, value in asked.items() if value)

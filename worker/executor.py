@@ -1,0 +1,387 @@
+"""The asyncio side of a worker: one loop in one thread runs jobs, carries their decisions out and keeps their leases.
+
+Celery's loop (another thread) hands jobs over with :meth:`Executor.submit` and is told of each when Redis has
+answered that it is settled, and not before. Nothing here waits for Celery's loop, which stands still in a reconnect
+or a shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from tasks.lock_conversation import Run
+from tasks.outcome import Decision, Finished, Later
+from worker.batcher import Batcher, insist
+from worker.broker.keys import Keys, digest
+from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Delivery, Moves
+from worker.settled import Delayed, Ended, Gone, OnSettled, Settled, tell_nobody
+from worker.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+
+    from redis.asyncio import Redis
+
+    from tasks.lock_conversation import LockConversation
+    from worker.broker.moves import Rules
+    from worker.clock import ServerClock
+    from worker.hands import Hands
+    from worker.intake import Read
+
+logger = logging.getLogger(__name__)
+
+#: The share of the shutdown time kept for handing jobs back, and its bound in seconds.
+_HAND_BACK_SHARE = 0.2
+_HAND_BACK_SECONDS = 3.0
+
+
+class LeaseLostError(Exception):
+    """The job is not ours any more: another worker may have it, so nothing is called or published for it."""
+
+
+@dataclass(slots=True)
+class _Assignment:
+    """A job on this side, with whom to tell when it is settled."""
+
+    delivery: Delivery
+    on_settled: OnSettled
+    decision: Decision | None = None
+    run: asyncio.Task[None] | None = None
+
+
+class _Lane:
+    """One queue's moves, batched."""
+
+    def __init__(self, executor: Executor, moves: Moves) -> None:
+        self.moves = moves
+        self.complete: Batcher[tuple[_Assignment, Completion], CompleteAnswer] = Batcher(
+            "complete",
+            lambda batch: moves.complete([completion for _, completion in batch]),
+            weigh=lambda item: len(item[1].event),
+            settled=lambda item, answer: executor.completed(item[0], answer),
+        )
+        self.delay: Batcher[tuple[_Assignment, Later], bool] = Batcher(
+            "delay",
+            lambda batch: moves.delay([(item.delivery, later.delay) for item, later in batch]),
+            weigh=lambda _: 0,
+            settled=lambda item, is_ours: executor.delayed(item[0], item[1], is_ours=is_ours),
+        )
+        self.release: Batcher[_Assignment, bool] = Batcher(
+            "release",
+            lambda batch: moves.release([item.delivery for item in batch]),
+            weigh=lambda _: 0,
+            settled=lambda item, _: executor.settled(item, Gone()),
+        )
+
+
+class Executor:
+    """Runs the jobs of a worker.
+
+    Args:
+        read: reads messages.
+        handler: what is done with a job.
+        client: an asyncio client that does not repeat commands by itself.
+        rules: the settings of the moves.
+        hands: what this worker holds.
+        clock: the server's clock.
+        queues: the queues this worker takes jobs from.
+        close: closes what the handler has open.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: Read,
+        handler: LockConversation,
+        client: Redis,
+        rules: Rules,
+        hands: Hands,
+        clock: ServerClock,
+        queues: Callable[[], Iterable[str]],
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.hands = hands
+        self.clock = clock
+        self.rules = rules
+        self._read = read
+        self._handler = handler
+        self._client = client
+        self._queues = queues
+        self._close = close
+        self._name = secrets.token_hex(6)
+        self._tokens = count(1)
+        self._lanes: dict[str, _Lane] = {}
+        self._assignments: dict[str, _Assignment] = {}
+        self._inbox: deque[_Assignment] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._upkeep: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting_client: int | None = None
+
+    # -- called by Celery's loop
+    # --------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """This worker's name in Redis; new for every process."""
+        return self._name
+
+    def next_token(self) -> str:
+        """A lease token that no other take has, of this or of any other worker."""
+        return f"{self._name}.{next(self._tokens)}"
+
+    def start(self) -> None:
+        """Start the loop in its thread; returns when it turns."""
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._turn, args=(ready,), name="asyncio", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def submit(
+        self, delivery: Delivery, on_settled: OnSettled = tell_nobody, *, decision: Decision | None = None
+    ) -> None:
+        """Run a job, or carry out what is decided already."""
+        self._inbox.append(_Assignment(delivery, on_settled, decision))
+        if len(self._inbox) == 1:
+            self._call(self._empty_inbox)
+
+    def cancel(self, delivery: Delivery) -> None:
+        """Stop running a job and hand it back."""
+        self._call(self._cancel, delivery)
+
+    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand jobs back that were taken but not started."""
+        for delivery in deliveries:
+            self._call(self._release, _Assignment(delivery, tell_nobody))
+
+    def waits(self, client_id: int | None) -> None:
+        """Note the id of the connection that waits for jobs (None: it does not wait), so that it can be woken."""
+        self._waiting_client = client_id
+
+    def stop(self, seconds: float) -> None:
+        """Let the jobs in flight finish, hand back what is left before ``seconds`` are over, and end the loop."""
+        self.hands.is_closed = True
+        if self._loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._drain(seconds), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # -- the asyncio side
+    # ---------------------------------------------------------------------------------------------------
+
+    def _turn(self, ready: threading.Event) -> None:
+        with asyncio.Runner() as runner:
+            self._loop = runner.get_loop()
+            asyncio.set_event_loop(self._loop)
+            for queue in self._queues():
+                self._loop.call_soon(self._lane, queue)
+            self._loop.call_soon(ready.set)
+            self._loop.run_forever()
+
+    def _lane(self, queue: str) -> _Lane:
+        """The moves of a queue; the first use of a queue starts its upkeep."""
+        if queue not in self._lanes:
+            moves = Moves(self._client, Keys(queue), self.rules)
+            self._lanes[queue] = _Lane(self, moves)
+            upkeep = Upkeep(
+                moves, self.hands, self.clock,
+                next_token=self.next_token, on_ready=self._wake, on_poisoned=self._end_poisoned,
+            )  # fmt: skip
+            self._upkeep |= {asyncio.create_task(upkeep.keep_leases()), asyncio.create_task(upkeep.look_around())}
+        return self._lanes[queue]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the loop itself keeps no hold of a task
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _empty_inbox(self) -> None:
+        arrived = list(self._inbox)
+        self._inbox.clear()
+        by_queue: dict[str, list[_Assignment]] = {}
+        for assignment in arrived:
+            self._assignments[assignment.delivery.ref] = assignment
+            if assignment.decision is not None:
+                self._carry_out(assignment, assignment.decision)
+            else:
+                by_queue.setdefault(assignment.delivery.queue, []).append(assignment)
+        for queue, assignments in by_queue.items():
+            self._spawn(self._begin(queue, assignments))
+
+    async def _begin(self, queue: str, assignments: list[_Assignment]) -> None:
+        """Start jobs whose ids are free, and settle the copies."""
+        bound = [(item, item.delivery.intake.binding) for item in assignments]
+        pairs = [(digest(item.delivery.intake.id), binding) for item, binding in bound if binding is not None]
+        answers = iter(await insist("claim", lambda: self._lane(queue).moves.claim(pairs)) if pairs else ())
+        for item, binding in bound:
+            answer = ClaimAnswer.GO if binding is None else next(answers)
+            if answer is ClaimAnswer.GO:
+                item.run = self._spawn(self._run(item))
+            elif answer is ClaimAnswer.COPY:
+                self._drop_copy(item)
+            else:
+                self._carry_out(item, self._handler.conflicting(item.delivery.intake, self.run_of(item.delivery)))
+
+    async def _run(self, item: _Assignment) -> None:
+        """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
+        delivery = item.delivery
+        run = self.run_of(delivery)
+        try:
+            decision = await self._handler(delivery.intake, run)
+        except LeaseLostError:
+            logger.warning("lease_lost", extra={"job": delivery.intake.id})
+            self.settled(item, Gone())
+            return
+        except asyncio.CancelledError:
+            delivery.calls = run.attempts
+            self._release(item)
+            return
+        except Exception as error:  # the last line of defence: a job never vanishes in an error of ours
+            logger.exception("job_error", extra={"job": delivery.intake.id})
+            run.attempts = max(run.attempts, delivery.calls + 1)
+            decision = self._handler.failed(delivery.intake, run, error)
+        delivery.calls = run.attempts
+        self._carry_out(item, decision)
+
+    def run_of(self, delivery: Delivery) -> Run:
+        """A delivery as the handler sees it."""
+
+        async def before_call() -> None:
+            while time.monotonic() >= delivery.held_until and not delivery.is_lost:
+                await asyncio.sleep(0.05)  # noqa: ASYNC110 - the server was away: whose the job is, the next renewal tells
+            if delivery.is_lost:
+                raise LeaseLostError
+
+        return Run(
+            attempts=delivery.calls,
+            received_at=self.clock.at(delivery.first_ms),
+            clock=self.clock.now,
+            before_call=before_call,
+        )
+
+    def _carry_out(self, item: _Assignment, decision: Decision) -> None:
+        lane = self._lane(item.delivery.queue)
+        match decision:
+            case Finished(event):
+                item.decision = decision
+                binding = item.delivery.intake.binding
+                completion = Completion(
+                    ref=item.delivery.ref,
+                    token=item.delivery.token,
+                    event=event.body,
+                    outcome=event.outcome,
+                    is_dead_letter=event.failed,
+                    id_digest="" if binding is None else digest(event.id),
+                    binding=binding or "",
+                )
+                lane.complete.put((item, completion))
+            case Later():
+                lane.delay.put((item, decision))
+
+    def _drop_copy(self, item: _Assignment) -> None:
+        completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, "", "")  # noqa: FBT003 - no dead letter
+        self._lane(item.delivery.queue).complete.put((item, completion))
+
+    def _release(self, item: _Assignment) -> None:
+        self._lane(item.delivery.queue).release.put(item)
+
+    def _cancel(self, delivery: Delivery) -> None:
+        item = self._assignments.get(delivery.ref)
+        if item is not None and item.run is not None:
+            item.run.cancel()
+
+    def _end_poisoned(self, delivery: Delivery) -> None:
+        delivery.intake = self._read(delivery.raw, size=delivery.size, now=self.clock.now())
+        decision = self._handler.poisoned(delivery.intake, self.run_of(delivery), delivery.crashes)
+        self._carry_out(_Assignment(delivery, tell_nobody), decision)
+
+    def completed(self, item: _Assignment, answer: CompleteAnswer) -> None:
+        """Told that a completion was answered."""
+        intake = item.delivery.intake
+        if answer is CompleteAnswer.PUBLISHED and isinstance(item.decision, Finished):
+            event = item.decision.event
+            logger.log(
+                logging.WARNING if event.failed else logging.INFO,
+                "job_finished",
+                extra={
+                    "job": event.id,
+                    "conversation": intake.subject,
+                    "outcome": event.outcome,
+                    "attempts": item.delivery.calls,
+                    "error": None if event.problem is None else event.problem.type.value,
+                    "seconds": round(self.clock.now().timestamp() - item.delivery.first_ms / 1000, 3),
+                },
+            )
+            self.settled(item, Ended(event.outcome, event.problem.detail if event.failed and event.problem else None))
+        else:
+            what = "job_copy_dropped" if answer is CompleteAnswer.COPY else "job_settled_elsewhere"
+            logger.info(what, extra={"job": intake.id})
+            self.settled(item, Gone())
+
+    def delayed(self, item: _Assignment, later: Later, *, is_ours: bool) -> None:
+        """Told that a delay was answered."""
+        if is_ours:
+            logger.info(
+                "job_delayed",
+                extra={
+                    "job": item.delivery.intake.id,
+                    "reason": later.reason,
+                    "attempts": item.delivery.calls,
+                    "wait_seconds": round(later.delay, 3),
+                },
+            )
+        self.settled(item, Delayed(later.delay, later.reason) if is_ours else Gone())
+
+    def settled(self, item: _Assignment, how: Settled) -> None:
+        """A job has left this worker."""
+        self._assignments.pop(item.delivery.ref, None)
+        self.hands.drop(item.delivery)
+        item.on_settled(how)
+
+    def _wake(self) -> None:
+        """Jobs became ready on lists that nobody can wait on: end our own wait, if we are waiting."""
+        client_id = self._waiting_client
+        if client_id is not None and self.hands.wanted():
+            self._spawn(self._unblock(client_id))
+
+    async def _unblock(self, client_id: int) -> None:
+        try:
+            await self._client.client_unblock(client_id)
+        except (RedisError, OSError) as error:  # only a shortcut: the wait ends by itself in a moment
+            logger.debug("not_woken", extra={"error": str(error)})
+
+    async def _drain(self, seconds: float) -> None:
+        margin = min(_HAND_BACK_SECONDS, seconds * _HAND_BACK_SHARE)
+        await self._empty_hands_before(time.monotonic() + seconds - margin)
+        for item in list(self._assignments.values()):
+            if item.run is not None:
+                item.run.cancel()
+        await self._empty_hands_before(time.monotonic() + margin)
+        if len(self.hands):
+            logger.warning("jobs_left_to_their_leases", extra={"jobs": len(self.hands)})
+        for upkeep in self._upkeep:
+            upkeep.cancel()
+        await asyncio.gather(*self._upkeep, return_exceptions=True)
+        await self._close()
+        await self._client.aclose()
+
+    async def _empty_hands_before(self, deadline: float) -> None:
+        while len(self.hands) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - once in a worker's life, and both threads change the hands

@@ -1,0 +1,56 @@
+"""What this worker holds: the jobs in its hands, and how many more it can take.
+
+Shared by the two sides of a worker: Celery's loop adds a job when a take brought it, the asyncio side drops it when
+Redis has said that it is over. Each operation is one step of a dict, which threads may share.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.broker.moves import Delivery
+
+
+class Hands:
+    """The jobs this worker holds, from the take that brought them to the answer that they are settled."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.is_closed = False
+        self.is_draining = False
+        self._has_suspect = False
+        self._held: dict[str, Delivery] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def held(self) -> list[Delivery]:
+        """The jobs held at this moment."""
+        return list(self._held.values())
+
+    def add(self, delivery: Delivery) -> None:
+        """Hold a job."""
+        self._held[delivery.token + delivery.ref] = delivery
+        if delivery.is_alone:
+            self._has_suspect = True
+
+    def drop(self, delivery: Delivery) -> None:
+        """Hold a job no longer."""
+        self._held.pop(delivery.token + delivery.ref, None)
+        if delivery.is_alone:
+            self._has_suspect = False
+
+    def wanted(self) -> int:
+        """How many jobs to take now.
+
+        None beside a suspect, which runs alone, and none while the hands are being emptied for one.
+        """
+        if self.is_closed:
+            return 0
+        held = len(self._held)
+        if held == 0:
+            self.is_draining = False
+        elif self.is_draining or self._has_suspect:
+            return 0
+        return max(0, self.limit - held)

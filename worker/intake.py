@@ -1,0 +1,43 @@
+"""From a queue message's bytes to a job or a refusal: total, whatever the bytes are."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from tasks import job
+from tasks.message import Intake, Refusal
+from tasks.outcome import Problem, ProblemType
+from worker import envelope
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+logger = logging.getLogger(__name__)
+
+
+class Read(Protocol):
+    """Reads a queue message; never raises.
+
+    Args:
+        raw: its bytes, or the beginning of a message that is too large.
+        size: its own size in bytes.
+        now: the moment, on the server's clock.
+    """
+
+    def __call__(self, raw: bytes, *, size: int, now: datetime) -> Intake:
+        """Read it."""
+
+
+def reader(task_name: str) -> Read:
+    """A reader of messages for one task."""
+
+    def read(raw: bytes, *, size: int, now: datetime) -> Intake:
+        try:
+            return job.parse(envelope.read(raw, now=now, task_name=task_name, true_size=size))
+        except Exception as error:  # noqa: BLE001 - both are total; should that ever be wrong, the message still gets its event
+            logger.error("intake_error", extra={"error": type(error).__name__, "bytes": size})  # noqa: TRY400 - a traceback could show the body
+            problem = Problem(ProblemType.INTERNAL, "The worker failed to read the message; its log tells more.")
+            return Refusal(envelope.derived_id(raw), None, None, problem, None, None)
+
+    return read

@@ -1,0 +1,28 @@
+"""Celery's options that would break a promise of this worker; each stops the start with a sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REFUSED = {
+    "autoscale": "--autoscale: jobs are coroutines and cost no process; set CONCURRENCY, and scale pods",
+    "purge": "--purge would throw jobs away, and every job ends in one result event; empty the queue with redis-cli if you must",
+    "beat": "-B: run celery beat as a service of its own; a worker that is scaled would send every job many times",
+    "max_tasks_per_child": "--max-tasks-per-child: there is no child process; restart the pod",
+    "max_memory_per_child": "--max-memory-per-child: there is no child process; limit the pod's memory",
+    "time_limit": "--time-limit: a call's time is ATTEMPT_TIMEOUT_SECONDS, and a job's end is decided by MAX_ATTEMPTS",
+    "soft_time_limit": "--soft-time-limit: a call's time is ATTEMPT_TIMEOUT_SECONDS, and a job's end is decided by MAX_ATTEMPTS",
+}
+
+
+def refused(options: Mapping[str, Any], pool: type, our_pool: type) -> str | None:
+    """Why a worker with these options must not start, or None if it may."""
+    reasons = [reason for option, reason in _REFUSED.items() if options.get(option)]
+    if pool is not our_pool:
+        reasons.insert(0, f"--pool: only the worker's own asyncio pool keeps its promises, not {pool.__module__}")
+    if not reasons:
+        return None
+    return "lock-worker does not start with these options:\n" + "\n".join(f"  - {reason}" for reason in reasons)

@@ -1,0 +1,122 @@
+"""Where taken messages are received, on Celery's loop: read, then settled at once or passed to Celery.
+
+Celery's own ways to refuse a message (unknown task, decoding, expiry) acknowledge it without a word and write its
+body to the log, so everything is decided here before Celery sees it. What it still drops, a revoked task, comes back
+through :meth:`Reception.dropped`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from celery.worker import state
+
+from tasks.message import Refusal
+from tasks.outcome import Later
+from worker.broker.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.lock_conversation import LockConversation
+    from worker.broker.moves import Delivery, Rules, Taken
+    from worker.executor import Executor
+    from worker.hands import Hands
+    from worker.intake import Read
+
+logger = logging.getLogger(__name__)
+
+
+class Reception:
+    """Receives what was taken, and answers what a transport asks about taking.
+
+    Args:
+        read: reads messages.
+        handler: knows how each end of a job is told.
+        executor: carries decisions out.
+        is_job_queue: whether a queue holds jobs (and not Celery's own remote control).
+    """
+
+    def __init__(
+        self, *, read: Read, handler: LockConversation, executor: Executor, is_job_queue: Callable[[str], bool]
+    ) -> None:
+        self._read = read
+        self._handler = handler
+        self._executor = executor
+        self._warned: set[str] = set()
+        self._keys: dict[str, Keys] = {}
+        self.is_job_queue = is_job_queue
+
+    @property
+    def hands(self) -> Hands:
+        """What this worker holds."""
+        return self._executor.hands
+
+    @property
+    def rules(self) -> Rules:
+        """The settings of the moves."""
+        return self._executor.rules
+
+    @property
+    def worker(self) -> str:
+        """This worker's name in Redis."""
+        return self._executor.name
+
+    def next_token(self) -> str:
+        """A lease token for a take."""
+        return self._executor.next_token()
+
+    def waits(self, client_id: int | None) -> None:
+        """Told whether a connection waits for jobs, and its id."""
+        self._executor.waits(client_id)
+
+    def keys(self, queue: str) -> Keys:
+        """A queue's keys."""
+        return self._keys.setdefault(queue, Keys(queue))
+
+    def hold(self, taken: Taken) -> None:
+        """Told what a take brought: from now on it is in our hands, and its leases are kept."""
+        self._executor.clock.told(taken.server_ms)
+        for delivery in taken.jobs:
+            self.hands.add(delivery)
+
+    def receive(self, delivery: Delivery) -> bool:
+        """Read a message; True if it is a job to be run now."""
+        clock = self._executor.clock
+        intake = self._read(delivery.raw, size=delivery.size, now=clock.now())
+        delivery.intake = intake
+        if isinstance(intake, Refusal):
+            self._executor.submit(delivery, decision=self._handler.rejected(intake, self._executor.run_of(delivery)))
+            return False
+        for option in intake.ignored:
+            if option not in self._warned:
+                self._warned.add(option)
+                logger.warning("option_ignored", extra={"option": option, "job": intake.id})
+        if intake.not_before is not None:
+            wait = (intake.not_before - clock.now()).total_seconds()
+            if wait > 0:
+                self._executor.submit(delivery, decision=Later(wait, "eta"))
+                return False
+        return True
+
+    def dropped(self, delivery: Delivery) -> None:
+        """Celery let a job go without running it: because it was revoked, or for a reason of its own."""
+        job = delivery.intake
+        run = self._executor.run_of(delivery)
+        if job.id in state.revoked:
+            self._executor.submit(delivery, decision=self._handler.revoked(job, run))
+        else:
+            self.failed(delivery, RuntimeError("Celery dropped the job"))
+
+    def failed(self, delivery: Delivery, error: Exception) -> None:
+        """An error of the worker's own kept a job from being run."""
+        logger.error("job_error", exc_info=error, extra={"job": delivery.intake.id})
+        run = self._executor.run_of(delivery)
+        run.attempts = delivery.calls = delivery.calls + 1
+        self._executor.submit(delivery, decision=self._handler.failed(delivery.intake, run, error))
+
+    def hand_back(self, taken: Taken) -> None:
+        """Give back what a take brought when nobody is there to run it."""
+        self.hold(taken)
+        self._executor.hand_back(taken.jobs)

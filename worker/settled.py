@@ -1,0 +1,36 @@
+"""How a job left this worker: a small closed set, told by the asyncio side to Celery's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Its event is out. ``problem`` says why it failed; None: it did not."""
+
+    outcome: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """It was put aside for so many seconds."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """There is nothing to tell of it: a copy was dropped, or another worker has it now."""
+
+
+Settled: TypeAlias = Ended | Delayed | Gone
+OnSettled: TypeAlias = Callable[[Settled], None]
+
+
+def tell_nobody(how: Settled) -> None:
+    """For a job that Celery never heard of."""

@@ -1,0 +1,116 @@
+"""What a worker does for its queue beside running jobs: it keeps leases, and finds jobs that are due or were lost.
+
+Runs on the asyncio side and on nothing else, because Celery's own loop stands still in a reconnect or a shutdown, and
+leases must not. Scripts hold a gate, so that a hundred idle workers do not look a hundred times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.broker.moves import Delivery, Moves
+    from worker.clock import ServerClock
+    from worker.hands import Hands
+
+logger = logging.getLogger(__name__)
+
+#: The longest time between two looks at the queue, and the shortest, in seconds.
+_LOOK_SECONDS = 0.5
+_LOOK_AGAIN_SECONDS = 0.02
+#: The gates of the fleet, in milliseconds.
+_PROMOTE_BETWEEN_MS = 20
+_RECOVER_BETWEEN_MS = 400
+#: Leases are renewed three times in their length, and again after this many seconds when that failed.
+_RENEWALS = 3
+_RENEW_AGAIN_SECONDS = 0.25
+_RENEW_AT_ONCE = 500
+
+
+class Upkeep:
+    """Looks after one queue.
+
+    Args:
+        moves: the queue's moves.
+        hands: what this worker holds.
+        clock: told the server's time.
+        next_token: makes a lease token.
+        on_ready: called when jobs became ready, so that this worker need not wait to see them.
+        on_poisoned: given each job that is to be ended as poisoned.
+    """
+
+    def __init__(
+        self,
+        moves: Moves,
+        hands: Hands,
+        clock: ServerClock,
+        *,
+        next_token: Callable[[], str],
+        on_ready: Callable[[], None],
+        on_poisoned: Callable[[Delivery], None],
+    ) -> None:
+        self._moves = moves
+        self._hands = hands
+        self._clock = clock
+        self._next_token = next_token
+        self._on_ready = on_ready
+        self._on_poisoned = on_poisoned
+
+    async def keep_leases(self) -> None:
+        """Renew the leases of what this worker holds, for ever."""
+        lease = self._moves.rules.lease_ms / 1000
+        while True:
+            try:
+                await self.renew_once()
+                wait = lease / _RENEWALS
+            except (RedisError, OSError) as error:
+                logger.warning("leases_not_renewed", extra={"error": str(error), "jobs": len(self._hands)})
+                wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
+            await asyncio.sleep(wait)
+
+    async def renew_once(self) -> None:
+        """Renew all leases; a job that is not ours any more is marked, so that it is not called again."""
+        held = [delivery for delivery in self._hands.held() if delivery.queue == self._moves.keys.queue]
+        for start in range(0, len(held), _RENEW_AT_ONCE):
+            some = held[start : start + _RENEW_AT_ONCE]
+            sent_at = time.monotonic()
+            answers = await self._moves.renew(some)
+            for delivery, is_ours in zip(some, answers, strict=True):
+                if is_ours:
+                    delivery.held_until = sent_at + self._moves.rules.lease_ms / 1000
+                else:
+                    delivery.is_lost = True
+
+    async def look_around(self) -> None:
+        """Promote what is due and recover what was lost, for ever."""
+        while True:
+            try:
+                wait = await self.look_once()
+            except (RedisError, OSError) as error:
+                logger.warning("upkeep_failed", extra={"error": str(error)})
+                wait = _LOOK_SECONDS
+            await asyncio.sleep(wait)
+
+    async def look_once(self) -> float:
+        """Promote and recover once; returns the seconds until the next look."""
+        promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS)
+        sent_at = time.monotonic()
+        recovered = await self._moves.recover(token=self._next_token(), sent_at=sent_at, between_ms=_RECOVER_BETWEEN_MS)
+        self._clock.told(recovered.server_ms)
+        for delivery in recovered.poisoned:
+            self._hands.add(delivery)
+            self._on_poisoned(delivery)
+        if recovered.count:
+            logger.warning("jobs_recovered", extra={"queue": self._moves.keys.queue, "jobs": recovered.count})
+        if promoted.count or recovered.count:
+            self._on_ready()
+        if promoted.next_due_ms is None:
+            return _LOOK_SECONDS
+        return min(_LOOK_SECONDS, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
