@@ -1,0 +1,188 @@
+"""A whole system for a test: a real Redis, a sandbox API, and worker processes as an operator starts them.
+
+A test says what goes in and waits for what comes out; nothing in here sleeps for "long enough".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import redis
+from celery import Celery
+
+from sandbox.api import SandboxApi, run_in_thread
+from worker.broker.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+QUEUE = "moderation.lock"
+RESULTS = "moderation.results"
+DEAD = "moderation.dead"
+TASK = "moderation.lock_conversation"
+TOKEN = "sandbox-token"
+DEADLINE_SECONDS = 20.0
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Wait until a condition is true, and give what it returned."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+
+
+class WorkerProcess:
+    """A worker, started by the command that an operator uses, with its log in a file."""
+
+    def __init__(self, environment: Mapping[str, str], arguments: tuple[str, ...], log: Path) -> None:
+        self.log_file = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "INFO", *arguments],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self.log_file.read_text("utf-8", "replace")
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Its log lines of one event."""
+        found = []
+        for line in self.log.splitlines():
+            with suppress(ValueError):
+                fields = json.loads(line)
+                if isinstance(fields, dict) and fields.get("event") == event:
+                    found.append(fields)
+        return found
+
+    def wait_ready(self) -> Self:
+        """Wait until it takes jobs."""
+        eventually(lambda: self.process.poll() is not None or " ready." in self.log, "a worker that is ready")
+        assert self.process.poll() is None, self.log
+        return self
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = DEADLINE_SECONDS) -> int:
+        """Send a signal, and give the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait()
+
+
+class Stage:
+    """Redis, the sandbox API and workers; everything it started ends with it."""
+
+    def __init__(self, redis_url: str, folder: Path) -> None:
+        self.redis_url = redis_url
+        self.keys = Keys(QUEUE)
+        self._folder = folder
+        self._stack = ExitStack()
+        self._workers = 0
+
+    def __enter__(self) -> Self:
+        self.redis = self._stack.enter_context(redis.Redis.from_url(self.redis_url))
+        self.api = self._stack.enter_context(run_in_thread(SandboxApi(token=TOKEN)))
+        self.producer = Celery("producer", broker=self.redis_url)
+        self._stack.callback(self.producer.close)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        """The environment of a worker: quick to retry and quick to stop, unless a test says otherwise."""
+        return {
+            "REDIS_URL": self.redis_url,
+            "API_URL": self.api.url,
+            "API_TOKEN": TOKEN,
+            "HEALTH_PORT": "0",
+            "RETRY_BASE_SECONDS": "0.01",
+            "ATTEMPT_TIMEOUT_SECONDS": "2",
+            "LEASE_SECONDS": "5",
+            "SHUTDOWN_SECONDS": "5",
+            **{name: str(value) for name, value in settings.items()},
+        }
+
+    def start(self, *arguments: str, **settings: object) -> WorkerProcess:
+        """Start a worker, without waiting for it."""
+        self._workers += 1
+        log = self._folder / f"worker-{self._workers}.log"
+        worker = WorkerProcess(self.environment(**settings), arguments, log)
+        self._stack.callback(worker.close)
+        return worker
+
+    def worker(self, *arguments: str, **settings: object) -> WorkerProcess:
+        """Start a worker that takes jobs."""
+        return self.start(*arguments, **settings).wait_ready()
+
+    def send(self, conversation_id: object = "c-1", *, task: str = TASK, **options: Any) -> str:
+        """Enqueue a job as a stock Celery producer does; keyword ``fields`` are further fields of the job."""
+        kwargs = {"conversation_id": conversation_id, **options.pop("fields", {})}
+        sent = self.producer.send_task(task, kwargs=kwargs, queue=QUEUE, **options)
+        return str(sent.id)
+
+    def push(self, message: bytes | str) -> None:
+        """Enqueue raw bytes, as any client could."""
+        self.redis.lpush(QUEUE, message)
+
+    def events(self) -> list[dict[str, Any]]:
+        """All result events so far."""
+        return [json.loads(fields[b"event"]) for _, fields in self._stream(RESULTS)]
+
+    def dead_letters(self) -> list[tuple[dict[str, Any], bytes]]:
+        """All dead letters so far: event and raw message."""
+        return [(json.loads(fields[b"event"]), fields[b"message"]) for _, fields in self._stream(DEAD)]
+
+    def wait_events(self, count: int, seconds: float = DEADLINE_SECONDS) -> list[dict[str, Any]]:
+        """Wait for so many events; more than that is an error."""
+        eventually(lambda: self.redis.xlen(RESULTS) >= count, f"{count} events", seconds)
+        events = self.events()
+        assert len(events) == count, events
+        return events
+
+    def event_of(self, job: str, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
+        """Wait for the event of one job."""
+        return dict(eventually(lambda: [event for event in self.events() if event["id"] == job], job, seconds)[0])
+
+    def wait_idle(self) -> None:
+        """Wait until no job is waiting or held anywhere."""
+        eventually(lambda: self.jobs_left() == 0, "no job left in Redis")
+
+    def jobs_left(self) -> int:
+        """Jobs that are not over, wherever they are."""
+        keys = self.keys
+        lists = sum(int(self.redis.llen(name)) for name in (*keys.stock, keys.arrived, keys.again, keys.suspects))
+        return lists + int(self.redis.zcard(keys.leases)) + int(self.redis.zcard(keys.delayed))
+
+    def counters(self) -> dict[str, int]:
+        """The queue's totals."""
+        return {name.decode(): int(value) for name, value in self.redis.hgetall(self.keys.counters).items()}
+
+    def _stream(self, name: str) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        yield from self.redis.xrange(name)
