@@ -16,6 +16,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from tasks.conversation import LockedConversation  # noqa: TC001 - pydantic reads the annotation
 from tasks.outcome import (
+    TITLES,
     Exhausted,
     Expired,
     Locked,
@@ -163,7 +164,7 @@ def _describe(  # noqa: PLR0911 - one line an outcome
 
 
 def _details(problem: Problem) -> dict[str, Any]:
-    return {"type": problem.type.value, "title": problem.type.title, "status": problem.status, "detail": problem.detail}
+    return {"type": problem.type.value, "title": TITLES[problem.type], "status": problem.status, "detail": problem.detail}
 
 
 def _timestamp(moment: datetime) -> str:

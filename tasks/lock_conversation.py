@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from tasks import conversation, event
 from tasks.api import CallFailed
 from tasks.job import idempotency_key
-from tasks.message import Accepted, Intake, Refusal
 from tasks.outcome import (
     Decision,
     Exhausted,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from tasks.api import ManagemApi
     from tasks.conversation import Shown
+    from tasks.message import Accepted, Intake, Refusal
     from tasks.retry import RetryPolicy
 
 TASK_NAME = "moderation.lock_conversation"

@@ -35,13 +35,9 @@ class ProblemType(StrEnum):
     POISONED = "poisoned"
     INTERNAL = "internal"
 
-    @property
-    def title(self) -> str:
-        """What the type means, in a few words; the same for every occurrence (RFC 9457, section 3.1.3)."""
-        return _TITLES[self]
 
-
-_TITLES = {
+#: What each type means, in a few words; the same for every occurrence (RFC 9457, section 3.1.3).
+TITLES = {
     ProblemType.INVALID_JOB: "The job is not valid",
     ProblemType.UNDECODABLE: "The message cannot be read",
     ProblemType.UNKNOWN_TASK: "No such task",

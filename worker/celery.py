@@ -83,9 +83,8 @@ def build(found: Settings) -> WorkerApp:
         read=read, handler=handler, executor=app.executor, is_job_queue=lambda queue: queue in job_queues()
     )
     app.conf.update(_celery_settings(found, reception))
-    app.task(
-        _runs_in_the_pool_alone, name=TASK_NAME, Request="worker.request:Request", acks_late=True, ignore_result=True
-    )
+    as_task = app.task(name=TASK_NAME, Request="worker.request:Request", acks_late=True, ignore_result=True)
+    as_task(_runs_in_the_pool_alone)
     return app
 
 

@@ -264,8 +264,9 @@ class Executor:
         """A delivery as the handler sees it."""
 
         async def before_call() -> None:
-            while time.monotonic() >= delivery.held_until and not delivery.is_lost:
-                await asyncio.sleep(0.05)  # noqa: ASYNC110 - the server was away: whose the job is, the next renewal tells
+            # The server was away: whose the job is, the next renewal tells.
+            while time.monotonic() >= delivery.held_until and not delivery.is_lost:  # noqa: ASYNC110 - once in an outage
+                await asyncio.sleep(0.05)
             if delivery.is_lost:
                 raise LeaseLostError
 
@@ -383,5 +384,5 @@ class Executor:
         await self._client.aclose()
 
     async def _empty_hands_before(self, deadline: float) -> None:
-        while len(self.hands) and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - once in a worker's life, and both threads change the hands
+        while len(self.hands) and time.monotonic() < deadline:  # noqa: ASYNC110 - two threads change the hands
+            await asyncio.sleep(0.01)

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 _REFUSED = {
     "autoscale": "--autoscale: jobs are coroutines and cost no process; set CONCURRENCY, and scale pods",
-    "purge": "--purge would throw jobs away, and every job ends in one result event; empty the queue with redis-cli if you must",
+    "purge": "--purge: every job ends in one result event, so none is thrown away; delete the queue yourself if you must",
     "beat": "-B: run celery beat as a service of its own; a worker that is scaled would send every job many times",
     "max_tasks_per_child": "--max-tasks-per-child: there is no child process; restart the pod",
     "max_memory_per_child": "--max-memory-per-child: there is no child process; limit the pod's memory",
-    "time_limit": "--time-limit: a call's time is ATTEMPT_TIMEOUT_SECONDS, and a job's end is decided by MAX_ATTEMPTS",
-    "soft_time_limit": "--soft-time-limit: a call's time is ATTEMPT_TIMEOUT_SECONDS, and a job's end is decided by MAX_ATTEMPTS",
+    "time_limit": "--time-limit: a call's time is ATTEMPT_TIMEOUT_SECONDS, and MAX_ATTEMPTS ends a job",
+    "soft_time_limit": "--soft-time-limit: a call's time is ATTEMPT_TIMEOUT_SECONDS, and MAX_ATTEMPTS ends a job",
 }
 
 

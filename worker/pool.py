@@ -8,7 +8,6 @@ only when Redis has said that the job is over, so that no monitor shows a succes
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -79,8 +78,11 @@ class TaskPool(BasePool):
         """Told Celery's event loop."""
         self._hub = loop
 
-    def on_apply(self, *arguments: Any, **options: Any) -> object:  # type: ignore[override] - Celery keeps what it returns
-        """Run a job. The first argument, Celery's own runner of a task's function, is not used."""
+    def on_apply(self, *arguments: Any, **options: Any) -> object:  # type: ignore[override]
+        """Run a job, and give what Celery keeps a weak reference to.
+
+        The first argument, Celery's own runner of a task's function, is not used.
+        """
         task_name, task_id, request = arguments[1][:3]
         number = next(self._numbers)
         task = self.app.tasks[task_name]
@@ -152,7 +154,7 @@ class TaskPool(BasePool):
                 )
                 job.on_success((True, _Failure(told), seconds))
             case Delayed(delay, reason):
-                state, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", when=math.ceil(delay))
+                state, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}")
                 signals.task_retry.send(sender=job.task, request=None, reason=told, einfo=None)
                 job.on_failure(_Failure(told))
             case Gone():

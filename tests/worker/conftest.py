@@ -1,7 +1,7 @@
 """A stage for each test: the shared Redis, emptied, a sandbox API of its own, and workers on demand.
 
-The broker's tests run on Redis and on Valkey; of a whole worker only the end-to-end tests do, all others take the server
-that is always there.
+The broker's tests run on Redis and on Valkey; of a whole worker only the end-to-end tests do, all others take the
+server that is always there.
 """
 
 from __future__ import annotations

@@ -191,7 +191,8 @@ def _delivery(
 ) -> Delivery:
     ref, raw, size, first, calls, crashes = job
     return Delivery(
-        ref=ref.decode(), token=token, raw=raw, size=int(size), first_ms=int(first), calls=int(calls), crashes=int(crashes),
+        ref=ref.decode(), token=token, raw=raw, size=int(size),
+        first_ms=int(first), calls=int(calls), crashes=int(crashes),
         held_until=sent_at + rules.lease_ms / 1000, queue=keys.queue, is_alone=is_alone,
     )  # fmt: skip
 
@@ -259,14 +260,14 @@ class Moves:
     async def promote(self, *, between_ms: int) -> Promoted:
         """Make due jobs ready, unless the fleet did so in the last ``between_ms``."""
         keys = [self.keys.delayed, self.keys.again, self.keys.suspects, self.keys.upkeep]
-        arguments = [self.keys.record_prefix, SUSPICIOUS_CRASHES, UPKEEP_JOBS, between_ms]
+        arguments: list[Argument] = [self.keys.record_prefix, SUSPICIOUS_CRASHES, UPKEEP_JOBS, between_ms]
         count, next_due = await self._call(scripts.PROMOTE, keys, arguments)
         return Promoted(None if count < 0 else count, None if next_due < 0 else next_due)
 
     async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
         """Make jobs of dead workers ready, unless the fleet did so in the last ``between_ms``."""
         keys = [self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.upkeep]
-        arguments = [
+        arguments: list[Argument] = [
             self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
             self.rules.lease_ms, between_ms, self.rules.silence_ms, self.rules.grace_ms,
         ]  # fmt: skip
@@ -277,11 +278,10 @@ class Moves:
     async def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         try:
             return await self._run(command(script, keys, arguments))
-        except (
-            NoScriptError
-        ):  # a restarted or flushed server: it refused before anything ran, so the whole text is safe
+        except NoScriptError:
+            # A restarted or flushed server: it refused before anything ran, so sending the whole text is safe.
             return await self._run(command(script, keys, arguments, whole_text=True))
 
     async def _run(self, call: Command) -> list[Any]:
-        answer: Awaitable[list[Any]] = self._client.execute_command(*call)
+        answer: Awaitable[list[Any]] = self._client.execute_command(*call)  # type: ignore[no-untyped-call]
         return await answer

@@ -126,7 +126,7 @@ class Message(virtual.Message):  # type: ignore[misc]
             delivery_info={"exchange": "", "routing_key": payload.queue},
         )
         self.delivery = payload
-        self._decoded_cache = ((), shown, {})
+        self._decoded_cache: Any = ((), shown, {})
 
     def ack(self, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Celery has no more to do with the job. Running a job never ends here, so it was dropped."""
@@ -291,7 +291,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         for delivery in taken.jobs:
             try:
                 if self.desk.receive(delivery):
-                    self.connection._deliver(delivery, queue)  # noqa: SLF001 - kombu's way in for a channel's messages
+                    self.connection._deliver(delivery, queue)  # noqa: SLF001 - kombu's way in
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
                 self.desk.failed(delivery, error)
 

@@ -64,6 +64,6 @@ for at = 7, #ARGV, 7 do
 end
 
 for name, times in pairs(counts) do
-  redis.call('HINCRBY', counters, name, times)
+  redis.pcall('HINCRBY', counters, name, times)
 end
 return answers

@@ -31,6 +31,6 @@ for at = 2, #ARGV, 4 do
   end
 end
 if moved > 0 then
-  redis.call('HINCRBY', counters, 'delayed', moved)
+  redis.pcall('HINCRBY', counters, 'delayed', moved)
 end
 return answers

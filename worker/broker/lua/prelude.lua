@@ -1,5 +1,6 @@
 -- prelude: stands before every move. Time, records, and the checks that make a move all or nothing.
--- Redis does not roll a script back, so whatever can fail is asked here, before the first write.
+-- Redis does not roll a script back, so whatever can fail is asked here, before the first write. Counters alone may fail: they are
+-- raised with pcall, for a total that somebody overwrote with a word must not cost an answer.
 
 local function now_ms()
   local time = redis.call('TIME')

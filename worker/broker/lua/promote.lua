@@ -25,7 +25,7 @@ local function next_due()
   return first[2] and math.max(0, first[2] - now) or -1
 end
 
-local last = tonumber(redis.call('HGET', upkeep, 'promoted_at') or '0')
+local last = tonumber(redis.call('HGET', upkeep, 'promoted_at')) or 0
 if last <= now and now - last < between_ms then
   return {-1, next_due()}
 end

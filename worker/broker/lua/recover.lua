@@ -29,7 +29,7 @@ may('HSET', record_prefix, '', '')
 
 local now = now_ms()
 local seen = redis.call('HMGET', upkeep, 'recovered_at', 'awake_since')
-local last, awake_since = tonumber(seen[1] or '0'), tonumber(seen[2] or '0')
+local last, awake_since = tonumber(seen[1]) or 0, tonumber(seen[2]) or 0
 if last <= now and now - last < between_ms then
   return {-1, whole(now)}
 end
@@ -67,9 +67,9 @@ for _, ref in ipairs(lapsed) do
   end
 end
 if #lapsed > 0 then
-  redis.call('HINCRBY', counters, 'crashes', recovered + #poisoned)
+  redis.pcall('HINCRBY', counters, 'crashes', recovered + #poisoned)
 end
 if vanished > 0 then
-  redis.call('HINCRBY', counters, 'vanished', vanished)
+  redis.pcall('HINCRBY', counters, 'vanished', vanished)
 end
 return {recovered, whole(now), unpack(poisoned)}

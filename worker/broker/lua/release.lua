@@ -34,6 +34,6 @@ for at = #ARGV - 2, 3, -3 do -- from the last to the first: each goes before the
   end
 end
 if moved > 0 then
-  redis.call('HINCRBY', counters, 'released', moved)
+  redis.pcall('HINCRBY', counters, 'released', moved)
 end
 return answers

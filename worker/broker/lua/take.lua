@@ -78,10 +78,10 @@ end
 
 local function answer(state)
   if fresh > 0 then
-    redis.call('HINCRBY', counters, 'taken', fresh)
+    redis.pcall('HINCRBY', counters, 'taken', fresh)
   end
   if vanished > 0 then
-    redis.call('HINCRBY', counters, 'vanished', vanished)
+    redis.pcall('HINCRBY', counters, 'vanished', vanished)
   end
   return {state, whole(now), unpack(jobs)}
 end
