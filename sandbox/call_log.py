@@ -1,0 +1,158 @@
+"""What the sandbox API was asked and what it answered.
+
+Bounded: of calls the newest are kept, and of conversations the calls of the latest million are counted. The token
+never enters it. `calls`, `stats` and `reset` may be used from another thread than the server's: they read, or replace,
+the records in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from sandbox.http_request import Request
+
+IDS_COUNTED = 1_000_000
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to the endpoint, or to any other path that is not the sandbox's own.
+
+    What is no HTTP request at all is refused without a record.
+    """
+
+    number: int
+    at_monotonic: float
+    at_wall: float
+    method: str
+    target: bytes
+    """The request target exactly as it stood on the wire."""
+    conversation_id: str | None
+    """The percent-decoded path segment; None when the request was not one to lock a conversation."""
+    attempt: int
+    """The how-manieth call of this conversation it is, from 1; 0 without one."""
+    authorization: Literal["absent", "right", "wrong", "unchecked"]
+    idempotency_key: str | None
+    traceparent: str | None
+    accept: str | None
+    user_agent: str | None
+    cookie: str | None
+    body_size: int
+    answer: str = ""
+    """The status, or the fault that came in its place: ``200``, ``drop:body``, ``wrong_body:array``."""
+    ended_monotonic: float | None = None
+    """When the answer, or the drop, was done; None while it is under way, and for ever when the client left before."""
+
+    def as_json(self) -> str:
+        """Return the call as one line of JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(fields | {"target": self.target.decode("latin-1")})
+
+
+class Stats(TypedDict):
+    """Counts since the last reset."""
+
+    calls: int
+    calls_kept: int
+    conversations: int
+    answers: dict[str, int]
+    in_flight: int
+    peak_in_flight: int
+
+
+class _Records:
+    def __init__(self, limit: int, in_flight: int) -> None:
+        self.calls: deque[Call] = deque(maxlen=limit)
+        self.attempts: dict[str, int] = {}
+        self.answers: Counter[str] = Counter()
+        self.total = 0
+        self.peak_in_flight = in_flight
+
+
+class CallLog:
+    """The calls, their counts, and how many are being answered."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._in_flight = 0
+        self._records = _Records(limit, 0)
+
+    def reset(self) -> None:
+        """Forget every call and count; calls in flight go on."""
+        self._records = _Records(self._limit, self._in_flight)
+
+    def calls(self) -> list[Call]:
+        """Return the calls that are kept, oldest first."""
+        return list(self._records.calls)
+
+    def stats(self) -> Stats:
+        """Return the counts."""
+        records = self._records
+        return {
+            "calls": records.total,
+            "calls_kept": len(records.calls),
+            "conversations": len(records.attempts),
+            "answers": dict(records.answers),
+            "in_flight": self._in_flight,
+            "peak_in_flight": records.peak_in_flight,
+        }
+
+    def begin(
+        self,
+        request: Request,
+        conversation_id: str | None,
+        authorization: Literal["absent", "right", "wrong", "unchecked"],
+    ) -> Call:
+        """Note a request that has just come."""
+        records = self._records
+        records.total += 1
+        self._in_flight += 1
+        records.peak_in_flight = max(records.peak_in_flight, self._in_flight)
+        call = Call(
+            number=records.total,
+            at_monotonic=time.monotonic(),
+            at_wall=time.time(),
+            method=request.method,
+            target=request.target,
+            conversation_id=conversation_id,
+            attempt=_count(records.attempts, conversation_id),
+            authorization=authorization,
+            idempotency_key=request.header(b"idempotency-key"),
+            traceparent=request.header(b"traceparent"),
+            accept=request.header(b"accept"),
+            user_agent=request.header(b"user-agent"),
+            cookie=request.header(b"cookie"),
+            body_size=len(request.body),
+        )
+        records.calls.append(call)
+        return call
+
+    def decided(self, call: Call, answer: str) -> None:
+        """Note what the call is going to be answered."""
+        call.answer = answer
+        self._records.answers[answer] += 1
+
+    def end(self, call: Call, *, complete: bool) -> None:
+        """Note that the answer is over: complete, or given up because the client left."""
+        self._in_flight -= 1
+        if complete:
+            call.ended_monotonic = time.monotonic()
+
+    def dropped_at_accept(self) -> None:
+        """Note a connection that ended before it could ask anything."""
+        self._records.answers["drop:accept"] += 1
+
+
+def _count(attempts: dict[str, int], conversation_id: str | None) -> int:
+    if conversation_id is None:
+        return 0
+    count = attempts.get(conversation_id, 0) + 1
+    attempts[conversation_id] = count
+    if len(attempts) > IDS_COUNTED:
+        del attempts[next(iter(attempts))]
+    return count

@@ -1,0 +1,126 @@
+"""When the sandbox API fails: rules, and the choice among them.
+
+Every matching delay adds up; of the other matching rules the first one is done. Chance is drawn from the seed, the
+rule, the id and the number of the call, so a call meets the same fate in every run of a script, whatever order calls
+arrive in.
+"""
+
+from __future__ import annotations
+
+import math
+from fnmatch import fnmatchcase
+from random import Random
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sandbox.faults import AnyAnswer, AnyDelay, Delay, DelayBetween, DelayLognormal, Drop, Fault
+
+
+class Rule(BaseModel):
+    """One fault and the calls it happens to. What is left out does not narrow the rule.
+
+    An id's calls are numbered from 1 as they come, those with a wrong token included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    then: Fault
+    id: str | None = Field(default=None, description="This conversation alone.")
+    ids: str | None = Field(default=None, description="Conversations whose id fits the pattern, as in `missing*`.")
+    nth_call: int | None = Field(default=None, ge=1, description="Only this call of an id.")
+    first_calls: int | None = Field(default=None, ge=1, description="Only this many first calls of an id.")
+    probability: float = Field(default=1.0, gt=0, le=1, description="The share of matching calls.")
+    times: int | None = Field(default=None, ge=1, description="At most so often altogether.")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.id is not None and self.ids is not None:
+            raise ValueError("give id or ids, not both")
+        if isinstance(self.then, Drop) and self.then.at == "accept":
+            if (self.id, self.ids, self.nth_call, self.first_calls) != (None, None, None, None):
+                raise ValueError("a drop at the accept comes before any request, so it cannot match ids or calls")
+            if self.probability == 1 and self.times is None:
+                raise ValueError(
+                    "a drop at the accept needs times or a probability, or nobody could change the script again"
+                )
+        return self
+
+    def covers(self, conversation_id: str, call: int) -> bool:
+        """Tell whether the rule is about this call, chance and ``times`` aside."""
+        return (
+            (self.id is None or self.id == conversation_id)
+            and (self.ids is None or fnmatchcase(conversation_id, self.ids))
+            and (self.nth_call is None or self.nth_call == call)
+            and (self.first_calls is None or call <= self.first_calls)
+        )
+
+
+class Script(BaseModel):
+    """The rules of a sandbox API, in order, and the seed of what is left to chance in them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rules: tuple[Rule, ...] = ()
+    seed: int = 0
+
+
+class Chooser:
+    """Chooses what happens to a call or a connection; remembers only how often each rule was used."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self._used = [0] * len(script.rules)
+        self._delays: list[tuple[int, Rule, AnyDelay]] = []
+        self._answers: list[tuple[int, Rule, AnyAnswer]] = []
+        self._accepts: list[tuple[int, Rule, Drop]] = []
+        for index, rule in enumerate(script.rules):
+            fault = rule.then
+            if isinstance(fault, Delay | DelayBetween | DelayLognormal):
+                self._delays.append((index, rule, fault))
+            elif isinstance(fault, Drop) and fault.at == "accept":
+                self._accepts.append((index, rule, fault))
+            else:
+                self._answers.append((index, rule, fault))
+
+    def delay_seconds(self, conversation_id: str, call: int) -> float:
+        """Return how long this call waits for its answer."""
+        total_ms = 0.0
+        for index, rule, delay in self._delays:
+            if rule.covers(conversation_id, call) and self._falls(index, rule, conversation_id, call):
+                total_ms += self._draw_ms(delay, f"{index}:delay:{call}:{conversation_id}")
+        return total_ms / 1000
+
+    def answer(self, conversation_id: str, call: int) -> AnyAnswer | None:
+        """Return what this call meets in place of the right answer, or None."""
+        for index, rule, fault in self._answers:
+            if rule.covers(conversation_id, call) and self._falls(index, rule, conversation_id, call):
+                return fault
+        return None
+
+    def accept(self, connection: int) -> Drop | None:
+        """Return how the connection of that number is dropped at once, or None."""
+        for index, rule, drop in self._accepts:
+            if self._falls(index, rule, "", connection):
+                return drop
+        return None
+
+    def _falls(self, index: int, rule: Rule, key: str, number: int) -> bool:
+        if rule.times is not None and self._used[index] >= rule.times:
+            return False
+        if rule.probability < 1 and self._random(f"{index}:{number}:{key}").random() >= rule.probability:
+            return False
+        self._used[index] += 1
+        return True
+
+    def _draw_ms(self, delay: AnyDelay, key: str) -> float:
+        match delay:
+            case Delay():
+                return delay.ms
+            case DelayBetween():
+                return self._random(key).uniform(delay.low_ms, delay.high_ms)
+            case DelayLognormal():
+                return self._random(key).lognormvariate(math.log(delay.median_ms), delay.sigma)
+
+    def _random(self, key: str) -> Random:
+        return Random(f"{self.script.seed}:{key}")

@@ -1,0 +1,1 @@
+"""The sandbox, proven: every fault on real sockets, and the server with real processes."""
