@@ -164,7 +164,12 @@ def _describe(  # noqa: PLR0911 - one line an outcome
 
 
 def _details(problem: Problem) -> dict[str, Any]:
-    return {"type": problem.type.value, "title": TITLES[problem.type], "status": problem.status, "detail": problem.detail}
+    return {
+        "type": problem.type.value,
+        "title": TITLES[problem.type],
+        "status": problem.status,
+        "detail": problem.detail,
+    }
 
 
 def _timestamp(moment: datetime) -> str:

@@ -290,13 +290,8 @@ def derived_id(raw: bytes) -> str:
 
 
 def _check_task(name: Any, task_name: str) -> None:
-    if name == task_name:
-        return
-    if name is None:
-        detail = f"task: the message names none; send {task_name}."
-    else:
-        detail = f"task: there is no {quoted(name)} here; send {task_name}."
-    raise _Unusable(detail, ProblemType.UNKNOWN_TASK)
+    if name != task_name:
+        raise _Unusable(f"task: must be {task_name}, and is {quoted(name)}.", ProblemType.UNKNOWN_TASK)
 
 
 def _not_before(options: Mapping[str, Any], now: datetime) -> datetime | None:

@@ -1,0 +1,321 @@
+"""Every option of the worker, in one place: default, unit, bounds and one sentence.
+
+Options are read from environment variables of the same name. :func:`load` either returns settings that are right as a
+whole or raises :class:`SettingsError` with one message that names every problem at once. Neither it nor any ``repr`` of
+the settings shows a secret. ``docs/settings.md`` is generated from this file.
+
+A check that looks at two options stands at the later one of them, so that it is made, and told, along with all others.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import ssl
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REDIS_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
+
+_OWN_KEYS = "lw:"
+_LARGEST_TOKEN_BYTES = 64 * 1024
+
+
+class SettingsError(Exception):
+    """The settings are wrong; the message lists every problem, one a line, without any secret."""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(url: str, hint: str = "") -> SplitResult:
+    # urlsplit drops line breaks and tabs from the middle of a URL; whoever uses it next may not.
+    if not url.isprintable() or " " in url:
+        raise ValueError("is not a URL: it holds a blank or a control character")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"is not a URL: its host or port cannot be read{hint}") from None
+    if port == 0:
+        raise ValueError("must name a port from 1 to 65535, or none")
+    return parts
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value().strip()
+    parts = _split(url, hint="; write special characters in a password percent-encoded")
+    if parts.scheme not in REDIS_SCHEMES:
+        raise ValueError("must start with redis://, rediss://, valkey:// or valkeys://")
+    if "?" in url or "#" in url:
+        raise ValueError("must hold no query or fragment; use REDIS_CA_FILE for an own certificate authority")
+    if not parts.hostname:
+        raise ValueError("names no host")
+    if not re.fullmatch("(/[0-9]{0,6})?", parts.path):
+        raise ValueError("must end in a database number such as /0, or in nothing")
+    return SecretStr(url)
+
+
+def _api_url(value: str) -> str:
+    url = value.strip()
+    parts = _split(url)
+    if parts.scheme not in {"https", "http"}:
+        raise ValueError("must start with https://")
+    if not parts.hostname:
+        raise ValueError("names no host")
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user or password; put the token into API_TOKEN or API_TOKEN_FILE")
+    if "?" in url or "#" in url:
+        raise ValueError("must hold no query or fragment")
+    return url.rstrip("/")
+
+
+def _key_name(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be printable characters")
+    if value.startswith(_OWN_KEYS):
+        raise ValueError(f"must not start with {_OWN_KEYS}, as the worker's own keys do")
+    return value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    token = value.get_secret_value().strip()
+    if not token:
+        raise ValueError("is empty")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("must be visible ASCII characters without blanks")
+    return SecretStr(token)
+
+
+def _token_file(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_TOKEN_BYTES)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    try:
+        _token(SecretStr(content.decode("latin-1")))
+    except ValueError as error:
+        raise ValueError(f"holds no token: it {error}") from None
+    return path
+
+
+def _certificates(path: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError("holds no certificate in PEM format") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    return path
+
+
+KeyName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_key_name)]
+
+
+class Settings(BaseSettings):
+    """The worker's options. Each field's description is the sentence that the reference page shows."""
+
+    model_config = SettingsConfigDict(
+        case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    REDIS_URL: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="The Redis or Valkey server: `redis://` or, with TLS that verifies certificate and host name, "
+        "`rediss://` (`valkey://` and `valkeys://` mean the same); user, password and database number are part of it.",
+    )
+    REDIS_CA_FILE: Annotated[Path, AfterValidator(_certificates)] | None = Field(
+        None, description="PEM file of the certificate authority for `rediss://`, instead of the system's."
+    )
+    LOCK_QUEUE: KeyName = Field("moderation.lock", description="The queue that jobs are taken from.")
+    RESULTS_CHANNEL: KeyName = Field(
+        "moderation.results",
+        validate_default=True,
+        description="The stream, and the pub/sub channel of the same name, that result events go to.",
+    )
+    RESULTS_MAXLEN: int = Field(
+        100_000,
+        ge=1,
+        le=100_000_000,
+        description="Events kept in the results stream, about.",
+        json_schema_extra={"unit": "events"},
+    )
+    DEAD_STREAM: KeyName = Field(
+        "moderation.dead",
+        validate_default=True,
+        description="The stream that failed jobs are kept in, with their raw message.",
+    )
+    DEAD_MAXLEN: int = Field(
+        100_000, ge=1, le=100_000_000, description="Dead letters kept, about.", json_schema_extra={"unit": "messages"}
+    )
+    RESULT_CONVERSATION: Literal["full", "without_last_message", "state"] = Field(
+        "full",
+        description="How much of the conversation an event carries: all, all but its last message, or only its state.",
+    )
+    DEDUPLICATE_SECONDS: int = Field(
+        900,
+        ge=1,
+        le=604_800,
+        description="How long a job id is remembered after its event: a copy that comes within it is dropped.",
+        json_schema_extra={"unit": "seconds"},
+    )
+
+    API_ALLOW_HTTP: bool = Field(
+        default=False,
+        description="Allow a plain `http://` API_URL to a host that is not loopback: the token travels unencrypted.",
+    )
+    API_URL: Annotated[str, AfterValidator(_api_url)] = Field(
+        "https://api.managem.co.uk", description="The Managem API, without the path of the endpoint."
+    )
+    API_TOKEN: Annotated[SecretStr, AfterValidator(_token)] | None = Field(
+        None, description="The bearer token for the API. Give this or API_TOKEN_FILE."
+    )
+    API_TOKEN_FILE: Annotated[Path, AfterValidator(_token_file)] | None = Field(
+        None, description="File that holds the bearer token; read again when it changes. Give this or API_TOKEN."
+    )
+    ATTEMPT_TIMEOUT_SECONDS: float = Field(
+        10.0,
+        ge=0.05,
+        le=600,
+        description="The time one call may take as a whole: connecting, sending, and the last byte of the answer.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    MAX_ATTEMPTS: int = Field(
+        8,
+        ge=1,
+        le=1000,
+        description="Calls made for a job before it ends as `exhausted`.",
+        json_schema_extra={"unit": "calls"},
+    )
+    RETRY_BASE_SECONDS: float = Field(
+        0.5,
+        ge=0.001,
+        le=3600,
+        description="Upper bound of the first wait between two calls. It doubles with each further one, and a wait is "
+        "drawn evenly from zero to it.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    RETRY_MAX_DELAY_SECONDS: float = Field(
+        300.0,
+        ge=0.001,
+        le=86_400,
+        validate_default=True,
+        description="The longest wait between two calls, whatever the backoff or a `Retry-After` says.",
+        json_schema_extra={"unit": "seconds"},
+    )
+
+    CONCURRENCY: int = Field(
+        100, ge=1, le=10_000, description="Jobs that one process works on at once.", json_schema_extra={"unit": "jobs"}
+    )
+    LEASE_SECONDS: float = Field(
+        30.0,
+        ge=0.5,
+        le=3600,
+        validate_default=True,
+        description="How long a silent worker keeps its jobs; must be longer than ATTEMPT_TIMEOUT_SECONDS.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    MAX_DELIVERIES: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Workers that may die on a job before it ends as `poisoned`.",
+        json_schema_extra={"unit": "crashes"},
+    )
+    SHUTDOWN_SECONDS: float = Field(
+        25.0,
+        ge=0,
+        le=3600,
+        description="How long SIGTERM waits for jobs in flight before it hands them back.",
+        json_schema_extra={"unit": "seconds"},
+    )
+
+    HEALTH_HOST: str = Field("0.0.0.0", description="Address that the health and metrics server listens on.")  # noqa: S104 - a pod's probes come from outside it
+    HEALTH_PORT: int = Field(8080, ge=0, le=65_535, description="Port of the health and metrics server; 0 for none.")
+    LOG_FORMAT: Literal["json", "console"] = Field(
+        "json", description="Log lines as JSON objects, or coloured for people."
+    )
+
+    @field_validator("RESULTS_CHANNEL", "DEAD_STREAM")
+    @classmethod
+    def _is_a_name_of_its_own(cls, value: str, info: ValidationInfo) -> str:
+        for other in ("LOCK_QUEUE", "RESULTS_CHANNEL"):
+            if info.data.get(other) == value:
+                raise ValueError(f"must differ from {other}")
+        return value
+
+    @field_validator("API_URL")
+    @classmethod
+    def _keeps_the_token_secret(cls, value: str, info: ValidationInfo) -> str:
+        parts = urlsplit(value)
+        allowed = info.data.get("API_ALLOW_HTTP", True)  # not there: it is wrong itself, and told
+        if parts.scheme == "http" and not allowed and not _is_loopback(parts.hostname or ""):
+            raise ValueError("plain http would show the token to the network; use https, or set API_ALLOW_HTTP=true")
+        return value
+
+    @field_validator("API_TOKEN_FILE")
+    @classmethod
+    def _is_the_only_token(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("API_TOKEN", "wrong") is not None:
+            raise ValueError("give API_TOKEN or API_TOKEN_FILE, not both")
+        return value
+
+    @field_validator("RETRY_MAX_DELAY_SECONDS")
+    @classmethod
+    def _is_no_less_than_the_first_wait(cls, value: float, info: ValidationInfo) -> float:
+        base = info.data.get("RETRY_BASE_SECONDS", 0)
+        if value < base:
+            raise ValueError(f"must not be below RETRY_BASE_SECONDS ({base:g})")
+        return value
+
+    @field_validator("LEASE_SECONDS")
+    @classmethod
+    def _outlives_a_call(cls, value: float, info: ValidationInfo) -> float:
+        timeout = info.data.get("ATTEMPT_TIMEOUT_SECONDS", 0)
+        if value <= timeout:
+            raise ValueError(
+                f"must be longer than ATTEMPT_TIMEOUT_SECONDS ({timeout:g}), or a job could be taken over during a call"
+            )
+        return value
+
+    @property
+    def redis_is_tls(self) -> bool:
+        """Whether REDIS_URL asks for TLS."""
+        return REDIS_SCHEMES[urlsplit(self.REDIS_URL.get_secret_value()).scheme] == "rediss"
+
+
+def load(*, need_token: bool) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        need_token: whether the API's token is needed; only what calls the API needs it.
+
+    Raises:
+        SettingsError: something is wrong; the message names every problem, one a line, and no value of a secret.
+    """
+    settings, problems = _read()
+    if need_token and not (os.environ.get("API_TOKEN") or os.environ.get("API_TOKEN_FILE")):
+        problems.append("API_TOKEN: is missing; give it or API_TOKEN_FILE")
+    if settings is None or problems:
+        raise SettingsError("the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    return settings
+
+
+def _read() -> tuple[Settings | None, list[str]]:
+    try:
+        return Settings(), []
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return None, [f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}" for problem in problems]

@@ -1,0 +1,277 @@
+"""The job: what a producer may ask, and how a message's arguments are understood.
+
+:class:`Job` is the published schema of a job's fields. :func:`parse` is total: it answers any message with an
+:class:`Accepted` job or with a :class:`Refusal` that names every wrong field and its mend, and repeats nothing of
+what the message says. Nothing is guessed: but for an integer conversation id no value is converted, and an unknown
+field is refused, because ``dryrun`` must not lock by accident. Whether the conversation exists is the API's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import unicodedata
+import uuid
+from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticSerializationError, to_json
+
+from tasks import rfc3339
+from tasks.event import MAX_ECHO_BYTES
+from tasks.message import Accepted, Message, Refusal
+from tasks.outcome import Problem, ProblemType
+from tasks.strict_json import NotStrict, check_levels
+from tasks.wording import kind, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tasks.message import Intake, Unreadable
+
+MAX_METADATA_BYTES = 8 * 1024
+MAX_LEVELS = 32
+
+IDEMPOTENCY_NAMESPACE = uuid.UUID("56e3075f-7a27-5809-ae23-6e70779160f2")
+"""The UUIDv5 of the URL ``https://api.managem.co.uk/conversations``; it must never change."""
+
+_MAX_CONVERSATION_ID = 256
+_NAMED_FIELDS = 10
+_COMPARED_CHARACTERS = 64
+_OURS = "Value error, "  # what pydantic puts before the words of the checks below
+_VISIBLE_ASCII = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+
+
+def _integer_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _path_segment(value: str) -> str:
+    if value in {".", ".."}:
+        raise ValueError("is no path segment of its own")
+    # Only Cc may not stand in a path; an ASCII text, which nearly all are, is known to hold none by being printable.
+    if not (value.isascii() and value.isprintable()) and any(unicodedata.category(char) == "Cc" for char in value):
+        raise ValueError("holds a control character")
+    return value
+
+
+def _moment(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError("is no string")  # noqa: TRY004 - pydantic reads a ValueError
+    return rfc3339.parse(value)
+
+
+def _false_if_null(value: Any) -> Any:
+    return False if value is None else value
+
+
+def _small(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    try:
+        check_levels(value, MAX_LEVELS)
+        size = len(to_json(value))
+    except NotStrict:
+        raise ValueError("is nested too deep") from None
+    except PydanticSerializationError:
+        raise ValueError("cannot be written as JSON") from None
+    if size > MAX_METADATA_BYTES:
+        raise ValueError("is too large")
+    return value
+
+
+ConversationId = Annotated[
+    str,
+    Field(min_length=1, max_length=_MAX_CONVERSATION_ID),
+    BeforeValidator(_integer_as_text),
+    AfterValidator(_path_segment),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": _MAX_CONVERSATION_ID,
+                    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+                    "not": {"enum": [".", ".."]},
+                },
+                {"type": "integer"},
+            ]
+        }
+    ),
+]
+ShortText = Annotated[str, Field(max_length=128)]
+
+
+class Job(BaseModel):
+    """What a producer asks for. Null means absent; no other field is known."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    conversation_id: ConversationId = Field(
+        description="The conversation to lock: one segment of a path. An integer is taken as its decimal string."
+    )
+    reason: Annotated[str, Field(max_length=1000)] | None = Field(None, description="Why, for people.")
+    rule_id: ShortText | None = Field(None, description="The moderation rule that fired.")
+    policies: Annotated[list[ShortText], Field(max_length=20)] | None = Field(
+        None, description="The policies behind the rule."
+    )
+    actor: ShortText | None = Field(None, description="The service or (opaque) moderator that asked.")
+    correlation_id: ShortText | None = Field(None, description="The producer's own key.")
+    requested_at: Annotated[datetime | None, BeforeValidator(_moment)] = Field(
+        None, description="When the rule fired (RFC 3339)."
+    )
+    dry_run: Annotated[
+        bool, BeforeValidator(_false_if_null), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
+    ] = Field(default=False, description="Do everything but the call; the outcome is `would_lock`.")
+    metadata: Annotated[dict[str, Any] | None, AfterValidator(_small)] = Field(
+        None, description="Opaque, given back unchanged; at most 8 KiB as JSON, at most 32 levels."
+    )
+
+
+# What each field must be, in the words of a refusal.
+_MENDS = {
+    "conversation_id": f"must be a string of 1 to {_MAX_CONVERSATION_ID} characters (or an integer) without control "
+    "characters, and neither . nor ..",
+    "reason": "must be a string of at most 1,000 characters",
+    "rule_id": "must be a string of at most 128 characters",
+    "policies": "must be a list of at most 20 strings of at most 128 characters each",
+    "actor": "must be a string of at most 128 characters",
+    "correlation_id": "must be a string of at most 128 characters",
+    "requested_at": "must be a string with an RFC 3339 time and offset, such as 2026-11-22T15:04:05Z",
+    "dry_run": "must be true or false",
+    "metadata": f"must be an object of at most {MAX_METADATA_BYTES:,} bytes as JSON and at most {MAX_LEVELS} levels",
+}
+
+_ARGUMENTS = "give the fields as keyword arguments, or as one object, or give the conversation id alone"
+
+
+def parse(message: Message | Unreadable) -> Intake:
+    """Understand a message as a job; never raises."""
+    if not isinstance(message, Message):
+        return _refusal(message, message.problem)
+    try:
+        fields = _fields(message.args, message.kwargs)
+    except ValueError as reason:
+        return _refusal(message, Problem(ProblemType.INVALID_JOB, str(reason)))
+    try:
+        job = Job.model_validate(fields)
+    except ValidationError as error:
+        return _refusal(message, Problem(ProblemType.INVALID_JOB, _explain(error, fields)))
+    if fields["conversation_id"] != job.conversation_id:
+        fields = {**fields, "conversation_id": job.conversation_id}
+    return Accepted(
+        id=message.id,
+        binding=job.conversation_id if message.has_own_id else None,
+        job=job,
+        echo=fields,
+        not_before=message.not_before,
+        expires_at=message.expires_at,
+        traceparent=message.traceparent,
+        replay_of=message.replay_of,
+        ignored=message.ignored,
+    )
+
+
+def idempotency_key(job_id: str) -> str:
+    """The key under which every attempt of a job is called: its id, where a header can hold that."""
+    if _VISIBLE_ASCII.fullmatch(job_id):
+        return job_id
+    return str(uuid.uuid5(IDEMPOTENCY_NAMESPACE, job_id))
+
+
+def _fields(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The job's fields, whichever way they were given.
+
+    Raises:
+        ValueError: none of the ways; the message is for people.
+    """
+    if not args:
+        return kwargs
+    if kwargs:
+        raise ValueError(f"The job has positional and keyword arguments; {_ARGUMENTS}.")
+    if len(args) > 1:
+        raise ValueError(f"The job has {len(args):,} positional arguments; {_ARGUMENTS}.")
+    (only,) = args
+    if isinstance(only, dict):
+        return only
+    if isinstance(only, str | int) and not isinstance(only, bool):
+        return {"conversation_id": only}
+    raise ValueError(f"The positional argument is {kind(only)}; {_ARGUMENTS}.")
+
+
+def _explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
+    """One sentence for each wrong field; a field that is wrong in several ways is named once."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    if not all(problem["loc"] for problem in problems):
+        return "A field's name holds half a surrogate pair; send whole characters."
+    messages: dict[str, str] = {}
+    for problem in problems:
+        messages.setdefault(str(problem["loc"][0]), problem["msg"])
+    named = list(messages.items())[:_NAMED_FIELDS]
+    sentences = [_sentence(name, message, fields.get(name)) for name, message in named]
+    if len(messages) > len(named):
+        sentences.append(f"{len(messages) - len(named):,} more fields are wrong.")
+    return " ".join(sentences)
+
+
+def _sentence(name: str, message: str, value: Any) -> str:
+    mend = _MENDS.get(name)
+    if mend is None:
+        alike = difflib.get_close_matches(name[:_COMPARED_CHARACTERS], _MENDS, n=1)
+        meant = f"; {alike[0]} may be meant" if alike else "; remove it"
+        return f"{quoted(name)}: there is no such field{meant}."
+    if value is None:
+        return f"{name}: is missing; it {mend}."
+    if message.startswith(_OURS):
+        return f"{name}: {message.removeprefix(_OURS)}; it {mend}."
+    return f"{name}: {mend}, and is {kind(value)}."
+
+
+def _refusal(message: Message | Unreadable, problem: Problem) -> Refusal:
+    understood = _understood(message.args or [], message.kwargs or {})
+    subject = _usable_conversation_id(understood)
+    return Refusal(
+        id=message.id,
+        binding=subject if message.has_own_id else None,
+        subject=subject,
+        problem=problem,
+        echo=_echo(understood, subject),
+        replay_of=message.replay_of,
+    )
+
+
+def _understood(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What can be told of a refused job's fields."""
+    try:
+        return _fields(args, kwargs)
+    except ValueError:
+        pass
+    try:
+        # The usual slip is the id as an argument and the rest as keywords: told together, unless both name a field.
+        positional = _fields(args, {})
+    except ValueError:
+        return kwargs
+    return {} if positional.keys() & kwargs.keys() else {**positional, **kwargs}
+
+
+def _usable_conversation_id(fields: Mapping[str, Any]) -> str | None:
+    try:
+        return Job.model_validate({"conversation_id": fields.get("conversation_id")}).conversation_id
+    except ValidationError:
+        return None
+
+
+def _echo(fields: Mapping[str, Any], subject: str | None) -> Mapping[str, Any] | None:
+    if not fields:
+        return None
+    echo = fields if subject is None else {**fields, "conversation_id": subject}
+    try:
+        size = len(json.dumps(echo, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return echo if size <= MAX_ECHO_BYTES else None

@@ -1,0 +1,143 @@
+"""The event's models are the published schema, and its builder makes that shape whatever it is given."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, get_args
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tasks.event import Facts, ResultEvent, build
+from tasks.outcome import (
+    TITLES,
+    Exhausted,
+    Expired,
+    Locked,
+    Outcome,
+    Poisoned,
+    Problem,
+    ProblemType,
+    Refused,
+    Rejected,
+    Revoked,
+    WouldLock,
+)
+
+FACTS = Facts(
+    id="锁-1",
+    subject="c-1",
+    echo={"conversation_id": "c-1", "reason": None},
+    replay_of=None,
+    received_at=datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC),
+    finished_at=datetime(2026, 11, 22, 16, 4, 6, 123456, tzinfo=timezone(timedelta(hours=1))),
+    attempts=3,
+)
+PROBLEM = Problem(ProblemType.SERVER_ERROR, "The API answered 503.", 503)
+CONVERSATION = {"id": "c-1", "locked": True, "source": {"type": "NEW"}, "userA": None, "more": [1, 2.5]}
+OUTCOMES: list[tuple[Outcome, str, str]] = [
+    (Locked(CONVERSATION), "conversation.locked", "locked"),
+    (WouldLock(), "conversation.lock_skipped", "would_lock"),
+    (Expired(PROBLEM), "conversation.lock_skipped", "expired"),
+    (Revoked(PROBLEM), "conversation.lock_skipped", "revoked"),
+    (Rejected(PROBLEM), "conversation.lock_failed", "rejected"),
+    (Refused(PROBLEM), "conversation.lock_failed", "refused"),
+    (Exhausted(PROBLEM), "conversation.lock_failed", "exhausted"),
+    (Poisoned(PROBLEM), "conversation.lock_failed", "poisoned"),
+]
+
+
+def read(facts: Facts, outcome: Outcome) -> dict[str, Any]:
+    """The event as a consumer reads it."""
+    event: dict[str, Any] = json.loads(build(facts, outcome).body, parse_constant=pytest.fail)
+    ResultEvent.model_validate(event | {"time": FACTS.finished_at, "data": event["data"] | {"error": None}})
+    Draft202012Validator(ResultEvent.model_json_schema()).validate(event)
+    return event
+
+
+@pytest.mark.parametrize(("outcome", "event_type", "name"), OUTCOMES, ids=[name for *_, name in OUTCOMES])
+def test_each_outcome_is_told_as_the_contract_says(outcome: Outcome, event_type: str, name: str) -> None:
+    made = build(FACTS, outcome)
+    locked, skipped = name == "locked", name == "would_lock"
+    details = {"type": "server_error", "title": "The API failed", "status": 503, "detail": "The API answered 503."}
+    assert json.loads(made.body) == {
+        "specversion": "1.0",
+        "id": "锁-1",
+        "source": "/lock-worker",
+        "type": event_type,
+        "subject": "c-1",
+        "time": "2026-11-22T15:04:06.123456Z",
+        "datacontenttype": "application/json",
+        "data": {
+            "outcome": name,
+            "attempts": 3,
+            "job": {"conversation_id": "c-1", "reason": None},
+            "received_at": "2026-11-22T15:04:05.000000Z",
+            "finished_at": "2026-11-22T15:04:06.123456Z",
+            "conversation": CONVERSATION if locked else None,
+            "error": None if locked or skipped else details,
+        },
+    }
+    assert (made.id, made.outcome, made.failed) == ("锁-1", name, event_type == "conversation.lock_failed")
+    assert made.problem is (None if locked or skipped else PROBLEM)
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome, *_ in OUTCOMES], ids=[name for *_, name in OUTCOMES])
+def test_every_event_fits_the_published_schema(outcome: Outcome) -> None:
+    body = build(FACTS, outcome).body
+    ResultEvent.model_validate_json(body)
+    Draft202012Validator(ResultEvent.model_json_schema()).validate(json.loads(body))
+
+
+def test_no_outcome_is_left_out() -> None:
+    assert {type(outcome) for outcome, *_ in OUTCOMES} == set(get_args(Outcome))
+
+
+def test_what_is_not_known_is_left_out_or_null() -> None:
+    event = read(replace(FACTS, subject=None, echo=None, attempts=0), Rejected(PROBLEM))
+    assert "subject" not in event
+    assert event["data"]["job"] is None
+    assert "replay_of" not in event["data"]
+
+
+def test_a_replayed_job_names_the_old_one() -> None:
+    assert read(replace(FACTS, replay_of="old-1"), WouldLock())["data"]["replay_of"] == "old-1"
+
+
+def test_every_kind_of_problem_has_a_title_of_its_own() -> None:
+    assert set(TITLES) == set(ProblemType)
+    assert len(set(TITLES.values())) == len(TITLES)
+
+
+def conversation(value: Any) -> dict[str, Any]:
+    """What a consumer reads of a conversation that holds this value."""
+    told: dict[str, Any] = read(FACTS, Locked({"id": "c-1", "locked": True, "value": value}))["data"]["conversation"]
+    return told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("\ud800", id="lone surrogate"),
+        pytest.param({"\udfff": ["\ud800"]}, id="lone surrogate in a name"),
+        pytest.param(10**400, id="large integer"),
+        pytest.param(-(2**63) - 1, id="beyond 64 bits"),
+        pytest.param(1e308, id="large float"),
+        pytest.param("\x00\u2028\N{SMILING FACE WITH SMILING EYES}", id="odd characters"),
+        pytest.param([[[[{}]]]] * 3, id="nested"),
+    ],
+)
+def test_whatever_the_api_sends_comes_back_unchanged(value: Any) -> None:
+    assert conversation(value) == {"id": "c-1", "locked": True, "value": value}
+
+
+def test_a_number_beyond_a_double_is_null_because_json_has_no_infinity() -> None:
+    assert conversation(json.loads("[1e999, -1e999]")) == {"id": "c-1", "locked": True, "value": [None, None]}
+
+
+@pytest.mark.parametrize("value", [["\ud800", float("inf")], json.loads("[" * 900 + "]" * 900)], ids=["both", "deep"])
+def test_a_lock_is_told_even_where_its_conversation_cannot_be(value: Any) -> None:
+    made = build(FACTS, Locked({"id": "c-1", "locked": True, "value": value}))
+    assert json.loads(made.body)["data"]["conversation"]["locked"] is True

@@ -1,0 +1,314 @@
+"""Settings are right as a whole, or one message names every problem; no secret shows, and their page is up to date."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+import settings
+from docs.generate import FOLDER, PAGES
+from settings import Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Environment = Callable[..., None]
+
+SECRET = "s3cr%2Fet"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """An environment without any of the options, and a way to set some."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+
+    def put(**options: object) -> None:
+        for name, value in options.items():
+            monkeypatch.setenv(name, str(value))
+
+    return put
+
+
+def problems(*, need_token: bool = False) -> list[str]:
+    """What is wrong, a line each."""
+    with pytest.raises(SettingsError) as caught:
+        load(need_token=need_token)
+    head, *lines = str(caught.value).splitlines()
+    assert head == "the settings are wrong:"
+    assert all(line.startswith("  - ") for line in lines)
+    return [line.removeprefix("  - ") for line in lines]
+
+
+def test_every_option_has_a_default() -> None:
+    found = load(need_token=False)
+    assert found.REDIS_URL.get_secret_value() == "redis://127.0.0.1:6379/0"
+    assert found.API_URL == "https://api.managem.co.uk"
+    assert (found.LOCK_QUEUE, found.RESULTS_CHANNEL) == ("moderation.lock", "moderation.results")
+    assert (found.MAX_ATTEMPTS, found.CONCURRENCY, found.LEASE_SECONDS) == (8, 100, 30.0)
+
+
+def test_an_empty_variable_counts_as_not_set(environment: Environment) -> None:
+    environment(API_TOKEN="", MAX_ATTEMPTS="", REDIS_URL="")
+    assert load(need_token=False).API_TOKEN is None
+
+
+def test_every_problem_is_named_at_once(environment: Environment, tmp_path: Path) -> None:
+    environment(
+        REDIS_URL="http://x",
+        REDIS_CA_FILE=tmp_path / "none.pem",
+        RESULTS_CHANNEL="moderation.lock",
+        RESULTS_MAXLEN="many",
+        API_URL="http://api.example.org",
+        API_TOKEN_FILE=tmp_path / "none",
+        ATTEMPT_TIMEOUT_SECONDS=60,
+        RETRY_BASE_SECONDS=400,
+        HEALTH_PORT=70000,
+        LOG_FORMAT="xml",
+    )
+    assert problems(need_token=True) == [
+        "REDIS_URL: must start with redis://, rediss://, valkey:// or valkeys://",
+        "REDIS_CA_FILE: cannot be read (FileNotFoundError)",
+        "RESULTS_CHANNEL: must differ from LOCK_QUEUE",
+        "RESULTS_MAXLEN: Input should be a valid integer, unable to parse string as an integer",
+        "API_URL: plain http would show the token to the network; use https, or set API_ALLOW_HTTP=true",
+        "API_TOKEN_FILE: cannot be read (FileNotFoundError)",
+        "RETRY_MAX_DELAY_SECONDS: must not be below RETRY_BASE_SECONDS (400)",
+        "LEASE_SECONDS: must be longer than ATTEMPT_TIMEOUT_SECONDS (60), or a job could be taken over during a call",
+        "HEALTH_PORT: Input should be less than or equal to 65535",
+        "LOG_FORMAT: Input should be 'json' or 'console'",
+    ]
+
+
+def test_a_check_of_two_options_leaves_a_wrong_one_to_its_own_message(environment: Environment) -> None:
+    environment(ATTEMPT_TIMEOUT_SECONDS="long", RETRY_BASE_SECONDS="nan", API_ALLOW_HTTP="maybe", API_URL="http://a.b")
+    assert [problem.partition(":")[0] for problem in problems()] == [
+        "API_ALLOW_HTTP",
+        "ATTEMPT_TIMEOUT_SECONDS",
+        "RETRY_BASE_SECONDS",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://h:6380/15",
+        "redis://h/",
+        "rediss://user:p%40ss%2Fw%3Frd%23@h:6380/0",
+        "redis://:p@ss@h",
+        "valkey://[::1]:6379",
+        "valkeys://h",
+        " redis://h\n",
+    ],
+)
+def test_a_redis_url_in_any_usual_form_is_taken(environment: Environment, url: str) -> None:
+    environment(REDIS_URL=url)
+    found = load(need_token=False)
+    assert found.REDIS_URL.get_secret_value() == url.strip()
+    assert found.redis_is_tls is url.startswith(("rediss:", "valkeys:"))
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://h", "must start with redis://"),
+        ("unix:///run/redis.sock", "must start with redis://"),
+        ("h:6379", "must start with redis://"),
+        ("redis:///0", "names no host"),
+        ("redis://:6379", "names no host"),
+        (f"redis://:{SECRET}@", "names no host"),
+        ("redis://h:port", "is not a URL: its host or port cannot be read; write special characters in a password "),
+        ("redis://h:65536", "is not a URL: its host or port cannot be read"),
+        ("redis://h:0", "must name a port from 1 to 65535"),
+        ("redis://[::1", "is not a URL: its host or port cannot be read"),
+        (f"redis://:{SECRET}/x@h", "is not a URL: its host or port cannot be read; write special characters in a pass"),
+        (f"redis://:{SECRET} @h", "is not a URL: it holds a blank or a control character"),
+        (f"redis://:{SECRET}\t@h", "is not a URL: it holds a blank or a control character"),
+        ("redis://h/db", "must end in a database number such as /0"),
+        ("redis://h/0/1", "must end in a database number such as /0"),
+        ("redis://h/٣", "must end in a database number such as /0"),
+        (f"redis://:{SECRET}#x@h", "is not a URL: its host or port cannot be read; write special characters in a pass"),
+        ("rediss://h?ssl_cert_reqs=none", "must hold no query or fragment; use REDIS_CA_FILE "),
+    ],
+)
+def test_a_wrong_redis_url_is_refused_without_showing_it(environment: Environment, url: str, problem: str) -> None:
+    environment(REDIS_URL=url)
+    (told,) = problems()
+    assert told.startswith(f"REDIS_URL: {problem}")
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.example.org",
+        "https://api.example.org:8443/v1",
+        "http://localhost:8000",
+        "http://127.9.9.9",
+        "http://[::1]:80",
+    ],
+)
+def test_an_api_url_is_https_or_on_this_machine(environment: Environment, url: str) -> None:
+    environment(API_URL=f" {url}/ ")
+    assert url == load(need_token=False).API_URL
+
+
+def test_plain_http_to_another_machine_must_be_allowed(environment: Environment) -> None:
+    environment(API_URL="http://api.example.org")
+    assert problems()[0].startswith("API_URL: plain http would show the token to the network")
+    environment(API_ALLOW_HTTP="true")
+    assert load(need_token=False).API_URL == "http://api.example.org"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("ftp://h", "must start with https://"),
+        ("api.example.org", "must start with https://"),
+        ("https://", "names no host"),
+        (f"https://me:{SECRET}@h", "must hold no user or password"),
+        ("https://@h", "must hold no user or password"),
+        ("https://h?", "must hold no query or fragment"),
+        ("https://h/#", "must hold no query or fragment"),
+        ("https://h:x", "is not a URL: its host or port cannot be read"),
+        ("https://h\n.example.org", "is not a URL: it holds a blank or a control character"),
+    ],
+)
+def test_a_wrong_api_url_is_refused_without_showing_it(environment: Environment, url: str, problem: str) -> None:
+    environment(API_URL=url)
+    (told,) = problems()
+    assert told.startswith(f"API_URL: {problem}")
+    assert SECRET not in told
+
+
+def test_the_token_is_asked_for_where_it_is_needed_along_with_all_other_problems(environment: Environment) -> None:
+    missing = "API_TOKEN: is missing; give it or API_TOKEN_FILE"
+    assert problems(need_token=True) == [missing]
+    environment(MAX_ATTEMPTS=0)
+    assert problems(need_token=True) == ["MAX_ATTEMPTS: Input should be greater than or equal to 1", missing]
+    environment(MAX_ATTEMPTS=1, API_TOKEN=" token-1\n")
+    token = load(need_token=True).API_TOKEN
+    assert token is not None
+    assert token.get_secret_value() == "token-1"
+
+
+def test_a_token_file_is_looked_into_at_the_start(environment: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    environment(API_TOKEN_FILE=file)
+    assert problems(need_token=True) == ["API_TOKEN_FILE: cannot be read (FileNotFoundError)"]
+    file.write_text(" \n")
+    assert problems(need_token=True) == ["API_TOKEN_FILE: holds no token: it is empty"]
+    file.write_bytes(f"{SECRET} \xff".encode("latin-1"))
+    (told,) = problems(need_token=True)
+    assert told == "API_TOKEN_FILE: holds no token: it must be visible ASCII characters without blanks"
+    file.write_text(f"\n{SECRET}\n")
+    assert file == load(need_token=True).API_TOKEN_FILE
+
+
+def test_a_folder_is_no_token_file(environment: Environment, tmp_path: Path) -> None:
+    environment(API_TOKEN_FILE=tmp_path)
+    assert problems() == ["API_TOKEN_FILE: cannot be read (IsADirectoryError)"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_token_file_that_may_not_be_read_is_a_problem(environment: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(SECRET)
+    file.chmod(0)
+    environment(API_TOKEN_FILE=file)
+    assert problems() == ["API_TOKEN_FILE: cannot be read (PermissionError)"]
+
+
+def test_one_token_is_enough(environment: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(SECRET)
+    environment(API_TOKEN=SECRET, API_TOKEN_FILE=file)
+    assert problems() == ["API_TOKEN_FILE: give API_TOKEN or API_TOKEN_FILE, not both"]
+
+
+@pytest.mark.parametrize("token", ["two words", "tökén", "a\tb", " "])
+def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(environment: Environment, token: str) -> None:
+    environment(API_TOKEN=token)
+    (told,) = problems(need_token=True)
+    assert told.startswith("API_TOKEN: ")
+    assert token.strip() == "" or token not in told
+
+
+def test_the_certificates_for_redis_must_be_some(environment: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    environment(REDIS_CA_FILE=file)
+    assert problems() == ["REDIS_CA_FILE: holds no certificate in PEM format"]
+    trustme.CA().cert_pem.write_to_path(file)
+    assert file == load(need_token=False).REDIS_CA_FILE
+
+
+@pytest.mark.parametrize("name", ["LOCK_QUEUE", "RESULTS_CHANNEL", "DEAD_STREAM"])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("a\x06b", "must be printable characters"),
+        ("n" * 201, "String should have at most 200 characters"),
+        ("lw:1:x:again", "must not start with lw:, as the worker's own keys do"),
+    ],
+)
+def test_a_name_in_redis_is_short_printable_and_none_of_ours(
+    environment: Environment, name: str, value: str, problem: str
+) -> None:
+    environment(**{name: value})
+    assert problems() == [f"{name}: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"LOCK_QUEUE": "moderation.dead"}, "DEAD_STREAM: must differ from LOCK_QUEUE"),
+        ({"DEAD_STREAM": "moderation.results"}, "DEAD_STREAM: must differ from RESULTS_CHANNEL"),
+        ({"LOCK_QUEUE": "moderation.results"}, "RESULTS_CHANNEL: must differ from LOCK_QUEUE"),
+    ],
+)
+def test_the_three_names_differ(environment: Environment, options: dict[str, str], problem: str) -> None:
+    environment(**options)
+    assert problems() == [problem]
+
+
+@pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.annotation is float])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e400", "soon"])
+def test_a_time_is_a_number_within_its_bounds(environment: Environment, name: str, value: str) -> None:
+    environment(**{name: value})
+    assert [problem.partition(":")[0] for problem in problems()] == [name]
+
+
+def test_no_secret_shows_in_a_repr_an_error_or_a_traceback(environment: Environment) -> None:
+    environment(REDIS_URL=f"rediss://user:{SECRET}@h", API_TOKEN=SECRET)
+    found = load(need_token=True)
+    assert SECRET not in f"{found} {found!r} {found.model_dump()} {found.model_dump_json()}"
+
+    environment(REDIS_URL=f"rediss://user:{SECRET}@h:port", API_TOKEN=f"{SECRET} and more", MAX_ATTEMPTS=0)
+    with pytest.raises(SettingsError) as caught:
+        load(need_token=True)
+    assert len(str(caught.value).splitlines()) == 4
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(ValueError, match="REDIS_URL") as bare:
+        Settings()
+    assert SECRET not in "".join(traceback.format_exception(bare.value))
+
+
+def test_every_option_has_a_sentence_and_every_number_its_bounds() -> None:
+    schema = settings.Settings.model_json_schema()["properties"]
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        assert field.description.endswith("."), name
+        if field.annotation in {int, float}:
+            assert schema[name].keys() >= {"minimum", "maximum"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_made_from_the_code_is_up_to_date(page: str) -> None:
+    assert (FOLDER / page).read_text(encoding="utf-8") == PAGES[page](), "run: make docs"
