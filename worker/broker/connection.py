@@ -26,6 +26,10 @@ class Credentials:
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
 
+    def __json__(self) -> str:
+        """What ``inspect stats`` shows of it: kombu cannot answer with what it cannot turn into JSON."""
+        return repr(self)
+
 
 def credentials(settings: Settings) -> Credentials:
     """The user and password in REDIS_URL."""

@@ -59,7 +59,7 @@ class Delivery:
 
     ref: str
     token: str
-    raw: bytes
+    raw: bytes = field(repr=False)
     size: int
     first_ms: int
     calls: int

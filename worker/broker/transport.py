@@ -20,7 +20,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.retry import Retry
 
 from worker.broker.connection import TIMEOUT_SECONDS
@@ -190,10 +190,14 @@ class Channel(stock.Channel):  # type: ignore[misc]
     socket_keepalive = True
 
     _reading: Callable[[Any], None] | None = None
+    _asked_queue = ""
     _empty_queues = 0
     _whole_text = False
-    _not_before = 0.0
     _client_id: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._not_before: dict[str, float] = {}
+        super().__init__(*args, **kwargs)
 
     @property
     def takes_jobs(self) -> bool:
@@ -220,12 +224,17 @@ class Channel(stock.Channel):  # type: ignore[misc]
         """Called when jobs are wanted and no answer is on its way: send the next command."""
         if not self.takes_jobs:
             super()._brpop_start(timeout)
-        elif time.monotonic() >= self._not_before:
-            queues = self._queue_cycle.consume(len(self.active_queues))
-            if self._empty_queues < len(queues):
-                self._send_take(queues[0])
-            else:
-                self._send_wait(queues[0])
+            return
+        now = time.monotonic()
+        queues = [
+            queue
+            for queue in self._queue_cycle.consume(len(self.active_queues))
+            if now >= self._not_before.get(queue, now)
+        ]
+        if queues and self._empty_queues < len(queues):
+            self._send_take(queues[0])
+        elif queues:
+            self._send_wait(queues[0])
 
     def _brpop_read(self, **options: Any) -> bool | None:
         """Called when an answer is there: read it and act on it."""
@@ -245,7 +254,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
             raise RedisConnectionError(str(error)) from error
         except ResponseError as error:
             logger.error("take_refused", extra={"error": str(error), "wait_seconds": _REFUSED_SECONDS})  # noqa: TRY400 - says it all
-            self._not_before = time.monotonic() + _REFUSED_SECONDS
+            self._not_before[self._asked_queue] = time.monotonic() + _REFUSED_SECONDS
+            self._empty_queues = 0  # take before the next wait: a full server refuses the wait alone
             return None
         except self.connection_errors:
             connection.disconnect()
@@ -256,10 +266,10 @@ class Channel(stock.Channel):  # type: ignore[misc]
             reading(answer)
         return None
 
-    def _send(self, reading: Callable[[Any], None], *command: Any) -> None:
+    def _send(self, queue: str, reading: Callable[[Any], None], *command: Any) -> None:
         connection = self._in_poll = self.client.connection
         self._brpop_sent_at = time.monotonic()
-        self._reading = reading
+        self._asked_queue, self._reading = queue, reading
         connection.send_command(*command)
 
     def _send_take(self, queue: str) -> None:
@@ -275,10 +285,10 @@ class Channel(stock.Channel):  # type: ignore[misc]
             whole_text=self._whole_text,
         )  # fmt: skip
         self._whole_text = False
-        self._send(read, *call)
+        self._send(queue, read, *call)
 
     def _taken(self, queue: str, taken: Taken) -> None:
-        if self._closing or not self._active_queues:  # the consumer was cancelled while the answer was on its way
+        if self._closing or queue not in self._active_queues:  # cancelled while the answer was on its way
             self.desk.hand_back(taken)
             return
         self.desk.hold(taken)
@@ -301,11 +311,18 @@ class Channel(stock.Channel):  # type: ignore[misc]
             connection = self.client.connection
             connection.send_command("CLIENT", "ID")
             self._client_id = connection.read_response()
-        self._send(self._waited, "BLMOVE", keys.stock[0], keys.arrived, "RIGHT", "LEFT", WAIT_SECONDS)
+        self._send(queue, self._waited, "BLMOVE", keys.stock[0], keys.arrived, "RIGHT", "LEFT", WAIT_SECONDS)
         self.desk.waits(self._client_id)
 
     def _waited(self, _: Any) -> None:
         self._empty_queues = 0
+
+    def _queue_bind(self, *binding: Any) -> None:
+        """Bind a queue; a full server cannot note it, and nothing here needs the note, but it must be drained."""
+        try:
+            super()._queue_bind(*binding)
+        except OutOfMemoryError as error:
+            logger.warning("binding_not_noted", extra={"error": str(error)})
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         if self._in_poll is connection:

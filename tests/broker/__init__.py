@@ -1,0 +1,1 @@
+"""Every move of a job, on real servers."""

@@ -1,0 +1,155 @@
+"""What holds for all moves alike needs a queue with something in every place, and every move with something to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from worker.broker.keys import digest
+from worker.broker.moves import SUSPICIOUS_CRASHES, Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.broker.workbench import Workbench
+    from worker.broker.moves import Command
+
+ID, BINDING = digest("a job"), digest("a conversation")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The jobs that this worker holds."""
+
+    dead_letter: Delivery
+    copy: Delivery
+
+
+async def set_scene(bench: Workbench, name: str) -> Scene:
+    """Put jobs in every place of the queue, before the move of this name."""
+    names = (
+        b"again",
+        b"suspect",
+        b"due",
+        b"waiting",
+        b"lost",
+        b"near suspicion",
+        b"nearly poisoned",
+        b"dead letter",
+        b"copy",
+    )
+    bench.push(*names)
+    again, suspect, due, waiting, lost, near, nearly, dead_letter, copy = bench.take(len(names)).jobs
+    bench.run("HSET", bench.record_key(suspect), "crashes", SUSPICIOUS_CRASHES)
+    bench.run("HSET", bench.record_key(near), "crashes", SUSPICIOUS_CRASHES - 1)
+    bench.run("HSET", bench.record_key(nearly), "crashes", bench.rules.poisonous_crashes - 1)
+    await bench.moves.release([again, suspect])
+    await bench.moves.delay([(due, 60), (waiting, 60)])
+    bench.make_due(due)
+    bench.lapse(lost, near, nearly)
+    bench.fleet_was_awake()
+    for held in (dead_letter, copy):
+        bench.run("ZADD", bench.keys.leases, bench.now_ms() + 10_000, held.ref)
+    if name == "take":  # the plain one passes a suspect by, because another worker empties its hands for it
+        bench.run("SET", bench.keys.draining, "worker-2", "PX", 30_000)
+    for priority in (0, 3, 6, 9):
+        bench.push(b"new", priority=priority)
+    bench.arrive(b"arrived")
+    await bench.moves.claim([(ID, BINDING)])
+    return Scene(dead_letter, copy)
+
+
+async def _take(bench: Workbench, _: Scene) -> object:
+    return bench.take(100, held=1)
+
+
+async def _take_the_suspect(bench: Workbench, _: Scene) -> object:
+    return bench.take(100, held=0)
+
+
+async def _claim(bench: Workbench, _: Scene) -> object:
+    return await bench.moves.claim([(ID, BINDING), (digest("another job"), BINDING)])
+
+
+async def _complete(bench: Workbench, scene: Scene) -> object:
+    ends = [
+        bench.completion(scene.dead_letter, job_id="a job", outcome="refused", is_dead_letter=True),
+        bench.completion(scene.copy, event=b""),
+    ]
+    return await bench.moves.complete(ends)
+
+
+async def _delay(bench: Workbench, scene: Scene) -> object:
+    return await bench.moves.delay([(scene.dead_letter, 5), (scene.copy, 10)])
+
+
+async def _release(bench: Workbench, scene: Scene) -> object:
+    return await bench.moves.release([scene.dead_letter, scene.copy])
+
+
+async def _renew(bench: Workbench, scene: Scene) -> object:
+    return await bench.moves.renew([scene.dead_letter, scene.copy])
+
+
+async def _promote(bench: Workbench, _: Scene) -> object:
+    return await bench.moves.promote(between_ms=0)
+
+
+async def _recover(bench: Workbench, _: Scene) -> object:
+    return await bench.recover()
+
+
+Move: TypeAlias = "Callable[[Workbench, Scene], Awaitable[object]]"
+
+#: By the script's name; in brackets the branch of it.
+MOVES: dict[str, Move] = {
+    "take": _take,
+    "take (the suspect)": _take_the_suspect,
+    "take (told to drain)": _take,
+    "claim": _claim,
+    "complete": _complete,
+    "delay": _delay,
+    "release": _release,
+    "renew": _renew,
+    "promote": _promote,
+    "recover": _recover,
+}
+
+
+def script_of(name: str) -> str:
+    """The script behind a name in MOVES."""
+    return name.partition(" ")[0]
+
+
+class _CapturedError(Exception):
+    """Carries a command away from where it would have been sent."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        self.command = command
+
+
+class _Capturing:
+    """Stands where a client would, the blocking one and the other; sends nothing."""
+
+    def execute_command(self, *command: Any) -> Any:
+        raise _CapturedError(list(command))
+
+
+async def command_of(name: str) -> Command:
+    """The command that a move sends, for two jobs or ids; no server is asked."""
+    from tests.broker.workbench import Workbench  # noqa: PLC0415
+
+    client: Any = _Capturing()
+    job = Delivery("take1.1", "take1", b"", 0, 0, 0, 0, 0.0, "moderation.lock")
+    try:
+        await MOVES[name](Workbench(client, client), Scene(job, job))
+    except _CapturedError as captured:
+        return captured.command
+    raise AssertionError(f"{name} sent nothing")
+
+
+async def keys_of(name: str) -> list[str]:
+    """The keys that a move declares to the server."""
+    command = await command_of(name)
+    return [str(key) for key in command[3 : 3 + int(command[2])]]

@@ -1,0 +1,93 @@
+"""claim: what a job id stands for, and which jobs are copies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.broker.keys import digest
+from worker.broker.moves import ClaimAnswer
+
+if TYPE_CHECKING:
+    from tests.broker.workbench import Workbench
+
+GO, COPY, CONFLICT = ClaimAnswer.GO, ClaimAnswer.COPY, ClaimAnswer.CONFLICT
+ID, HERE, ELSEWHERE = digest("a job"), digest("a conversation"), digest("another conversation")
+
+
+async def end(bench: Workbench) -> None:
+    """A job with this id ends."""
+    await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job")])
+
+
+async def test_a_new_id_may_go_on_and_is_remembered(bench: Workbench) -> None:
+    assert await bench.moves.claim([(ID, HERE)]) == [GO]
+
+    key = bench.keys.id_prefix + ID
+    assert bench.run("GET", key) == f"claimed {HERE}".encode()
+    assert bench.rules.remember_ms - 5_000 < bench.run("PTTL", key) <= bench.rules.remember_ms
+
+
+async def test_a_copy_in_flight_at_once_may_go_on_too(bench: Workbench) -> None:
+    await bench.moves.claim([(ID, HERE)])
+
+    assert await bench.moves.claim([(ID, HERE)]) == [GO]
+
+
+async def test_a_copy_that_comes_after_the_event_is_one(bench: Workbench) -> None:
+    await bench.moves.claim([(ID, HERE)])
+    await end(bench)
+    before = bench.snapshot()
+
+    assert await bench.moves.claim([(ID, HERE)]) == [COPY]
+
+    assert bench.snapshot() == before
+
+
+async def test_the_same_id_for_something_else_is_a_conflict_before_and_after_the_event(bench: Workbench) -> None:
+    await bench.moves.claim([(ID, HERE)])
+    before = bench.snapshot()
+    assert await bench.moves.claim([(ID, ELSEWHERE)]) == [CONFLICT]
+    assert bench.snapshot() == before
+
+    await end(bench)
+    assert await bench.moves.claim([(ID, ELSEWHERE)]) == [CONFLICT]
+    assert await bench.moves.claim([(ID, HERE)]) == [COPY]
+
+
+async def test_an_id_is_free_again_once_it_is_forgotten(bench: Workbench) -> None:
+    await bench.moves.claim([(ID, HERE)])
+    await end(bench)
+    bench.run("PEXPIRE", bench.keys.id_prefix + ID, 0)
+
+    assert await bench.moves.claim([(ID, ELSEWHERE)]) == [GO]
+
+
+async def test_many_ids_are_claimed_in_one_call_each_with_its_answer(bench: Workbench) -> None:
+    await end(bench)
+    other = digest("another job")
+
+    answers = await bench.moves.claim([(ID, HERE), (other, HERE), (other, ELSEWHERE), (other, HERE), (ID, ELSEWHERE)])
+
+    assert answers == [COPY, GO, CONFLICT, GO, CONFLICT]
+
+
+async def test_a_key_that_somebody_put_where_an_id_belongs_makes_way(bench: Workbench) -> None:
+    bench.run("RPUSH", bench.keys.id_prefix + ID, "not ours")
+
+    assert await bench.moves.claim([(ID, HERE), (digest("another"), HERE)]) == [GO, GO]
+
+    assert bench.run("GET", bench.keys.id_prefix + ID) == f"claimed {HERE}".encode()
+
+
+async def test_a_call_with_no_ids_changes_nothing(bench: Workbench) -> None:
+    assert await bench.moves.claim([]) == []
+    assert bench.snapshot() == {}
+
+
+async def test_repeating_it_changes_nothing(bench: Workbench) -> None:
+    assert await bench.moves.claim([(ID, HERE)]) == [GO]
+    before = bench.snapshot()
+
+    assert await bench.moves.claim([(ID, HERE)]) == [GO]
+
+    assert bench.snapshot() == before

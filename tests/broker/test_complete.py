@@ -1,0 +1,333 @@
+"""complete: publishing the event is the acknowledgement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from worker.broker.keys import digest
+from worker.broker.moves import KEPT_BYTES, CompleteAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.broker.workbench import Workbench
+
+ANY_BYTES = bytes(range(256)) + b"\r\n\x00\xff\xfe{}"
+
+PUBLISHED, COPY, GONE = CompleteAnswer.PUBLISHED, CompleteAnswer.COPY, CompleteAnswer.GONE
+
+
+@pytest.fixture
+def heard(bench: Workbench) -> Iterator[Callable[[], list[bytes]]]:
+    """What a listener of the pub/sub channel has heard up to now."""
+    end = b"the end of what was heard"
+    with bench.client.pubsub() as listener:
+        listener.subscribe(bench.rules.results)
+        assert listener.get_message(timeout=5)["type"] == "subscribe"
+
+        def hear() -> list[bytes]:
+            bench.run("PUBLISH", bench.rules.results, end)
+            events: list[bytes] = []
+            while (message := listener.get_message(timeout=5)) is not None and message["data"] != end:
+                events.append(message["data"])
+            return events
+
+        yield hear
+
+
+async def test_the_event_is_in_the_stream_and_on_the_channel_once_and_the_job_is_gone(
+    bench: Workbench, heard: Callable[[], list[bytes]]
+) -> None:
+    job = bench.take_one()
+
+    answers = await bench.moves.complete([bench.completion(job, event=ANY_BYTES)])
+
+    assert answers == [PUBLISHED]
+    assert bench.events() == [ANY_BYTES]
+    assert heard() == [ANY_BYTES]
+    assert bench.dead_letters() == []
+    assert bench.in_flight() == []
+    assert bench.record(job) == {}
+
+
+async def test_a_dead_letter_holds_event_and_message_byte_for_byte(
+    bench: Workbench, heard: Callable[[], list[bytes]]
+) -> None:
+    job = bench.take_one(ANY_BYTES)
+
+    await bench.moves.complete([bench.completion(job, event=b"no" + ANY_BYTES, outcome="refused", is_dead_letter=True)])
+
+    assert bench.dead_letters() == [(b"no" + ANY_BYTES, ANY_BYTES)]
+    assert bench.events() == heard() == [b"no" + ANY_BYTES]
+
+
+async def test_the_dead_letter_of_an_oversize_message_holds_its_beginning(bench: Workbench) -> None:
+    message = ANY_BYTES * 8192
+    job = bench.take_one(message)
+
+    await bench.moves.complete([bench.completion(job, is_dead_letter=True)])
+
+    assert bench.dead_letters() == [(b"an event", message[:KEPT_BYTES])]
+
+
+async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench, heard: Callable[[], list[bytes]]) -> None:
+    # given five jobs, of which one was taken over by another worker and one has ended already
+    bench.push(b"1", b"2", b"3", b"4", b"5")
+    jobs = bench.take().jobs
+    await bench.moves.complete([bench.completion(jobs[3], event=b"event 4")])
+    stale = replace(jobs[1], token="not this one")
+
+    # when all are ended in one call
+    answers = await bench.moves.complete(
+        [
+            bench.completion(jobs[0], event=b"event 1"),
+            bench.completion(stale, event=b"event 2"),
+            bench.completion(jobs[2], event=b"event 3", outcome="refused", is_dead_letter=True),
+            bench.completion(jobs[3], event=b"event 4"),
+            bench.completion(jobs[4], event=b""),
+        ]
+    )
+
+    # then each gets what it deserves
+    assert answers == [PUBLISHED, GONE, PUBLISHED, GONE, COPY]
+    assert bench.events() == heard() == [b"event 4", b"event 1", b"event 3"]
+    assert bench.dead_letters() == [(b"event 3", b"3")]
+    assert bench.in_flight() == [jobs[1].ref]
+
+
+async def test_a_repeated_call_publishes_nothing(bench: Workbench, heard: Callable[[], list[bytes]]) -> None:
+    end = bench.completion(bench.take_one(), job_id="a job", is_dead_letter=True)
+    assert await bench.moves.complete([end]) == [PUBLISHED]
+    before = bench.snapshot()
+
+    assert await bench.moves.complete([end]) == [GONE]
+
+    assert bench.snapshot() == before
+    assert len(heard()) == 1
+
+
+async def test_a_job_named_twice_in_one_call_ends_once(bench: Workbench, heard: Callable[[], list[bytes]]) -> None:
+    end = bench.completion(bench.take_one())
+
+    assert await bench.moves.complete([end, end]) == [PUBLISHED, GONE]
+
+    assert len(bench.events()) == len(heard()) == 1
+
+
+async def test_a_worker_that_lost_its_lease_publishes_nothing(
+    bench: Workbench, heard: Callable[[], list[bytes]]
+) -> None:
+    # given a job that was recovered from a stalled worker and is in other hands now
+    lost = bench.take_one()
+    await bench.crash(lost)
+    (job,) = bench.take().jobs
+    before = bench.snapshot()
+
+    # when the stalled worker comes back with its result
+    answers = await bench.moves.complete([bench.completion(lost, event=b"late", job_id="a job", is_dead_letter=True)])
+
+    # then nothing comes of it, and the other worker's result is the one
+    assert answers == [GONE]
+    assert bench.snapshot() == before
+    assert heard() == []
+    assert await bench.moves.complete([bench.completion(job, event=b"in time")]) == [PUBLISHED]
+    assert bench.events() == [b"in time"]
+
+
+@pytest.mark.parametrize("state", ["delayed", "released", "recovered"])
+async def test_a_job_in_nobodys_hands_cannot_be_ended(bench: Workbench, state: str) -> None:
+    job = bench.take_one()
+    if state == "delayed":
+        await bench.moves.delay([(job, 60)])
+    elif state == "released":
+        await bench.moves.release([job])
+    else:
+        await bench.crash(job)
+    before = bench.snapshot()
+
+    assert await bench.moves.complete([bench.completion(job)]) == [GONE]
+
+    assert bench.snapshot() == before
+
+
+async def test_a_lease_that_is_over_but_not_recovered_still_counts(bench: Workbench) -> None:
+    job = bench.take_one()
+    bench.lapse(job)
+
+    assert await bench.moves.complete([bench.completion(job)]) == [PUBLISHED]
+
+
+async def test_a_copy_in_flight_beside_the_first_gives_no_second_event(
+    bench: Workbench, heard: Callable[[], list[bytes]]
+) -> None:
+    bench.push(b"sent twice", b"sent twice")
+    first, second = bench.take().jobs
+    assert await bench.moves.complete([bench.completion(first, event=b"first", job_id="a job")]) == [PUBLISHED]
+
+    answers = await bench.moves.complete(
+        [bench.completion(second, event=b"second", job_id="a job", outcome="exhausted", is_dead_letter=True)]
+    )
+
+    assert answers == [COPY]
+    assert bench.events() == heard() == [b"first"]
+    assert bench.dead_letters() == []
+    assert bench.in_flight() == []
+    assert bench.record(second) == {}
+
+
+async def test_two_copies_in_one_call_give_one_event(bench: Workbench) -> None:
+    bench.push(b"sent twice", b"sent twice")
+    first, second = bench.take().jobs
+
+    answers = await bench.moves.complete(
+        [bench.completion(first, job_id="a job"), bench.completion(second, job_id="a job")]
+    )
+
+    assert answers == [PUBLISHED, COPY]
+    assert len(bench.events()) == 1
+
+
+async def test_an_empty_event_drops_a_copy_in_silence(bench: Workbench, heard: Callable[[], list[bytes]]) -> None:
+    job = bench.take_one()
+
+    answers = await bench.moves.complete([bench.completion(job, event=b"", job_id="a job", is_dead_letter=True)])
+
+    assert answers == [COPY]
+    assert bench.events() == heard() == []
+    assert bench.dead_letters() == []
+    assert bench.in_flight() == []
+    assert bench.record(job) == {}
+    assert bench.run("EXISTS", bench.keys.id_prefix + digest("a job")) == 0
+
+
+async def test_an_id_that_is_only_claimed_holds_no_event_back(bench: Workbench) -> None:
+    job = bench.take_one()
+    await bench.moves.claim([(digest("a job"), digest("a conversation"))])
+
+    assert await bench.moves.complete([bench.completion(job, job_id="a job")]) == [PUBLISHED]
+
+
+async def test_jobs_without_an_id_are_never_copies_of_each_other(bench: Workbench) -> None:
+    bench.push(b"the same", b"the same")
+    jobs = bench.take().jobs
+
+    answers = await bench.moves.complete([bench.completion(job) for job in jobs])
+
+    assert answers == [PUBLISHED, PUBLISHED]
+    assert bench.client.keys(bench.keys.id_prefix + "*") == []
+
+
+async def test_an_ended_id_is_remembered_for_a_while_counted_from_its_event(bench: Workbench) -> None:
+    # given a claim that is nearly over
+    job = bench.take_one()
+    id_key = bench.keys.id_prefix + digest("a job")
+    await bench.moves.claim([(digest("a job"), digest("a conversation"))])
+    bench.run("PEXPIRE", id_key, 5_000)
+
+    # when the job ends
+    await bench.moves.complete([bench.completion(job, job_id="a job")])
+
+    # then the time begins anew
+    assert bench.run("GET", id_key) == f"ended {digest('a conversation')}".encode()
+    assert bench.rules.remember_ms - 5_000 < bench.run("PTTL", id_key) <= bench.rules.remember_ms
+
+
+async def test_a_dropped_copy_does_not_prolong_the_memory_of_its_id(bench: Workbench) -> None:
+    bench.push(b"sent twice", b"sent twice")
+    first, second = bench.take().jobs
+    await bench.moves.complete([bench.completion(first, job_id="a job")])
+    id_key = bench.keys.id_prefix + digest("a job")
+    bench.run("PEXPIRE", id_key, 5_000)
+
+    await bench.moves.complete([bench.completion(second, job_id="a job")])
+
+    assert 0 < bench.run("PTTL", id_key) <= 5_000
+
+
+async def test_a_key_that_somebody_put_where_an_id_belongs_holds_nothing_up(bench: Workbench) -> None:
+    id_key = bench.keys.id_prefix + digest("a job")
+    bench.run("RPUSH", id_key, "not ours")
+
+    answers = await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job")])
+
+    assert answers == [PUBLISHED]
+    assert bench.run("GET", id_key) == f"ended {digest('a conversation')}".encode()
+
+
+async def test_both_streams_are_trimmed_at_about_their_length(bench: Workbench) -> None:
+    # Redis trims whole nodes of at most 100 entries
+    short = bench.under(results_maxlen=200, dead_maxlen=100)
+    bench.run("LPUSH", bench.keys.queue, *range(500))
+    jobs = bench.take(256).jobs + bench.take(256).jobs
+
+    await short.moves.complete([bench.completion(job, is_dead_letter=True) for job in jobs])
+
+    assert 200 <= len(bench.events()) < 300
+    assert 100 <= len(bench.dead_letters()) < 200
+    assert bench.dead_letters()[-1] == (b"an event", jobs[-1].raw)
+
+
+async def test_every_end_is_counted_and_every_outcome_by_its_name(bench: Workbench) -> None:
+    bench.push(*[b"a job"] * 6)
+    jobs = bench.take().jobs
+    gone = bench.completion(replace(jobs[5], token="not this one"))
+
+    await bench.moves.complete(
+        [
+            bench.completion(jobs[0]),
+            bench.completion(jobs[1]),
+            bench.completion(jobs[2], outcome="refused", is_dead_letter=True),
+            bench.completion(jobs[3], event=b""),
+            gone,
+        ]
+    )
+    await bench.moves.complete([bench.completion(jobs[4], outcome="refused", is_dead_letter=True)])
+
+    assert bench.counters() == {
+        "taken": 6, "finished": 4, "deduplicated": 1, "outcome:locked": 2, "outcome:refused": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["deleted", "overwritten"])
+async def test_a_destroyed_record_does_not_stop_the_others(bench: Workbench, damage: str) -> None:
+    bench.push(b"1", b"2", b"3")
+    jobs = bench.take().jobs
+    record = bench.record_key(jobs[1])
+    bench.run("DEL", record)
+    if damage == "overwritten":
+        bench.run("RPUSH", record, "somebody's own")
+
+    answers = await bench.moves.complete([bench.completion(job) for job in jobs])
+
+    assert answers == [PUBLISHED, GONE, PUBLISHED]
+    if damage == "overwritten":
+        assert bench.run("LPOP", record) == b"somebody's own"
+
+
+async def test_a_record_that_lost_its_message_ends_all_the_same(bench: Workbench) -> None:
+    bench.push(b"1", b"2")
+    jobs = bench.take().jobs
+    bench.run("HDEL", bench.record_key(jobs[0]), "raw")
+
+    answers = await bench.moves.complete([bench.completion(job, is_dead_letter=True) for job in jobs])
+
+    assert answers == [PUBLISHED, PUBLISHED]
+    assert bench.dead_letters() == [(b"an event", b""), (b"an event", b"2")]
+
+
+async def test_a_call_with_no_jobs_changes_nothing(bench: Workbench) -> None:
+    assert await bench.moves.complete([]) == []
+    assert bench.snapshot() == {}
+
+
+async def test_many_jobs_end_in_one_call(bench: Workbench) -> None:
+    bench.run("LPUSH", bench.keys.queue, *range(1000))
+    jobs = [job for _ in range(4) for job in bench.take(250).jobs]
+
+    answers = await bench.moves.complete([bench.completion(job, job_id=job.ref) for job in jobs])
+
+    assert answers == [PUBLISHED] * 1000
+    assert bench.counters()["finished"] == 1000

@@ -1,0 +1,139 @@
+"""The header of each Lua file is what a stranger trusts: it is held against the file and the function that calls it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections import Counter
+from dataclasses import dataclass
+from importlib.resources import files
+
+import pytest
+
+from tests.broker.every_move import MOVES, command_of
+from worker.broker import moves, scripts
+from worker.broker.scripts import Script
+
+TEXTS = {
+    file.name.removesuffix(".lua"): file.read_text("utf-8")
+    for file in (files(scripts.__package__) / "lua").iterdir()
+    if file.name.endswith(".lua")
+}
+PRELUDE = TEXTS.pop("prelude")
+#: The constants of scripts.py, by name.
+LOADED = {name: value for name, value in vars(scripts).items() if isinstance(value, Script)}
+PARTS = ("KEYS", "ARGV", "Returns", "Crash")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a header says of KEYS or ARGV: how many, and how many more for each job or list."""
+
+    fixed: int
+    repeated: int
+
+
+def part(text: str, name: str) -> str:
+    """One part of a header, in one line; three blanks where a line ended."""
+    header = text[: text.index("\n\n")]
+    found = re.search(rf"^-- {name}:? (.*?)(?=^-- (?:{'|'.join(PARTS)})\b|\Z)", header, re.DOTALL | re.MULTILINE)
+    assert found, f"no {name} in the header"
+    return re.sub(r"\n--\s*", "   ", found[1]).strip()
+
+
+def inputs(text: str, name: str) -> Inputs:
+    said, _, each = part(text, name).partition("then for each job:")
+    numbers = [(int(number), dots) for number, dots in re.findall(r"(?:^|\s{2,})(\d+)(\.\.)? ", said)]
+    assert [number for number, _ in numbers] == list(range(1, len(numbers) + 1))
+    fixed = sum(1 for _, dots in numbers if not dots)
+    each_job = len(re.sub(r"\(.*?\)", "", each).split(",")) if each else 0
+    return Inputs(fixed, each_job or len(numbers) - fixed)
+
+
+def body_inputs(text: str, name: str) -> list[str]:
+    """The local names that the fixed ones of KEYS or ARGV are given, in their order."""
+    found: dict[int, str] = {}
+    for names, values in re.findall(
+        r"^local ([\w, ]+) =\s+((?:[^\n]*\b(?:KEYS|ARGV)\[\d+\]\)?,?)+)$", text, re.MULTILINE
+    ):
+        locals_, sources = names.split(", "), re.findall(r"(KEYS|ARGV)\[(\d+)\]", values)
+        assert len(locals_) == len(sources), names
+        found |= {int(number): local for local, (kind, number) in zip(locals_, sources, strict=True) if kind == name}
+    assert sorted(found) == list(range(1, len(found) + 1))
+    return [found[number] for number in sorted(found)]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_header_begins_with_the_name_and_has_every_part(name: str) -> None:
+    assert TEXTS[name].startswith(f"-- {name}: ")
+    assert all(part(TEXTS[name], said) for said in PARTS)
+
+
+@pytest.mark.parametrize("name", MOVES)
+async def test_a_header_names_as_many_keys_and_arguments_as_are_sent(name: str) -> None:
+    _, sha, key_count, *rest = await command_of(name)
+    script = next(script for script in LOADED.values() if script.sha == sha)
+    keys, argv = inputs(TEXTS[script.name], "KEYS"), inputs(TEXTS[script.name], "ARGV")
+
+    jobs = 2  # as many as command_of asks for
+    stock_lists = 4
+    assert int(key_count) == keys.fixed + keys.repeated * stock_lists
+    assert len(rest) - int(key_count) == argv.fixed + argv.repeated * jobs
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("kind", ["KEYS", "ARGV"])
+def test_the_body_gives_each_of_them_a_name_and_uses_it(name: str, kind: str) -> None:
+    text = TEXTS[name]
+
+    names = body_inputs(text, kind)
+
+    assert len(names) == inputs(text, kind).fixed
+    unused = [local for local in names if len(re.findall(rf"\b{local}\b", text.partition("\n\n")[2])) < 2]
+    assert unused == []
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if "then for each job" in TEXTS[name]])
+def test_the_body_walks_over_the_jobs_as_the_header_says(name: str) -> None:
+    argv = inputs(TEXTS[name], "ARGV")
+    first, step = argv.fixed + 1, argv.repeated
+
+    forwards, backwards = f"for at = {first}, #ARGV, {step} do", f"for at = #ARGV - {step - 1}, {first}, -{step} do"
+
+    assert forwards in TEXTS[name] or backwards in TEXTS[name]
+
+
+def test_take_walks_over_the_lists_from_where_the_header_says() -> None:
+    first = inputs(TEXTS["take"], "KEYS").fixed + 1
+
+    assert f"for list = {first}, #KEYS do" in TEXTS["take"]
+    assert f"list == 3 and {first} or list + 1" in TEXTS["take"]
+
+
+def test_every_file_is_loaded_once_behind_the_prelude() -> None:
+    assert sorted(script.name for script in LOADED.values()) == sorted(TEXTS)
+    for constant, script in LOADED.items():
+        assert constant.lower() == script.name
+        assert script.text.startswith("#!lua flags=allow-oom\n" + PRELUDE)
+        assert script.text.endswith(TEXTS[script.name])
+
+
+def test_every_script_is_used_by_exactly_one_function() -> None:
+    functions = [
+        node
+        for node in ast.walk(ast.parse(inspect.getsource(moves)))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    users = Counter(
+        node.attr
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "scripts"
+    )
+
+    assert users == dict.fromkeys(LOADED, 1)
+
+
+def test_every_script_has_a_move_that_is_tested_for_what_all_must_hold() -> None:
+    assert {name.partition(" ")[0] for name in MOVES} == set(TEXTS)

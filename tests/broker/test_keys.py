@@ -1,0 +1,72 @@
+"""The names of the keys, and the glossary that tells of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broker import glossary
+from worker.broker.keys import Keys, digest
+
+KEYS = Keys("a queue")
+#: Every key of a queue, with its type and whether it passes by itself.
+NAMED = {
+    **dict.fromkeys(KEYS.stock, ("list", False)),
+    KEYS.arrived: ("list", False),
+    KEYS.again: ("list", False),
+    KEYS.suspects: ("list", False),
+    KEYS.record_prefix + "token.1": ("hash", False),
+    KEYS.leases: ("zset", False),
+    KEYS.delayed: ("zset", False),
+    KEYS.id_prefix + digest("a job"): ("string", True),
+    KEYS.counters: ("hash", False),
+    KEYS.upkeep: ("hash", False),
+    KEYS.draining: ("string", True),
+    "the results": ("stream", False),
+    "the dead": ("stream", False),
+}
+
+
+def table() -> list[glossary.Row]:
+    return glossary.rows("a queue", {"RESULTS_CHANNEL": "the results", "DEAD_STREAM": "the dead"})
+
+
+def test_producers_lists_are_named_as_kombu_names_them() -> None:
+    assert KEYS.stock == ("a queue", "a queue\x06\x163", "a queue\x06\x166", "a queue\x06\x169")
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_every_key_stands_in_the_glossary(key: str) -> None:
+    kind, has_ttl = NAMED[key]
+
+    assert glossary.trouble(table(), key, kind, 1000 if has_ttl else -1) is None
+
+
+def test_every_line_of_the_glossary_is_a_key() -> None:
+    assert [row.pattern.pattern for row in table() if not any(row.pattern.fullmatch(key) for key in NAMED)] == []
+    assert len(table()) == 14
+
+
+def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
+    assert (
+        glossary.trouble(table(), "lw:1:a queue:new", "list", -1)
+        == "'lw:1:a queue:new' is not in the glossary of keys.py"
+    )
+    assert "is a hash" in str(glossary.trouble(table(), KEYS.again, "hash", -1))
+    assert "has no TTL" in str(glossary.trouble(table(), KEYS.draining, "string", -1))
+    assert "has a TTL" in str(glossary.trouble(table(), KEYS.again, "list", 1000))
+
+
+def test_queues_share_no_key() -> None:
+    other = Keys("another queue")
+
+    names = {name for name in dir(KEYS) if not name.startswith("_") and name != "queue"}
+
+    assert len(names) == 11
+    assert all(getattr(KEYS, name) != getattr(other, name) for name in names)
+
+
+@pytest.mark.parametrize("text", ["", "a job", "\ud800", "x" * 128])
+def test_a_digest_is_short_and_always_the_same(text: str) -> None:
+    assert len(digest(text)) == 32
+    assert digest(text) == digest(text)
+    assert digest(text) != digest(text + " ")

@@ -1,0 +1,293 @@
+"""recover: jobs of dead workers become ready again, one crash richer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from worker.broker.moves import SUSPICIOUS_CRASHES, UPKEEP_JOBS, CompleteAnswer
+
+if TYPE_CHECKING:
+    from tests.broker.workbench import Workbench
+
+
+async def test_a_job_whose_worker_gave_no_sign_of_life_comes_back_one_crash_richer(bench: Workbench) -> None:
+    job = bench.take_one(b"a message")
+    bench.lapse(job)
+    bench.fleet_was_awake()
+    before = bench.now_ms()
+
+    recovered = await bench.recover()
+
+    assert (recovered.count, recovered.poisoned) == (1, [])
+    assert before <= recovered.server_ms <= bench.now_ms()
+    assert bench.in_flight() == []
+    assert bench.again() == [job.ref]
+    assert (bench.record(job)["token"], bench.record(job)["crashes"]) == (b"", b"1")
+    assert bench.counters() == {"taken": 1, "crashes": 1}
+
+
+async def test_a_lease_that_holds_is_left_alone(bench: Workbench) -> None:
+    job = bench.take_one()
+    bench.fleet_was_awake()
+
+    assert (await bench.recover()).count == 0
+
+    assert bench.in_flight() == [job.ref]
+    assert bench.record(job)["crashes"] == b"0"
+
+
+async def test_recovered_jobs_queue_behind_those_that_were_ready_before_and_before_what_is_new(
+    bench: Workbench,
+) -> None:
+    lost, released = bench.take_one(b"lost"), bench.take_one(b"released")
+    await bench.moves.release([released])
+    bench.push(b"new")
+
+    await bench.crash(lost)
+
+    assert [job.raw for job in bench.take().jobs] == [b"released", b"lost", b"new"]
+
+
+async def test_only_recover_counts_crashes(bench: Workbench) -> None:
+    """A job with many calls, delays, and pod restarts is no poisoned one."""
+    job = bench.take_one()
+    for _ in range(10):
+        await bench.moves.delay([(job, 60)])
+        bench.make_due(job)
+        await bench.moves.promote(between_ms=0)
+        (job,) = bench.take().jobs
+        await bench.moves.renew([job])
+        await bench.moves.release([job])
+        (job,) = bench.take().jobs
+    assert job.crashes == 0
+
+    await bench.crash(job)
+
+    assert bench.take().jobs[0].crashes == 1
+
+
+async def test_a_job_with_a_few_crashes_is_a_suspect(bench: Workbench) -> None:
+    job = bench.take_one()
+    for crash in range(1, SUSPICIOUS_CRASHES):
+        await bench.crash(job)
+        assert (bench.again(), bench.suspects()) == ([job.ref], [])
+        (job,) = bench.take().jobs
+        assert job.crashes == crash
+
+    recovered = await bench.crash(job)
+
+    assert recovered.count == 1
+    assert (bench.again(), bench.suspects()) == ([], [job.ref])
+
+
+async def test_a_poisoned_job_is_handed_over_in_flight_under_a_new_token(bench: Workbench) -> None:
+    # given a job that all but one of the workers it takes to be poisoned died on
+    job = bench.take_one(b"a message")
+    job.calls = 2
+    await bench.moves.release([job])
+    for _ in range(bench.rules.poisonous_crashes - 1):
+        (job,) = bench.take(1).jobs
+        await bench.crash(job)
+    (job,) = bench.take(1).jobs
+    bench.lapse(job)
+    bench.fleet_was_awake()
+    before = time.monotonic()
+
+    # when the last one dies too
+    recovered = await bench.recover()
+
+    # then whoever found it has it in hands, and can end it
+    assert recovered.count == 0
+    (poisoned,) = recovered.poisoned
+    assert (poisoned.ref, poisoned.raw, poisoned.size, poisoned.first_ms) == (job.ref, job.raw, job.size, job.first_ms)
+    assert (poisoned.calls, poisoned.crashes) == (2, bench.rules.poisonous_crashes)
+    assert poisoned.token != job.token
+    assert bench.record(poisoned)["token"] == poisoned.token.encode()
+    assert bench.lease_end(poisoned) == recovered.server_ms + bench.rules.lease_ms
+    assert poisoned.held_until >= before + bench.rules.lease_ms / 1000
+    assert (bench.again(), bench.suspects()) == ([], [])
+    assert bench.counters()["crashes"] == bench.rules.poisonous_crashes
+
+    late = bench.completion(job)
+    end = bench.completion(poisoned, event=b"poisoned", outcome="poisoned", is_dead_letter=True)
+    assert await bench.moves.complete([late, end]) == [CompleteAnswer.GONE, CompleteAnswer.PUBLISHED]
+    assert bench.dead_letters() == [(b"poisoned", b"a message")]
+
+
+async def test_a_poisoned_job_whose_finder_died_too_is_found_again(bench: Workbench) -> None:
+    strict = bench.under(poisonous_crashes=1)
+    job = bench.take_one()
+    (found,) = (await strict.crash(job)).poisoned
+
+    (again,) = (await strict.crash(found)).poisoned
+
+    assert again.ref == found.ref
+    assert again.token != found.token
+    assert again.crashes == 2
+
+
+async def test_dead_workers_jobs_of_all_kinds_are_told_apart_in_one_call(bench: Workbench) -> None:
+    bench.push(b"lost", b"suspect", b"poisoned", b"vanished", b"held")
+    lost, suspect, poisoned, vanished, held = bench.take().jobs
+    bench.run("HSET", bench.record_key(suspect), "crashes", SUSPICIOUS_CRASHES - 1)
+    bench.run("HSET", bench.record_key(poisoned), "crashes", bench.rules.poisonous_crashes - 1)
+    bench.run("DEL", bench.record_key(vanished))
+
+    recovered = await bench.crash(lost, suspect, poisoned, vanished)
+
+    assert recovered.count == 2
+    assert [job.ref for job in recovered.poisoned] == [poisoned.ref]
+    assert (bench.again(), bench.suspects()) == ([lost.ref], [suspect.ref])
+    assert sorted(bench.in_flight()) == sorted([poisoned.ref, held.ref])
+    assert (bench.counters()["crashes"], bench.counters()["vanished"]) == (3, 1)
+
+
+async def test_the_first_worker_ever_gives_all_others_time_to_renew(bench: Workbench) -> None:
+    job = bench.take_one()
+    bench.lapse(job)
+
+    assert (await bench.recover()).count is None
+
+    assert bench.in_flight() == [job.ref]
+    assert bench.record(job)["crashes"] == b"0"
+
+
+async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench: Workbench) -> None:
+    # given a server that was away for longer than any lease: nobody could renew, and nobody died
+    bench.push(b"held", b"lost")
+    held, lost = bench.take().jobs
+    bench.lapse(held, lost)
+    now = bench.now_ms()
+    silent_since = now - bench.rules.silence_ms - 10_000
+    bench.run("HSET", bench.keys.upkeep, "recovered_at", silent_since, "awake_since", silent_since - 3_600_000)
+
+    # when the first worker is back, it takes nothing from anybody
+    assert (await bench.recover()).count is None
+    assert (await bench.recover()).count is None
+
+    # and when the time is over, only those that did not renew are lost
+    await bench.moves.renew([held])
+    awake_since = int(bench.run("HGET", bench.keys.upkeep, "awake_since"))
+    assert awake_since >= now
+    bench.run("HSET", bench.keys.upkeep, "awake_since", awake_since - bench.rules.grace_ms)
+    assert (await bench.recover()).count == 1
+    assert (bench.in_flight(), bench.again()) == ([held.ref], [lost.ref])
+
+
+async def test_the_time_to_renew_is_no_longer_than_a_lease(bench: Workbench) -> None:
+    assert bench.rules.grace_ms < bench.rules.lease_ms
+    assert bench.under(lease_ms=100).rules.grace_ms == 100
+
+
+async def test_a_gap_shorter_than_a_silence_begins_no_new_time_of_grace(bench: Workbench) -> None:
+    short = bench.under(lease_ms=1_000)
+    gap_ms = (short.rules.grace_ms + short.rules.silence_ms) // 2
+    job = bench.take_one()
+    bench.lapse(job)
+    last = bench.now_ms() - gap_ms
+    bench.run("HSET", bench.keys.upkeep, "recovered_at", last, "awake_since", last)
+
+    assert (await short.recover()).count == 1
+
+
+async def test_regular_rounds_begin_no_new_time_of_grace(bench: Workbench) -> None:
+    bench.fleet_was_awake()
+    awake_since = bench.run("HGET", bench.keys.upkeep, "awake_since")
+
+    assert (await bench.recover()).count == 0
+
+    assert bench.run("HGET", bench.keys.upkeep, "awake_since") == awake_since
+
+
+async def test_a_clock_that_went_back_takes_nothing_from_anybody(bench: Workbench) -> None:
+    job = bench.take_one()
+    bench.lapse(job)
+    ahead = bench.now_ms() + 3_600_000
+    bench.run("HSET", bench.keys.upkeep, "recovered_at", ahead, "awake_since", ahead)
+
+    assert (await bench.recover()).count is None
+
+    assert int(bench.run("HGET", bench.keys.upkeep, "awake_since")) <= bench.now_ms()
+    assert bench.in_flight() == [job.ref]
+
+
+async def test_one_worker_of_the_fleet_is_enough(bench: Workbench) -> None:
+    job = bench.take_one()
+    bench.lapse(job)
+    bench.fleet_was_awake()
+    before = bench.snapshot()
+
+    assert (await bench.recover(between_ms=60_000)).count is None
+
+    assert bench.snapshot() == before
+
+
+async def test_the_next_round_comes_when_its_time_has_come(bench: Workbench) -> None:
+    job = bench.take_one()
+    bench.lapse(job)
+    bench.fleet_was_awake()
+    bench.run("HINCRBY", bench.keys.upkeep, "recovered_at", -1000)
+
+    recovered = await bench.recover(between_ms=1000)
+
+    assert recovered.count == 1
+    assert int(bench.run("HGET", bench.keys.upkeep, "recovered_at")) == recovered.server_ms
+
+
+async def test_one_call_recovers_a_bounded_number(bench: Workbench) -> None:
+    bench.run("LPUSH", bench.keys.queue, *range(UPKEEP_JOBS + 1))
+    jobs = [job for _ in range(3) for job in bench.take(250).jobs]
+
+    assert (await bench.crash(*jobs)).count == UPKEEP_JOBS
+    assert (await bench.recover()).count == 1
+
+
+async def test_a_full_batch_of_poisoned_jobs_is_handed_over(bench: Workbench) -> None:
+    strict = bench.under(poisonous_crashes=1)
+    bench.run("LPUSH", bench.keys.queue, *range(UPKEEP_JOBS))
+    jobs = bench.take(250).jobs + bench.take(250).jobs
+
+    assert len((await strict.crash(*jobs)).poisoned) == UPKEEP_JOBS
+
+
+async def test_repeating_it_counts_no_crash_twice(bench: Workbench) -> None:
+    job = bench.take_one()
+
+    assert (await bench.crash(job)).count == 1
+    assert (await bench.recover()).count == 0
+
+    assert bench.record(job)["crashes"] == b"1"
+    assert bench.again() == [job.ref]
+
+
+@pytest.mark.parametrize("damage", ["deleted", "overwritten"])
+async def test_a_job_whose_record_was_destroyed_is_counted_as_vanished(bench: Workbench, damage: str) -> None:
+    bench.push(b"1", b"2", b"3")
+    jobs = bench.take().jobs
+    record = bench.record_key(jobs[1])
+    bench.run("DEL", record)
+    if damage == "overwritten":
+        bench.run("SET", record, "somebody's own")
+
+    assert (await bench.crash(*jobs)).count == 2
+
+    assert bench.again() == [jobs[0].ref, jobs[2].ref]
+    assert bench.in_flight() == []
+    assert bench.counters()["vanished"] == 1
+    if damage == "overwritten":
+        assert bench.run("GETDEL", record) == b"somebody's own"
+
+
+@pytest.mark.parametrize("poisonous", [1, 5])
+async def test_a_record_that_lost_its_numbers_does_not_stop_the_others(bench: Workbench, poisonous: int) -> None:
+    bench.push(b"1", b"2")
+    jobs = bench.take().jobs
+    bench.run("HDEL", bench.record_key(jobs[0]), "size", "first", "calls", "crashes")
+
+    recovered = await bench.under(poisonous_crashes=poisonous).crash(*jobs)
+
+    found = recovered.poisoned or bench.take().jobs
+    assert [(job.raw, job.size, job.calls, job.crashes) for job in found] == [(b"1", 1, 0, 1), (b"2", 1, 0, 1)]

@@ -1,0 +1,39 @@
+"""Redis does not roll a script back: a key that holds something else must be found before the first write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.exceptions import ResponseError
+
+from tests.broker.every_move import MOVES, keys_of, set_scene
+
+if TYPE_CHECKING:
+    from tests.broker.workbench import Workbench
+
+
+@pytest.mark.parametrize("name", MOVES)
+async def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(bench: Workbench, name: str) -> None:
+    scene = await set_scene(bench, name)
+    untouched = bench.snapshot()
+
+    for key in await keys_of(name):
+        # given a key that holds what no key of ours holds
+        bench.run("DEL", key)
+        bench.run("SADD", key, "not ours")
+        before = bench.snapshot()
+
+        # when the move meets it
+        with pytest.raises(ResponseError) as refused:
+            await MOVES[name](bench, scene)
+
+        # then it tells what is wrong, and no message is lost
+        assert f'WRONGTYPE key "{key}" holds a set' in str(refused.value)
+        assert bench.snapshot() == before
+        bench.put_back(untouched, key)
+
+    # and with everything in its place again the move passes
+    assert bench.snapshot() == untouched
+    await MOVES[name](bench, scene)
+    assert bench.snapshot() != untouched

@@ -1,0 +1,226 @@
+"""One queue on a real server, from all sides: what producers push, what a worker does, what then stands in Redis."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError
+
+from tests.broker import glossary
+from worker.broker.keys import Keys, digest
+from worker.broker.moves import Completion, Moves, Rules, read_take, take_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from redis import Redis
+    from redis.asyncio import Redis as AsyncRedis
+
+    from worker.broker.moves import Delivery, Recovered, Taken
+
+#: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
+RULES = Rules(
+    results="moderation.results", results_maxlen=1000, dead="moderation.dead", dead_maxlen=1000,
+    lease_ms=30_000, remember_ms=900_000, poisonous_crashes=5,
+)  # fmt: skip
+LONG_AGO_MS = 3_600_000
+
+
+class Workbench:
+    """Real moves on a real server, with short names for what the tests do and look at."""
+
+    def __init__(self, client: Redis, async_client: AsyncRedis, rules: Rules = RULES) -> None:
+        self.client: Any = client  # redis-py types its answers for all its modes at once
+        self.keys = Keys("moderation.lock")
+        self.rules = rules
+        self.moves = Moves(async_client, self.keys, rules)
+        self._tokens = (f"take{number}" for number in itertools.count(1))
+
+    def under(self, **changes: Any) -> Workbench:
+        """The same queue under other rules."""
+        other = Workbench(self.client, self.moves._client, replace(self.rules, **changes))
+        other._tokens = self._tokens
+        return other
+
+    def run(self, *command: Any) -> Any:
+        """Any command, as bytes, beside all of our code."""
+        return self.client.execute_command(*command)
+
+    # What producers and workers do
+
+    def push(self, *messages: bytes, priority: int = 0) -> None:
+        """Jobs, the first one first, as any Celery client sends them."""
+        for message in messages:
+            self.run("LPUSH", self.keys.stock[priority // 3], message)
+
+    def arrive(self, *messages: bytes) -> None:
+        """Jobs that a waiting worker's BLMOVE put aside for the next take."""
+        for message in messages:
+            self.run("LPUSH", self.keys.arrived, message)
+
+    def new_token(self) -> str:
+        return next(self._tokens)
+
+    def take(self, wanted: int = 10, *, held: int = 0, worker: str = "worker-1", token: str = "") -> Taken:
+        """Take jobs as the worker's event loop does: by digest, and by the whole text where the server asks for it."""
+        token, sent_at = token or self.new_token(), time.monotonic()
+
+        def call(*, whole_text: bool) -> Any:
+            command = take_command(
+                self.keys, self.rules, token=token, worker=worker, wanted=wanted, held=held, whole_text=whole_text
+            )
+            return self.run(*command)
+
+        try:
+            answer = call(whole_text=False)
+        except NoScriptError:
+            answer = call(whole_text=True)
+        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at)
+
+    def take_one(self, message: bytes = b"a job") -> Delivery:
+        """One new job, in flight."""
+        self.push(message)
+        (job,) = self.take(1, held=1).jobs
+        return job
+
+    def completion(self, job: Delivery, *, event: bytes = b"an event", job_id: str = "", **changes: Any) -> Completion:
+        """A good end of a job; without a ``job_id`` it is not remembered."""
+        end = Completion(
+            ref=job.ref, token=job.token, event=event, outcome="locked", is_dead_letter=False,
+            id_digest=digest(job_id) if job_id else "", binding=digest("a conversation") if job_id else "",
+        )  # fmt: skip
+        return replace(end, **changes)
+
+    async def recover(self, *, between_ms: int = 0) -> Recovered:
+        return await self.moves.recover(token=self.new_token(), sent_at=time.monotonic(), between_ms=between_ms)
+
+    async def crash(self, *jobs: Delivery) -> Recovered:
+        """The workers of these jobs died, a lease went by, and the fleet comes to look."""
+        self.lapse(*jobs)
+        self.fleet_was_awake()
+        return await self.recover()
+
+    # Time
+
+    def now_ms(self) -> int:
+        """The server's clock."""
+        seconds, micros = self.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def lapse(self, *jobs: Delivery) -> None:
+        """The leases of these jobs were over long ago."""
+        for job in jobs:
+            self.run("ZADD", self.keys.leases, self.now_ms() - LONG_AGO_MS, job.ref)
+
+    def make_due(self, *jobs: Delivery) -> None:
+        """The moment these delayed jobs wait for has come."""
+        for job in jobs:
+            self.run("ZADD", self.keys.delayed, "XX", self.now_ms() - 1, job.ref)
+
+    def fleet_was_awake(self) -> None:
+        """Some worker looked for lapsed jobs just now, and so it went on for hours."""
+        now = self.now_ms()
+        self.run("HSET", self.keys.upkeep, "recovered_at", now, "awake_since", now - LONG_AGO_MS)
+
+    # What stands in Redis
+
+    def counters(self) -> dict[str, int]:
+        return {name.decode(): int(value) for name, value in self.client.hgetall(self.keys.counters).items()}
+
+    def record_key(self, job: Delivery) -> str:
+        return self.keys.record_prefix + job.ref
+
+    def record(self, job: Delivery) -> dict[str, bytes]:
+        return {name.decode(): value for name, value in self.client.hgetall(self.record_key(job)).items()}
+
+    def lease_end(self, job: Delivery) -> float | None:
+        score = self.run("ZSCORE", self.keys.leases, job.ref)
+        return None if score is None else float(score)
+
+    def in_flight(self) -> list[str]:
+        return [ref.decode() for ref in self.run("ZRANGE", self.keys.leases, 0, -1)]
+
+    def delayed(self) -> list[str]:
+        return [ref.decode() for ref in self.run("ZRANGE", self.keys.delayed, 0, -1)]
+
+    def again(self) -> list[str]:
+        return [ref.decode() for ref in self.run("LRANGE", self.keys.again, 0, -1)]
+
+    def suspects(self) -> list[str]:
+        return [ref.decode() for ref in self.run("LRANGE", self.keys.suspects, 0, -1)]
+
+    def events(self) -> list[bytes]:
+        """The stream of results."""
+        return [fields[b"event"] for fields in self._stream(self.rules.results)]
+
+    def dead_letters(self) -> list[tuple[bytes, bytes]]:
+        """Event and message of each."""
+        return [(fields[b"event"], fields[b"message"]) for fields in self._stream(self.rules.dead)]
+
+    def _stream(self, name: str) -> list[dict[bytes, bytes]]:
+        return [fields for _, fields in self.client.xrange(name)]
+
+    def snapshot(self) -> dict[bytes, tuple[bytes, int]]:
+        """All that stands in Redis, byte for byte, with the moment each key expires (-1: never)."""
+        keys = sorted(self.client.keys())
+        return dict(zip(keys, zip(self._each("DUMP", keys), self._each("PEXPIRETIME", keys), strict=True), strict=True))
+
+    def _each(self, command: str, keys: list[bytes]) -> list[Any]:
+        """One command for every key, in one go."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.execute_command(command, key)
+            answers: list[Any] = pipe.execute()
+        return answers
+
+    def put_back(self, before: Mapping[bytes, tuple[bytes, int]], key: str) -> None:
+        """One key as it was in a snapshot, where a test put something else in its place."""
+        self.run("DEL", key)
+        if key.encode() in before:
+            dump, expires_at = before[key.encode()]
+            self.run("RESTORE", key, max(expires_at, 0), dump, "ABSTTL")
+
+    # What must hold at any time
+
+    def troubles(self) -> Iterator[str]:
+        """Every broken promise that can be seen in Redis, a sentence each."""
+        table = glossary.rows(self.keys.queue, {"RESULTS_CHANNEL": self.rules.results, "DEAD_STREAM": self.rules.dead})
+        keys = self.client.keys()
+        names = [key.decode() for key in keys]
+        for name, kind, ttl_ms in zip(names, self._each("TYPE", keys), self._each("PTTL", keys), strict=True):
+            if (found := glossary.trouble(table, name, kind.decode(), ttl_ms)) is not None:
+                yield found
+
+        held = {
+            "in flight": self.in_flight(),
+            "delayed": self.delayed(),
+            "again": self.again(),
+            "suspects": self.suspects(),
+        }
+        refs = [ref for where in held.values() for ref in where]
+        if len(refs) != len(set(refs)):
+            yield f"a job stands in two places: {held}"
+        records = {
+            name.removeprefix(self.keys.record_prefix) for name in names if name.startswith(self.keys.record_prefix)
+        }
+        if lost := records - set(refs):
+            yield f"records that no list or set leads to: {lost}"
+
+        totals = self.counters()
+        ends = {name: totals.get(name, 0) for name in ("finished", "deduplicated", "vanished")}
+        if totals.get("taken", 0) != sum(ends.values()) + len(refs):
+            yield f"{totals.get('taken', 0)} jobs were taken, but {ends} ended and {held} are left"
+        outcomes = sum(times for name, times in totals.items() if name.startswith("outcome:"))
+        if outcomes != ends["finished"]:
+            yield f"{ends['finished']} jobs finished, with {outcomes} outcomes"
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Until it holds; ``what`` tells the reader of a failure what never came."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.001)
