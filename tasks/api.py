@@ -1,0 +1,206 @@
+"""The border to the Managem API: one call, and all that can come of it in two types.
+
+``ManagemApi.lock`` ends in an :class:`Answer` (the API spoke, whatever it said) or in :class:`CallFailed` (it did not,
+or not in a way that can be read). Nothing else leaves it, whatever the host, the network and the TLS layer do; and no
+text it makes holds the token or anything that the host sent, since a host may echo the one in the other.
+
+Guaranteed: one call is one request, and takes at most ``timeout_seconds`` from the first look for a connection to the
+last byte of the answer. Redirects are not followed, cookies not kept, proxy variables and netrc not read. No more than
+about ``MAX_BODY_BYTES`` of an answer are ever held or inflated.
+
+Left out: what an answer means (``tasks.verdict``) and when to try again (``tasks.retry``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from urllib.parse import quote
+
+import httpx
+
+from tasks.transport import OneHostTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""The largest body that is taken, after its content encoding is undone."""
+
+_ENCODING_OVERHEAD_BYTES = 64 * 1024  # by far more than gzip or deflate make of a body that does not compress
+_ZLIB_METHOD = 8  # the low half of a zlib stream's first byte
+_NO_BODY = httpx.ByteStream(b"")
+_SUCCESS = range(200, 300)
+
+_TOO_LARGE = f"The API's answer is larger than {MAX_BODY_BYTES} bytes."
+
+Kind: TypeAlias = Literal["unreachable", "timeout", "unusable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API said.
+
+    Attributes:
+        status: 200 to 599.
+        body: the body, its content encoding undone. Empty where the status is not 2xx and the body could not be had
+            (too large, cut short, too late, undecodable): such a status says enough by itself.
+        retry_after: the header of that name, verbatim.
+    """
+
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+class CallFailed(Exception):  # noqa: N818 - it names what happened, as the outcomes do
+    """The call gave no answer that can be used.
+
+    Attributes:
+        kind: ``unreachable``: no connection (DNS, refused, TLS), or it broke before the answer was complete;
+            ``timeout``: the call as a whole took too long; ``unusable``: the answer is no HTTP, beyond the limits, or
+            in a content encoding that cannot be undone.
+        detail: a sentence for the person on call.
+        status: the status of the answer, where its head had come. It is a 2xx: see :class:`Answer` for the others.
+    """
+
+    def __init__(self, kind: Kind, detail: str, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.kind: Final = kind
+        self.detail: Final = detail
+        self.status: Final = status
+
+
+class ManagemApi:
+    """The client of one process, for all its jobs.
+
+    Args:
+        base_url: where the API is; it may have a path, and holds no user, query or fragment.
+        token: gives the bearer token, visible ASCII; asked before each call.
+        timeout_seconds: the time that one call may take as a whole.
+        concurrency: how many calls may run at once; more wait for one to end, within their own time.
+        user_agent: the header of that name.
+    """
+
+    def __init__(
+        self, *, base_url: str, token: Callable[[], str], timeout_seconds: float, concurrency: int, user_agent: str
+    ) -> None:
+        url = httpx.URL(base_url)
+        self._origin = url.copy_with(raw_path=b"/")
+        self._prefix = url.raw_path.rstrip(b"/")
+        self._token = token
+        self._timeout_seconds = timeout_seconds
+        self._headers = [
+            (b"Host", url.netloc),
+            (b"Accept", b"application/json"),
+            # An answer is about a kilobyte: inflating it would cost more than sending it as it is.
+            (b"Accept-Encoding", b"identity"),
+            (b"User-Agent", user_agent.encode("ascii")),
+            (b"Content-Length", b"0"),
+        ]
+        self._transport = OneHostTransport(origin=self._origin, connections=concurrency)
+
+    async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
+        """Ask the API to lock a conversation.
+
+        Args:
+            conversation_id: any text but ``.`` and ``..``; it becomes one path segment.
+            idempotency_key: the same for every attempt of a job; visible ASCII.
+            traceparent: the W3C header.
+
+        Raises:
+            CallFailed: there was no answer that can be used.
+        """
+        request = self._request(conversation_id, idempotency_key, traceparent)
+        response: httpx.Response | None = None
+        kind: Kind
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                response = await self._transport.handle_async_request(request)
+                body = await _read(response)
+            return Answer(response.status_code, body, response.headers.get("retry-after"))
+        except TimeoutError:
+            what = "answer" if response is None else "complete answer"
+            kind, detail = "timeout", f"The API gave no {what} within {self._timeout_seconds:g} seconds."
+        except httpx.NetworkError as error:
+            kind, detail = "unreachable", str(error)
+        except httpx.RequestError as error:
+            kind, detail = "unusable", str(error)
+        except Exception as error:  # noqa: BLE001 - callers are promised that nothing else comes out
+            kind, detail = "unusable", f"The HTTP client failed with {type(error).__name__}."
+        # Out here, what is raised has no error behind it whose text could quote what the host sent.
+        if response is None:
+            raise CallFailed(kind, detail)
+        if response.status_code in _SUCCESS:
+            raise CallFailed(kind, detail, response.status_code)
+        return Answer(response.status_code, b"", response.headers.get("retry-after"))
+
+    async def aclose(self) -> None:
+        """Close all connections: calls in flight fail as ``unreachable``, and so do later ones."""
+        await self._transport.aclose()
+
+    def _request(self, conversation_id: str, idempotency_key: str, traceparent: str) -> httpx.Request:
+        token = self._token()
+        if not (token.isascii() and token.isprintable()):
+            # Encoding it would fail too, with an error that holds it.
+            raise ValueError("the API token holds something else than visible ASCII")
+        return httpx.Request(
+            "POST",
+            self._origin,
+            headers=[
+                *self._headers,
+                (b"Authorization", b"Bearer " + token.encode("ascii")),
+                (b"Idempotency-Key", idempotency_key.encode("ascii")),
+                (b"traceparent", traceparent.encode("ascii")),
+            ],
+            stream=_NO_BODY,
+            extensions={
+                "target": b"%s/conversations/%s/lock" % (self._prefix, quote(conversation_id, safe="").encode("ascii"))
+            },
+        )
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """Read a body of at most ``MAX_BODY_BYTES``.
+
+    Raises:
+        httpx.ReadError: it is cut short.
+        httpx.DecodingError: it is too large, or its content encoding cannot be undone.
+    """
+    stream = cast("httpx.AsyncByteStream", response.stream)
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    most = MAX_BODY_BYTES if encoding == "identity" else MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async for piece in stream:
+            size += len(piece)
+            if size > most:
+                raise httpx.DecodingError(_TOO_LARGE)
+            pieces.append(piece)
+    finally:
+        await stream.aclose()
+    body = b"".join(pieces)
+    return body if encoding == "identity" or not body else _inflate(body, encoding)
+
+
+def _inflate(body: bytes, encoding: str) -> bytes:
+    if encoding in {"gzip", "x-gzip"}:
+        window = 16 + zlib.MAX_WBITS
+    elif encoding == "deflate":
+        # By the standard this is a zlib stream; some servers send the bare deflate stream that belongs inside one.
+        window = zlib.MAX_WBITS if body[0] & 0x0F == _ZLIB_METHOD else -zlib.MAX_WBITS
+    else:
+        raise httpx.DecodingError("The API answered in a content encoding that it was not asked for.")
+    inflater = zlib.decompressobj(window)
+    try:
+        plain = inflater.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        raise httpx.DecodingError(f"The API's answer is not the {encoding} that it says it is.") from None
+    if len(plain) > MAX_BODY_BYTES:
+        raise httpx.DecodingError(_TOO_LARGE)
+    if not inflater.eof:
+        raise httpx.DecodingError(f"The API's answer ends in the middle of its {encoding}.")
+    return plain

@@ -1,0 +1,246 @@
+"""An httpx transport for one host, over aiohttp's connections: ``httpx-aiohttp`` less its faults and most of its cost.
+
+aiohttp's connector resolves, opens, verifies, pools and closes the connections, and its C parser reads the answers.
+The request is written here, as httpx holds it. Of what was measured (``docs/api-client.md``) that is the fastest, and
+nothing on its way can re-quote a path, follow a redirect, keep a cookie or read a proxy variable: no code that does is
+passed.
+
+Guaranteed: the ``target`` extension of a request goes into its first line byte for byte. Whatever network and host do
+ends in an httpx exception whose message is a sentence that quotes nothing sent or received: ``ConnectError`` and
+``ReadError`` where the network is at fault, ``RemoteProtocolError`` where the answer is. A connection that is not
+known to be clean is aborted and never used again.
+
+Left out: timeouts (the caller sets one over the whole call), request bodies, content encodings, HTTP/2, retries. When
+the host closes an idle connection in the very moment a request goes out on it, the request ends in a ``ReadError``;
+``KEEP_ALIVE_SECONDS`` makes that rare.
+
+This leans on parts of aiohttp that its documentation does not promise (``ResponseHandler``, ``ClientRequest``), so its
+minor version has to stay pinned. ``tests/api`` proves against real sockets that they work as they are used here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+import httpx
+import yarl
+from aiohttp.http import HttpProcessingError
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
+KEEP_ALIVE_SECONDS = 4.0
+"""How long an idle connection is kept. The most impatient of the common servers (Node, uvicorn, Apache) close one after
+5 seconds; below that it is nearly always us who close it, so that no request meets a closing one."""
+
+HEADER_FIELDS = 128
+HEADER_BYTES = 8190
+"""Limits of an answer's head: the number of its fields, and the size of one with its name."""
+
+_CLOSED = "This client is closed."
+_NO_TIMEOUT = aiohttp.ClientTimeout()
+_INTERIM = range(100, 200)
+_FINAL = range(200, 600)
+_FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError)
+
+
+class OneHostTransport(httpx.AsyncBaseTransport):
+    """Sends requests without a body to the host of ``origin``, over at most ``connections`` connections at once.
+
+    Requests beyond that wait for a connection. Certificate and host name are verified against the authorities that
+    httpx trusts: certifi's, or those in ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``. Names are resolved in a thread.
+    """
+
+    def __init__(self, *, origin: httpx.URL, connections: int) -> None:
+        self._origin = origin
+        self._host = origin.netloc.decode("ascii")
+        self._connections = connections
+        self._tls: ssl.SSLContext | bool = True
+        if origin.scheme == "https":
+            self._tls = httpx.create_ssl_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        self._pool: tuple[aiohttp.TCPConnector, aiohttp.ClientRequest] | None = None
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request`` and return its answer as soon as the head is there; the response's stream is the rest.
+
+        The stream must be closed (``response.stream.aclose()``), whatever reading it led to.
+
+        Raises:
+            httpx.UnsupportedProtocol: the request is for another host; nothing was sent.
+            httpx.LocalProtocolError: a header or the target holds a line break; nothing was sent.
+            httpx.ConnectError: there is no connection to be had: name not resolved, refused, TLS, client closed.
+            httpx.ReadError: the connection was lost before the head of the answer was there.
+            httpx.RemoteProtocolError: what came is no HTTP answer, or one beyond the limits.
+        """
+        if request.url.netloc != self._origin.netloc or request.url.scheme != self._origin.scheme:
+            raise httpx.UnsupportedProtocol(f"This client speaks to {self._host} only.")
+        connector, route = self._opened()
+        try:
+            connection = await connector.connect(route, [], _NO_TIMEOUT)
+        except _FOREIGN as error:
+            raise httpx.ConnectError(_why_no_connection(error, self._host)) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                # Nobody cancelled the caller: this is how a closing connector turns away those who wait for it.
+                raise httpx.ConnectError(_CLOSED) from None
+            raise
+        try:
+            protocol, message, payload = await _exchange(connection, request)
+            stream = _Body(connection, protocol, payload, self._host)
+        except BaseException as error:
+            _abort(connection)
+            if isinstance(error, _FOREIGN):
+                raise _no_answer(error, self._host, "before it answered") from error
+            raise
+        return httpx.Response(message.code, headers=message.raw_headers, stream=stream, request=request)
+
+    async def aclose(self) -> None:
+        """Close every connection: calls in flight fail, and so does every later one."""
+        self._closed = True
+        if self._pool is not None:
+            connector, _ = self._pool
+            await connector.close()
+
+    def _opened(self) -> tuple[aiohttp.TCPConnector, aiohttp.ClientRequest]:
+        """Return the pool, made in the first call because it belongs to the loop that runs."""
+        if self._closed:
+            raise httpx.ConnectError(_CLOSED)
+        if self._pool is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
+            )
+            # A connector finds connections by the request they are for. This one is only ever shown to it, never sent.
+            url = yarl.URL(f"{self._origin.scheme}://{self._host}/", encoded=True)
+            route = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop(), ssl=self._tls)
+            self._pool = connector, route
+        return self._pool
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer in the pieces in which it comes, still encoded."""
+
+    def __init__(self, connection: Connection, protocol: ResponseHandler, payload: StreamReader, host: str) -> None:
+        self._connection = connection
+        self._protocol = protocol
+        self._payload = payload
+        self._host = host
+        self._lost: asyncio.Future[None] | None = None
+        if not payload.is_eof():
+            # aiohttp 3.14 wakes whoever waits for the rest of a body when the host hangs up, but not when it closes the
+            # connection itself, over bytes that are no HTTP.
+            self._lost = protocol.closed
+            if self._lost is None:
+                self._end()
+            else:
+                self._lost.remove_done_callback(_look_at)  # of an earlier answer on this connection
+                self._lost.add_done_callback(_look_at)
+                self._lost.add_done_callback(self._end)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await self._payload.readany()
+        except _FOREIGN as error:
+            raise _no_answer(error, self._host, "before its answer was complete") from error
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        """Give the connection back if the whole body was read, abort it otherwise."""
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._end)
+        if self._payload.at_eof():
+            self._connection.release()
+        else:
+            _abort(self._connection)
+
+    def _end(self, _: asyncio.Future[None] | None = None) -> None:
+        if not self._payload.is_eof() and self._payload.exception() is None:
+            self._payload.set_exception(self._protocol.exception() or aiohttp.ClientPayloadError())
+
+
+def _look_at(lost: asyncio.Future[None]) -> None:
+    """Take note of how a connection ended, or asyncio logs that nobody did."""
+    if not lost.cancelled():
+        lost.exception()
+
+
+async def _exchange(
+    connection: Connection, request: httpx.Request
+) -> tuple[ResponseHandler, RawResponseMessage, StreamReader]:
+    """Send a request and wait for the head of its answer."""
+    protocol = connection.protocol
+    if protocol is None or protocol.transport is None:  # the host closed it as soon as it was open
+        raise aiohttp.ServerDisconnectedError
+    if protocol.should_close:
+        # The host wrote before it was asked, and aiohttp would take that for the answer to this request.
+        raise httpx.RemoteProtocolError("The host sent an answer that nobody had asked for.")
+    protocol.set_response_params(
+        auto_decompress=False,
+        read_until_eof=True,
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+        max_headers=HEADER_FIELDS,
+    )
+    protocol.transport.write(_head(request))
+    message, payload = await protocol.read()
+    while message.code in _INTERIM and message.code != HTTPStatus.SWITCHING_PROTOCOLS:
+        message, payload = await protocol.read()
+    if message.code not in _FINAL:
+        raise httpx.RemoteProtocolError(f"The host answered with the status {message.code}, which ends no request.")
+    return protocol, message, payload
+
+
+def _head(request: httpx.Request) -> bytes:
+    target = request.extensions.get("target") or request.url.raw_path
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), target)]
+    lines += [b"%s: %s" % field for field in request.headers.raw]
+    head = b"\r\n".join([*lines, b"", b""])
+    breaks = len(lines) + 1
+    if head.count(b"\r") != breaks or head.count(b"\n") != breaks:
+        raise httpx.LocalProtocolError("A header or the target of the request holds a line break.")
+    return head
+
+
+def _abort(connection: Connection) -> None:
+    """Drop a connection at once; closing a TLS one politely could wait 30 seconds for a host that is gone."""
+    if connection.protocol is not None:
+        connection.protocol.abort()
+    connection.close()
+
+
+def _why_no_connection(error: BaseException, host: str) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as problem):
+            return f"TLS: the certificate of {host} is not accepted: {problem.verify_message}."
+        case aiohttp.ClientConnectorSSLError():
+            return f"TLS: no handshake with {host}: {error.os_error.reason}."
+        case aiohttp.ClientConnectorDNSError():
+            return f"DNS: the name of {host} cannot be resolved: {error.os_error.strerror}."
+        case OSError():
+            return f"No connection to {host}: {error.strerror or type(error).__name__}."
+        case _:
+            return f"No connection to {host}: {type(error).__name__}."
+
+
+def _no_answer(error: BaseException, host: str, moment: str) -> httpx.TransportError:
+    """Say what became of a request that was sent. What the host sent is not quoted: it could echo the token."""
+    if isinstance(error, HttpProcessingError):
+        return httpx.RemoteProtocolError(
+            f"{host} sent no HTTP, or over {HEADER_FIELDS} header fields, or one of over {HEADER_BYTES} bytes."
+        )
+    reason = error.strerror if isinstance(error, OSError) else None
+    return httpx.ReadError(f"{host} broke off the connection {moment}" + (f": {reason}." if reason else "."))

@@ -1,0 +1,188 @@
+"""What comes back when the host speaks HTTP."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.api import MAX_BODY_BYTES, Answer
+from tests.api.client import MakeApi, fail_to_lock, lock
+from tests.api.raw_host import END_OF_HEAD, RawHost, Visit, answer, answering
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+TEXT = b'{"id": "c-1", "locked": true}' * 50
+
+
+def bare_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+async def test_an_answer_is_its_status_its_body_and_its_retry_after(make_api: MakeApi) -> None:
+    date = "Wed, 21 Oct 2026 07:28:00 GMT"
+    async with RawHost(answering(answer("429 Too Many", b"slow down", f"retry-after: {date}"))) as host:
+        assert await lock(make_api(host.url)) == Answer(429, b"slow down", date)
+
+
+async def test_a_body_that_is_no_json_passes_through(make_api: MakeApi) -> None:
+    async with RawHost(answering(answer("200 OK", b"<html>\xff\x00", "Content-Type: text/html"))) as host:
+        assert await lock(make_api(host.url)) == Answer(200, b"<html>\xff\x00", None)
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 404, 500, 599])
+async def test_every_status_passes_through(make_api: MakeApi, status: int) -> None:
+    async with RawHost(answering(f"HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n".encode())) as host:
+        assert await lock(make_api(host.url)) == Answer(status, b"", None)
+
+
+async def test_an_answer_without_a_body_leaves_the_connection_usable(make_api: MakeApi) -> None:
+    async with RawHost(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as host:
+        api = make_api(host.url)
+        assert [(await lock(api)).status for _ in range(3)] == [204, 204, 204]
+    assert host.connections == 1
+
+
+async def test_interim_answers_are_skipped(make_api: MakeApi) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(interim)
+        await visit.send(answer("200 OK", b"real"))
+
+    async with RawHost(talk) as host:
+        assert await lock(make_api(host.url)) == Answer(200, b"real", None)
+
+
+async def test_a_body_may_come_in_chunks(make_api: MakeApi) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n"
+    async with RawHost(answering(chunked)) as host:
+        api = make_api(host.url)
+        assert await lock(api) == Answer(200, b"abcdefg", None)
+        assert await lock(api) == Answer(200, b"abcdefg", None)
+    assert host.connections == 1
+
+
+async def test_a_body_may_end_with_the_connection(make_api: MakeApi) -> None:
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+
+    async with RawHost(talk) as host:
+        assert await lock(make_api(host.url)) == Answer(200, b"all of it", None)
+
+
+async def test_an_answer_may_come_byte_by_byte(make_api: MakeApi) -> None:
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        for byte in answer("200 OK", b"slow", "Retry-After: 3"):
+            await visit.send(bytes([byte]))
+
+    async with RawHost(talk) as host:
+        assert await lock(make_api(host.url)) == Answer(200, b"slow", "3")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encoded"),
+    [
+        ("gzip", gzip.compress(TEXT)),
+        ("x-gzip", gzip.compress(TEXT)),
+        (" GZip ", gzip.compress(TEXT)),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", bare_deflate(TEXT)),
+        ("identity", TEXT),
+    ],
+)
+async def test_a_content_encoding_is_undone(make_api: MakeApi, encoding: str, encoded: bytes) -> None:
+    async with RawHost(answering(answer("200 OK", encoded, f"Content-Encoding: {encoding}"))) as host:
+        assert await lock(make_api(host.url)) == Answer(200, TEXT, None)
+
+
+async def test_an_empty_body_needs_no_decoding(make_api: MakeApi) -> None:
+    async with RawHost(answering(answer("200 OK", b"", "Content-Encoding: gzip"))) as host:
+        assert await lock(make_api(host.url)) == Answer(200, b"", None)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+async def test_a_body_of_just_the_limit_is_taken(make_api: MakeApi, encoding: str) -> None:
+    body = bytes(range(256)) * (MAX_BODY_BYTES // 256)
+    encoded = {"identity": body, "gzip": gzip.compress(body, 0), "deflate": zlib.compress(body, 9)}[encoding]
+    async with RawHost(answering(answer("200 OK", encoded, f"Content-Encoding: {encoding}"))) as host:
+        got = await lock(make_api(host.url))
+    assert got.body == body
+
+
+BOMB = bytes(64 * MAX_BODY_BYTES)
+PIECE = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+BAD_BODIES = {
+    "too large": (f"Content-Length: {MAX_BODY_BYTES + 1}", bytes(MAX_BODY_BYTES + 1)),
+    "too large, and said to be larger": ("Content-Length: 99999999999", bytes(2 * MAX_BODY_BYTES)),
+    "too large, in chunks": ("Transfer-Encoding: chunked", PIECE * (2 * MAX_BODY_BYTES // 0x10000)),
+    "too large, until the end": ("Connection: close", bytes(2 * MAX_BODY_BYTES)),
+    "too large by a byte when inflated": ("Content-Encoding: gzip", gzip.compress(bytes(MAX_BODY_BYTES + 1))),
+    "a bomb of gzip": ("Content-Encoding: gzip", gzip.compress(BOMB)),
+    "a bomb of deflate": ("Content-Encoding: deflate", zlib.compress(BOMB)),
+    "no gzip": ("Content-Encoding: gzip", b"no gzip"),
+    "no deflate": ("Content-Encoding: deflate", b"no deflate"),
+    "half a gzip": ("Content-Encoding: gzip", gzip.compress(TEXT)[:-9]),
+    "an encoding that was not asked for": ("Content-Encoding: br", b"\x0b\x02\x80{}\x03"),
+    "two encodings": ("Content-Encoding: gzip, gzip", gzip.compress(gzip.compress(TEXT))),
+}
+
+
+def bad_body(status: str, what: str) -> Callable[[Visit], Awaitable[None]]:
+    header, body = BAD_BODIES[what]
+
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(f"HTTP/1.1 {status}\r\nRetry-After: 7\r\n{header}".encode() + END_OF_HEAD + body)
+
+    return talk
+
+
+@pytest.mark.parametrize("what", BAD_BODIES)
+async def test_a_success_with_a_body_that_cannot_be_had_is_unusable(make_api: MakeApi, what: str) -> None:
+    async with RawHost(bad_body("200 OK", what)) as host:
+        failure = await fail_to_lock(make_api(host.url))
+    assert (failure.kind, failure.status) == ("unusable", 200)
+
+
+@pytest.mark.parametrize("status", ["302 Found", "404 Not Found", "429 Too Many Requests", "503 Service Unavailable"])
+@pytest.mark.parametrize("what", BAD_BODIES)
+async def test_another_status_speaks_for_itself_when_its_body_cannot_be_had(
+    make_api: MakeApi, status: str, what: str
+) -> None:
+    async with RawHost(bad_body(status, what)) as host:
+        assert await lock(make_api(host.url)) == Answer(int(status[:3]), b"", "7")
+
+
+@pytest.mark.parametrize("what", ["a bomb of gzip", "a bomb of deflate", "too large, and said to be larger"])
+async def test_no_more_than_the_limit_of_a_body_is_ever_held(make_api: MakeApi, what: str) -> None:
+    async with RawHost(bad_body("200 OK", what)) as host:
+        api = make_api(host.url)
+        tracemalloc.start()
+        try:
+            await fail_to_lock(api)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 8 * MAX_BODY_BYTES
+
+
+async def test_a_body_that_never_ends_is_cut_off_at_the_limit(make_api: MakeApi) -> None:
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await visit.send(PIECE)
+
+    async with RawHost(talk) as host:
+        failure = await fail_to_lock(make_api(host.url))
+        await host.until(lambda: host.open_connections == 0, "the client has hung up")
+    assert (failure.kind, failure.status) == ("unusable", 200)
