@@ -6,7 +6,6 @@ job, and a test holds the two together. Building and encoding cannot fail, whate
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, assert_never
@@ -180,13 +179,8 @@ def _encode(event: Mapping[str, Any]) -> bytes:
     try:
         return to_json(event, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, RecursionError):
-        pass
-    try:
-        # An upstream answer may hold what UTF-8 cannot: a lone surrogate, written as an escape. It goes out the same
-        # way.
-        return json.dumps(event, allow_nan=False, separators=(",", ":")).encode()
-    except (ValueError, RecursionError):
-        # ... or be nested deeper than any encoder goes. That it is locked must be told all the same.
+        # An upstream answer may hold what no strict reader of JSON takes: a lone surrogate, or hundreds of levels. That
+        # the conversation is locked must be told all the same, in an event that every consumer can read.
         data = event["data"]
         confirmed = {name: data["conversation"][name] for name in ("id", "locked")}
         return to_json({**event, "data": {**data, "conversation": confirmed}})

@@ -75,7 +75,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdecimal():
-        return float(text[:12])
+        return float(text)  # of hundreds of digits: infinity, which the longest wait cuts like any other
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError, IndexError):

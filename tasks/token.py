@@ -15,11 +15,15 @@ logger = logging.getLogger(__name__)
 
 
 class TokenFile:
-    """A token in a file, such as a mounted secret. While the file is missing or empty the last token stays."""
+    """A token in a file, such as a mounted secret.
+
+    While the file is missing, empty, or holds what no header can carry, the last token stays.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
+        self._was_usable = True
         self._token = ""
 
     def __call__(self) -> str:
@@ -28,13 +32,19 @@ class TokenFile:
             found = self._path.stat()
             version = (found.st_ino, found.st_mtime_ns, found.st_size)
             if version != self._seen:
-                self._seen = version
-                self._token = self._path.read_text("utf-8").strip() or self._token
-        except (OSError, UnicodeDecodeError) as error:
-            if self._seen is not None:
-                logger.warning("token_file_unreadable", extra={"error": type(error).__name__})
-                self._seen = None
+                self._token = _usable(self._path.read_text("utf-8").strip()) or self._token
+                self._seen, self._was_usable = version, True
+        except (OSError, ValueError) as error:
+            if self._was_usable:  # said once, not at every call
+                logger.warning("token_file_unusable", extra={"error": type(error).__name__})
+            self._seen, self._was_usable = None, False
         return self._token
+
+
+def _usable(token: str) -> str:
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("must be visible ASCII characters without blanks")
+    return token
 
 
 def token_source(token: SecretStr | None, path: Path | None) -> Callable[[], str]:

@@ -120,8 +120,6 @@ def conversation(value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "value",
     [
-        pytest.param("\ud800", id="lone surrogate"),
-        pytest.param({"\udfff": ["\ud800"]}, id="lone surrogate in a name"),
         pytest.param(10**400, id="large integer"),
         pytest.param(-(2**63) - 1, id="beyond 64 bits"),
         pytest.param(1e308, id="large float"),
@@ -137,7 +135,13 @@ def test_a_number_beyond_a_double_is_null_because_json_has_no_infinity() -> None
     assert conversation(json.loads("[1e999, -1e999]")) == {"id": "c-1", "locked": True, "value": [None, None]}
 
 
-@pytest.mark.parametrize("value", [["\ud800", float("inf")], json.loads("[" * 900 + "]" * 900)], ids=["both", "deep"])
-def test_a_lock_is_told_even_where_its_conversation_cannot_be(value: Any) -> None:
-    made = build(FACTS, Locked({"id": "c-1", "locked": True, "value": value}))
-    assert json.loads(made.body)["data"]["conversation"]["locked"] is True
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("\ud800", id="lone surrogate"),
+        pytest.param({"\udfff": ["\ud800", float("inf")]}, id="lone surrogate in a name"),
+        pytest.param(json.loads("[" * 900 + "]" * 900), id="deep"),
+    ],
+)
+def test_a_lock_is_told_so_that_strict_readers_can_read_it_even_where_its_conversation_cannot_be(value: Any) -> None:
+    assert conversation(value) == {"id": "c-1", "locked": True}

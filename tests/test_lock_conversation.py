@@ -1,0 +1,413 @@
+"""The life of a job, with an API that answers as told and a clock that moves only when somebody sleeps."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.api import Answer, CallFailed
+from tasks.event import ResultEvent
+from tasks.job import Job
+from tasks.lock_conversation import LockConversation, Run
+from tasks.message import Accepted, Refusal
+from tasks.outcome import Decision, Finished, Later, Problem, ProblemType
+from tasks.retry import IN_PLACE_SECONDS, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.api import ManagemApi
+    from tasks.conversation import Shown
+
+ID = "c-1"
+RECEIVED = datetime(2026, 11, 22, 15, 4, 0, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC)
+MAX_ATTEMPTS = 4
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+Said: TypeAlias = Answer | CallFailed | Exception
+
+CONFIRMED = {"id": ID, "locked": True}
+LOCKED = {**CONFIRMED, "lastMessage": {"body": "hello"}, "createdAt": None}
+
+
+def locked(**fields: Any) -> Answer:
+    return Answer(200, json.dumps({**LOCKED, **fields}).encode(), None)
+
+
+def status(code: int, retry_after: str | None = None) -> Answer:
+    return Answer(code, b"", retry_after)
+
+
+class LostError(Exception):
+    """What before_call raises when another worker has the job."""
+
+
+class Scene:
+    """The handler on a stage: ``said`` is what the API says in turn, the last of it for ever."""
+
+    def __init__(self, *said: Said, shown: Shown = "full", lost_at: int = 0) -> None:
+        self._said = list(said or [locked()])
+        self._lost_at = lost_at
+        self.now = NOW
+        self.slept: list[float] = []
+        self.calls: list[tuple[str, str, str]] = []
+        self.looks = 0
+        self.handler = LockConversation(
+            api=cast("ManagemApi", self),
+            policy=RetryPolicy(max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, chance=lambda: 0.0),
+            shown=shown,
+            sleep=self._sleep,
+        )
+
+    async def __call__(self, job: Accepted | None = None, *, attempts: int = 0) -> Decision:
+        self.run = self.new_run(attempts)
+        return await self.handler(job or accepted(), self.run)
+
+    async def finished(self, job: Accepted | None = None, *, attempts: int = 0) -> dict[str, Any]:
+        """Run a job that must come to its end, and give its event."""
+        return event_of(await self(job, attempts=attempts))
+
+    def new_run(self, attempts: int = 0) -> Run:
+        return Run(attempts=attempts, received_at=RECEIVED, clock=lambda: self.now, before_call=self._before_call)
+
+    async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
+        """As the API's client."""
+        self.calls.append((conversation_id, idempotency_key, traceparent))
+        said = self._said.pop(0) if len(self._said) > 1 else self._said[0]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def _before_call(self) -> None:
+        self.looks += 1
+        if self.looks == self._lost_at:
+            raise LostError
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += timedelta(seconds=seconds)
+
+
+def accepted(conversation_id: str = ID, *, dry_run: bool = False, **changes: Any) -> Accepted:
+    fields: Mapping[str, Any] = {"conversation_id": conversation_id, "rule_id": "r-1"}
+    usual: dict[str, Any] = {
+        "id": "job-1", "binding": conversation_id, "job": Job(**fields, dry_run=dry_run), "echo": fields,
+        "not_before": None, "expires_at": None, "traceparent": None, "replay_of": None, "ignored": (),
+    }  # fmt: skip
+    return Accepted(**{**usual, **changes})
+
+
+def event_of(decision: Decision) -> dict[str, Any]:
+    assert isinstance(decision, Finished), decision
+    ResultEvent.model_validate_json(decision.event.body)
+    event: dict[str, Any] = json.loads(decision.event.body)
+    assert decision.event.failed is (event["type"] == "conversation.lock_failed")
+    return event
+
+
+# Admitting
+
+
+async def test_a_good_job_is_called_once_and_its_event_tells_all_of_it() -> None:
+    scene = Scene()
+
+    event = await scene.finished()
+
+    assert event == {
+        "specversion": "1.0", "id": "job-1", "source": "/lock-worker", "type": "conversation.locked", "subject": ID,
+        "time": "2026-11-22T15:04:05.000000Z", "datacontenttype": "application/json",
+        "data": {
+            "outcome": "locked", "attempts": 1, "job": {"conversation_id": ID, "rule_id": "r-1"},
+            "received_at": "2026-11-22T15:04:00.000000Z", "finished_at": "2026-11-22T15:04:05.000000Z",
+            "conversation": LOCKED, "error": None,
+        },
+    }  # fmt: skip
+    assert [call[0] for call in scene.calls] == [ID]
+    assert scene.slept == []
+
+
+async def test_a_dry_run_does_everything_but_the_call() -> None:
+    scene = Scene()
+    event = await scene.finished(accepted(dry_run=True))
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_skipped", "would_lock")
+    assert (event["data"]["attempts"], event["data"]["error"], event["data"]["conversation"]) == (0, None, None)
+    assert (scene.calls, scene.looks) == ([], 0)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("late_by", [timedelta(0), timedelta(milliseconds=1), timedelta(days=400)])
+async def test_an_expired_job_is_not_called(late_by: timedelta, dry_run: bool) -> None:  # noqa: FBT001 - a parameter
+    scene = Scene()
+    event = await scene.finished(accepted(expires_at=NOW - late_by, dry_run=dry_run))
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_skipped", "expired")
+    assert (event["data"]["attempts"], event["data"]["error"]["type"]) == (0, "expired")
+    assert scene.calls == []
+
+
+async def test_a_job_that_expires_in_a_moment_is_called() -> None:
+    event = await Scene().finished(accepted(expires_at=NOW + timedelta(milliseconds=1)))
+    assert event["data"]["outcome"] == "locked"
+
+
+async def test_a_job_that_expires_between_two_calls_in_place_is_not_called_again() -> None:
+    scene = Scene(status(500, "0.9"), status(500, "1"), locked())
+    event = await scene.finished(accepted(expires_at=NOW + timedelta(seconds=0.5)))
+    assert event["data"]["outcome"] == "expired"
+    assert event["data"]["attempts"] == len(scene.calls) == 2
+
+
+async def test_a_job_that_expired_while_it_was_put_aside_keeps_its_count_of_calls() -> None:
+    event = await Scene().finished(accepted(expires_at=NOW), attempts=2)
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("expired", 2)
+
+
+# Calling
+
+
+async def test_a_job_of_another_worker_is_not_called_and_ends_the_run() -> None:
+    scene = Scene(lost_at=1)
+    with pytest.raises(LostError):
+        await scene()
+    assert scene.calls == []
+    assert scene.run.attempts == 0
+
+
+async def test_it_is_looked_before_every_call_whether_the_job_is_still_ours() -> None:
+    scene = Scene(status(500), lost_at=3)
+    with pytest.raises(LostError):
+        await scene()
+    assert len(scene.calls) == scene.run.attempts == 2
+
+
+async def test_every_call_of_a_job_has_the_same_idempotency_key_and_trace_and_a_span_of_its_own() -> None:
+    scene = Scene(status(500), status(503), locked())
+    await scene(accepted(traceparent=f"00-{TRACE}-b7ad6b7169203331-00"))
+    assert [key for _, key, _ in scene.calls] == ["job-1"] * 3
+    spans = []
+    for _, _, traceparent in scene.calls:
+        version, trace, span, flags = traceparent.split("-")
+        assert (version, trace, flags) == ("00", TRACE, "00")
+        spans.append(span)
+    assert len({"b7ad6b7169203331", *spans}) == 4
+    assert all(len(span) == 16 and int(span, 16) for span in spans)
+
+
+async def test_a_job_without_a_trace_begins_one() -> None:
+    scene = Scene()
+    await scene()
+    ((_, _, traceparent),) = scene.calls
+    version, trace, span, flags = traceparent.split("-")
+    assert (version, len(trace), len(span), flags) == ("00", 32, 16, "01")
+
+
+async def test_an_id_that_no_header_can_carry_is_called_under_a_uuid_that_follows_from_it() -> None:
+    first, again, other = Scene(), Scene(), Scene()
+    await first(accepted(id="任务-1"))
+    await again(accepted(id="任务-1"))
+    await other(accepted(id="任务-2"))
+    keys = [scene.calls[0][1] for scene in (first, again, other)]
+    assert keys[0] == keys[1] != keys[2]
+    assert uuid.UUID(keys[0]).version == 5
+
+
+# Trying again
+
+
+async def test_a_short_wait_is_slept_in_place_and_calls_are_counted() -> None:
+    scene = Scene(status(500), CallFailed("timeout", "Too late."), locked())
+    event = await scene.finished()
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 3)
+    assert len(scene.slept) == 2
+    assert all(0 <= wait <= 0.02 for wait in scene.slept)
+
+
+async def test_a_retry_after_of_a_second_is_still_slept_in_place_and_one_beyond_is_not() -> None:
+    in_place = Scene(status(503, "1"), locked())
+    assert (await in_place.finished())["data"]["attempts"] == 2
+    assert in_place.slept == [IN_PLACE_SECONDS]
+
+    put_aside = Scene(status(503, "2"), locked())
+    assert await put_aside() == Later(2.0, "server_error")
+    assert put_aside.run.attempts == len(put_aside.calls) == 1
+    assert put_aside.slept == []
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (status(429, "30"), "rate_limited"),
+        (status(408, "30"), "timeout"),
+        (status(502, "30"), "server_error"),
+        (Answer(200, b"{}", "30"), "unconfirmed"),
+        (status(500, "Sun, 22 Nov 2026 15:04:35 GMT"), "server_error"),
+    ],
+)
+async def test_a_job_that_has_to_wait_names_its_reason(said: Answer, reason: str) -> None:
+    assert await Scene(said)() == Later(30.0, reason)
+
+
+async def test_a_year_to_wait_is_cut_to_the_longest_wait() -> None:
+    assert await Scene(status(429, "31536000"))() == Later(60.0, "rate_limited")
+
+
+async def test_calls_of_earlier_deliveries_count() -> None:
+    scene = Scene(status(500))
+    event = await scene.finished(attempts=2)
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("exhausted", MAX_ATTEMPTS)
+    assert len(scene.calls) == 2
+
+
+async def test_a_job_that_had_more_calls_than_are_allowed_now_is_called_once_more_and_ends() -> None:
+    event = await Scene(status(500)).finished(attempts=MAX_ATTEMPTS + 3)
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("exhausted", MAX_ATTEMPTS + 4)
+
+
+async def test_an_exhausted_job_tells_the_last_problem() -> None:
+    scene = Scene(status(500), status(500), CallFailed("unreachable", "No connection."), status(429, "5"))
+    event = await scene.finished()
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "exhausted")
+    assert (event["data"]["error"]["type"], event["data"]["error"]["status"]) == ("rate_limited", 429)
+    assert event["data"]["attempts"] == len(scene.calls) == MAX_ATTEMPTS
+    assert len(scene.slept) == MAX_ATTEMPTS - 1
+
+
+async def test_a_final_no_ends_the_job_at_once() -> None:
+    scene = Scene(status(404, "5"))
+    event = await scene.finished()
+    assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("refused", "not_found")
+    assert (event["data"]["attempts"], len(scene.calls), scene.slept) == (1, 1, [])
+
+
+async def test_an_error_of_the_clients_own_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await Scene(ZeroDivisionError())()
+
+
+def test_an_error_of_the_workers_own_is_retried_like_a_failure_of_the_api() -> None:
+    scene = Scene()
+    later = scene.handler.failed(accepted(), scene.new_run(attempts=1), ZeroDivisionError("secret"))
+    assert isinstance(later, Later)
+    assert later.reason == "internal"
+
+    event = event_of(
+        scene.handler.failed(accepted(), scene.new_run(attempts=MAX_ATTEMPTS), ZeroDivisionError("secret"))
+    )
+    assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("exhausted", "internal")
+    assert "ZeroDivisionError" in event["data"]["error"]["detail"]
+    assert "secret" not in event["data"]["error"]["detail"]
+
+
+# Reporting
+
+
+@pytest.mark.parametrize(
+    ("shown", "fields"),
+    [
+        ("full", {"id", "locked", "lastMessage", "createdAt", "labels"}),
+        ("without_last_message", {"id", "locked", "createdAt", "labels"}),
+        ("state", {"id", "locked", "createdAt"}),
+    ],
+)
+async def test_an_event_shows_as_much_of_the_conversation_as_the_setting_says(shown: Shown, fields: set[str]) -> None:
+    event = await Scene(locked(labels=["spam"]), shown=shown).finished()
+    assert event["data"]["conversation"].keys() == fields
+
+
+async def test_a_deviation_from_the_documented_shape_is_told_without_its_values(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    event = await Scene(locked(source={"type": "SECRET"}, userA=None, userB={"rating": "SECRET"})).finished()
+
+    assert event["data"]["outcome"] == "locked"
+    assert event["data"]["conversation"]["source"] == {"type": "SECRET"}
+    (record,) = caplog.records
+    assert (record.levelname, record.message) == ("WARNING", "answer_drift")
+    assert record.__dict__["job"] == "job-1"
+    assert [line.partition(":")[0] for line in record.__dict__["fields"]] == ["source.type", "userA", "userB.rating"]
+    assert "SECRET" not in repr(vars(record))
+
+
+async def test_the_documented_answer_is_no_deviation(caplog: pytest.LogCaptureFixture) -> None:
+    await Scene(locked(source={}, userA={}, userB={}, lastMessage={})).finished()
+    assert caplog.records == []
+
+
+async def test_a_replay_names_the_job_it_repeats() -> None:
+    event = await Scene().finished(accepted(replay_of="job-0"))
+    assert event["data"]["replay_of"] == "job-0"
+
+
+def test_a_message_that_is_no_job_is_rejected_with_what_was_understood() -> None:
+    scene = Scene()
+    refusal = Refusal("job-1", None, None, Problem(ProblemType.UNDECODABLE, "The message is empty."), None, None)
+    event = event_of(scene.handler.rejected(refusal, scene.new_run()))
+    assert "subject" not in event
+    assert (event["data"]["outcome"], event["data"]["job"], event["data"]["attempts"]) == ("rejected", None, 0)
+    assert event["data"]["error"] == {
+        "type": "undecodable", "title": "The message cannot be read", "status": None, "detail": "The message is empty.",
+    }  # fmt: skip
+
+
+def test_an_id_that_stands_for_another_conversation_is_rejected() -> None:
+    scene = Scene()
+    event = event_of(scene.handler.conflicting(accepted(), scene.new_run()))
+    assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("rejected", "invalid_job")
+    assert event["subject"] == ID
+
+
+def test_a_revoked_job_was_skipped() -> None:
+    scene = Scene()
+    event = event_of(scene.handler.revoked(accepted(), scene.new_run()))
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_skipped", "revoked")
+    assert event["data"]["error"]["type"] == "revoked"
+
+
+def test_a_poisoned_job_tells_how_many_workers_it_took() -> None:
+    scene = Scene()
+    event = event_of(scene.handler.poisoned(accepted(), scene.new_run(attempts=2), crashes=5))
+    assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("poisoned", "poisoned")
+    assert event["data"]["attempts"] == 2
+    assert event["data"]["error"]["detail"].startswith("5 workers")
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.just(10**400)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=20,
+)
+DOCUMENTED = st.sampled_from(["source", "userA", "userB", "createdAt", "updatedAt", "lastMessage"])
+
+
+@settings(deadline=None)
+@given(st.dictionaries(DOCUMENTED | TEXT, ANY_JSON, max_size=6))
+async def test_a_confirmed_lock_is_told_with_all_that_came_whatever_that_is(extra: dict[str, Any]) -> None:
+    event = await Scene(locked(**{**extra, **CONFIRMED})).finished()
+
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 1)
+    assert event["data"]["conversation"] == {**LOCKED, **extra, **CONFIRMED}
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", r'"\ud800"', r'{"\udfff": 1}', "[" * 500 + "]" * 500])
+async def test_a_confirmed_lock_is_told_even_if_the_answer_holds_what_few_can_write(value: str) -> None:
+    decision = await Scene(Answer(200, f'{{"id": "c-1", "locked": true, "source": {value}}}'.encode(), None))()
+    assert isinstance(decision, Finished)
+    assert decision.event.outcome == "locked"
+    assert json.loads(decision.event.body)["data"]["conversation"]["locked"] is True
+
+
+@pytest.mark.parametrize("levels", [900, 1_000, 5_000, 100_000])
+async def test_an_answer_that_is_nested_however_deep_ends_in_an_event(levels: int) -> None:
+    deep = b'{"id": "c-1", "locked": true, "more": ' + b"[" * levels + b"]" * levels + b"}"
+    decision = await Scene(Answer(200, deep, None))()
+    assert isinstance(decision, Finished)
+    problem = json.loads(decision.event.body)["data"]["error"]
+    assert decision.event.outcome == "locked" or problem["type"] == "unconfirmed"

@@ -1,0 +1,138 @@
+"""The table of answers: what is locked, what is final, and what is worth another try."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.api import Answer, CallFailed, Kind
+from tasks.outcome import Locked, Problem, ProblemType, Refused
+from tasks.verdict import Retryable, Verdict, judge, judge_failure
+
+ID = "c-1"
+LOCKED = {"id": ID, "locked": True}
+
+RETRIED = {
+    401: ProblemType.FORBIDDEN,
+    408: ProblemType.TIMEOUT,
+    425: ProblemType.SERVER_ERROR,
+    429: ProblemType.RATE_LIMITED,
+    **dict.fromkeys(range(500, 600), ProblemType.SERVER_ERROR),
+}
+FINAL = {403: ProblemType.FORBIDDEN, 404: ProblemType.NOT_FOUND, 410: ProblemType.NOT_FOUND}
+
+
+def judged(body: Any, status: int = 200, retry_after: str | None = None) -> Verdict:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return judge(Answer(status, content, retry_after), ID)
+
+
+def unconfirmed(body: Any, status: int = 200) -> Problem:
+    """The problem of an answer that must have been judged as no confirmation."""
+    verdict = judged(body, status)
+    assert isinstance(verdict, Retryable), verdict
+    assert (verdict.problem.type, verdict.problem.status) == (ProblemType.UNCONFIRMED, status)
+    return verdict.problem
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 226, 299])
+def test_any_2xx_with_the_conversation_locked_is_locked_and_keeps_all_that_came(status: int) -> None:
+    body = {**LOCKED, "source": {"type": "NEW"}, "lockedBy": None}
+    assert judged(body, status) == Locked(body)
+
+
+@pytest.mark.parametrize("status", [200, 204, 205])
+@pytest.mark.parametrize("body", [b"", b" ", b"<html>", b'{"id": "c-1", "locked": tru', b"\xff", b"{}{}"])
+def test_a_2xx_without_json_is_unconfirmed(status: int, body: bytes) -> None:
+    assert "no JSON" in unconfirmed(body, status).detail
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_python_alone_takes_for_a_number_is_no_json(constant: str) -> None:
+    assert "no JSON" in unconfirmed(f'{{"id": "c-1", "locked": true, "score": {constant}}}'.encode()).detail
+
+
+@pytest.mark.parametrize("body", [[LOCKED], "locked", True, None, 1, []])
+def test_a_2xx_with_other_json_than_an_object_is_unconfirmed(body: Any) -> None:
+    assert "no JSON object" in unconfirmed(body).detail
+
+
+@pytest.mark.parametrize("found", ["c-2", "C-1", "c-1 ", "", None, 1, ["c-1"], {"id": "c-1"}])
+def test_a_2xx_for_another_conversation_is_unconfirmed(found: Any) -> None:
+    assert "another conversation" in unconfirmed({"id": found, "locked": True}).detail
+    assert "another conversation" in unconfirmed({"locked": True}).detail
+
+
+@pytest.mark.parametrize("found", [False, None, "true", 1, [], {}])
+def test_a_2xx_that_does_not_say_locked_is_unconfirmed(found: Any) -> None:
+    assert "not locked" in unconfirmed({"id": ID, "locked": found}).detail
+    assert "not locked" in unconfirmed({"id": ID}).detail
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b"9" * 10_000])
+def test_json_that_cannot_be_read_is_unconfirmed_and_no_error(body: bytes) -> None:
+    unconfirmed(body)
+
+
+def test_no_problem_quotes_what_the_api_sent() -> None:
+    for body in (b"SECRET", {"id": "SECRET", "locked": True}, {"id": ID, "locked": "SECRET"}, ["SECRET"]):
+        assert "SECRET" not in unconfirmed(body).detail
+
+
+@pytest.mark.parametrize("status", RETRIED)
+def test_an_answer_that_may_be_better_another_time_is_retried_with_its_retry_after(status: int) -> None:
+    verdict = judged(LOCKED, status, retry_after="7")
+    assert isinstance(verdict, Retryable)
+    assert (verdict.problem.type, verdict.problem.status) == (RETRIED[status], status)
+    assert verdict.retry_after == "7"
+    assert verdict.problem.detail
+
+
+@pytest.mark.parametrize("status", sorted(set(range(300, 500)) - RETRIED.keys()))
+def test_every_other_3xx_and_4xx_is_final(status: int) -> None:
+    verdict = judged(LOCKED, status, retry_after="7")
+    assert isinstance(verdict, Refused)
+    assert (verdict.problem.type, verdict.problem.status) == (FINAL.get(status, ProblemType.REFUSED), status)
+    assert verdict.problem.detail
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_names_the_setting_to_mend(status: int) -> None:
+    verdict = judged(b"", status)
+    assert isinstance(verdict, Refused)
+    assert "API_URL" in verdict.problem.detail
+
+
+@pytest.mark.parametrize("status", [0, 99, 100, 199, 600, 999])
+def test_what_is_no_final_status_is_unconfirmed(status: int) -> None:
+    unconfirmed(LOCKED, status)
+
+
+def test_an_unconfirmed_answer_keeps_its_retry_after_too() -> None:
+    verdict = judged({"id": ID, "locked": False}, 202, retry_after="3")
+    assert isinstance(verdict, Retryable)
+    assert verdict.retry_after == "3"
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("unreachable", ProblemType.UNREACHABLE),
+        ("timeout", ProblemType.TIMEOUT),
+        ("unusable", ProblemType.UNCONFIRMED),
+    ],
+)
+@pytest.mark.parametrize("status", [None, 200])
+def test_a_call_without_a_usable_answer_is_retried(kind: Kind, problem: ProblemType, status: int | None) -> None:
+    verdict = judge_failure(CallFailed(kind, "It broke.", status))
+    assert verdict == Retryable(Problem(problem, "It broke.", status))
+
+
+@settings(deadline=None)
+@given(st.integers(100, 599), st.binary(max_size=200) | st.builds(lambda text: text.encode(), st.text()))
+def test_every_answer_is_judged(status: int, body: bytes) -> None:
+    assert isinstance(judged(body, status), Locked | Refused | Retryable)
