@@ -1,0 +1,90 @@
+"""Runs ``lock-worker`` as a shell does: a process of its own, in an empty directory, with an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import sysconfig
+import termios
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEADLINE_SECONDS = 60.0
+PROGRAM = Path(sysconfig.get_path("scripts")) / "lock-worker"
+
+
+class Terminal:
+    """A shell's environment and directory."""
+
+    def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
+        mine = {name: value for name, value in os.environ.items() if name not in Settings.model_fields}
+        self.environment = {**mine, **environment}
+        self.directory = directory
+
+    def run(self, *arguments: str, text: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with this text on its standard input."""
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            input=text.encode() if isinstance(text, str) else text,
+            capture_output=True,
+            env={**self.environment, **environment},
+            cwd=self.directory,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(
+        self, *arguments: str, stderr: IO[bytes] | int = subprocess.DEVNULL, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a command; its standard output is a pipe."""
+        return subprocess.Popen(
+            [PROGRAM, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**self.environment, **environment},
+            cwd=self.directory,
+        )
+
+    def run_on_a_terminal(self, *arguments: str, columns: int = 80, rows: int = 24) -> tuple[int, str]:
+        """Run a command to its end on a terminal of this size; its exit status, and all that was written there."""
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (rows, columns))
+        with subprocess.Popen(
+            [PROGRAM, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**self.environment, "TERM": "xterm-256color"},
+            cwd=self.directory,
+        ) as process:
+            os.close(theirs)
+            written = b""
+            with suppress(OSError):  # Linux says so when the last writer is gone
+                while piece := os.read(ours, 65_536):
+                    written += piece
+            os.close(ours)
+            return process.wait(DEADLINE_SECONDS), written.decode()
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition is true."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)

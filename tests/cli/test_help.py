@@ -1,0 +1,64 @@
+"""What is printed to who asks for help."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.terminal import Terminal, python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = ["run", "enqueue", "watch", "status", "demo"]
+
+
+def test_help_lists_the_commands(tmp_path: Path) -> None:
+    shown = Terminal({}, tmp_path).run("--help")
+    assert shown.returncode == 0
+    assert [command for command in COMMANDS if f"\n  {command} " in shown.stdout] == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_shows_an_example(command: str, tmp_path: Path) -> None:
+    shown = Terminal({}, tmp_path).run(command, "--help")
+    assert shown.returncode == 0
+    assert f"Example: lock-worker {command}" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_help_is_quick_because_nothing_slow_is_imported() -> None:
+    code = "import json, sys, worker.cli.main; print(json.dumps(list(sys.modules)))"
+    assert {"redis", "celery", "kombu", "pydantic", "rich", "aiohttp"} & set(json.loads(python(code))) == set()
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "enqueue"])
+def test_wrong_settings_are_one_message_that_names_them_all(command: str, tmp_path: Path) -> None:
+    wrong = {"REDIS_URL": "http://user:hunter2@localhost", "LOCK_QUEUE": "moderation.results"}
+    ended = Terminal(wrong, tmp_path).run(command, *(["c-1"] if command == "enqueue" else []))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("lock-worker: ")
+    assert "REDIS_URL: must start with redis://" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "enqueue"])
+def test_a_redis_that_is_away_is_one_line_without_the_password(command: str, tmp_path: Path) -> None:
+    away = Terminal({"REDIS_URL": "redis://user:hunter2@127.0.0.1:1/0"}, tmp_path)
+    ended = away.run(command, *(["c-1"] if command == "enqueue" else []))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("lock-worker: Redis at 127.0.0.1:1/0: ")
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "enqueue"])
+def test_a_wrong_password_is_told_without_showing_it(command: str, terminal: Terminal) -> None:
+    url = terminal.environment["REDIS_URL"].replace("redis://", "redis://nobody:hunter2@")
+    ended = terminal.run(command, *(["c-1"] if command == "enqueue" else []), REDIS_URL=url)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("lock-worker: Redis at 127.0.0.1:")
+    assert "hunter2" not in ended.stderr + ended.stdout

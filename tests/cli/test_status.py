@@ -1,0 +1,91 @@
+"""The numbers of ``lock-worker status`` are those of the keys."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from worker.broker.keys import Keys
+
+if TYPE_CHECKING:
+    import redis
+
+    from tests.cli.terminal import Terminal
+
+KEYS = Keys("moderation.lock")
+
+
+def status(terminal: Terminal) -> dict[str, Any]:
+    ended = terminal.run("status", "--json")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def fill(client: redis.Redis) -> None:
+    now_ms = int(time.time() * 1000)
+    for count, key in enumerate([*KEYS.stock, KEYS.arrived, KEYS.again, KEYS.suspects], start=1):
+        client.lpush(key, *range(count))
+    client.zadd(KEYS.delayed, {"a": now_ms + 100_000, "b": now_ms + 200_000})
+    client.zadd(KEYS.leases, {"c": now_ms, "d": now_ms, "e": now_ms})
+    client.hset(KEYS.upkeep, mapping={"empty_at": now_ms - 60_000, "promoted_at": now_ms - 2_000, "recovered_at": 1})
+    client.hset(KEYS.counters, mapping={"finished": 12, "outcome:locked": 11})
+    client.set(KEYS.pause, "the API said so", px=50_000)
+    client.xadd("moderation.results", {"event": "{}"})
+    for _ in range(2):
+        client.xadd("moderation.dead", {"event": "{}", "message": ""})
+
+
+def test_an_unused_queue_has_nothing_in_it(terminal: Terminal) -> None:
+    found = status(terminal)
+    assert found["ready"] == {
+        "total": 0, "priorities": {"0": 0, "3": 0, "6": 0, "9": 0}, "arrived": 0, "again": 0, "suspects": 0,
+        "oldest_at_most_seconds": None,
+    }  # fmt: skip
+    assert found["delayed"] == {"total": 0, "next_due_seconds": None}
+    assert (found["in_flight"], found["dead_letters"], found["results"], found["totals"]) == (0, 0, 0, {})
+    assert (found["last_upkeep_seconds"], found["paused_seconds"]) == (None, None)
+
+
+def test_each_state_has_its_number(terminal: Terminal, redis_client: redis.Redis) -> None:
+    fill(redis_client)
+    found = status(terminal)
+    ready = found["ready"]
+    assert ready["priorities"] == {"0": 1, "3": 2, "6": 3, "9": 4}
+    assert (ready["arrived"], ready["again"], ready["suspects"], ready["total"]) == (5, 6, 7, 28)
+    assert 59 < ready["oldest_at_most_seconds"] < 120
+    assert found["delayed"]["total"] == 2
+    assert 40 < found["delayed"]["next_due_seconds"] <= 100
+    assert (found["in_flight"], found["dead_letters"], found["results"]) == (3, 2, 1)
+    assert 0 < found["paused_seconds"] <= 50
+    assert 1 < found["last_upkeep_seconds"] < 60
+    assert found["totals"] == {"finished": 12, "outcome:locked": 11}
+
+
+def test_people_read_the_same(terminal: Terminal, redis_client: redis.Redis) -> None:
+    fill(redis_client)
+    shown = terminal.run("status").stdout
+    words = [line.split() for line in shown.splitlines()]
+    for row in (["ready", "28"], ["delayed", "2"], ["in", "flight", "3"], ["dead", "letters", "2"], ["finished", "12"]):
+        assert any(line[: len(row)] == row for line in words), row
+    assert "The API asked all workers to wait; they go on in " in shown
+    assert "none that is new waits longer than 1 min" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_looking_changes_nothing(terminal: Terminal, redis_client: redis.Redis) -> None:
+    fill(redis_client)
+    keys: Any = sorted(redis_client.keys())
+    before = [redis_client.dump(key) for key in keys]
+    status(terminal)
+    assert sorted(redis_client.keys()) == keys
+    assert [redis_client.dump(key) for key in keys] == before
+
+
+def test_a_key_of_another_type_is_told(terminal: Terminal, redis_client: redis.Redis) -> None:
+    redis_client.set(KEYS.delayed, "no zset")
+    ended = terminal.run("status")
+    assert ended.returncode == 1
+    assert "WRONGTYPE" in ended.stderr

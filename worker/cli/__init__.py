@@ -1,0 +1,1 @@
+"""``lock-worker``: the command line, one file a command."""

@@ -1,0 +1,79 @@
+"""What the demo shows while it runs: a bar and the newest events on a terminal, a line a second in a log."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.demo.account import ends_text
+from worker.cli.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from worker.cli.demo.account import Account
+    from worker.cli.standing import Standing
+
+_LOG_EVERY_SECONDS = 1.0
+_NEWEST = 8
+
+
+class Screen:
+    """The progress, from ``with`` to its end; then it is gone from a terminal, and stays in a log."""
+
+    def __init__(self, console: Console, account: Account) -> None:
+        self._console = console
+        self._account = account
+        self._started = time.monotonic()
+        self._next_line = self._started + _LOG_EVERY_SECONDS
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._console.print()
+
+    def show(self, standing: Standing) -> None:
+        """Show where things stand."""
+        seconds = time.monotonic() - self._started
+        settled = len(self._account.results) + standing.totals.get("deduplicated", 0)
+        total = len(self._account.sent)
+        line = f"{seconds:4.1f} s  {settled} of {total} settled"
+        if self._live is not None:
+            self._live.update(self._view(line, settled, standing), refresh=True)
+        elif time.monotonic() >= self._next_line:
+            self._next_line += _LOG_EVERY_SECONDS
+            self._console.print(f"  {line}: {ends_text(self._account.outcomes) or 'nothing yet'}", soft_wrap=True)
+
+    def _view(self, line: str, settled: int, standing: Standing) -> Group:
+        events = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        events.add_column(width=2)
+        events.add_column(no_wrap=True, width=10)
+        events.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        events.add_column(no_wrap=True, justify="right", width=7)
+        events.add_column(no_wrap=True, overflow="ellipsis", ratio=3)
+        for result in self._account.results[-_NEWEST:]:
+            events.add_row(
+                "",
+                Text(result.outcome, style=result.style),
+                Text(printable(result.conversation_id) or "-"),
+                "1 call" if result.attempts == 1 else f"{result.attempts} calls",
+                Text(printable(result.problem), style="dim"),
+            )
+        head = Table.grid(expand=True)
+        head.add_row(ProgressBar(total=len(self._account.sent), completed=settled))
+        head.add_row(f"{line} · {standing.ready} ready · {standing.in_flight} in flight · {standing.delayed} delayed")
+        head.add_row(ends_text(self._account.outcomes))
+        return Group(head, events)

@@ -1,0 +1,64 @@
+"""The demo's last word: every message accounted for, what does not add up, and what to do next."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.demo.account import ends_text
+from worker.cli.demo.kinds import DROPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from sandbox.call_log import Call
+    from worker.cli.demo.account import Account
+    from worker.cli.standing import Standing
+
+_TERMS_A_LINE = 4
+
+
+def summarize(console: Console, account: Account, standing: Standing, calls: Sequence[Call]) -> list[str]:
+    """Print how everything ended, and return what does not add up."""
+    dropped = standing.totals.get("deduplicated", 0)
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row(Text("sent", style="dim"), "", Text("ended", style="dim"))
+    for kind, sent, came in account.rows(dropped):
+        is_right = dict(came) == {kind.end: sent}
+        table.add_row(
+            kind.name, f"{sent:,}", Text(ends_text(came) or "not at all", style="" if is_right else "bold red")
+        )
+    console.print(table)
+
+    ends = Counter(account.outcomes)
+    ends[DROPPED] = dropped
+    terms = [f"{count:,} {end}" for end, count in ends.most_common()]
+    told = sum(result.attempts for result in account.results)
+    sign = "=" if ends.total() == len(account.sent) else "is not"
+    console.print(f"\n{len(account.sent):,} sent {sign} {' + '.join(terms[:_TERMS_A_LINE])}")
+    if terms[_TERMS_A_LINE:]:
+        console.print(f"  + {' + '.join(terms[_TERMS_A_LINE:])}")
+    jobs = len(account.sent) - dropped
+    console.print(f"{jobs:,} jobs, {len(account.results):,} events; {standing.dead_letters:,} of them dead letters too")
+    copies = "" if told == len(calls) else " (copies that were under way at once may call too)"
+    console.print(f"{told:,} calls told by the events, {len(calls):,} seen by the API{copies}")
+    return list(account.problems(standing, calls))
+
+
+def next_steps(console: Console) -> None:
+    """Print what to do next."""
+    program = "lock-worker" if shutil.which("lock-worker") else sys.argv[0]
+    console.print("\nNext, on your own Redis:")
+    console.print("  export REDIS_URL=redis://127.0.0.1:6379/0 API_TOKEN_FILE=/path/to/token")
+    for command in ("run", "enqueue CONVERSATION_ID", "watch --from-start"):
+        console.print(f"  {program} {command}", soft_wrap=True)

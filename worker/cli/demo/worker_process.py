@@ -1,0 +1,102 @@
+"""The demo's worker: a process of its own, with settings of its own, that ends with the demo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandbox import supervisor
+from settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+TOKEN = "demo-token"  # noqa: S105 - it opens nothing but the sandbox
+CONCURRENCY = 25
+_SHUTDOWN_SECONDS = 5
+_LOG_LINES = 25
+
+
+class WorkerProcess:
+    """A worker as an operator starts it, under the sandbox's supervisor, which ends it should the demo be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log_file = folder / "worker.log"
+        worker = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO"]
+        with self._log_file.open("wb") as log:
+            self._supervisor = subprocess.Popen(  # noqa: S603 - our own worker
+                [sys.executable, "-I", "-S", supervisor.__file__, str(folder), *worker],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the demo to handle
+            )
+        assert self._supervisor.stdout is not None  # noqa: S101 - asked for above
+        with self._supervisor.stdout as answer:
+            self.pid = int(answer.readline())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is still there."""
+        return self._supervisor.poll() is None
+
+    def log(self) -> str:
+        """The last lines that it wrote."""
+        return "\n".join(self._log_file.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:])
+
+    def stop(self) -> None:
+        """Stop it as a deployment does, or at once if that takes too long."""
+        assert self._supervisor.stdin is not None  # noqa: S101 - asked for when it was started
+        if self.is_running:
+            os.kill(self.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._supervisor.wait(_SHUTDOWN_SECONDS + 5)
+        self._supervisor.stdin.close()  # the supervisor kills what is left
+        self._supervisor.wait()
+
+
+def use_settings(redis_url: str, api_url: str) -> None:
+    """Set this process's environment, and that of the worker, for the demo; what it was counts for nothing."""
+    ours: Mapping[str, str] = {
+        "REDIS_URL": redis_url,
+        "API_URL": api_url,
+        "API_TOKEN": TOKEN,
+        "CONCURRENCY": str(CONCURRENCY),
+        "HEALTH_PORT": "0",
+        "LOG_FORMAT": "console",
+        "SHUTDOWN_SECONDS": str(_SHUTDOWN_SECONDS),
+        # Short, so that the demo is: in production, retries are given minutes.
+        "ATTEMPT_TIMEOUT_SECONDS": "2",
+        "LEASE_SECONDS": "5",
+        "MAX_ATTEMPTS": "4",
+        "RETRY_BASE_SECONDS": "0.2",
+        "RETRY_MAX_DELAY_SECONDS": "2",
+        # Some conversations fail every time; when only these are left it would look like an outage.
+        "BREAKER_FAILURES": "0",
+    }
+    for name in os.environ:
+        if name in Settings.model_fields or name.startswith("CELERY_"):
+            del os.environ[name]
+    os.environ.update(ours)
+
+
+@contextmanager
+def running_worker() -> Iterator[WorkerProcess]:
+    """A worker, from ``with`` to its end."""
+    folder = Path(tempfile.mkdtemp(prefix="lock-worker-demo-"))
+    try:
+        process = WorkerProcess(folder)
+        try:
+            yield process
+        finally:
+            process.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""How a command ends that cannot go on: one message on standard error, no traceback, a status that scripts can tell."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from settings import Settings
+
+#: It could not be done: Redis is away, a job is not valid, something did not add up.
+FAILED = 1
+#: It was asked for in the wrong way: settings or options.
+WRONG_USE = 2
+
+
+def stop(message: str, status: int = FAILED) -> NoReturn:
+    """End the command."""
+    typer.echo(f"lock-worker: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def load_settings(*, need_token: bool = False) -> Settings:
+    """The settings; wrong ones end the command with the one message that names every problem."""
+    import settings  # noqa: PLC0415 - slow to import, and --help is quick
+
+    try:
+        return settings.load(need_token=need_token)
+    except settings.SettingsError as error:
+        stop(str(error), WRONG_USE)
+
+
+@contextmanager
+def redis_or_stop(found: Settings) -> Iterator[None]:
+    """Trouble with Redis inside ends the command."""
+    from redis.exceptions import RedisError  # noqa: PLC0415 - slow to import, and --help is quick
+
+    try:
+        yield
+    except RedisError as error:
+        stop(f"Redis at {place(found)}: {error}")
+
+
+def place(found: Settings) -> str:
+    """Where Redis is, for people: host, port and database, and nothing secret."""
+    from worker.broker.connection import public_url  # noqa: PLC0415 - slow to import, and --help is quick
+
+    return public_url(found).partition("://")[2]

@@ -1,0 +1,40 @@
+"""``lock-worker``: puts the commands together, one file each.
+
+A command's file holds its options and imports what it works with only when it runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from worker.cli.demo.command import demo
+from worker.cli.enqueue import enqueue
+from worker.cli.run import run
+from worker.cli.status import status
+from worker.cli.watch import watch
+
+app = typer.Typer(
+    name="lock-worker",
+    help="Locks conversations: takes jobs from Redis, calls the Managem API, and publishes exactly one result event "
+    "per job. Settings are environment variables, such as REDIS_URL.",
+    epilog="See it work, with no other set-up: lock-worker demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command(
+    epilog="Example: lock-worker run -c 50 -E",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="[CELERY WORKER OPTIONS]",
+)(run)
+app.command(epilog="Example: lock-worker enqueue c-1 c-2 --rule-id off-platform-payment")(enqueue)
+app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.outcome")(watch)
+app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
+app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()

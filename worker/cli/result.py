@@ -1,0 +1,78 @@
+"""A result event as the command line shows it: one line or one row, with nothing in it that a terminal would obey."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from worker.cli.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OUTCOMES = ("locked", "would_lock", "expired", "revoked", "rejected", "refused", "exhausted", "poisoned")
+
+_STYLES = {"locked": "green", "would_lock": "cyan", "expired": "yellow", "revoked": "yellow"}
+_FAILED_STYLE = "red"
+#: JSON has line breaks and tabs between its values only.
+_ONE_LINE = str.maketrans("\r\n\t", "   ")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an event says, as far as it is shown. Strings are as they came: make them printable before showing them."""
+
+    job_id: str
+    outcome: str
+    conversation_id: str
+    attempts: int
+    finished_at: str
+    problem: str
+    text: str
+
+    @property
+    def style(self) -> str:
+        """The colour of the outcome."""
+        return _STYLES.get(self.outcome, _FAILED_STYLE)
+
+    @property
+    def clock_time(self) -> str:
+        """When the job ended, as a clock on the wall here shows it."""
+        try:
+            return datetime.fromisoformat(self.finished_at).astimezone().strftime("%H:%M:%S")
+        except (ValueError, OverflowError):
+            return "?"
+
+    def as_line(self) -> str:
+        """One line for people whose terminal is a log."""
+        calls = f"{self.attempts} call" if self.attempts == 1 else f"{self.attempts} calls"
+        line = (
+            f"{self.clock_time} {self.outcome:<10} {self.conversation_id or '-'} ({calls}) {self.job_id} {self.problem}"
+        )
+        return printable(line.rstrip())
+
+    def as_json(self) -> str:
+        """The event on one line."""
+        return printable(self.text.translate(_ONE_LINE))
+
+
+def read_result(event: bytes) -> Result | None:
+    """An event that this worker wrote, or None: others may write to the stream too."""
+    try:
+        text = event.decode()
+        found = json.loads(text)
+        data = found["data"]
+        error: Mapping[str, Any] = data["error"] or {}
+        return Result(
+            job_id=str(found["id"]),
+            outcome=str(data["outcome"]),
+            conversation_id=str(found.get("subject", "")),
+            attempts=int(data["attempts"]),
+            finished_at=str(found["time"]),
+            problem=str(error.get("detail", "")),
+            text=text,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,93 @@
+"""Where a queue stands, read in one round trip as one consistent look; nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.broker.keys import PRIORITY_STEPS, Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many jobs are in each state, and since when: in seconds, and None where there is nothing to tell.
+
+    Attributes:
+        server_seconds: the server's time.
+        priorities: messages on each of the producers' lists, by the first priority on it.
+        arrived: messages that woke a worker and are not taken yet.
+        again: jobs that are ready again: retried, handed back, recovered.
+        suspects: jobs that workers died on, ready to be run alone.
+        ready: the sum of all these.
+        oldest_ready: no ready job that is new has waited longer than that.
+        delayed: jobs that wait for their moment.
+        next_due: when the first of them is due; negative: it is overdue.
+        in_flight: jobs in the hands of workers.
+        paused: how long no worker takes a job yet, because the API asked for it.
+        dead_letters: entries in the dead letter stream.
+        results: events in the results stream.
+        last_upkeep: when a worker last looked after the queue, which every worker does all the time.
+        totals: counts since the queue was first used, by name.
+    """
+
+    server_seconds: float
+    priorities: dict[int, int]
+    arrived: int
+    again: int
+    suspects: int
+    ready: int
+    oldest_ready: float | None
+    delayed: int
+    next_due: float | None
+    in_flight: int
+    paused: float | None
+    dead_letters: int
+    results: int
+    last_upkeep: float | None
+    totals: dict[str, int]
+
+
+def read_standing(client: Redis, found: Settings) -> Standing:
+    """Look at the queue of these settings."""
+    keys = Keys(found.LOCK_QUEUE)
+    with client.pipeline(transaction=True) as look:
+        look.time()
+        for name in (*keys.stock, keys.arrived, keys.again, keys.suspects):
+            look.llen(name)
+        look.zcard(keys.delayed)
+        look.zrange(keys.delayed, 0, 0, withscores=True)
+        look.zcard(keys.leases)
+        look.pttl(keys.pause)
+        look.xlen(found.DEAD_STREAM)
+        look.xlen(found.RESULTS_CHANNEL)
+        look.hmget(keys.upkeep, ["empty_at", "promoted_at"])
+        look.hgetall(keys.counters)
+        (seconds, microseconds), *answers = look.execute()
+    now = seconds + microseconds / 1_000_000
+    priorities, answers = answers[: len(keys.stock)], answers[len(keys.stock) :]
+    arrived, again, suspects, delayed, first_due, in_flight, paused_ms, dead, results, upkeep, counters = answers
+    empty_at, promoted_at = upkeep
+    ready = sum(priorities) + arrived + again + suspects
+    return Standing(
+        server_seconds=now,
+        priorities=dict(zip(PRIORITY_STEPS, priorities, strict=True)),
+        arrived=arrived,
+        again=again,
+        suspects=suspects,
+        ready=ready,
+        # A message carries no time, but the lists were empty then.
+        oldest_ready=now - int(empty_at) / 1000 if ready and empty_at else None,
+        delayed=delayed,
+        next_due=first_due[0][1] / 1000 - now if first_due else None,
+        in_flight=in_flight,
+        paused=paused_ms / 1000 if paused_ms > 0 else None,
+        dead_letters=dead,
+        results=results,
+        last_upkeep=now - int(promoted_at) / 1000 if promoted_at else None,
+        totals={name.decode(): int(count) for name, count in sorted(counters.items())},
+    )

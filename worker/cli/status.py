@@ -1,0 +1,117 @@
+"""``lock-worker status``: where the queue stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.endings import load_settings, place, redis_or_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from settings import Settings
+    from worker.cli.standing import Standing
+
+_PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False) -> None:
+    """Show where the queue stands.
+
+    Jobs ready, delayed and in flight, results, dead letters, and totals: one look, which changes nothing.
+    """
+    from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.standing import read_standing  # noqa: PLC0415 - as above
+
+    found = load_settings()
+    with redis_or_stop(found), sync_client(found) as client:
+        standing = read_standing(client, found)
+    typer.echo(_as_json(found, standing) if as_json else "\n".join(_lines(found, standing)))
+
+
+def _as_json(found: Settings, standing: Standing) -> str:
+    import json  # noqa: PLC0415 - only here
+    from datetime import UTC, datetime  # noqa: PLC0415 - only here
+
+    return json.dumps(
+        {
+            "queue": found.LOCK_QUEUE,
+            "redis": place(found),
+            "time": datetime.fromtimestamp(standing.server_seconds, UTC).isoformat(),
+            "ready": {
+                "total": standing.ready,
+                "priorities": standing.priorities,
+                "arrived": standing.arrived,
+                "again": standing.again,
+                "suspects": standing.suspects,
+                "oldest_at_most_seconds": standing.oldest_ready,
+            },
+            "delayed": {"total": standing.delayed, "next_due_seconds": standing.next_due},
+            "in_flight": standing.in_flight,
+            "paused_seconds": standing.paused,
+            "dead_letters": standing.dead_letters,
+            "results": standing.results,
+            "last_upkeep_seconds": standing.last_upkeep,
+            "totals": standing.totals,
+        }
+    )
+
+
+def _lines(found: Settings, standing: Standing) -> Iterator[str]:
+    yield f"Queue {found.LOCK_QUEUE} at {place(found)}"
+    yield ""
+    yield _line("ready", standing.ready, _oldest(standing))
+    parts = {_PRIORITY_NAMES[step]: count for step, count in standing.priorities.items()}
+    parts |= {"arrived": standing.arrived, "again": standing.again, "suspects": standing.suspects}
+    for name, count in parts.items():
+        if count:
+            yield _line(f"  {name}", count)
+    yield _line("delayed", standing.delayed, _due(standing))
+    yield _line("in flight", standing.in_flight)
+    yield _line("results", standing.results, found.RESULTS_CHANNEL)
+    yield _line("dead letters", standing.dead_letters, found.DEAD_STREAM)
+    yield ""
+    if standing.paused is not None:
+        yield f"The API asked all workers to wait; they go on in {duration(standing.paused)}."
+    if standing.last_upkeep is None:
+        yield "No worker has looked after this queue yet."
+    else:
+        yield f"A worker looked after this queue {duration(standing.last_upkeep)} ago."
+    if standing.totals:
+        yield ""
+        yield "Since the queue was first used:"
+        for name, count in standing.totals.items():
+            yield _line(f"  {name}", count)
+
+
+def _line(name: str, count: int, note: str = "") -> str:
+    return f"{name:<20}{count:>12,}  {note}".rstrip()
+
+
+def _oldest(standing: Standing) -> str:
+    return (
+        "" if standing.oldest_ready is None else f"none that is new waits longer than {duration(standing.oldest_ready)}"
+    )
+
+
+def _due(standing: Standing) -> str:
+    if standing.next_due is None:
+        return ""
+    if standing.next_due <= 0:
+        return f"the next was due {duration(-standing.next_due)} ago"
+    return f"the next is due in {duration(standing.next_due)}"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people."""
+    seconds = max(0.0, seconds)
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"
