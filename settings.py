@@ -216,6 +216,22 @@ class Settings(BaseSettings):
         json_schema_extra={"unit": "seconds"},
     )
 
+    RATE_LIMIT_PER_SECOND: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Calls that may start in a second, over the whole fleet; unset for no limit.",
+        json_schema_extra={"unit": "calls per second"},
+    )
+    BREAKER_FAILURES: int = Field(
+        10,
+        ge=0,
+        le=1_000_000,
+        description="Failed calls in a row, over at least 3 different jobs, after which a process stops taking jobs "
+        "and probes with single ones until the API answers again; 0 for no breaker.",
+        json_schema_extra={"unit": "calls"},
+    )
+
     CONCURRENCY: int = Field(
         100, ge=1, le=10_000, description="Jobs that one process works on at once.", json_schema_extra={"unit": "jobs"}
     )

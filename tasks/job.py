@@ -96,14 +96,20 @@ ConversationId = Annotated[
                     "type": "string",
                     "minLength": 1,
                     "maxLength": _MAX_CONVERSATION_ID,
-                    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
-                    "not": {"enum": [".", ".."]},
+                    # As what must not be found: `$` also matches before a last line break, in Python for one.
+                    "not": {"anyOf": [{"enum": [".", ".."]}, {"pattern": r"[\u0000-\u001f\u007f-\u009f]"}]},
                 },
                 {"type": "integer"},
             ]
         }
     ),
 ]
+_MOMENT_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "format": "date-time",
+    "maxLength": 64,
+    "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
+}
 ShortText = Annotated[str, Field(max_length=128)]
 
 
@@ -122,9 +128,11 @@ class Job(BaseModel):
     )
     actor: ShortText | None = Field(None, description="The service or (opaque) moderator that asked.")
     correlation_id: ShortText | None = Field(None, description="The producer's own key.")
-    requested_at: Annotated[datetime | None, BeforeValidator(_moment)] = Field(
-        None, description="When the rule fired (RFC 3339)."
-    )
+    requested_at: Annotated[
+        datetime | None,
+        BeforeValidator(_moment),
+        WithJsonSchema({"anyOf": [_MOMENT_SCHEMA, {"type": "null"}]}),
+    ] = Field(None, description="When the rule fired (RFC 3339).")
     dry_run: Annotated[
         bool, BeforeValidator(_false_if_null), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
     ] = Field(default=False, description="Do everything but the call; the outcome is `would_lock`.")

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol
 
 from tasks import conversation, event
 from tasks.api import CallFailed
@@ -31,7 +32,7 @@ from tasks.outcome import (
     WouldLock,
 )
 from tasks.retry import IN_PLACE_SECONDS, parse_retry_after
-from tasks.verdict import Retryable, Verdict, judge, judge_failure
+from tasks.verdict import Blame, Retryable, Verdict, judge, judge_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from tasks.conversation import Shown
     from tasks.message import Accepted, Intake, Refusal
     from tasks.retry import RetryPolicy
+
+#: The statuses whose ``Retry-After`` speaks to all callers, and not of one conversation.
+_PAUSING = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 TASK_NAME = "moderation.lock_conversation"
 
@@ -64,11 +68,28 @@ class Run:
     before_call: Callable[[], Awaitable[None]]
 
 
+class Flow(Protocol):
+    """What holds calls back, beside a job's own waits."""
+
+    def answered(self) -> None:
+        """Told that a call was answered as it should."""
+
+    def failed(self, job: str, blame: Blame) -> bool:
+        """Told that a call for a job failed; True if that counts as an attempt of the job."""
+
+    def holds_back(self) -> bool:
+        """Whether a job must not wait for its next call in its slot, because the call has to ask first."""
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody in the fleet take a job for so long."""
+
+
 class LockConversation:
     """Locks conversations through the API.
 
     Args:
         api: the endpoint.
+        flow: what holds calls back.
         policy: when to try again.
         shown: how much of a conversation an event carries.
         sleep: waits so many seconds, in the job's slot.
@@ -78,11 +99,13 @@ class LockConversation:
         self,
         *,
         api: ManagemApi,
+        flow: Flow,
         policy: RetryPolicy,
         shown: Shown,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api = api
+        self._flow = flow
         self._policy = policy
         self._shown = shown
         self._sleep = sleep
@@ -95,11 +118,14 @@ class LockConversation:
                 return self.report(job, run, end)
             verdict = await self._call(job, run)
             if not isinstance(verdict, Retryable):
+                self._flow.answered()
                 return self.report(job, run, verdict)
             decision = self._decide(job, run, verdict)
-            if isinstance(decision, Finished) or decision.delay > IN_PLACE_SECONDS:
+            if isinstance(decision, Finished) or decision.delay > IN_PLACE_SECONDS or self._flow.holds_back():
                 return decision
             await self._sleep(decision.delay)
+            if self._flow.holds_back():  # since then; what holds back takes is not to be passed by in a slot
+                return Later(0, decision.reason)
 
     def rejected(self, refusal: Refusal, run: Run) -> Finished:
         """End a message that is no valid job."""
@@ -122,7 +148,7 @@ class LockConversation:
     def failed(self, job: Accepted, run: Run, error: Exception) -> Decision:
         """Decide on a job that an error of the worker's own interrupted: it is retried as if the API had failed."""
         detail = f"The worker failed with {type(error).__name__}; its log tells more."
-        return self._decide(job, run, Retryable(Problem(ProblemType.INTERNAL, detail)))
+        return self._decide(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
 
     def report(self, intake: Intake, run: Run, outcome: Outcome) -> Finished:
         """Make the event that tells how a job ended."""
@@ -147,6 +173,14 @@ class LockConversation:
         return None
 
     async def _call(self, job: Accepted, run: Run) -> Verdict:
+        """Call; when the token is not accepted, once more, because it may have been renewed since it was read."""
+        verdict = await self._call_once(job, run)
+        if isinstance(verdict, Retryable) and verdict.blame is Blame.TOKEN and not self._flow.holds_back():
+            run.attempts -= 1
+            verdict = await self._call_once(job, run)
+        return verdict
+
+    async def _call_once(self, job: Accepted, run: Run) -> Verdict:
         await run.before_call()
         run.attempts += 1
         conversation_id = job.job.conversation_id
@@ -168,6 +202,11 @@ class LockConversation:
 
     def _decide(self, job: Accepted, run: Run, failure: Retryable) -> Decision:
         retry_after = parse_retry_after(failure.retry_after, run.clock())
+        if retry_after and failure.problem.status in _PAUSING:
+            self._flow.pause(self._policy.capped(retry_after))
+        if not self._flow.failed(job.id, failure.blame):
+            run.attempts -= 1  # the outage's, not the job's
+            return Later(self._policy.aside(retry_after), failure.problem.type.value)
         delay = self._policy.delay(run.attempts, retry_after)
         if delay is None:
             return self.report(job, run, Exhausted(failure.problem))

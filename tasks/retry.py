@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A wait of up to this many seconds is slept in the job's slot; a longer one is spent in Redis.
 IN_PLACE_SECONDS = 1.0
+#: A job whose call failed in an outage waits this long, and up to twice as long, while others probe.
+_ASIDE_SECONDS = 5.0
 #: A Retry-After is stretched by up to this share (and one second at most), so that a fleet does not come back in one
 #: moment.
 _RETRY_AFTER_SPREAD = 0.1
@@ -48,6 +50,14 @@ class RetryPolicy:
         self._stop = stop_after_attempt(max_attempts)
         self._backoff = wait_random_exponential(multiplier=base_seconds, max=max_delay_seconds)
 
+    def capped(self, seconds: float) -> float:
+        """A wait that the API asked for, as far as it is honoured."""
+        return min(self._max_delay, seconds)
+
+    def aside(self, retry_after: float | None) -> float:
+        """Seconds that a job waits after a call that failed by no fault of its own; no less than the API asked for."""
+        return self.capped(max(_ASIDE_SECONDS * (1 + self._chance()), retry_after or 0))
+
     def delay(self, attempts: int, retry_after: float | None) -> float | None:
         """Seconds to wait after ``attempts`` calls, or None when they are used up.
 
@@ -62,7 +72,7 @@ class RetryPolicy:
         if retry_after is None:
             return self._backoff(state)
         spread = min(1.0, retry_after * _RETRY_AFTER_SPREAD)
-        return min(self._max_delay, retry_after + spread * self._chance())
+        return self.capped(retry_after + spread * self._chance())
 
 
 #: tenacity's strategies want to know the loop they serve; ours only ask them for numbers.

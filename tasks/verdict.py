@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,16 +17,27 @@ if TYPE_CHECKING:
     from tasks.api import Answer, CallFailed
 
 
+class Blame(Enum):
+    """Whose fault a failed call is, and so what holds back the next ones."""
+
+    API = "api"
+    LOAD = "load"
+    TOKEN = "token"  # noqa: S105 - a word, not a secret
+    WORKER = "worker"
+
+
 @dataclass(frozen=True, slots=True)
 class Retryable:
     """The call may succeed another time; ``retry_after`` is the header, verbatim."""
 
     problem: Problem
     retry_after: str | None = None
+    blame: Blame = Blame.API
 
 
 Verdict: TypeAlias = Locked | Refused | Retryable
 
+_BLAME = {HTTPStatus.UNAUTHORIZED: Blame.TOKEN, HTTPStatus.TOO_MANY_REQUESTS: Blame.LOAD}
 _RETRYABLE = {
     HTTPStatus.UNAUTHORIZED: (
         ProblemType.FORBIDDEN,
@@ -60,7 +72,7 @@ def judge(answer: Answer, conversation_id: str) -> Verdict:
         return _confirmation(answer, conversation_id)
     if status in _RETRYABLE:
         kind, detail = _RETRYABLE[HTTPStatus(status)]
-        return Retryable(Problem(kind, detail, status), answer.retry_after)
+        return Retryable(Problem(kind, detail, status), answer.retry_after, _BLAME.get(HTTPStatus(status), Blame.API))
     if status in _SERVER_ERROR:
         return Retryable(Problem(ProblemType.SERVER_ERROR, f"The API answered {status}.", status), answer.retry_after)
     if status in _FINAL:

@@ -15,12 +15,15 @@ from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
 from tasks.token import token_source
 from worker.broker import connection
+from worker.broker.keys import Keys
 from worker.broker.moves import Rules
 from worker.clock import ServerClock
 from worker.executor import Executor
+from worker.flow.flow import Flow
 from worker.hands import Hands
 from worker.intake import reader
 from worker.observe import logs
+from worker.observe.health import HealthServer, listen
 from worker.options import refused
 from worker.pool import TaskPool
 from worker.reception import Reception
@@ -33,7 +36,17 @@ class WorkerApp(Celery):
     """The Celery app, with what its pool needs."""
 
     executor: Executor
+    reception: Reception
     shutdown_seconds: float
+    redis_url: str
+
+    def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
+        """A connection to REDIS_URL, whatever Celery's own variables (CELERY_BROKER_URL) say."""
+        return super().connection_for_read(url or self.redis_url, **kwargs)
+
+    def connection_for_write(self, url: str | None = None, **kwargs: Any) -> Any:
+        """As :meth:`connection_for_read`."""
+        return super().connection_for_write(url or self.redis_url, **kwargs)
 
 
 def build(found: Settings) -> WorkerApp:
@@ -50,8 +63,16 @@ def build(found: Settings) -> WorkerApp:
         concurrency=found.CONCURRENCY,
         user_agent=f"lock-worker/{version('lock-worker')}",
     )
+    hands = Hands(found.CONCURRENCY)
+    flow = Flow(
+        hands,
+        failures=found.BREAKER_FAILURES,
+        is_rate_limited=found.RATE_LIMIT_PER_SECOND is not None,
+        pause=lambda seconds: app.executor.pause(seconds),  # noqa: PLW0108 - the executor comes later
+    )
     handler = LockConversation(
         api=api,
+        flow=flow,
         policy=RetryPolicy(
             max_attempts=found.MAX_ATTEMPTS,
             base_seconds=found.RETRY_BASE_SECONDS,
@@ -60,12 +81,15 @@ def build(found: Settings) -> WorkerApp:
         shown=found.RESULT_CONVERSATION,
     )
     read = reader(TASK_NAME)
+    app.redis_url = connection.public_url(found)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.executor = Executor(
         read=read,
         handler=handler,
         client=connection.async_client(found),
         rules=Rules(
+            fleet=Keys(found.LOCK_QUEUE),
+            rate=found.RATE_LIMIT_PER_SECOND,
             results=found.RESULTS_CHANNEL,
             results_maxlen=found.RESULTS_MAXLEN,
             dead=found.DEAD_STREAM,
@@ -74,15 +98,15 @@ def build(found: Settings) -> WorkerApp:
             remember_ms=found.DEDUPLICATE_SECONDS * 1000,
             poisonous_crashes=found.MAX_DELIVERIES,
         ),
-        hands=Hands(found.CONCURRENCY),
+        hands=hands,
         clock=ServerClock(),
         queues=job_queues,
         close=api.aclose,
     )
-    reception = Reception(
-        read=read, handler=handler, executor=app.executor, is_job_queue=lambda queue: queue in job_queues()
+    app.reception = Reception(
+        read=read, handler=handler, executor=app.executor, flow=flow, is_job_queue=lambda queue: queue in job_queues()
     )
-    app.conf.update(_celery_settings(found, reception))
+    app.conf.update(_celery_settings(found, app.reception))
     as_task = app.task(name=TASK_NAME, Request="worker.request:Request", acks_late=True, ignore_result=True)
     as_task(_runs_in_the_pool_alone)
     return app
@@ -123,10 +147,21 @@ def _runs_in_the_pool_alone(*_args: Any, **_fields: Any) -> None:
     raise RuntimeError("run this task with lock-worker's own worker: celery -A worker worker")
 
 
-def _check_the_options(options: dict[str, Any], **_: Any) -> None:
-    reason = refused(options, get_implementation(options["pool_cls"]), TaskPool)
+def _check_the_options(options: dict[str, Any]) -> None:
+    # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
+    pool = options.get("pool") or options.get("pool_cls") or TaskPool
+    reason = refused(options, get_implementation(pool), TaskPool)
     if reason:
         sys.exit(reason)
+
+
+def _health(found: Settings, reception: Reception) -> HealthServer:
+    try:
+        listening = listen(found.HEALTH_HOST, found.HEALTH_PORT)
+    except OSError as error:
+        where = f"{found.HEALTH_HOST}:{found.HEALTH_PORT}"
+        sys.exit(f"lock-worker does not start: HEALTH_PORT: cannot listen on {where} ({error.strerror}); 0 is for none")
+    return HealthServer(listening, reasons=reception.reasons_not_ready, refresh=reception.refresh_gauges)
 
 
 def _start() -> WorkerApp:
@@ -138,9 +173,15 @@ def _start() -> WorkerApp:
     def set_up_logging(loglevel: int, **_: Any) -> None:
         logs.configure(found.LOG_FORMAT, loglevel)
 
+    def before_the_worker_starts(options: dict[str, Any], **_: Any) -> None:
+        _check_the_options(options)
+        if found.HEALTH_PORT:
+            built.executor.services.append(_health(found, built.reception))
+
+    built = build(found)
     signals.setup_logging.connect(set_up_logging, weak=False)
-    signals.celeryd_init.connect(_check_the_options, weak=False)
-    return build(found)
+    signals.celeryd_init.connect(before_the_worker_starts, weak=False)
+    return built
 
 
 app = _start()

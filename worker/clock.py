@@ -13,11 +13,18 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._ahead_ms = time.time() * 1000 - time.monotonic() * 1000
+        self._told_at = time.monotonic()
+        self._ahead_ms = time.time() * 1000 - self._told_at * 1000
 
     def told(self, server_ms: int) -> None:
         """Note a time that the server told just now."""
-        self._ahead_ms = server_ms - time.monotonic() * 1000
+        self._told_at = time.monotonic()
+        self._ahead_ms = server_ms - self._told_at * 1000
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the server was last heard of."""
+        return time.monotonic() - self._told_at
 
     def now(self) -> datetime:
         """The moment, aware, in UTC."""

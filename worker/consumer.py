@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import consumer as stock
 from celery.worker.state import maybe_shutdown
 
 logger = logging.getLogger(__name__)
+
+# Advice on a setting that this worker has chosen, repeated on every lost connection.
+warnings.filterwarnings("ignore", "\\s*In Celery 5.1 we introduced", CPendingDeprecationWarning)
 
 _RECONNECT_SECONDS = 0.25
 _RECONNECT_LONGEST_SECONDS = 2.0
@@ -22,6 +27,15 @@ class Consumer(stock.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "without_mingle": True, "without_gossip": True})
+
+    def close(self) -> None:
+        """Told by Celery that the worker stops, before anything else is."""
+        self.pool.close()
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Say what Redis said: Celery shows only the name of the error."""
+        logger.error("redis_lost", extra={"error": str(exc)})
+        super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes: no job in flight depends on this connection, and nobody else restarts it."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
@@ -24,6 +25,7 @@ from tasks.outcome import Decision, Finished, Later
 from worker.batcher import Batcher, insist
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Delivery, Moves
+from worker.observe import metrics
 from worker.settled import Delayed, Ended, Gone, OnSettled, Settled, tell_nobody
 from worker.upkeep import Upkeep
 
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 #: The share of the shutdown time kept for handing jobs back, and its bound in seconds.
 _HAND_BACK_SHARE = 0.2
 _HAND_BACK_SECONDS = 3.0
+#: How often it is looked whether the hands are empty at last.
+_LOOK_SECONDS = 0.01
 
 
 class LeaseLostError(Exception):
@@ -57,6 +61,17 @@ class _Assignment:
     on_settled: OnSettled
     decision: Decision | None = None
     run: asyncio.Task[None] | None = None
+    is_cancelled: bool = False
+
+
+class Service(Protocol):
+    """What runs on the loop beside the jobs."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """End."""
 
 
 class _Lane:
@@ -96,6 +111,8 @@ class Executor:
         clock: the server's clock.
         queues: the queues this worker takes jobs from.
         close: closes what the handler has open.
+
+    ``services`` may be added to until it is started; they run on its loop.
     """
 
     def __init__(
@@ -110,6 +127,7 @@ class Executor:
         queues: Callable[[], Iterable[str]],
         close: Callable[[], Awaitable[None]],
     ) -> None:
+        self.services: list[Service] = []
         self.hands = hands
         self.clock = clock
         self.rules = rules
@@ -121,13 +139,18 @@ class Executor:
         self._name = secrets.token_hex(6)
         self._tokens = count(1)
         self._lanes: dict[str, _Lane] = {}
-        self._assignments: dict[str, _Assignment] = {}
+        self._assignments: dict[tuple[str, str], _Assignment] = {}
         self._inbox: deque[_Assignment] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._upkeep: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_client: int | None = None
+        self._end: asyncio.Task[None] | None = None
+        self._hand_back_at = self._end_at = math.inf
+        self._no_more_is_coming = asyncio.Event()
+        #: Called when a job that Celery never heard of has left: Celery's loop may be asleep, waiting for a free slot.
+        self.on_room: Callable[[], object] = lambda: None
 
     # -- called by Celery's loop
     # --------------------------------------------------------------------------------------------
@@ -148,6 +171,10 @@ class Executor:
         self._thread.start()
         ready.wait()
 
+    def look_after(self, queue: str) -> None:
+        """Keep the leases of a queue's jobs, and find those that are due or lost; as long as this worker runs."""
+        self._call(self._look_after, queue)
+
     def submit(
         self, delivery: Delivery, on_settled: OnSettled = tell_nobody, *, decision: Decision | None = None
     ) -> None:
@@ -165,18 +192,30 @@ class Executor:
         for delivery in deliveries:
             self._call(self._release, _Assignment(delivery, tell_nobody))
 
+    def pause(self, seconds: float) -> None:
+        """Let nobody in the fleet take a job for so long."""
+        lane = next(iter(self._lanes.values()))
+        self._spawn(insist("pause", lambda: lane.moves.pause(seconds)))
+
     def waits(self, client_id: int | None) -> None:
         """Note the id of the connection that waits for jobs (None: it does not wait), so that it can be woken."""
         self._waiting_client = client_id
 
-    def stop(self, seconds: float) -> None:
-        """Let the jobs in flight finish, hand back what is left before ``seconds`` are over, and end the loop."""
+    def close(self, seconds: float) -> None:
+        """Take no more; let the jobs in flight finish, and hand back what is left before ``seconds`` are over."""
         self.hands.is_closed = True
-        if self._loop is None or self._thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(self._drain(seconds), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._call(self._end_within, seconds)
+
+    def stop(self, seconds: float) -> None:
+        """As :meth:`close`, and wait until it has happened; then end the loop.
+
+        A second call may come from a signal handler while the first one waits, or when all is over.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            self.close(seconds)
+            self._call(self._no_more_is_coming.set)
+            self._thread.join()
+            self._loop = None
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         if self._loop is not None:
@@ -191,8 +230,13 @@ class Executor:
             asyncio.set_event_loop(self._loop)
             for queue in self._queues():
                 self._loop.call_soon(self._lane, queue)
+            for service in self.services:
+                runner.run(service.start())
             self._loop.call_soon(ready.set)
             self._loop.run_forever()
+
+    def _look_after(self, queue: str) -> None:
+        self._lane(queue)
 
     def _lane(self, queue: str) -> _Lane:
         """The moves of a queue; the first use of a queue starts its upkeep."""
@@ -213,12 +257,11 @@ class Executor:
         return task
 
     def _empty_inbox(self) -> None:
-        arrived = list(self._inbox)
-        self._inbox.clear()
         by_queue: dict[str, list[_Assignment]] = {}
-        for assignment in arrived:
-            self._assignments[assignment.delivery.ref] = assignment
-            if assignment.decision is not None:
+        while self._inbox:  # one by one: Celery's loop may append meanwhile
+            assignment = self._inbox.popleft()
+            self._assignments[_taking(assignment.delivery)] = assignment
+            if isinstance(assignment.decision, Later):
                 self._carry_out(assignment, assignment.decision)
             else:
                 by_queue.setdefault(assignment.delivery.queue, []).append(assignment)
@@ -226,18 +269,25 @@ class Executor:
             self._spawn(self._begin(queue, assignments))
 
     async def _begin(self, queue: str, assignments: list[_Assignment]) -> None:
-        """Start jobs whose ids are free, and settle the copies."""
+        """Start, or end as decided, jobs whose ids are free, and settle the copies."""
         bound = [(item, item.delivery.intake.binding) for item in assignments]
         pairs = [(digest(item.delivery.intake.id), binding) for item, binding in bound if binding is not None]
         answers = iter(await insist("claim", lambda: self._lane(queue).moves.claim(pairs)) if pairs else ())
         for item, binding in bound:
             answer = ClaimAnswer.GO if binding is None else next(answers)
-            if answer is ClaimAnswer.GO:
-                item.run = self._spawn(self._run(item))
-            elif answer is ClaimAnswer.COPY:
+            if answer is ClaimAnswer.COPY:
                 self._drop_copy(item)
+            elif answer is ClaimAnswer.CONFLICT:
+                job = item.delivery.intake
+                end = item.decision or self._handler.conflicting(job, self.run_of(item.delivery))
+                # The id goes on standing for what it stood for; this end is remembered beside it.
+                self._carry_out(item, end, remembered_as=f"{job.id}\n{binding}")
+            elif item.decision is not None:
+                self._carry_out(item, item.decision)
+            elif item.is_cancelled:
+                self._release(item)
             else:
-                self._carry_out(item, self._handler.conflicting(item.delivery.intake, self.run_of(item.delivery)))
+                item.run = self._spawn(self._run(item))
 
     async def _run(self, item: _Assignment) -> None:
         """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
@@ -246,6 +296,7 @@ class Executor:
         try:
             decision = await self._handler(delivery.intake, run)
         except LeaseLostError:
+            metrics.LOST.inc()
             logger.warning("lease_lost", extra={"job": delivery.intake.id})
             self.settled(item, Gone())
             return
@@ -254,6 +305,7 @@ class Executor:
             self._release(item)
             return
         except Exception as error:  # the last line of defence: a job never vanishes in an error of ours
+            metrics.ERRORS.inc()
             logger.exception("job_error", extra={"job": delivery.intake.id})
             run.attempts = max(run.attempts, delivery.calls + 1)
             decision = self._handler.failed(delivery.intake, run, error)
@@ -277,7 +329,7 @@ class Executor:
             before_call=before_call,
         )
 
-    def _carry_out(self, item: _Assignment, decision: Decision) -> None:
+    def _carry_out(self, item: _Assignment, decision: Decision, *, remembered_as: str | None = None) -> None:
         lane = self._lane(item.delivery.queue)
         match decision:
             case Finished(event):
@@ -289,7 +341,7 @@ class Executor:
                     event=event.body,
                     outcome=event.outcome,
                     is_dead_letter=event.failed,
-                    id_digest="" if binding is None else digest(event.id),
+                    id_digest="" if binding is None else digest(remembered_as or event.id),
                     binding=binding or "",
                 )
                 lane.complete.put((item, completion))
@@ -304,9 +356,15 @@ class Executor:
         self._lane(item.delivery.queue).release.put(item)
 
     def _cancel(self, delivery: Delivery) -> None:
-        item = self._assignments.get(delivery.ref)
-        if item is not None and item.run is not None:
+        item = self._assignments.get(_taking(delivery))
+        if item is not None:
+            self._stop_run(item)
+
+    @staticmethod
+    def _stop_run(item: _Assignment) -> None:
+        if item.run is not None and not item.is_cancelled:
             item.run.cancel()
+        item.is_cancelled = True
 
     def _end_poisoned(self, delivery: Delivery) -> None:
         delivery.intake = self._read(delivery.raw, size=delivery.size, now=self.clock.now())
@@ -318,6 +376,9 @@ class Executor:
         intake = item.delivery.intake
         if answer is CompleteAnswer.PUBLISHED and isinstance(item.decision, Finished):
             event = item.decision.event
+            seconds = self.clock.now().timestamp() - item.delivery.first_ms / 1000
+            metrics.FINISHED.labels(event.outcome).inc()
+            metrics.SECONDS.observe(seconds)
             logger.log(
                 logging.WARNING if event.failed else logging.INFO,
                 "job_finished",
@@ -327,18 +388,24 @@ class Executor:
                     "outcome": event.outcome,
                     "attempts": item.delivery.calls,
                     "error": None if event.problem is None else event.problem.type.value,
-                    "seconds": round(self.clock.now().timestamp() - item.delivery.first_ms / 1000, 3),
+                    "seconds": round(seconds, 3),
                 },
             )
             self.settled(item, Ended(event.outcome, event.problem.detail if event.failed and event.problem else None))
         else:
-            what = "job_copy_dropped" if answer is CompleteAnswer.COPY else "job_settled_elsewhere"
+            if answer is CompleteAnswer.COPY:
+                what = "job_copy_dropped"
+                metrics.COPIES.inc()
+            else:
+                what = "job_settled_elsewhere"
+                metrics.LOST.inc()
             logger.info(what, extra={"job": intake.id})
             self.settled(item, Gone())
 
     def delayed(self, item: _Assignment, later: Later, *, is_ours: bool) -> None:
         """Told that a delay was answered."""
         if is_ours:
+            metrics.DELAYED.labels(later.reason).inc()
             logger.info(
                 "job_delayed",
                 extra={
@@ -352,9 +419,11 @@ class Executor:
 
     def settled(self, item: _Assignment, how: Settled) -> None:
         """A job has left this worker."""
-        self._assignments.pop(item.delivery.ref, None)
+        self._assignments.pop(_taking(item.delivery), None)
         self.hands.drop(item.delivery)
         item.on_settled(how)
+        if item.on_settled is tell_nobody:
+            self.on_room()
 
     def _wake(self) -> None:
         """Jobs became ready on lists that nobody can wait on: end our own wait, if we are waiting."""
@@ -368,21 +437,36 @@ class Executor:
         except (RedisError, OSError) as error:  # only a shortcut: the wait ends by itself in a moment
             logger.debug("not_woken", extra={"error": str(error)})
 
-    async def _drain(self, seconds: float) -> None:
-        margin = min(_HAND_BACK_SECONDS, seconds * _HAND_BACK_SHARE)
-        await self._empty_hands_before(time.monotonic() + seconds - margin)
-        for item in list(self._assignments.values()):
-            if item.run is not None:
-                item.run.cancel()
-        await self._empty_hands_before(time.monotonic() + margin)
-        if len(self.hands):
-            logger.warning("jobs_left_to_their_leases", extra={"jobs": len(self.hands)})
-        for upkeep in self._upkeep:
-            upkeep.cancel()
-        await asyncio.gather(*self._upkeep, return_exceptions=True)
-        await self._close()
-        await self._client.aclose()
+    def _end_within(self, seconds: float) -> None:
+        """Begin to end, or hurry up: of several calls the one that allows least time counts."""
+        end_at = time.monotonic() + seconds
+        self._end_at = min(self._end_at, end_at)
+        self._hand_back_at = min(self._hand_back_at, end_at - min(_HAND_BACK_SECONDS, seconds * _HAND_BACK_SHARE))
+        if self._end is None:
+            self._end = self._spawn(self._finish())
 
-    async def _empty_hands_before(self, deadline: float) -> None:
-        while len(self.hands) and time.monotonic() < deadline:  # noqa: ASYNC110 - two threads change the hands
-            await asyncio.sleep(0.01)
+    async def _finish(self) -> None:
+        """Empty the hands, close what is open, and end the loop, whatever goes wrong."""
+        try:
+            # Two threads change the hands: an answer may still bring jobs while Celery closes its connections.
+            while not self._no_more_is_coming.is_set() or (len(self.hands) and time.monotonic() < self._end_at):
+                if time.monotonic() >= self._hand_back_at:
+                    for item in list(self._assignments.values()):
+                        self._stop_run(item)
+                await asyncio.sleep(_LOOK_SECONDS)
+            if len(self.hands):
+                logger.warning("jobs_left_to_their_leases", extra={"jobs": len(self.hands)})
+            for upkeep in self._upkeep:
+                upkeep.cancel()
+            await asyncio.gather(*self._upkeep, return_exceptions=True)
+            for service in self.services:
+                await service.stop()
+            await self._close()
+            await self._client.aclose()
+        finally:
+            asyncio.get_running_loop().stop()
+
+
+def _taking(delivery: Delivery) -> tuple[str, str]:
+    """What tells a job's deliveries apart: this worker may get a job again that was taken from it."""
+    return delivery.ref, delivery.token

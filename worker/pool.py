@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, assert_never
 
 from celery import signals
+from celery.app.task import Context
 from celery.concurrency.base import BasePool
 from celery.exceptions import Ignore, Retry
 
 from worker.settled import Delayed, Ended, Gone, Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from worker.broker.moves import Delivery
 
@@ -37,9 +39,19 @@ class _Job:
     id: str
     delivery: Delivery
     task: Any
+    context: Context
     started: float
     on_success: Callable[[tuple[bool, Any, float]], None]
     on_failure: Callable[[Any], None]
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Let the handlers of signals find the job in ``task.request``: of a success they are told nothing else."""
+        self.task.request_stack.push(self.context)
+        try:
+            yield
+        finally:
+            self.task.request_stack.pop()
 
 
 @dataclass(slots=True)
@@ -77,6 +89,7 @@ class TaskPool(BasePool):
     def register_with_event_loop(self, loop: Any) -> None:
         """Told Celery's event loop."""
         self._hub = loop
+        self._executor.on_room = lambda: loop.call_soon(self._tell)
 
     def on_apply(self, *arguments: Any, **options: Any) -> object:  # type: ignore[override]
         """Run a job, and give what Celery keeps a weak reference to.
@@ -86,12 +99,19 @@ class TaskPool(BasePool):
         task_name, task_id, request = arguments[1][:3]
         number = next(self._numbers)
         task = self.app.tasks[task_name]
-        self._jobs[number] = _Job(
-            task_id, request["delivery"], task, time.monotonic(), options["callback"], options["error_callback"]
+        job = self._jobs[number] = _Job(
+            task_id,
+            request["delivery"],
+            task,
+            Context(request, called_directly=False),
+            time.monotonic(),
+            options["callback"],
+            options["error_callback"],
         )
         options["accept_callback"](number, time.monotonic())
         if number in self._jobs:  # not terminated in the moment it was accepted
-            signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=(), kwargs=request["kwargs"])
+            with job.shown():
+                signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=(), kwargs=request["kwargs"])
             self._executor.submit(request["delivery"], lambda how: self._note(number, how))
         return _Applied()
 
@@ -110,6 +130,10 @@ class TaskPool(BasePool):
         """Run ``n`` fewer jobs at once; at least one."""
         self.limit = max(1, self.limit - n)
         self._executor.hands.limit = self.limit
+
+    def on_close(self) -> None:
+        """The time for what is in flight begins now, however long Celery takes to close its connections."""
+        self._executor.close(self._shutdown_seconds)
 
     def on_stop(self) -> None:
         """Finish or hand back what is in flight."""
@@ -135,7 +159,8 @@ class TaskPool(BasePool):
             if job is None:  # terminated: Celery was told then
                 continue
             try:
-                self._tell_of(job, how)
+                with job.shown():
+                    self._tell_of(job, how)
             except Exception:  # somebody's signal handler; the job itself is settled
                 logger.exception("callback_error", extra={"job": job.id})
 
@@ -154,8 +179,8 @@ class TaskPool(BasePool):
                 )
                 job.on_success((True, _Failure(told), seconds))
             case Delayed(delay, reason):
-                state, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}")
-                signals.task_retry.send(sender=job.task, request=None, reason=told, einfo=None)
+                state, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
+                signals.task_retry.send(sender=job.task, request=job.context, reason=told, einfo=None)
                 job.on_failure(_Failure(told))
             case Gone():
                 state, told = "IGNORED", Ignore("settled elsewhere")

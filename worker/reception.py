@@ -8,6 +8,7 @@ through :meth:`Reception.dropped`.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from celery.worker import state
@@ -15,6 +16,7 @@ from celery.worker import state
 from tasks.message import Refusal
 from tasks.outcome import Later
 from worker.broker.keys import Keys
+from worker.observe import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +24,15 @@ if TYPE_CHECKING:
     from tasks.lock_conversation import LockConversation
     from worker.broker.moves import Delivery, Rules, Taken
     from worker.executor import Executor
+    from worker.flow.flow import Flow
+    from worker.gate import Answer
     from worker.hands import Hands
     from worker.intake import Read
 
 logger = logging.getLogger(__name__)
+
+#: Seconds without an answer of Redis, or of a take, after which this worker does not count as ready.
+_SILENT_SECONDS = 5.0
 
 
 class Reception:
@@ -35,18 +42,31 @@ class Reception:
         read: reads messages.
         handler: knows how each end of a job is told.
         executor: carries decisions out.
+        flow: this process's gates.
         is_job_queue: whether a queue holds jobs (and not Celery's own remote control).
     """
 
     def __init__(
-        self, *, read: Read, handler: LockConversation, executor: Executor, is_job_queue: Callable[[str], bool]
+        self,
+        *,
+        read: Read,
+        handler: LockConversation,
+        executor: Executor,
+        flow: Flow,
+        is_job_queue: Callable[[str], bool],
     ) -> None:
         self._read = read
         self._handler = handler
         self._executor = executor
+        self._flow = flow
         self._warned: set[str] = set()
+        self._took_at: float | None = None
         self._keys: dict[str, Keys] = {}
         self.is_job_queue = is_job_queue
+
+    def __json__(self) -> str:
+        """What ``inspect stats`` shows of it: kombu cannot answer with what it cannot turn into JSON."""
+        return repr(self)
 
     @property
     def hands(self) -> Hands:
@@ -72,12 +92,42 @@ class Reception:
         self._executor.waits(client_id)
 
     def keys(self, queue: str) -> Keys:
-        """A queue's keys."""
-        return self._keys.setdefault(queue, Keys(queue))
+        """A queue's keys; who asks for them takes from it, so from then on it is looked after."""
+        if queue not in self._keys:
+            self._keys[queue] = Keys(queue)
+            self._executor.look_after(queue)
+        return self._keys[queue]
+
+    def reasons_not_ready(self) -> list[str]:
+        """Why this worker takes no jobs now, as stable words; none: it does, or works on as many as it may."""
+        if self.hands.is_closed:
+            return ["stopping"]
+        reasons = [] if self._executor.clock.silent_seconds < _SILENT_SECONDS else ["redis_unreachable"]
+        closed = [gate.reason for gate in self._flow.gates if not gate.is_closed]
+        is_idle = self._took_at is None or time.monotonic() - self._took_at > _SILENT_SECONDS
+        if is_idle and self.hands.wanted() and not closed:
+            reasons.append("takes_no_jobs")
+        return reasons + closed
+
+    def refresh_gauges(self) -> None:
+        """Bring the gauges of what this worker holds up to date."""
+        metrics.IN_HAND.set(len(self.hands))
+        metrics.CONCURRENCY.set(self.hands.limit)
+        for gate in self._flow.gates:
+            metrics.GATE_OPEN.labels(gate.reason).set(gate.is_closed)
+
+    def ask(self) -> Answer:
+        """How many jobs to take now, or how long to wait."""
+        return self._flow.ask()
+
+    def unused(self) -> None:
+        """Told that a take found nothing."""
+        self._flow.unused()
 
     def hold(self, taken: Taken) -> None:
         """Told what a take brought: from now on it is in our hands, and its leases are kept."""
         self._executor.clock.told(taken.server_ms)
+        self._took_at = time.monotonic()
         for delivery in taken.jobs:
             self.hands.add(delivery)
 
@@ -90,6 +140,7 @@ class Reception:
             self._executor.submit(delivery, decision=self._handler.rejected(intake, self._executor.run_of(delivery)))
             return False
         for option in intake.ignored:
+            metrics.IGNORED_OPTIONS.labels(option).inc()
             if option not in self._warned:
                 self._warned.add(option)
                 logger.warning("option_ignored", extra={"option": option, "job": intake.id})

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The longest time between two looks at the queue, and the shortest, in seconds.
+#: The longest time between two looks at the queue, and the shortest, in seconds; the longest one also as a share of a
+#: lease, so that a fleet which is silent for most of a lease stands out.
 _LOOK_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.02
-#: The gates of the fleet, in milliseconds.
+_LOOKS_IN_A_LEASE = 6
+#: The gates of the fleet, in milliseconds, and the second one also as a share of the time between two looks.
 _PROMOTE_BETWEEN_MS = 20
 _RECOVER_BETWEEN_MS = 400
+_RECOVER_SHARE = 0.8
 #: Leases are renewed three times in their length, and again after this many seconds when that failed.
 _RENEWALS = 3
 _RENEW_AGAIN_SECONDS = 0.25
@@ -62,6 +65,8 @@ class Upkeep:
         self._next_token = next_token
         self._on_ready = on_ready
         self._on_poisoned = on_poisoned
+        self._look_seconds = min(_LOOK_SECONDS, moves.rules.lease_ms / 1000 / _LOOKS_IN_A_LEASE)
+        self._recover_between_ms = min(_RECOVER_BETWEEN_MS, round(self._look_seconds * 1000 * _RECOVER_SHARE))
 
     async def keep_leases(self) -> None:
         """Renew the leases of what this worker holds, for ever."""
@@ -95,14 +100,16 @@ class Upkeep:
                 wait = await self.look_once()
             except (RedisError, OSError) as error:
                 logger.warning("upkeep_failed", extra={"error": str(error)})
-                wait = _LOOK_SECONDS
+                wait = self._look_seconds
             await asyncio.sleep(wait)
 
     async def look_once(self) -> float:
         """Promote and recover once; returns the seconds until the next look."""
         promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS)
         sent_at = time.monotonic()
-        recovered = await self._moves.recover(token=self._next_token(), sent_at=sent_at, between_ms=_RECOVER_BETWEEN_MS)
+        recovered = await self._moves.recover(
+            token=self._next_token(), sent_at=sent_at, between_ms=self._recover_between_ms
+        )
         self._clock.told(recovered.server_ms)
         for delivery in recovered.poisoned:
             self._hands.add(delivery)
@@ -112,5 +119,5 @@ class Upkeep:
         if promoted.count or recovered.count:
             self._on_ready()
         if promoted.next_due_ms is None:
-            return _LOOK_SECONDS
-        return min(_LOOK_SECONDS, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
+            return self._look_seconds
+        return min(self._look_seconds, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))

@@ -18,10 +18,13 @@ key                                type    holds                                
 ``lw:1:<queue>:counters``          hash    totals since the queue was first used                    never
 ``lw:1:<queue>:upkeep``            hash    when the fleet last looked after this queue              never
 ``lw:1:<queue>:draining``          string  the worker that empties its hands for a suspect          seconds (TTL)
+``lw:1:<LOCK_QUEUE>:pause``        string  there while the API has asked the whole fleet to wait    Retry-After (TTL)
+``lw:1:<LOCK_QUEUE>:rate``         string  until when the rate limit's permits are given (us)       seconds (TTL)
 ``RESULTS_CHANNEL``                stream  result events; the pub/sub channel has the same name     RESULTS_MAXLEN
 ``DEAD_STREAM``                    stream  dead letters: event and raw message                      DEAD_MAXLEN
 =================================  ======  =======================================================  ====================
 
+The fleet's pause and rate stand once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
 A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own, also where only
 its beginning is kept in ``raw``; ``first`` is the moment of the first take (ms).
 """
@@ -97,6 +100,16 @@ class Keys:
     def draining(self) -> str:
         """The worker that empties its hands for a suspect."""
         return f"{PREFIX}:{self.queue}:draining"
+
+    @cached_property
+    def pause(self) -> str:
+        """There while the fleet is to wait."""
+        return f"{PREFIX}:{self.queue}:pause"
+
+    @cached_property
+    def rate(self) -> str:
+        """Until when the rate limit's permits are given."""
+        return f"{PREFIX}:{self.queue}:rate"
 
 
 def digest(text: str) -> str:

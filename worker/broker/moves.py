@@ -35,6 +35,10 @@ TAKE_JOBS = 256
 UPKEEP_JOBS = 500
 #: A job that this many workers died on runs alone from then on.
 SUSPICIOUS_CRASHES = 2
+#: How far a burst may be ahead of the rate limit: well below the quarter of a second that would be too much.
+BURST_US = 80_000
+_LOW_RATE = 4
+_LOW_RATE_STRETCH = 1.06
 #: A worker that empties its hands for a suspect is given this long before another may try.
 DRAIN_MS = 30_000
 
@@ -78,14 +82,17 @@ class TakeState(Enum):
     EMPTY = b"empty"
     ALONE = b"alone"
     DRAIN = b"drain"
+    PAUSED = b"paused"
+    LIMITED = b"limited"
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The answer of a take."""
+    """The answer of a take; ``wait_ms`` is how long a pause or the rate limit keeps jobs back."""
 
     state: TakeState
     server_ms: int
+    wait_ms: int
     jobs: list[Delivery]
 
 
@@ -137,8 +144,10 @@ class CompleteAnswer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings that the moves need. Times in milliseconds."""
+    """The settings that the moves need. Times in milliseconds, the rate in calls a second over the whole fleet."""
 
+    fleet: Keys
+    rate: float | None
     results: str
     results_maxlen: int
     dead: str
@@ -148,9 +157,23 @@ class Rules:
     poisonous_crashes: int
 
     @property
+    def interval_us(self) -> int:
+        """Microseconds between two calls of the fleet; 0 without a rate limit.
+
+        Below four calls a second a single one too many in a second would pass 1.25 times the rate, so there the calls
+        are set a little apart, for those that start late.
+        """
+        if self.rate is None:
+            return 0
+        return math.ceil(1_000_000 / self.rate * (_LOW_RATE_STRETCH if self.rate < _LOW_RATE else 1))
+
+    @property
     def silence_ms(self) -> int:
-        """A silence of the whole fleet that means the server was away: the upkeep comes by far more often."""
-        return 3_000
+        """A silence of the whole fleet that means the server was away: the upkeep comes by far more often.
+
+        Leases are renewed when a third of them is over, so a shorter silence than two thirds has ended none.
+        """
+        return min(3_000, self.lease_ms * 2 // 3)
 
     @property
     def grace_ms(self) -> int:
@@ -165,15 +188,29 @@ def command(script: Script, keys: Sequence[str], arguments: Sequence[Argument], 
 
 
 def take_command(
-    keys: Keys, rules: Rules, *, token: str, worker: str, wanted: int, held: int, whole_text: bool = False
+    keys: Keys,
+    rules: Rules,
+    *,
+    token: str,
+    worker: str,
+    wanted: int,
+    held: int,
+    is_probe: bool = False,
+    whole_text: bool = False,
 ) -> Command:
-    """The call of ``take.lua`` for up to ``wanted`` jobs by a worker that holds ``held`` already."""
+    """The call of ``take.lua`` for up to ``wanted`` jobs by a worker that holds ``held`` already.
+
+    ``is_probe``: new jobs come before those that failed before.
+    """
     return command(
         scripts.TAKE,
-        [keys.again, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.upkeep, keys.draining, *keys.stock],
+        [
+            keys.again, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.upkeep, keys.draining,
+            rules.fleet.pause, rules.fleet.rate, *keys.stock,
+        ],
         [
             keys.record_prefix, token, min(wanted, TAKE_JOBS), TAKE_BYTES, rules.lease_ms,
-            worker, held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES,
+            worker, held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, rules.interval_us, BURST_US, int(is_probe),
         ],
         whole_text=whole_text,
     )  # fmt: skip
@@ -182,8 +219,8 @@ def take_command(
 def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_at: float) -> Taken:
     """The answer of ``take.lua``; ``sent_at`` is the monotonic time just before the call was sent."""
     state = TakeState(answer[0])
-    jobs = [_delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE) for job in answer[2:]]
-    return Taken(state, int(answer[1]), jobs)
+    jobs = [_delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE) for job in answer[3:]]
+    return Taken(state, int(answer[1]), int(answer[2]), jobs)
 
 
 def _delivery(
@@ -257,6 +294,10 @@ class Moves:
             arguments += [job.ref, job.token]
         return [code == 1 for code in await self._call(scripts.RENEW, [self.keys.leases], arguments)]
 
+    async def pause(self, seconds: float) -> None:
+        """Let nobody in the fleet take a job for so long, or for longer where that was asked before."""
+        await self._call(scripts.PAUSE, [self.rules.fleet.pause], [math.ceil(seconds * 1000)])
+
     async def promote(self, *, between_ms: int) -> Promoted:
         """Make due jobs ready, unless the fleet did so in the last ``between_ms``."""
         keys = [self.keys.delayed, self.keys.again, self.keys.suspects, self.keys.upkeep]
@@ -270,6 +311,7 @@ class Moves:
         arguments: list[Argument] = [
             self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
             self.rules.lease_ms, between_ms, self.rules.silence_ms, self.rules.grace_ms,
+            TAKE_BYTES,
         ]  # fmt: skip
         count, server_ms, *jobs = await self._call(scripts.RECOVER, keys, arguments)
         poisoned = [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]

@@ -15,6 +15,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from kombu.asynchronous import get_event_loop
 from kombu.message import Message as KombuMessage
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -25,6 +26,7 @@ from redis.retry import Retry
 
 from worker.broker.connection import TIMEOUT_SECONDS
 from worker.broker.moves import Delivery, TakeState, read_take, take_command
+from worker.gate import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from worker.broker.connection import Credentials
     from worker.broker.keys import Keys
     from worker.broker.moves import Rules, Taken
+    from worker.gate import Admit, Answer
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ logger = logging.getLogger(__name__)
 WAIT_SECONDS = 0.5
 #: How long to leave the server alone after it refused a call. In seconds.
 _REFUSED_SECONDS = 1.0
+#: How long a closed gate is believed before it is asked again. In seconds.
+_ASK_AGAIN_SECONDS = 1.0
 
 
 class HandsView(Protocol):
@@ -49,7 +54,7 @@ class HandsView(Protocol):
     is_draining: bool
 
     def wanted(self) -> int:
-        """How many jobs to take now."""
+        """How many jobs the worker has free slots for."""
 
 
 class Desk(Protocol):
@@ -77,6 +82,12 @@ class Desk(Protocol):
 
     def waits(self, client_id: int | None) -> None:
         """Told the id of a connection that waits for jobs, or that it waits no longer."""
+
+    def ask(self) -> Answer:
+        """How many jobs to take now, or how long to wait."""
+
+    def unused(self) -> None:
+        """Told that a take found nothing."""
 
     def hold(self, taken: Taken) -> None:
         """Told what a take brought."""
@@ -197,6 +208,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._not_before: dict[str, float] = {}
+        self._closed_until = 0.0
         super().__init__(*args, **kwargs)
 
     @property
@@ -231,10 +243,16 @@ class Channel(stock.Channel):  # type: ignore[misc]
             for queue in self._queue_cycle.consume(len(self.active_queues))
             if now >= self._not_before.get(queue, now)
         ]
-        if queues and self._empty_queues < len(queues):
-            self._send_take(queues[0])
-        elif queues:
+        if not queues or now < self._closed_until:
+            return
+        if self._empty_queues >= len(queues):
             self._send_wait(queues[0])
+            return
+        answer = self.desk.ask()
+        if isinstance(answer, Wait):
+            self._gate_closed(answer.seconds)
+        elif answer.jobs > 0:
+            self._send_take(queues[0], answer)
 
     def _brpop_read(self, **options: Any) -> bool | None:
         """Called when an answer is there: read it and act on it."""
@@ -253,7 +271,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
             connection.disconnect()
             raise RedisConnectionError(str(error)) from error
         except ResponseError as error:
-            logger.error("take_refused", extra={"error": str(error), "wait_seconds": _REFUSED_SECONDS})  # noqa: TRY400 - says it all
+            told = {"queue": self._asked_queue, "error": str(error), "wait_seconds": _REFUSED_SECONDS}
+            logger.error("take_refused", extra=told)  # noqa: TRY400 - says it all
             self._not_before[self._asked_queue] = time.monotonic() + _REFUSED_SECONDS
             self._empty_queues = 0  # take before the next wait: a full server refuses the wait alone
             return None
@@ -272,7 +291,15 @@ class Channel(stock.Channel):  # type: ignore[misc]
         self._asked_queue, self._reading = queue, reading
         connection.send_command(*command)
 
-    def _send_take(self, queue: str) -> None:
+    def _gate_closed(self, seconds: float) -> None:
+        """Take nothing for a while; ask again within a second, should the gate open early."""
+        seconds = min(seconds, _ASK_AGAIN_SECONDS)
+        self._closed_until = time.monotonic() + seconds
+        hub = get_event_loop()
+        if hub is not None:
+            hub.call_later(seconds, _wake)
+
+    def _send_take(self, queue: str, admitted: Admit) -> None:
         desk, keys, token = self.desk, self.desk.keys(queue), self.desk.next_token()
         sent_at = time.monotonic()
 
@@ -281,8 +308,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
 
         call = take_command(
             keys, desk.rules,
-            token=token, worker=desk.worker, wanted=desk.hands.wanted(), held=len(desk.hands),
-            whole_text=self._whole_text,
+            token=token, worker=desk.worker, wanted=admitted.jobs, held=len(desk.hands),
+            is_probe=admitted.is_probe, whole_text=self._whole_text,
         )  # fmt: skip
         self._whole_text = False
         self._send(queue, read, *call)
@@ -293,10 +320,11 @@ class Channel(stock.Channel):  # type: ignore[misc]
             return
         self.desk.hold(taken)
         self.desk.hands.is_draining = taken.state is TakeState.DRAIN
-        if taken.state is TakeState.EMPTY:
-            self._empty_queues += 1
-        else:
-            self._empty_queues = 0
+        self._empty_queues = self._empty_queues + 1 if taken.state is TakeState.EMPTY else 0
+        if not taken.jobs:
+            self.desk.unused()
+        if taken.wait_ms:
+            self._gate_closed(taken.wait_ms / 1000)
         self._queue_cycle.rotate(queue)
         for delivery in taken.jobs:
             try:
@@ -325,15 +353,19 @@ class Channel(stock.Channel):  # type: ignore[misc]
             logger.warning("binding_not_noted", extra={"error": str(error)})
 
     def _on_connection_disconnect(self, connection: Any) -> None:
+        self._client_id = None
         if self._in_poll is connection:
             self._reading = None
-            self._client_id = None
         super()._on_connection_disconnect(connection)
 
     def _basic_cancel(self, consumer_tag: str) -> None:
         super()._basic_cancel(consumer_tag)
         if self._reading is not None and not self._active_queues:
             self._brpop_read()  # jobs on their way to us go back at once, not when their leases are over
+
+
+def _wake() -> None:
+    """Nothing: that a timer fires is what ends the loop's sleep."""
 
 
 class Transport(stock.Transport):  # type: ignore[misc]

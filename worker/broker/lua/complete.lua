@@ -22,7 +22,7 @@ may('PUBLISH', channel, '')
 may('DEL', record_prefix)
 may('SET', id_prefix, '')
 may('GET', id_prefix)
-may('HMGET', record_prefix, '')
+may('HGET', record_prefix, '')
 
 local answers, counts = {}, {}
 
@@ -35,8 +35,7 @@ for at = 7, #ARGV, 7 do
   local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
   local record, id_key = record_prefix .. ref, id_prefix .. digest
   local answer = 0
-  local held = redis.pcall('HMGET', record, 'token', 'raw')
-  if held[1] == token then
+  if redis.pcall('HGET', record, 'token') == token then
     local ended = event == ''
     if not ended and digest ~= '' then
       ended = redis.pcall('GET', id_key) == 'ended ' .. binding
@@ -48,7 +47,7 @@ for at = 7, #ARGV, 7 do
       answer = 1
       redis.call('XADD', results, 'MAXLEN', '~', results_kept, '*', 'event', event)
       if is_dead then
-        redis.call('XADD', dead, 'MAXLEN', '~', dead_kept, '*', 'event', event, 'message', held[2] or '')
+        redis.call('XADD', dead, 'MAXLEN', '~', dead_kept, '*', 'event', event, 'message', redis.call('HGET', record, 'raw') or '')
       end
       redis.call('PUBLISH', channel, event)
       if digest ~= '' then

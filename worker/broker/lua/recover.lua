@@ -4,7 +4,7 @@
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 crashes that make a poisoned job   4 jobs at most
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
 --       8 a silence of this many milliseconds means that the server was away, not the workers
---       9 milliseconds the workers then have to renew their leases
+--       9 milliseconds the workers then have to renew their leases   10 bytes of poisoned jobs at most, about
 -- Returns {jobs recovered (-1: not now), server time in milliseconds, poisoned job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
 
@@ -12,6 +12,7 @@ local leases, again, suspects, counters, upkeep = KEYS[1], KEYS[2], KEYS[3], KEY
 local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local token, lease_ms = ARGV[5], tonumber(ARGV[6])
 local between_ms, silence_ms, grace_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local most_bytes = tonumber(ARGV[10])
 
 expect(leases, 'zset')
 expect(again, 'list')
@@ -43,9 +44,12 @@ if now - awake_since < grace_ms then
   return {-1, whole(now)}
 end
 
-local recovered, poisoned, vanished = 0, {}, 0
+local recovered, poisoned, vanished, bytes = 0, {}, 0, 0
 local lapsed = redis.call('ZRANGE', leases, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)
 for _, ref in ipairs(lapsed) do
+  if bytes >= most_bytes then
+    break
+  end
   local name = record_prefix .. ref
   local record = read_record(name, now)
   if not record then
@@ -58,6 +62,7 @@ for _, ref in ipairs(lapsed) do
       redis.call('HSET', name, 'crashes', crashes, 'token', token)
       redis.call('ZADD', leases, whole(now + lease_ms), ref)
       poisoned[#poisoned + 1] = {ref, unpack(record)}
+      bytes = bytes + #record[1]
     else
       redis.call('HSET', name, 'crashes', crashes, 'token', '')
       redis.call('ZREM', leases, ref)

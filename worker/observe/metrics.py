@@ -1,0 +1,40 @@
+"""Every metric of the worker, declared in this one place, in the terms of Prometheus.
+
+Counters count this process alone since it started; what the whole fleet has done stands in Redis, where
+``lock-worker status`` reads it.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+FINISHED = Counter(
+    "lock_worker_jobs_finished", "Jobs whose result event is out, by outcome.", ["outcome"], registry=REGISTRY
+)
+DELAYED = Counter(
+    "lock_worker_jobs_delayed", "Times that a job was put aside in Redis, by reason.", ["reason"], registry=REGISTRY
+)
+COPIES = Counter("lock_worker_copies_dropped", "Copies of a job that was ended before.", registry=REGISTRY)
+LOST = Counter(
+    "lock_worker_leases_lost", "Jobs that were not ours any more when their end was to be told.", registry=REGISTRY
+)
+ERRORS = Counter("lock_worker_job_errors", "Errors of the worker's own that interrupted a job.", registry=REGISTRY)
+IGNORED_OPTIONS = Counter(
+    "lock_worker_options_ignored", "Message options that have no effect, by option.", ["option"], registry=REGISTRY
+)
+SECONDS = Histogram(
+    "lock_worker_job_seconds",
+    "Seconds from the first take of a job to its result event, its waits included.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
+    registry=REGISTRY,
+)
+IN_HAND = Gauge("lock_worker_jobs_in_hand", "Jobs that this process holds now.", registry=REGISTRY)
+CONCURRENCY = Gauge("lock_worker_concurrency", "Jobs that this process works on at once at most.", registry=REGISTRY)
+GATE_OPEN = Gauge(
+    "lock_worker_gate_open",
+    "1 while jobs pass, 0 while this process holds back, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
