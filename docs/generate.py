@@ -5,11 +5,15 @@ A test compares them with what is here, so none of them goes out of date.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from docs import json_schemas
+from docs.asyncapi import asyncapi
+from docs.metrics import metrics_page
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +40,13 @@ def settings_page() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         found = schema[name]
-        cells = (f"`{name}`", _default(field.default), found.get("unit", ""), _bounds(found), field.description or "")
+        cells = (
+            f"`{name}`",
+            _default(field.default),
+            found.get("unit", ""),
+            _bounds({**found, **found.get("anyOf", [{}])[0]}),
+            field.description or "",
+        )
         rows.append(f"| {' | '.join(cells)} |\n")
     return _SETTINGS_HEAD + "".join(rows)
 
@@ -60,6 +70,8 @@ def _bounds(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
     if "minimum" in schema:
         return f"{schema['minimum']:,} to {schema['maximum']:,}"
+    if "exclusiveMinimum" in schema:
+        return f"over {schema['exclusiveMinimum']:,} to {schema['maximum']:,}"
     if "maxLength" in schema:
         return f"{schema['minLength']} to {schema['maxLength']} characters"
     if schema.get("type") == "boolean":
@@ -67,7 +79,18 @@ def _bounds(schema: dict[str, Any]) -> str:
     return ""
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page}
+def _as_json(made: Callable[[], dict[str, Any]]) -> Callable[[], str]:
+    return lambda: json.dumps(made(), indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "asyncapi.json": _as_json(asyncapi),
+    "schemas/job.json": _as_json(json_schemas.job),
+    "schemas/message.json": _as_json(json_schemas.message),
+    "schemas/event.json": _as_json(json_schemas.event),
+}
 
 if __name__ == "__main__":
     for page, text in PAGES.items():

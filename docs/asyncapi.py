@@ -1,0 +1,118 @@
+"""The AsyncAPI 3 document: which channels there are, and what goes over them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from settings import Settings
+from worker.broker.keys import PRIORITY_STEPS
+
+_DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+
+
+def asyncapi() -> dict[str, Any]:
+    """The document, with the default of every setting."""
+    redis = urlsplit(_DEFAULTS["REDIS_URL"].get_secret_value())
+    steps = ", ".join(str(step) for step in PRIORITY_STEPS if step)
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:lock-worker",
+        "info": {
+            "title": "lock-worker",
+            "version": "1.0.0",
+            "description": "Takes jobs that lock a conversation, and tells of each in exactly one event. This is "
+            "version 1 of the contract, which changes only by adding. Names are the defaults of the settings that "
+            "stand beside them.",
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "redis": {
+                "host": redis.netloc,
+                "pathname": redis.path,
+                "protocol": "redis",
+                "description": "Redis 7 or later, or Valkey (REDIS_URL). With rediss:// the certificate and the host "
+                "name are verified.",
+            }
+        },
+        "channels": {
+            "jobs": {
+                "address": _DEFAULTS["LOCK_QUEUE"],
+                "title": "Jobs",
+                "description": "A list (LOCK_QUEUE), in the layout of Celery's Redis transport: LPUSH a message, or "
+                f"let Celery do it. Lower priorities ({steps}) have a list each, whose name ends in \\x06\\x16 and the "
+                "number.",
+                "servers": [{"$ref": "#/servers/redis"}],
+                "messages": {"job": {"$ref": "#/components/messages/job"}},
+            },
+            "results": {
+                "address": _DEFAULTS["RESULTS_CHANNEL"],
+                "title": "Results",
+                "description": "A stream, and the pub/sub channel of the same name (RESULTS_CHANNEL). An entry of the "
+                "stream holds the event as JSON in its field `event`; over pub/sub the event comes as it is. The "
+                f"stream is the record, of about the last {_DEFAULTS['RESULTS_MAXLEN']:,} events (RESULTS_MAXLEN); "
+                "pub/sub reaches who listens.",
+                "servers": [{"$ref": "#/servers/redis"}],
+                "messages": {"result": {"$ref": "#/components/messages/result"}},
+            },
+            "dead": {
+                "address": _DEFAULTS["DEAD_STREAM"],
+                "title": "Dead letters",
+                "description": "A stream (DEAD_STREAM) of about the last "
+                f"{_DEFAULTS['DEAD_MAXLEN']:,} jobs that ended as conversation.lock_failed (DEAD_MAXLEN).",
+                "servers": [{"$ref": "#/servers/redis"}],
+                "messages": {"deadLetter": {"$ref": "#/components/messages/deadLetter"}},
+            },
+        },
+        "operations": {
+            "takeJob": _operation("receive", "jobs", "job", "Take a job."),
+            "publishResult": _operation("send", "results", "result", "Tell of a job's end, once."),
+            "keepDeadLetter": _operation("send", "dead", "deadLetter", "Keep what failed, to look at and to replay."),
+        },
+        "components": {
+            "messages": {
+                "job": {
+                    "title": "Job",
+                    "summary": "A Celery message that carries a job.",
+                    "contentType": "application/json",
+                    "correlationId": {"description": "The job id.", "location": "$message.payload#/headers/id"},
+                    "payload": {"$ref": "./schemas/message.json"},
+                },
+                "result": {
+                    "title": "Result event",
+                    "summary": "What came of a job: a CloudEvents 1.0 event in structured JSON mode.",
+                    "contentType": "application/cloudevents+json",
+                    "correlationId": {"description": "The job id.", "location": "$message.payload#/id"},
+                    "payload": {"$ref": "./schemas/event.json"},
+                },
+                "deadLetter": {
+                    "title": "Dead letter",
+                    "summary": "The fields of an entry in the stream.",
+                    "payload": {
+                        "type": "object",
+                        "required": ["event", "message"],
+                        "properties": {
+                            "event": {
+                                "description": "The result event as JSON: ./schemas/event.json.",
+                                "type": "string",
+                                "contentMediaType": "application/json",
+                            },
+                            "message": {
+                                "description": "The queue message, byte for byte; of one over 1 MiB its beginning.",
+                                "type": "string",
+                            },
+                        },
+                    },
+                },
+            }
+        },
+    }
+
+
+def _operation(action: str, channel: str, message: str, summary: str) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"}],
+    }
