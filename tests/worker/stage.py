@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import redis
@@ -99,13 +99,14 @@ class Stage:
     def __init__(self, redis_url: str, folder: Path) -> None:
         self.redis_url = redis_url
         self.keys = Keys(QUEUE)
-        self._folder = folder
+        self.folder = folder
         self._stack = ExitStack()
-        self._workers = 0
+        self.workers: list[WorkerProcess] = []
 
     def __enter__(self) -> Self:
         self.redis = self._stack.enter_context(redis.Redis.from_url(self.redis_url))
-        self.api = self._stack.enter_context(run_in_thread(SandboxApi(token=TOKEN)))
+        self._listening = self._stack.enter_context(ExitStack())
+        self.api = self._listening.enter_context(run_in_thread(SandboxApi(token=TOKEN)))
         self.producer = Celery("producer", broker=self.redis_url)
         self._stack.callback(self.producer.close)
         return self
@@ -114,6 +115,15 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @contextmanager
+    def api_away(self) -> Iterator[None]:
+        """Meanwhile the API's port refuses connections."""
+        self._listening.close()
+        try:
+            yield
+        finally:
+            self._listening.enter_context(run_in_thread(self.api))
 
     def environment(self, **settings: object) -> dict[str, str]:
         """The environment of a worker: quick to retry and quick to stop, unless a test says otherwise."""
@@ -131,9 +141,9 @@ class Stage:
 
     def start(self, *arguments: str, **settings: object) -> WorkerProcess:
         """Start a worker, without waiting for it."""
-        self._workers += 1
-        log = self._folder / f"worker-{self._workers}.log"
+        log = self.folder / f"worker-{len(self.workers) + 1}.log"
         worker = WorkerProcess(self.environment(**settings), arguments, log)
+        self.workers.append(worker)
         self._stack.callback(worker.close)
         return worker
 
@@ -144,7 +154,7 @@ class Stage:
     def send(self, conversation_id: object = "c-1", *, task: str = TASK, **options: Any) -> str:
         """Enqueue a job as a stock Celery producer does; keyword ``fields`` are further fields of the job."""
         kwargs = {"conversation_id": conversation_id, **options.pop("fields", {})}
-        sent = self.producer.send_task(task, kwargs=kwargs, queue=QUEUE, **options)
+        sent = self.producer.send_task(task, kwargs=kwargs, **{"queue": QUEUE, **options})
         return str(sent.id)
 
     def push(self, message: bytes | str) -> None:
@@ -177,8 +187,18 @@ class Stage:
     def jobs_left(self) -> int:
         """Jobs that are not over, wherever they are."""
         keys = self.keys
-        lists = sum(int(self.redis.llen(name)) for name in (*keys.stock, keys.arrived, keys.again, keys.suspects))
-        return lists + int(self.redis.zcard(keys.leases)) + int(self.redis.zcard(keys.delayed))
+        with self.redis.pipeline(transaction=True) as at_once:  # or a job that moves meanwhile could be overlooked
+            for name in (*keys.stock, keys.arrived, keys.again, keys.suspects):
+                at_once.llen(name)
+            at_once.zcard(keys.leases).zcard(keys.delayed)
+            return sum(at_once.execute())
+
+    def leftovers(self) -> list[str]:
+        """The keys that stay in Redis for ever and are not those that may."""
+        permanent = {RESULTS, DEAD, self.keys.counters, self.keys.upkeep}
+        names = [key.decode() for key in self.redis.scan_iter()]
+        forever = [name for name in names if name not in permanent and not name.startswith("_kombu.binding")]
+        return [name for name in forever if self.redis.ttl(name) == -1]
 
     def counters(self) -> dict[str, int]:
         """The queue's totals."""

@@ -1,0 +1,216 @@
+"""Leases are kept, due and lost jobs are found: what one round does, and that rounds go on whatever Redis answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from worker.broker.keys import Keys
+from worker.broker.moves import Delivery, Moves, Promoted, Recovered
+from worker.clock import ServerClock
+from worker.hands import Hands
+from worker.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+QUEUE = "moderation.lock"
+NOW_MS = 1_800_000_000_000
+
+
+def delivery(ref: str, queue: str = QUEUE) -> Delivery:
+    return Delivery(
+        ref=ref, token="take-1", raw=b"", size=0, first_ms=0, calls=0, crashes=0, held_until=0.0, queue=queue
+    )  # fmt: skip
+
+
+@dataclass
+class FakeMoves:
+    """Redis, as the moves show it. An answer that is an error is raised."""
+
+    lease_ms: int = 30_000
+    not_ours: set[str] = field(default_factory=set)
+    promoted: Promoted = field(default_factory=lambda: Promoted(0, None))
+    recovered: Recovered = field(default_factory=lambda: Recovered(0, NOW_MS, []))
+    troubles: list[Exception] = field(default_factory=list)
+    renewed: list[list[str]] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    between_ms: int = 0
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(QUEUE)
+        self.rules = SimpleNamespace(lease_ms=self.lease_ms)
+
+    async def renew(self, jobs: Sequence[Delivery]) -> list[bool]:
+        self.renewed.append([job.ref for job in jobs])
+        self._fail()
+        return [job.ref not in self.not_ours for job in jobs]
+
+    async def promote(self, *, between_ms: int) -> Promoted:  # noqa: ARG002 - the moves' signature
+        self._fail()
+        return self.promoted
+
+    async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
+        assert sent_at <= time.monotonic()
+        self.tokens.append(token)
+        self.between_ms = between_ms
+        return self.recovered
+
+    def _fail(self) -> None:
+        if self.troubles:
+            raise self.troubles.pop(0)
+
+
+class Bench:
+    """Upkeep over fake moves, with what it told others."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.moves = FakeMoves(**answers)
+        self.hands = Hands(1000)
+        self.clock = ServerClock()
+        self.ready = 0
+        self.poisoned: list[Delivery] = []
+        tokens = (f"token-{number}" for number in itertools.count(1))
+        self.upkeep = Upkeep(
+            cast("Moves", self.moves), self.hands, self.clock,
+            next_token=lambda: next(tokens), on_ready=self._on_ready, on_poisoned=self.poisoned.append,
+        )  # fmt: skip
+
+    def _on_ready(self) -> None:
+        self.ready += 1
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between rounds, each over at once; after the eighth the rounds are ended."""
+    made: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        made.append(seconds)
+        if len(made) == 8:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("worker.upkeep.asyncio.sleep", sleep)
+    return made
+
+
+async def test_a_renewed_job_is_held_for_a_lease_from_before_the_call() -> None:
+    bench = Bench()
+    job = delivery("a")
+    bench.hands.add(job)
+    before = time.monotonic()
+
+    await bench.upkeep.renew_once()
+
+    assert before + 30 <= job.held_until <= time.monotonic() + 30
+    assert not job.is_lost
+
+
+async def test_a_job_that_is_not_ours_any_more_is_marked_and_its_lease_is_not_prolonged() -> None:
+    bench = Bench(not_ours={"b"})
+    ours, lost = delivery("a"), delivery("b")
+    bench.hands.add(ours)
+    bench.hands.add(lost)
+
+    await bench.upkeep.renew_once()
+
+    assert (ours.is_lost, lost.is_lost) == (False, True)
+    assert lost.held_until == 0.0
+
+
+async def test_the_jobs_of_another_queue_are_left_to_its_own_upkeep() -> None:
+    bench = Bench()
+    bench.hands.add(delivery("a"))
+    bench.hands.add(delivery("b", queue="another"))
+
+    await bench.upkeep.renew_once()
+
+    assert bench.moves.renewed == [["a"]]
+
+
+async def test_many_leases_are_renewed_in_bounded_calls() -> None:
+    bench = Bench()
+    for number in range(501):
+        bench.hands.add(delivery(str(number)))
+
+    await bench.upkeep.renew_once()
+
+    assert [len(some) for some in bench.moves.renewed] == [500, 1]
+
+
+async def test_leases_are_renewed_three_times_in_their_length_and_sooner_after_a_failure(
+    waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(troubles=[RedisConnectionError("gone"), OSError("reset")])
+    bench.hands.add(delivery("a"))
+
+    with pytest.raises(asyncio.CancelledError):
+        await bench.upkeep.keep_leases()
+
+    assert waits == [0.25, 0.25, *[10.0] * 6]
+    assert [record.message for record in caplog.records] == ["leases_not_renewed"] * 2
+
+
+@pytest.mark.parametrize(("next_due_ms", "seconds"), [(None, 0.5), (60_000, 0.5), (200, 0.2), (3, 0.02), (0, 0.02)])
+async def test_the_next_look_comes_when_the_next_job_is_due_and_soon_in_any_case(
+    next_due_ms: int | None, seconds: float
+) -> None:
+    assert await Bench(promoted=Promoted(0, next_due_ms)).upkeep.look_once() == seconds
+
+
+async def test_with_short_leases_it_is_looked_so_often_that_a_silence_stands_out() -> None:
+    bench = Bench(lease_ms=1200)
+
+    assert await bench.upkeep.look_once() == pytest.approx(0.2)
+    assert bench.moves.between_ms == 160
+
+
+async def test_looks_go_on_whatever_redis_answers(waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(troubles=[RedisConnectionError("gone"), OSError("reset")])
+
+    with pytest.raises(asyncio.CancelledError):
+        await bench.upkeep.look_around()
+
+    assert waits == [0.5] * 8
+    assert [record.message for record in caplog.records] == ["upkeep_failed"] * 2
+    assert bench.moves.tokens == [f"token-{number}" for number in range(1, 7)], "each round has a token of its own"
+
+
+@pytest.mark.parametrize(
+    ("promoted", "recovered", "is_told"),
+    [(0, 0, False), (None, None, False), (2, 0, True), (2, None, True), (0, 1, True), (None, 1, True)],
+)
+async def test_who_waits_for_jobs_is_told_when_some_became_ready(
+    promoted: int | None, recovered: int | None, *, is_told: bool
+) -> None:
+    bench = Bench(promoted=Promoted(promoted, None), recovered=Recovered(recovered, NOW_MS, []))
+
+    await bench.upkeep.look_once()
+
+    assert bench.ready == is_told
+
+
+async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended() -> None:
+    job = delivery("killer")
+    bench = Bench(recovered=Recovered(0, NOW_MS, [job]))
+
+    await bench.upkeep.look_once()
+
+    assert bench.hands.held() == [job]
+    assert bench.poisoned == [job]
+
+
+async def test_the_clock_is_set_by_the_server() -> None:
+    bench = Bench()
+
+    await bench.upkeep.look_once()
+
+    assert abs((bench.clock.now() - datetime.fromtimestamp(NOW_MS / 1000, UTC)).total_seconds()) < 5

@@ -1,0 +1,327 @@
+"""Celery's own life around a job: signals, monitors, remote control, and its options mean what they mean in Celery."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox.faults import Delay, Respond
+from sandbox.redis_server import RedisServer
+from sandbox.script import Rule, Script
+from tests.worker.stage import DEAD, QUEUE, RESULTS, TASK, TOKEN, Stage, eventually
+from worker.broker.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery import Celery
+
+    from sandbox.server_binaries import ServerBinary
+
+PASSWORD = "a-redis-password"
+NAME = "lock-1@test"
+CONCURRENCY = 5
+SIGNALS = "test:signals"
+RECORDER = ("--include", "tests.worker.recorder")
+RECORDER_SETTINGS = {"SIGNALS_KEY": SIGNALS, "PYTHONPATH": Path(__file__).parents[2]}
+
+SCRIPT = Script(
+    rules=(
+        Rule(ids="missing*", then=Respond(status=404)),
+        Rule(ids="later*", first_calls=1, then=Respond(status=500, headers={"Retry-After": "2"})),
+        Rule(ids="slow*", then=Delay(ms=1500)),
+        Rule(ids="brief*", then=Delay(ms=200)),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def running(server_binary: ServerBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One worker for all tests here, with everything that Celery tells switched on."""
+    with (
+        RedisServer(server_binary, {"requirepass": PASSWORD}) as server,
+        Stage(server.url, tmp_path_factory.mktemp("life")) as stage,
+    ):
+        stage.api.script = SCRIPT
+        stage.worker(
+            "-E", "-n", NAME, *RECORDER, CONCURRENCY=CONCURRENCY, ATTEMPT_TIMEOUT_SECONDS=4, **RECORDER_SETTINGS
+        )
+        yield stage
+
+
+@pytest.fixture
+def life(running: Stage) -> Stage:
+    """The same, with nothing left of the test before."""
+    running.wait_idle()
+    running.redis.delete(RESULTS, DEAD, SIGNALS)
+    running.api.reset()
+    return running
+
+
+def signals_of(stage: Stage, job: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in stage.redis.lrange(SIGNALS, 0, -1)]
+    return [signal for signal in found if signal["id"] == job]
+
+
+def wait_signals(stage: Stage, job: str, last: str = "postrun") -> list[dict[str, Any]]:
+    eventually(lambda: last in [signal["signal"] for signal in signals_of(stage, job)], f"the signal {last}")
+    return signals_of(stage, job)
+
+
+def ask(stage: Stage, question: str, *arguments: Any) -> Any:
+    """What the worker answers to a stock Celery app."""
+    inspect = stage.producer.control.inspect(destination=[NAME], timeout=10)
+    return getattr(inspect, question)(*arguments)[NAME]
+
+
+@contextmanager
+def monitor(app: Celery) -> Iterator[list[dict[str, Any]]]:
+    """What a monitor such as Flower hears, from when it does."""
+    heard: list[dict[str, Any]] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": heard.append})
+        thread = threading.Thread(target=lambda: receiver.capture(limit=None, wakeup=False))
+        thread.start()
+        try:
+            eventually(lambda: heard, "a heartbeat")
+            yield heard
+        finally:
+            receiver.should_stop = True
+            thread.join()
+
+
+def test_the_signals_of_a_job_are_sent_in_order_and_tell_its_end_when_the_event_is_out(life: Stage) -> None:
+    job = life.send("c-1")
+
+    seen = wait_signals(life, job)
+
+    assert [(signal["signal"], signal["is_published"]) for signal in seen] == [
+        ("received", False), ("prerun", False), ("success", True), ("postrun", True),
+    ]  # fmt: skip
+    assert seen[1]["kwargs"] == {"subject": "c-1"}
+    assert seen[1]["request"] == job
+    assert seen[2]["result"] == "locked"
+    assert (seen[3]["request"], seen[3]["state"]) == (job, "SUCCESS")
+
+
+def test_while_the_event_cannot_be_published_nobody_is_told_of_a_success(life: Stage) -> None:
+    life.redis.set(RESULTS, "no stream")
+    job = life.send("c-1")
+    life_log = life.workers[0]
+    eventually(lambda: len(life_log.lines("redis_retry")) >= 2, "two attempts to publish")
+
+    assert [signal["signal"] for signal in signals_of(life, job)] == ["received", "prerun"]
+    assert [request["id"] for request in ask(life, "active")] == [job]
+    life.redis.delete(RESULTS)
+    assert wait_signals(life, job)[2]["signal"] == "success"
+
+
+def test_a_failed_job_sends_the_failure_signal(life: Stage) -> None:
+    job = life.send("missing-1")
+
+    seen = wait_signals(life, job)
+
+    assert [signal["signal"] for signal in seen] == ["received", "prerun", "failure", "postrun"]
+    assert seen[2]["exception"].startswith("refused: ")
+    assert seen[2]["request"] == job
+    assert (seen[3]["state"], seen[3]["is_published"]) == ("FAILURE", True)
+
+
+def test_a_job_that_waits_in_redis_sends_the_retry_signal_and_is_received_again(life: Stage) -> None:
+    job = life.send("later-1")
+
+    seen = wait_signals(life, job, "success")
+
+    assert [signal["signal"] for signal in seen][:6] == [
+        "received", "prerun", "retry", "postrun", "received", "prerun",
+    ]  # fmt: skip
+    assert "server_error" in seen[2]["reason"]
+    assert seen[3]["state"] == "RETRY"
+
+
+def test_monitors_hear_of_each_step(life: Stage) -> None:
+    with monitor(life.producer) as heard:
+        jobs = {conversation: life.send(conversation) for conversation in ("c-1", "missing-1", "later-1")}
+        life.wait_events(3)
+
+        def story(conversation: str) -> list[str]:
+            return [event["type"] for event in heard if event.get("uuid") == jobs[conversation]]
+
+        eventually(lambda: story("c-1")[-1:] == ["task-succeeded"], "the end of the locked job")
+        eventually(lambda: story("missing-1")[-1:] == ["task-failed"], "the end of the refused job")
+        eventually(lambda: story("later-1")[-1:] == ["task-succeeded"], "the end of the retried job")
+
+    assert story("c-1") == ["task-received", "task-started", "task-succeeded"]
+    assert story("missing-1") == ["task-received", "task-started", "task-failed"]
+    assert story("later-1") == ["task-received", "task-started", "task-retried", *story("c-1")]
+    by_type = {event["type"]: event for event in heard}
+    assert by_type["task-received"]["name"] == TASK
+    assert by_type["task-failed"]["exception"].startswith("LockFailedError('refused: ")
+    assert "server_error" in by_type["task-retried"]["exception"]
+
+
+def test_a_stock_app_can_inspect_the_worker(life: Stage) -> None:
+    job = life.send("slow-1")
+    eventually(life.api.calls, "the call")
+
+    (active,) = ask(life, "active")
+    assert (active["id"], active["name"], active["kwargs"]) == (job, TASK, {"subject": "slow-1"})
+    assert isinstance(active["worker_pid"], int)
+    assert ask(life, "query_task", job)[job][0] == "active"
+    assert [request["id"] for request in ask(life, "reserved")] == []
+    assert ask(life, "scheduled") == []
+    assert ask(life, "ping") == {"ok": "pong"}
+    assert ask(life, "registered") == [TASK]
+    assert [queue["name"] for queue in ask(life, "active_queues")] == [QUEUE]
+    stats = ask(life, "stats")
+    assert stats["pool"]["max-concurrency"] == CONCURRENCY
+    assert stats["total"][TASK] >= 1
+    assert stats["broker"]["hostname"] == "127.0.0.1"
+
+
+def test_no_secret_is_told_to_who_inspects(life: Stage) -> None:
+    for question in ("conf", "stats", "report", "active_queues"):
+        answer = json.dumps(ask(life, question))
+        assert TOKEN not in answer, question
+        assert PASSWORD not in answer, question
+    assert ask(life, "conf")["task_default_queue"] == QUEUE
+
+
+def test_the_celery_command_can_inspect_the_worker(life: Stage) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "worker", "inspect", "--json", "--destination", NAME]
+    environment = {**life.environment(), "PATH": ""}
+
+    asked = subprocess.run(
+        [*command, "--timeout", "10", "conf"], env=environment, capture_output=True, check=True, timeout=30, text=True
+    )
+
+    assert json.loads(asked.stdout)[NAME]["worker_concurrency"] == CONCURRENCY
+    for secret in (TOKEN, PASSWORD):
+        assert secret not in asked.stdout + asked.stderr
+
+
+def test_a_job_revoked_before_it_is_called_ends_as_revoked_without_a_call(life: Stage) -> None:
+    life.producer.control.revoke("revoked-1", destination=[NAME], reply=True, timeout=10)
+
+    life.send("c-1", task_id="revoked-1")
+    life.send("c-2", task_id="not-revoked")
+
+    event = life.event_of("revoked-1")
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_skipped", "revoked")
+    assert event["data"]["attempts"] == 0
+    assert life.event_of("not-revoked")["data"]["outcome"] == "locked"
+    assert [call.conversation_id for call in life.api.calls()] == ["c-2"]
+    assert len(life.wait_events(2)) == 2
+
+
+def test_a_waiting_job_can_be_revoked(life: Stage) -> None:
+    job = life.send("c-1", countdown=1.5)
+    eventually(lambda: life.redis.zcard(life.keys.delayed), "a delayed job")
+
+    life.producer.control.revoke(job, destination=[NAME], reply=True, timeout=10)
+
+    assert life.event_of(job)["data"]["outcome"] == "revoked"
+    assert life.api.calls() == []
+
+
+def test_a_terminated_job_is_handed_back_and_ends_as_revoked_with_one_event(life: Stage) -> None:
+    job = life.send("slow-1")
+    eventually(life.api.calls, "the call")
+
+    life.producer.control.revoke(job, terminate=True, destination=[NAME], reply=True, timeout=10)
+
+    event = life.event_of(job)
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("revoked", 1)
+    life.wait_idle()
+    assert len(life.wait_events(1)) == 1
+    assert len(life.api.calls()) == 1
+    assert ask(life, "active") == []
+    assert [(signal["signal"], signal.get("terminated")) for signal in wait_signals(life, job, "revoked")] == [
+        ("received", None), ("prerun", None), ("revoked", True), ("revoked", False),
+    ]  # fmt: skip
+
+
+def test_the_pool_grows_and_shrinks_on_request(life: Stage) -> None:
+    control = life.producer.control
+
+    def peak() -> int:
+        life.wait_idle()
+        life.api.reset()
+        seen = int(life.redis.xlen(RESULTS))
+        for number in range(12):
+            life.send(f"brief-{number}")
+        life.wait_events(seen + 12)
+        return life.api.stats()["peak_in_flight"]
+
+    assert peak() == CONCURRENCY
+    control.pool_shrink(3, destination=[NAME], reply=True, timeout=10)
+    assert peak() == CONCURRENCY - 3
+    control.pool_grow(3, destination=[NAME], reply=True, timeout=10)
+    assert ask(life, "stats")["pool"]["max-concurrency"] == CONCURRENCY
+    assert peak() == CONCURRENCY
+
+
+def test_a_queue_can_be_added_and_cancelled_on_request(life: Stage) -> None:
+    control = life.producer.control
+    waiting = life.send("c-1", queue="another")
+
+    control.add_consumer("another", destination=[NAME], reply=True, timeout=10)
+    assert life.event_of(waiting)["data"]["outcome"] == "locked"
+    control.cancel_consumer("another", destination=[NAME], reply=True, timeout=10)
+    left = life.send("c-2", queue="another")
+
+    assert life.event_of(life.send("c-3"))["data"]["outcome"] == "locked"
+    assert [queue["name"] for queue in ask(life, "active_queues")] == [QUEUE]
+    assert len(life.wait_events(2)) == 2
+    assert life.redis.llen("another") == 1, left
+
+
+def test_delayed_jobs_of_an_added_queue_become_ready(life: Stage) -> None:
+    control = life.producer.control
+    keys = Keys("third")
+    life.send("c-1", task_id="delayed-1", queue="third")
+    record = {"raw": life.redis.rpop("third"), "size": 1, "first": 0, "calls": 0, "crashes": 0, "token": ""}
+    life.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
+    life.redis.zadd(keys.delayed, {"ref-1": 0})
+
+    control.add_consumer("third", destination=[NAME], reply=True, timeout=10)
+
+    assert life.event_of("delayed-1")["data"]["outcome"] == "locked"
+    control.cancel_consumer("third", destination=[NAME], reply=True, timeout=10)
+
+
+def test_nothing_of_jobs_that_are_over_is_kept_in_memory(life: Stage) -> None:
+    jobs = 0
+    for number in range(60):
+        life.send(f"c-{number}")
+        life.send(f"missing-{number}")
+        life.send(f"c-{number}", task_id=f"twice-{number}")
+        life.send(f"c-{number}", task_id=f"twice-{number}")
+        life.send("", task_id=f"invalid-{number}")
+        life.send(f"c-{number}", fields={"dry_run": True})
+        jobs += 5
+    life.push(b"junk")
+
+    eventually(lambda: life.redis.xlen(RESULTS) >= jobs + 1, "all events", 60)
+    life.wait_idle()
+
+    after = eventually(lambda: (found := ask(life, "_request", "books"))["active"] == 0 and found, "an idle worker")
+    assert len(life.events()) == jobs + 1
+    assert (after["requests"], after["reserved"], after["active"]) == (0, 0, 0)
+    assert after["successful"] <= 1000, "Celery keeps the last thousand"
+
+
+def test_the_options_for_concurrency_and_queues_mean_what_they_mean_in_celery(life: Stage) -> None:
+    life.worker("-c", "3", "-Q", "a,b", CONCURRENCY=50)
+    jobs = {life.send(f"brief-{number}", queue="ab"[number % 2]) for number in range(12)}
+
+    assert {event["id"] for event in life.wait_events(12)} == jobs
+
+    assert life.api.stats()["peak_in_flight"] == 3

@@ -1,0 +1,92 @@
+"""What an orchestrator and Prometheus see of a worker."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from sandbox.redis_server import RedisServer
+from tests.worker.stage import Stage, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandbox.server_binaries import ServerBinary
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def ask(port: int, path: str) -> tuple[int, Any]:
+    answer = httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False)
+    return answer.status_code, answer.json()
+
+
+def is_ready(port: int) -> bool:
+    return ask(port, "/readyz") == (200, {"status": "ready"})
+
+
+def test_a_worker_that_takes_jobs_is_alive_and_ready(stage: Stage, port: int) -> None:
+    stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
+
+    assert ask(port, "/livez") == (200, {"status": "alive"})
+    eventually(lambda: is_ready(port), "a worker that is ready")
+
+
+def test_metrics_count_what_came_of_the_jobs(stage: Stage, port: int) -> None:
+    stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
+    stage.send("c-1")
+    stage.send("c-2", fields={"dry_run": True})
+    stage.push(b"junk")
+    stage.wait_events(3)
+    stage.wait_idle()
+
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text.splitlines()
+
+    assert {line for line in lines if line.startswith("lock_worker_jobs_finished_total")} == {
+        f'lock_worker_jobs_finished_total{{outcome="{outcome}"}} 1.0'
+        for outcome in ("locked", "would_lock", "rejected")
+    }
+    assert "lock_worker_job_seconds_count 3.0" in lines
+    assert "lock_worker_jobs_in_hand 0.0" in lines
+
+
+def test_a_worker_whose_token_is_refused_is_alive_but_not_ready(stage: Stage, port: int) -> None:
+    stage.api.token = "another-one"
+    stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
+    stage.send()
+
+    eventually(lambda: ask(port, "/readyz") == (503, {"status": "not ready", "reasons": ["token_refused"]}), "a no")
+    assert ask(port, "/livez")[0] == 200
+
+
+def test_a_worker_without_its_redis_is_alive_but_not_ready_until_it_is_back(
+    server_binary: ServerBinary, tmp_path: Path, port: int
+) -> None:
+    with RedisServer(server_binary) as server, Stage(server.url, tmp_path) as stage:
+        stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
+        eventually(lambda: is_ready(port), "a worker that is ready")
+
+        server.stop()
+
+        eventually(lambda: "redis_unreachable" in str(ask(port, "/readyz")), "a no")
+        assert ask(port, "/livez")[0] == 200
+        server.start()
+        eventually(lambda: is_ready(port), "a worker that is ready again")
+
+
+def test_a_health_port_in_use_stops_the_start_with_a_sentence_that_names_the_setting(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        taken = listening.getsockname()[1]
+        worker = stage.start(HEALTH_HOST="127.0.0.1", HEALTH_PORT=taken)
+
+        assert worker.process.wait(20) != 0
+    assert "HEALTH_PORT: cannot listen on" in worker.log
+    assert "Traceback" not in worker.log

