@@ -1,7 +1,7 @@
 """The life of a job, top to bottom: admit, call, decide, report.
 
 :class:`LockConversation` knows conversations and the API; of where jobs come from, who else runs them and how an end is
-published it knows nothing. What it returns is a decision (``tasks.outcome``); the worker carries it out.
+published it knows nothing. What it returns is a decision (``tasks.decision``); the worker carries it out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from tasks import conversation, event
 from tasks.api import CallFailed
+from tasks.decision import Decision, Finished, Later
 from tasks.job import idempotency_key
 from tasks.outcome import (
-    Decision,
     Exhausted,
     Expired,
-    Finished,
-    Later,
     Locked,
     Outcome,
     Poisoned,

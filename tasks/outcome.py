@@ -1,7 +1,6 @@
-"""How a job can end, and what a run of it can decide: two small closed sets of frozen types.
+"""How a job can end: a small closed set of frozen types.
 
-One place matches each set in full, and the type checker proves that none is missed. Nothing here acts; the worker
-carries a decision out.
+One place matches the set in full (``tasks.event``), and the type checker proves that none is missed.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from tasks.event import Event
 
 
 class ProblemType(StrEnum):
@@ -124,21 +121,3 @@ class Poisoned:
 
 
 Outcome: TypeAlias = Locked | WouldLock | Expired | Revoked | Rejected | Refused | Exhausted | Poisoned
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The job is over: publish its event and forget the job, in one step."""
-
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """The job has to wait ``delay`` seconds; ``reason`` is a stable word for logs and metrics."""
-
-    delay: float
-    reason: str
-
-
-Decision: TypeAlias = Finished | Later

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
+from tasks.decision import Decision, Finished, Later
 from tasks.lock_conversation import Run
-from tasks.outcome import Decision, Finished, Later
 from worker.batcher import Batcher, insist
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Delivery, Moves

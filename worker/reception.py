@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from celery.worker import state
 
+from tasks.decision import Later
 from tasks.message import Refusal
-from tasks.outcome import Later
 from worker.broker.keys import Keys
 from worker.observe import metrics
 

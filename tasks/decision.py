@@ -1,0 +1,30 @@
+"""What a run of a job can decide: a small closed set of frozen types.
+
+Nothing here acts; the worker carries a decision out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from tasks.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The job is over: publish its event and forget the job, in one step."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The job has to wait ``delay`` seconds; ``reason`` is a stable word for logs and metrics."""
+
+    delay: float
+    reason: str
+
+
+Decision: TypeAlias = Finished | Later
