@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.api import Answer, CallFailed
+from tasks.decision import Decision, Finished, Later
 from tasks.event import ResultEvent
 from tasks.job import Job
 from tasks.lock_conversation import LockConversation, Run
 from tasks.message import Accepted, Refusal
-from tasks.outcome import Decision, Finished, Later, Problem, ProblemType
+from tasks.outcome import Problem, ProblemType
 from tasks.retry import IN_PLACE_SECONDS, RetryPolicy
+from tasks.verdict import Blame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,8 +61,13 @@ class Scene:
         self.slept: list[float] = []
         self.calls: list[tuple[str, str, str]] = []
         self.looks = 0
+        self.blamed: list[Blame] = []
+        self.paused: list[float] = []
+        self.is_held_back = False
+        self.outage = False
         self.handler = LockConversation(
             api=cast("ManagemApi", self),
+            flow=self,
             policy=RetryPolicy(max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, chance=lambda: 0.0),
             shown=shown,
             sleep=self._sleep,
@@ -84,6 +91,23 @@ class Scene:
         if isinstance(said, Exception):
             raise said
         return said
+
+    def answered(self) -> None:
+        """As the gates: nothing here waits for good news."""
+
+    def failed(self, job: str, blame: Blame) -> bool:
+        """As the gates: in an outage, and with a token that is refused, no failure is the job's."""
+        assert job == "job-1"
+        self.blamed.append(blame)
+        return blame is not Blame.TOKEN and not self.outage
+
+    def holds_back(self) -> bool:
+        """As the gates."""
+        return self.is_held_back
+
+    def pause(self, seconds: float) -> None:
+        """As the fleet's pause."""
+        self.paused.append(seconds)
 
     async def _before_call(self) -> None:
         self.looks += 1
@@ -411,3 +435,88 @@ async def test_an_answer_that_is_nested_however_deep_ends_in_an_event(levels: in
     assert isinstance(decision, Finished)
     problem = json.loads(decision.event.body)["data"]["error"]
     assert decision.event.outcome == "locked" or problem["type"] == "unconfirmed"
+
+
+async def test_a_failure_of_an_outage_costs_the_job_no_attempt_and_sets_it_aside() -> None:
+    scene = Scene(status(503))
+    scene.outage = True
+
+    decision = await scene()
+
+    assert decision == Later(5.0, "server_error")
+    assert scene.run.attempts == 0
+    assert scene.blamed == [Blame.API]
+
+
+async def test_a_refused_token_is_tried_once_more_and_then_costs_the_job_nothing() -> None:
+    scene = Scene(status(401))
+
+    decision = await scene()
+
+    assert decision == Later(5.0, "forbidden")
+    assert len(scene.calls) == 2
+    assert scene.run.attempts == 0
+    assert scene.blamed == [Blame.TOKEN]
+
+
+async def test_a_token_that_was_renewed_meanwhile_serves_at_the_second_try() -> None:
+    scene = Scene(status(401), locked())
+
+    event = await scene.finished()
+
+    assert event["data"]["outcome"] == "locked"
+    assert scene.blamed == []
+
+
+async def test_while_the_token_is_known_to_be_refused_a_probe_is_one_call() -> None:
+    scene = Scene(status(401))
+    scene.is_held_back = True
+
+    await scene()
+
+    assert len(scene.calls) == 1
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_a_retry_after_of_an_overloaded_api_pauses_the_fleet(code: int) -> None:
+    scene = Scene(status(code, "30"))
+
+    decision = await scene()
+
+    assert scene.paused == [30.0]
+    assert decision == Later(30.0, "rate_limited" if code == 429 else "server_error")
+
+
+async def test_a_pause_is_no_longer_than_the_longest_wait() -> None:
+    scene = Scene(status(429, "86400"))
+
+    await scene()
+
+    assert scene.paused == [60.0]
+
+
+@pytest.mark.parametrize("answer", [status(500, "30"), status(429), status(429, "0"), status(503, "soon")])
+async def test_other_answers_pause_nobody(answer: Answer) -> None:
+    scene = Scene(answer, locked())
+
+    await scene()
+
+    assert scene.paused == []
+
+
+async def test_while_calls_are_held_back_no_job_waits_in_its_slot() -> None:
+    scene = Scene(status(500), locked())
+    scene.is_held_back = True
+
+    decision = await scene()
+
+    assert isinstance(decision, Later)
+    assert scene.slept == []
+
+
+async def test_an_error_of_the_workers_own_blames_the_worker_and_not_the_api() -> None:
+    scene = Scene()
+
+    scene.handler.failed(accepted(), scene.new_run(attempts=1), RuntimeError())
+
+    assert scene.blamed == [Blame.WORKER]
