@@ -61,14 +61,18 @@ class Scene:
         self.slept: list[float] = []
         self.calls: list[tuple[str, str, str]] = []
         self.looks = 0
+        self.answers = 0
         self.blamed: list[Blame] = []
         self.paused: list[float] = []
-        self.is_held_back = False
+        self.is_held_back = self.closes_meanwhile = False
         self.outage = False
+        self.chance = 0.0
         self.handler = LockConversation(
             api=cast("ManagemApi", self),
             flow=self,
-            policy=RetryPolicy(max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, chance=lambda: 0.0),
+            policy=RetryPolicy(
+                max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, chance=lambda: self.chance
+            ),
             shown=shown,
             sleep=self._sleep,
         )
@@ -93,7 +97,8 @@ class Scene:
         return said
 
     def answered(self) -> None:
-        """As the gates: nothing here waits for good news."""
+        """As the gates."""
+        self.answers += 1
 
     def failed(self, job: str, blame: Blame) -> bool:
         """As the gates: in an outage, and with a token that is refused, no failure is the job's."""
@@ -116,6 +121,7 @@ class Scene:
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.is_held_back = self.is_held_back or self.closes_meanwhile
         self.now += timedelta(seconds=seconds)
 
 
@@ -253,11 +259,11 @@ async def test_a_short_wait_is_slept_in_place_and_calls_are_counted() -> None:
 
 
 async def test_a_retry_after_of_a_second_is_still_slept_in_place_and_one_beyond_is_not() -> None:
-    in_place = Scene(status(503, "1"), locked())
+    in_place = Scene(status(500, "1"), locked())
     assert (await in_place.finished())["data"]["attempts"] == 2
     assert in_place.slept == [IN_PLACE_SECONDS]
 
-    put_aside = Scene(status(503, "2"), locked())
+    put_aside = Scene(status(500, "2"), locked())
     assert await put_aside() == Later(2.0, "server_error")
     assert put_aside.run.attempts == len(put_aside.calls) == 1
     assert put_aside.slept == []
@@ -437,35 +443,97 @@ async def test_an_answer_that_is_nested_however_deep_ends_in_an_event(levels: in
     assert decision.event.outcome == "locked" or problem["type"] == "unconfirmed"
 
 
-async def test_a_failure_of_an_outage_costs_the_job_no_attempt_and_sets_it_aside() -> None:
+# Holding back
+
+
+@pytest.mark.parametrize("said", [locked(), status(404), status(400)])
+async def test_an_answer_that_settles_a_job_tells_that_the_api_is_well_whatever_it_says(said: Answer) -> None:
+    scene = Scene(said)
+    await scene()
+    assert (scene.answers, scene.blamed) == (1, [])
+
+
+async def test_a_job_that_is_not_called_says_nothing_of_the_api() -> None:
+    dry, late = Scene(), Scene()
+    await dry(accepted(dry_run=True))
+    await late(accepted(expires_at=NOW))
+    assert [(scene.answers, scene.blamed) for scene in (dry, late)] == [(0, [])] * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "blame"),
+    [
+        (status(500), Blame.API),
+        (status(503, "30"), Blame.API),
+        (status(408), Blame.API),
+        (CallFailed("timeout", "Too late."), Blame.API),
+        (CallFailed("unreachable", "No connection."), Blame.API),
+        (Answer(200, b"{}", None), Blame.API),
+        (status(429), Blame.LOAD),
+        (status(401), Blame.TOKEN),
+    ],
+)
+async def test_a_failure_tells_whose_fault_it_is(said: Said, blame: Blame) -> None:
+    scene = Scene(said)
+    scene.is_held_back = True
+
+    await scene()
+
+    assert (scene.answers, scene.blamed) == (0, [blame])
+
+
+@pytest.mark.parametrize("attempts", [0, 1, MAX_ATTEMPTS - 1, MAX_ATTEMPTS])
+async def test_a_failure_of_an_outage_costs_the_job_no_attempt_and_sets_it_aside(attempts: int) -> None:
     scene = Scene(status(503))
     scene.outage = True
 
-    decision = await scene()
+    decision = await scene(attempts=attempts)
 
     assert decision == Later(5.0, "server_error")
-    assert scene.run.attempts == 0
-    assert scene.blamed == [Blame.API]
+    assert scene.run.attempts == attempts
+    assert scene.slept == []
 
 
-async def test_a_refused_token_is_tried_once_more_and_then_costs_the_job_nothing() -> None:
+@pytest.mark.parametrize(
+    ("retry_after", "chance", "wait"),
+    [(None, 1.0, 10.0), ("3", 0.0, 5.0), ("30", 0.0, 30.0), ("31536000", 0.0, 60.0), ("-30", 0.0, 5.0)],
+)
+async def test_a_job_that_is_set_aside_waits_no_less_than_its_answer_asked_for(
+    retry_after: str | None, chance: float, wait: float
+) -> None:
+    scene = Scene(status(500, retry_after))
+    scene.outage, scene.chance = True, chance
+    assert await scene() == Later(wait, "server_error")
+
+
+@pytest.mark.parametrize("attempts", [0, 2, MAX_ATTEMPTS])
+async def test_a_refused_token_is_tried_once_more_and_then_costs_the_job_nothing(attempts: int) -> None:
     scene = Scene(status(401))
 
-    decision = await scene()
+    decision = await scene(attempts=attempts)
 
     assert decision == Later(5.0, "forbidden")
-    assert len(scene.calls) == 2
-    assert scene.run.attempts == 0
+    assert len(scene.calls) == scene.looks == 2
+    assert scene.run.attempts == attempts
     assert scene.blamed == [Blame.TOKEN]
 
 
-async def test_a_token_that_was_renewed_meanwhile_serves_at_the_second_try() -> None:
+async def test_a_token_that_was_renewed_meanwhile_serves_at_the_second_try_and_that_is_one_attempt() -> None:
     scene = Scene(status(401), locked())
 
     event = await scene.finished()
 
-    assert event["data"]["outcome"] == "locked"
-    assert scene.blamed == []
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 1)
+    assert (scene.slept, scene.blamed) == ([], [])
+
+
+async def test_a_call_that_fails_after_a_refused_token_is_one_attempt() -> None:
+    scene = Scene(status(401), status(500), locked())
+
+    event = await scene.finished()
+
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 2)
+    assert scene.blamed == [Blame.API]
 
 
 async def test_while_the_token_is_known_to_be_refused_a_probe_is_one_call() -> None:
@@ -495,13 +563,35 @@ async def test_a_pause_is_no_longer_than_the_longest_wait() -> None:
     assert scene.paused == [60.0]
 
 
-@pytest.mark.parametrize("answer", [status(500, "30"), status(429), status(429, "0"), status(503, "soon")])
-async def test_other_answers_pause_nobody(answer: Answer) -> None:
-    scene = Scene(answer, locked())
+@pytest.mark.parametrize("code", [401, 404, 408, 425, 500, 502, 504])
+async def test_a_retry_after_on_any_other_answer_is_the_jobs_own(code: int) -> None:
+    scene = Scene(status(code, "30"))
 
     await scene()
 
     assert scene.paused == []
+
+
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize(
+    "retry_after", [None, "", "0", "-2", "2.5", "1e9", "soon", "NaN", "\x00", "Sun, 06 Nov 1994 08:49:37 GMT"]
+)
+async def test_without_a_moment_to_wait_for_nobody_pauses(code: int, retry_after: str | None) -> None:
+    scene = Scene(status(code, retry_after), locked())
+
+    event = await scene.finished()
+
+    assert event["data"]["attempts"] == 2
+    assert scene.paused == []
+
+
+async def test_a_call_that_pauses_the_fleet_is_an_attempt_like_any_other() -> None:
+    scene = Scene(status(429, "2"))
+
+    event = await scene.finished(attempts=MAX_ATTEMPTS - 1)
+
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("exhausted", MAX_ATTEMPTS)
+    assert scene.paused == [2.0]
 
 
 async def test_while_calls_are_held_back_no_job_waits_in_its_slot() -> None:
@@ -511,7 +601,17 @@ async def test_while_calls_are_held_back_no_job_waits_in_its_slot() -> None:
     decision = await scene()
 
     assert isinstance(decision, Later)
-    assert scene.slept == []
+    assert decision.delay <= 0.02
+    assert (scene.slept, scene.run.attempts) == ([], 1)
+
+
+async def test_a_job_that_slept_while_the_gates_closed_is_not_called_but_asks_like_all_others() -> None:
+    scene = Scene(status(500), locked())
+    scene.closes_meanwhile = True
+
+    assert await scene() == Later(0, "server_error")
+
+    assert (len(scene.slept), len(scene.calls), scene.run.attempts) == (1, 1, 1)
 
 
 async def test_an_error_of_the_workers_own_blames_the_worker_and_not_the_api() -> None:

@@ -51,6 +51,7 @@ def test_every_option_has_a_default() -> None:
     assert found.API_URL == "https://api.managem.co.uk"
     assert (found.LOCK_QUEUE, found.RESULTS_CHANNEL) == ("moderation.lock", "moderation.results")
     assert (found.MAX_ATTEMPTS, found.CONCURRENCY, found.LEASE_SECONDS) == (8, 100, 30.0)
+    assert (found.RATE_LIMIT_PER_SECOND, found.BREAKER_FAILURES) == (None, 10)
 
 
 def test_an_empty_variable_counts_as_not_set(environment: Environment) -> None:
@@ -285,6 +286,43 @@ def test_a_time_is_a_number_within_its_bounds(environment: Environment, name: st
     assert [problem.partition(":")[0] for problem in problems()] == [name]
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("0", "Input should be greater than 0"),
+        ("-5", "Input should be greater than 0"),
+        ("-inf", "Input should be greater than 0"),
+        ("nan", "Input should be less than or equal to 1000000"),
+        ("inf", "Input should be less than or equal to 1000000"),
+        ("none", "Input should be a valid number, unable to parse string as a number"),
+    ],
+)
+def test_a_rate_limit_lets_some_calls_start(environment: Environment, value: str, problem: str) -> None:
+    environment(RATE_LIMIT_PER_SECOND=value)
+    assert problems() == [f"RATE_LIMIT_PER_SECOND: {problem}"]
+
+
+def test_a_rate_limit_may_be_less_than_a_call_a_second_or_left_out(environment: Environment) -> None:
+    environment(RATE_LIMIT_PER_SECOND="0.1")
+    assert load(need_token=False).RATE_LIMIT_PER_SECOND == 0.1
+    environment(RATE_LIMIT_PER_SECOND="")
+    assert load(need_token=False).RATE_LIMIT_PER_SECOND is None
+
+
+def test_the_breaker_can_be_switched_off_but_not_turned_round(environment: Environment) -> None:
+    environment(BREAKER_FAILURES=0)
+    assert load(need_token=False).BREAKER_FAILURES == 0
+    environment(BREAKER_FAILURES=-1)
+    assert problems() == ["BREAKER_FAILURES: Input should be greater than or equal to 0"]
+
+
+@pytest.mark.parametrize(("timeout", "lease"), [(10, 10), (10, 9.5), (40, 30)])
+def test_a_lease_outlives_a_call(environment: Environment, timeout: float, lease: float) -> None:
+    environment(ATTEMPT_TIMEOUT_SECONDS=timeout, LEASE_SECONDS=lease)
+    (told,) = problems()
+    assert told.startswith(f"LEASE_SECONDS: must be longer than ATTEMPT_TIMEOUT_SECONDS ({timeout}), or a job could be")
+
+
 def test_no_secret_shows_in_a_repr_an_error_or_a_traceback(environment: Environment) -> None:
     environment(REDIS_URL=f"rediss://user:{SECRET}@h", API_TOKEN=SECRET)
     found = load(need_token=True)
@@ -305,8 +343,11 @@ def test_every_option_has_a_sentence_and_every_number_its_bounds() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description
         assert field.description.endswith("."), name
-        if field.annotation in {int, float}:
-            assert schema[name].keys() >= {"minimum", "maximum"}
+        kinds = schema[name].get("anyOf", [schema[name]])
+        for kind in kinds:
+            if kind["type"] in {"integer", "number"}:
+                assert "maximum" in kind, name
+                assert kind.keys() & {"minimum", "exclusiveMinimum"}, name
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.api import Answer, CallFailed, Kind
 from tasks.outcome import Locked, Problem, ProblemType, Refused
-from tasks.verdict import Retryable, Verdict, judge, judge_failure
+from tasks.verdict import Blame, Retryable, Verdict, judge, judge_failure
 
 ID = "c-1"
 LOCKED = {"id": ID, "locked": True}
@@ -23,6 +23,8 @@ RETRIED = {
     429: ProblemType.RATE_LIMITED,
     **dict.fromkeys(range(500, 600), ProblemType.SERVER_ERROR),
 }
+#: Whose fault a failure is, where it is not the API's.
+BLAME = {401: Blame.TOKEN, 429: Blame.LOAD}
 FINAL = {403: ProblemType.FORBIDDEN, 404: ProblemType.NOT_FOUND, 410: ProblemType.NOT_FOUND}
 
 
@@ -90,6 +92,13 @@ def test_an_answer_that_may_be_better_another_time_is_retried_with_its_retry_aft
     assert (verdict.problem.type, verdict.problem.status) == (RETRIED[status], status)
     assert verdict.retry_after == "7"
     assert verdict.problem.detail
+    assert verdict.blame is BLAME.get(status, Blame.API)
+
+
+def test_a_refused_token_names_the_settings_to_mend() -> None:
+    verdict = judged(b"", 401)
+    assert isinstance(verdict, Retryable)
+    assert "API_TOKEN or API_TOKEN_FILE" in verdict.problem.detail
 
 
 @pytest.mark.parametrize("status", sorted(set(range(300, 500)) - RETRIED.keys()))
@@ -129,7 +138,7 @@ def test_an_unconfirmed_answer_keeps_its_retry_after_too() -> None:
 @pytest.mark.parametrize("status", [None, 200])
 def test_a_call_without_a_usable_answer_is_retried(kind: Kind, problem: ProblemType, status: int | None) -> None:
     verdict = judge_failure(CallFailed(kind, "It broke.", status))
-    assert verdict == Retryable(Problem(problem, "It broke.", status))
+    assert verdict == Retryable(Problem(problem, "It broke.", status), None, Blame.API)
 
 
 @settings(deadline=None)

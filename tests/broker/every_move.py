@@ -50,11 +50,12 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
     bench.fleet_was_awake()
     for held in (dead_letter, copy):
         bench.run("ZADD", bench.keys.leases, bench.now_ms() + 10_000, held.ref)
-    if name == "take":  # the plain one passes a suspect by, because another worker empties its hands for it
+    if name in {"take", "take (under a rate limit)"}:  # a suspect is passed by: another worker empties its hands for it
         bench.run("SET", bench.keys.draining, "worker-2", "PX", 30_000)
     for priority in (0, 3, 6, 9):
         bench.push(b"new", priority=priority)
     bench.arrive(b"arrived")
+    bench.run("SET", bench.rules.fleet.rate, 1, "PX", 30_000)
     await bench.moves.claim([(ID, BINDING)])
     return Scene(dead_letter, copy)
 
@@ -65,6 +66,14 @@ async def _take(bench: Workbench, _: Scene) -> object:
 
 async def _take_the_suspect(bench: Workbench, _: Scene) -> object:
     return bench.take(100, held=0)
+
+
+async def _take_under_a_rate_limit(bench: Workbench, _: Scene) -> object:
+    return bench.under(rate=1000.0).take(100, held=1)
+
+
+async def _pause(bench: Workbench, _: Scene) -> None:
+    await bench.moves.pause(30)
 
 
 async def _claim(bench: Workbench, _: Scene) -> object:
@@ -106,6 +115,8 @@ MOVES: dict[str, Move] = {
     "take": _take,
     "take (the suspect)": _take_the_suspect,
     "take (told to drain)": _take,
+    "take (under a rate limit)": _take_under_a_rate_limit,
+    "pause": _pause,
     "claim": _claim,
     "complete": _complete,
     "delay": _delay,

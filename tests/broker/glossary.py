@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WORDS = {"ref": r"[^:]+", "digest": r"[0-9a-f]{32}", "3|6|9": "[369]"}
+#: What is gone by itself after a while, as the table says it.
+_PASSES = ("TTL", "DEDUPLICATE_SECONDS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +26,17 @@ class Row:
 
 
 def rows(queue: str, names: Mapping[str, str]) -> list[Row]:
-    """The table for one queue; ``names`` are the values of the settings that stand in it."""
+    """The table for one queue; ``names`` are the values of the settings that stand in it, as keys or in them."""
     doc = worker.broker.keys.__doc__ or ""
     lines = re.findall(r"^``(.+?)`` +(list|hash|zset|string|stream) +\S.*?  +(\S.*)$", doc, re.MULTILINE)
     words = {re.escape(f"<{word}>"): pattern for word, pattern in _WORDS.items()} | {"<queue>": re.escape(queue)}
+    words |= {f"<{name}>": re.escape(value) for name, value in names.items()}
     found = []
     for name, kind, gone_when in lines:
         pattern = re.escape(names.get(name, name)).replace(r"\\x06\\x16", re.escape("\x06\x16"))
         for word, meaning in words.items():
             pattern = pattern.replace(word, meaning)
-        found.append(Row(re.compile(pattern), kind, "TTL" in gone_when or gone_when == "DEDUPLICATE_SECONDS"))
+        found.append(Row(re.compile(pattern), kind, any(word in gone_when for word in _PASSES)))
     return found
 
 

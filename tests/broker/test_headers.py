@@ -55,7 +55,7 @@ def body_inputs(text: str, name: str) -> list[str]:
     """The local names that the fixed ones of KEYS or ARGV are given, in their order."""
     found: dict[int, str] = {}
     for names, values in re.findall(
-        r"^local ([\w, ]+) =\s+((?:[^\n]*\b(?:KEYS|ARGV)\[\d+\]\)?,?)+)$", text, re.MULTILINE
+        r"^local ([\w, ]+) =\s+((?:[^\n]*\b(?:KEYS|ARGV)\[\d+\]\)?(?: == '1')?,?)+)$", text, re.MULTILINE
     ):
         locals_, sources = names.split(", "), re.findall(r"(KEYS|ARGV)\[(\d+)\]", values)
         assert len(locals_) == len(sources), names
@@ -107,8 +107,9 @@ def test_the_body_walks_over_the_jobs_as_the_header_says(name: str) -> None:
 def test_take_walks_over_the_lists_from_where_the_header_says() -> None:
     first = inputs(TEXTS["take"], "KEYS").fixed + 1
 
-    assert f"for list = {first}, #KEYS do" in TEXTS["take"]
-    assert f"list == 3 and {first} or list + 1" in TEXTS["take"]
+    assert f"local first_stock = {first}\n" in TEXTS["take"]
+    assert "for list = first_stock, #KEYS do" in TEXTS["take"]
+    assert "list == 3 and first_stock or list + 1" in TEXTS["take"]
 
 
 def test_every_file_is_loaded_once_behind_the_prelude() -> None:

@@ -8,6 +8,7 @@ from tests.broker import glossary
 from worker.broker.keys import Keys, digest
 
 KEYS = Keys("a queue")
+FLEET = Keys("the fleet's queue")
 #: Every key of a queue, with its type and whether it passes by itself.
 NAMED = {
     **dict.fromkeys(KEYS.stock, ("list", False)),
@@ -21,13 +22,16 @@ NAMED = {
     KEYS.counters: ("hash", False),
     KEYS.upkeep: ("hash", False),
     KEYS.draining: ("string", True),
+    FLEET.pause: ("string", True),
+    FLEET.rate: ("string", True),
     "the results": ("stream", False),
     "the dead": ("stream", False),
 }
 
 
 def table() -> list[glossary.Row]:
-    return glossary.rows("a queue", {"RESULTS_CHANNEL": "the results", "DEAD_STREAM": "the dead"})
+    names = {"RESULTS_CHANNEL": "the results", "DEAD_STREAM": "the dead", "LOCK_QUEUE": "the fleet's queue"}
+    return glossary.rows("a queue", names)
 
 
 def test_producers_lists_are_named_as_kombu_names_them() -> None:
@@ -43,7 +47,7 @@ def test_every_key_stands_in_the_glossary(key: str) -> None:
 
 def test_every_line_of_the_glossary_is_a_key() -> None:
     assert [row.pattern.pattern for row in table() if not any(row.pattern.fullmatch(key) for key in NAMED)] == []
-    assert len(table()) == 14
+    assert len(table()) == 16
 
 
 def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
@@ -54,6 +58,7 @@ def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
     assert "is a hash" in str(glossary.trouble(table(), KEYS.again, "hash", -1))
     assert "has no TTL" in str(glossary.trouble(table(), KEYS.draining, "string", -1))
     assert "has a TTL" in str(glossary.trouble(table(), KEYS.again, "list", 1000))
+    assert "not in the glossary" in str(glossary.trouble(table(), KEYS.pause, "string", 1000))
 
 
 def test_queues_share_no_key() -> None:
@@ -61,7 +66,7 @@ def test_queues_share_no_key() -> None:
 
     names = {name for name in dir(KEYS) if not name.startswith("_") and name != "queue"}
 
-    assert len(names) == 11
+    assert len(names) == 13
     assert all(getattr(KEYS, name) != getattr(other, name) for name in names)
 
 

@@ -31,8 +31,9 @@ KEYS = (
 )  # fmt: skip
 CHANNELS = ("&moderation.results",)
 COMMANDS = (
-    "+eval", "+evalsha", "+time", "+type", "+exists", "+get", "+set", "+del", "+hget", "+hmget", "+hset", "+hincrby",
-    "+lpop", "+rpop", "+lpush", "+rpush", "+zadd", "+zrange", "+zrem", "+xadd", "+publish",
+    "+eval", "+evalsha", "+time", "+type", "+exists", "+pttl", "+get", "+set", "+del",
+    "+hget", "+hmget", "+hset", "+hincrby", "+lpop", "+rpop", "+lpush", "+rpush",
+    "+zadd", "+zrange", "+zrem", "+xadd", "+publish",
 )  # fmt: skip
 
 
@@ -123,7 +124,8 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [(name, "job:") for name in MOVES if script_of(name) != "claim"] + [("claim", "id:"), ("complete", "id:")],
+    [(name, "job:") for name in MOVES if script_of(name) not in {"claim", "pause"}]
+    + [("claim", "id:"), ("complete", "id:")],
 )
 async def test_without_the_keys_it_makes_up_itself_a_move_names_them_and_changes_nothing(
     bench: Workbench, logged_in: As, name: str, prefix: str

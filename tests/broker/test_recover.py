@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import SUSPICIOUS_CRASHES, UPKEEP_JOBS, CompleteAnswer
+from worker.broker.moves import SUSPICIOUS_CRASHES, TAKE_BYTES, UPKEEP_JOBS, CompleteAnswer
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -183,14 +183,20 @@ async def test_the_time_to_renew_is_no_longer_than_a_lease(bench: Workbench) -> 
 
 
 async def test_a_gap_shorter_than_a_silence_begins_no_new_time_of_grace(bench: Workbench) -> None:
-    short = bench.under(lease_ms=1_000)
-    gap_ms = (short.rules.grace_ms + short.rules.silence_ms) // 2
     job = bench.take_one()
     bench.lapse(job)
-    last = bench.now_ms() - gap_ms
-    bench.run("HSET", bench.keys.upkeep, "recovered_at", last, "awake_since", last)
+    bench.fleet_was_awake()
+    bench.run("HINCRBY", bench.keys.upkeep, "recovered_at", -bench.rules.silence_ms // 2)
 
-    assert (await short.recover()).count == 1
+    assert (await bench.recover()).count == 1
+
+
+@pytest.mark.parametrize("lease_ms", [500, 1_000, 4_500, 30_000])
+async def test_no_lease_that_was_renewed_in_time_ends_in_a_gap_that_is_no_silence(
+    bench: Workbench, lease_ms: int
+) -> None:
+    renewed_every_ms = lease_ms / 3
+    assert bench.under(lease_ms=lease_ms).rules.silence_ms <= lease_ms - renewed_every_ms
 
 
 async def test_regular_rounds_begin_no_new_time_of_grace(bench: Workbench) -> None:
@@ -251,6 +257,24 @@ async def test_a_full_batch_of_poisoned_jobs_is_handed_over(bench: Workbench) ->
     jobs = bench.take(250).jobs + bench.take(250).jobs
 
     assert len((await strict.crash(*jobs)).poisoned) == UPKEEP_JOBS
+
+
+async def test_a_call_hands_over_about_a_megabyte_of_poisoned_jobs_and_the_next_one_the_rest(bench: Workbench) -> None:
+    strict = bench.under(poisonous_crashes=1)
+    big = bytes(TAKE_BYTES * 6 // 10)
+    jobs = [bench.take_one(big) for _ in range(3)]
+
+    first, second = await strict.crash(*jobs), await strict.recover()
+
+    assert [job.ref for job in first.poisoned + second.poisoned] == [job.ref for job in jobs]
+    assert [len(first.poisoned), len(second.poisoned)] == [2, 1]
+    assert bench.counters()["crashes"] == 3
+
+
+async def test_jobs_that_are_only_made_ready_again_fill_no_call_up_whatever_their_size(bench: Workbench) -> None:
+    jobs = [bench.take_one(bytes(TAKE_BYTES * 6 // 10)) for _ in range(3)]
+
+    assert (await bench.crash(*jobs)).count == 3
 
 
 async def test_repeating_it_counts_no_crash_twice(bench: Workbench) -> None:

@@ -57,6 +57,22 @@ async def test_what_comes_back_goes_before_what_woke_us_and_that_before_the_stoc
     ]  # fmt: skip
 
 
+async def test_a_probe_takes_a_new_job_before_those_that_failed_before(bench: Workbench) -> None:
+    await bench.moves.release([bench.take_one(b"again")])
+    bench.push(b"new", priority=9)
+
+    takes = [raws(bench.take(1, is_probe=True)) for _ in range(3)]
+
+    assert takes == [[b"new"], [b"again"], []]
+
+
+async def test_a_probe_that_wants_more_takes_what_is_new_and_then_what_comes_back(bench: Workbench) -> None:
+    await bench.moves.release([bench.take_one(b"again")])
+    bench.push(b"new 1", b"new 2")
+
+    assert raws(bench.take(10, is_probe=True)) == [b"new 1", b"new 2", b"again"]
+
+
 async def test_no_more_jobs_than_wanted_are_taken(bench: Workbench) -> None:
     bench.push(b"again 1", b"again 2", b"1", b"2", b"3")
     await bench.moves.release(bench.take(2).jobs)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
 RULES = Rules(
+    fleet=Keys("moderation.lock"), rate=None,
     results="moderation.results", results_maxlen=1000, dead="moderation.dead", dead_maxlen=1000,
     lease_ms=30_000, remember_ms=900_000, poisonous_crashes=5,
 )  # fmt: skip
@@ -32,16 +33,24 @@ LONG_AGO_MS = 3_600_000
 class Workbench:
     """Real moves on a real server, with short names for what the tests do and look at."""
 
-    def __init__(self, client: Redis, async_client: AsyncRedis, rules: Rules = RULES) -> None:
+    def __init__(
+        self, client: Redis, async_client: AsyncRedis, rules: Rules = RULES, queue: str = "moderation.lock"
+    ) -> None:
         self.client: Any = client  # redis-py types its answers for all its modes at once
-        self.keys = Keys("moderation.lock")
+        self.keys = Keys(queue)
         self.rules = rules
         self.moves = Moves(async_client, self.keys, rules)
         self._tokens = (f"take{number}" for number in itertools.count(1))
 
     def under(self, **changes: Any) -> Workbench:
         """The same queue under other rules."""
-        other = Workbench(self.client, self.moves._client, replace(self.rules, **changes))
+        other = Workbench(self.client, self.moves._client, replace(self.rules, **changes), self.keys.queue)
+        other._tokens = self._tokens
+        return other
+
+    def beside(self, queue: str) -> Workbench:
+        """Another queue of the same fleet."""
+        other = Workbench(self.client, self.moves._client, self.rules, queue)
         other._tokens = self._tokens
         return other
 
@@ -64,14 +73,17 @@ class Workbench:
     def new_token(self) -> str:
         return next(self._tokens)
 
-    def take(self, wanted: int = 10, *, held: int = 0, worker: str = "worker-1", token: str = "") -> Taken:
+    def take(
+        self, wanted: int = 10, *, held: int = 0, worker: str = "worker-1", token: str = "", is_probe: bool = False
+    ) -> Taken:
         """Take jobs as the worker's event loop does: by digest, and by the whole text where the server asks for it."""
         token, sent_at = token or self.new_token(), time.monotonic()
 
         def call(*, whole_text: bool) -> Any:
             command = take_command(
-                self.keys, self.rules, token=token, worker=worker, wanted=wanted, held=held, whole_text=whole_text
-            )
+                self.keys, self.rules,
+                token=token, worker=worker, wanted=wanted, held=held, is_probe=is_probe, whole_text=whole_text,
+            )  # fmt: skip
             return self.run(*command)
 
         try:
@@ -187,7 +199,8 @@ class Workbench:
 
     def troubles(self) -> Iterator[str]:
         """Every broken promise that can be seen in Redis, a sentence each."""
-        table = glossary.rows(self.keys.queue, {"RESULTS_CHANNEL": self.rules.results, "DEAD_STREAM": self.rules.dead})
+        settings = {"RESULTS_CHANNEL": self.rules.results, "DEAD_STREAM": self.rules.dead}
+        table = glossary.rows(self.keys.queue, {**settings, "LOCK_QUEUE": self.rules.fleet.queue})
         keys = self.client.keys()
         names = [key.decode() for key in keys]
         for name, kind, ttl_ms in zip(names, self._each("TYPE", keys), self._each("PTTL", keys), strict=True):

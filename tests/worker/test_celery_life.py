@@ -297,6 +297,17 @@ def test_delayed_jobs_of_an_added_queue_become_ready(life: Stage) -> None:
     control.cancel_consumer("third", destination=[NAME], reply=True, timeout=10)
 
 
+def test_messages_that_celery_never_sees_do_not_keep_their_slots_until_its_loop_wakes_up(life: Stage) -> None:
+    for number in range(20 * CONCURRENCY):
+        life.push(f"junk {number}")
+    life.wait_events(20 * CONCURRENCY, seconds=8)
+
+    for _ in range(20 * CONCURRENCY):
+        life.send(countdown=600)
+    eventually(lambda: life.redis.zcard(life.keys.delayed) == 20 * CONCURRENCY, "all set aside", 8)
+    life.redis.flushall()
+
+
 def test_nothing_of_jobs_that_are_over_is_kept_in_memory(life: Stage) -> None:
     jobs = 0
     for number in range(60):

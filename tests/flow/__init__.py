@@ -1,0 +1,1 @@
+"""The gates of one process, on a clock that the tests turn."""
