@@ -20,6 +20,10 @@ demo: .venv/.ready ## See it work: embedded Redis, sandbox API, a worker, jobs, 
 test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts itself
 	@$(BIN)/python -m pytest
 
+.PHONY: chaos
+chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, from SEED=, and judge what came of every job
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+
 .PHONY: check
 check: .venv/.dev-ready ## Check style, types, the direction of imports, compose file, Dockerfile and generated pages
 	$(BIN)/ruff check .

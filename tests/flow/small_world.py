@@ -14,7 +14,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tasks.retry import IN_PLACE_SECONDS, RetryPolicy
-from tasks.verdict import Blame
 from tests.flow.clock import Clock
 from worker.broker.moves import Delivery
 from worker.flow.flow import Flow
@@ -23,6 +22,8 @@ from worker.hands import Hands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tasks.verdict import Blame
 
 CALL_SECONDS = 0.05
 ASK_AGAIN_SECONDS = 1.0
@@ -65,6 +66,7 @@ class SmallWorld:
         self._clock = Clock()
         self._began = self._clock.now
         self._numbers = count()
+        self._closed_until = 0.0
         self._coming: list[tuple[float, int, Callable[[], None]]] = []
         self._new: deque[Job] = deque()
         self._again: deque[Job] = deque()
@@ -126,10 +128,12 @@ class SmallWorld:
         heapq.heappush(self._coming, (self._clock.now + max(0.0, seconds), next(self._numbers), what))
 
     def _take(self) -> None:
-        while True:
+        while self._clock.now >= self._closed_until:
             answer = self.flow.ask()
             if isinstance(answer, Wait):
-                self._later(min(answer.seconds, ASK_AGAIN_SECONDS), lambda: None)
+                seconds = min(answer.seconds, ASK_AGAIN_SECONDS)
+                self._closed_until = self._clock.now + seconds
+                self._later(seconds, lambda: None)
                 return
             lists = (self._new, self._again) if answer.is_probe else (self._again, self._new)
             taken = 0

@@ -1,4 +1,4 @@
-"""Hours of trouble in a small model: what an outage costs, who ends as exhausted, and that all is well again after it."""
+"""Hours of trouble in a small model: what an outage costs, who ends as exhausted, and how all is well again."""
 
 from __future__ import annotations
 

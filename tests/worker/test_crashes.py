@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KILLER = {"PYTHONPATH": Path(__file__).parents[2]}
 SLOW = Script(rules=(Rule(ids="slow*", then=Delay(ms=700)),))
 #: Short leases, so that a test need not wait long for one to be over.
-QUICK = {"LEASE_SECONDS": 1, "ATTEMPT_TIMEOUT_SECONDS": 0.9}
+QUICK = {"LEASE_SECONDS": 1.5, "ATTEMPT_TIMEOUT_SECONDS": 1.4}
 
 
 def calls_of(stage: Stage, conversation: str) -> list[Call]:

@@ -20,7 +20,7 @@ WORKERS = 4
 #: How long a worker waits on the list of new jobs before it looks at the others, in seconds.
 WAIT_SECONDS = 0.5
 #: What the slowest machine may need beside the time that a test is about.
-SLACK_SECONDS = 1.0
+SLACK_SECONDS = 2.0
 #: All commands that workers send when they have nothing to do, but not those that their scripts run.
 SENT = ("blmove", "eval", "evalsha", "publish", "ping", "client|id", "client|unblock", "psubscribe")
 

@@ -116,7 +116,7 @@ class Breaker:
         elif self.state is State.RECOVERING:
             self._width += 1
             if self._width >= concurrency:
-                self.state, self._wait = State.CLOSED, self._first_wait
+                self.state = State.CLOSED
                 logger.warning("breaker_closed", extra={"reason": self.reason})
 
     def failed(self, job: str) -> bool:

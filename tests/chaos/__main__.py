@@ -1,0 +1,90 @@
+"""``python -m tests.chaos``: rounds of chaos, one after the other. Ends with 1 if anything was violated."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from random import SystemRandom
+
+from tests.chaos.invariants import no_job_is_doubled, no_job_is_lost
+from tests.chaos.plan import Act, make_plan
+from tests.chaos.report import command, headline, report, say
+from tests.chaos.round import run_round
+from tests.chaos.targets import TARGETS
+
+_ROUND_SECONDS = 100.0
+#: What a round takes beside the time of its faults, about.
+_BESIDE_SECONDS = 15.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the rounds."""
+    options = _options(arguments)
+    seed = SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
+    minutes = options.minutes * 60
+    seconds = options.seconds or min(_ROUND_SECONDS, max(10.0, minutes - _BESIDE_SECONDS))
+    rounds = options.rounds or max(1, round(minutes / (seconds + _BESIDE_SECONDS)))
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    totals: Counter[str] = Counter()
+    began = time.monotonic()
+    say(f"{rounds} rounds of {seconds:g} s from seed {seed}; logs in {folder}")
+    for number in range(rounds):
+        plan = make_plan(seed + number, seconds, options.target, kills_only=options.kills_only)
+        say(f"round {number + 1}/{rounds}, {headline(plan)}")
+        say(f"  replay    {command(plan, kills_only=options.kills_only)}")
+        if options.plan:
+            say("\n".join(f"    {fault}" for fault in plan.faults))
+        of_round = folder / f"seed-{plan.seed}"
+        of_round.mkdir()
+        outcome = run_round(plan, of_round)
+        say(report(outcome))
+        totals += Counter(
+            rounds=1,
+            seconds=round(outcome.seconds),
+            faults=len(plan.faults),
+            kills=sum(fault.act is Act.KILL for fault in plan.faults),
+            stalls=sum(fault.act is Act.STALL for fault in plan.faults),
+            redis=sum(fault.act in {Act.REDIS_KILL, Act.REDIS_RESTART} for fault in plan.faults),
+            jobs=len({message.job for message in outcome.history.messages}),
+            calls=len(outcome.history.calls),
+            lost=sum(1 for _ in no_job_is_lost(outcome.history)),
+            doubled=sum(1 for _ in no_job_is_doubled(outcome.history)),
+            violations=len(outcome.violations),
+            failed_rounds=bool(outcome.violations),
+        )
+        if not outcome.violations and not options.keep:
+            shutil.rmtree(of_round)
+    say(
+        f"{totals['rounds']} rounds in {time.monotonic() - began:.0f} s: {totals['faults']} faults, of them "
+        f"{totals['kills']} SIGKILLs, {totals['stalls']} long stalls and {totals['redis']} Redis restarts; "
+        f"{totals['jobs']} jobs, {totals['calls']} calls: {totals['lost']} lost, {totals['doubled']} doubled, "
+        f"{totals['violations']} violations in {totals['failed_rounds']} rounds"
+    )
+    if totals["violations"]:
+        say(f"logs of the failed rounds: {folder}")
+        return 1
+    if not options.keep:
+        shutil.rmtree(folder)
+    return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=2.0, help="about how long all rounds take (default 2)")
+    parser.add_argument("--seed", type=int, help="the first round's seed; each further one adds 1 (default: by chance)")
+    parser.add_argument("--rounds", type=int, help="how many rounds, instead of --minutes")
+    parser.add_argument("--seconds", type=float, help="how long faults happen in a round")
+    parser.add_argument("--target", choices=[*TARGETS], default="lock-worker", help="what is put under test")
+    parser.add_argument("--kills-only", action="store_true", help="the plan of a stock Celery worker: only kills")
+    parser.add_argument("--plan", action="store_true", help="print the faults of each round")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of rounds without a violation too")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Does the faults of a plan, at their times, and notes what they may have cost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
+
+from redis.exceptions import RedisError
+
+from tests.chaos import weather
+from tests.chaos.history import Loss
+from tests.chaos.plan import Act
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from redis import Redis
+
+    from sandbox.redis_server import RedisServer
+    from tests.chaos.api_host import ApiHost
+    from tests.chaos.fleet import Fleet, Process
+    from tests.chaos.plan import Fault, Plan
+    from tests.chaos.producers import Producers
+    from tests.chaos.targets import Target
+
+_TICK_SECONDS = 0.01
+
+Step: TypeAlias = "Callable[[Fault], None]"
+
+
+class Conductor:
+    """Does faults to a round's parts.
+
+    Args:
+        client: a client of the server, with short timeouts.
+        token_file: where the workers read the API's token.
+
+    Attributes:
+        losses: what was lost on the way.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        target: Target,
+        *,
+        server: RedisServer,
+        client: Redis,
+        api: ApiHost,
+        token_file: Path,
+        producers: Producers,
+    ) -> None:
+        self.losses: list[Loss] = []
+        self._plan = plan
+        self._target = target
+        self._server = server
+        self._client = client
+        self._api = api
+        self._token_file = token_file
+        self._producers = producers
+        self._fleet: Fleet
+        self._storms: set[Act] = set()
+        self._stalled: dict[Fault, Process] = {}
+        self._unseen: list[tuple[int, Process]] = []
+        self._is_redis_up = True
+        self._tokens = count(1)
+        self._steps: dict[Act, tuple[Step, Step]] = {
+            Act.KILL: (self._kill, self._nothing),
+            Act.STALL: (self._stall, self._go_on),
+            Act.BLINK: (self._stall, self._go_on),
+            Act.TERM: (self._term, self._nothing),
+            Act.REDIS_KILL: (self._redis_kill, self._redis_start),
+            Act.REDIS_RESTART: (self._redis_stop, self._redis_start),
+            Act.REDIS_BLINK: (self._redis_pause, self._redis_resume),
+            Act.REDIS_STALL: (self._redis_pause, self._redis_resume),
+            Act.CUT: (self._cut, self._nothing),
+            Act.FLUSH: (self._flush, self._nothing),
+            Act.API_AWAY: (self._api_gone, self._api_back),
+            Act.TOKEN: (self._new_token, self._token_file_follows),
+            **dict.fromkeys(weather.STORMS, (self._storm, self._storm_is_over)),
+        }
+
+    def play(self, fleet: Fleet) -> None:
+        """Do all faults; returns when the last one has begun and each has ended."""
+        self._fleet = fleet
+        began = time.monotonic()
+        steps: list[tuple[float, Step, Fault]] = []
+        for fault in self._plan.faults:
+            begin, end = self._steps[fault.act]
+            steps += [(fault.at, begin, fault), (fault.at + fault.seconds, end, fault)]
+        for at, step, fault in sorted(steps, key=lambda each: each[0]):
+            while (wait := began + at - time.monotonic()) > 0:
+                fleet.tend()
+                time.sleep(min(wait, _TICK_SECONDS))
+            step(fault)
+
+    def calm(self) -> None:
+        """Let the API do only what it always does, beside the storms that last."""
+        self._api.api.script = weather.script(self._plan.seed, self._plan.api_median_ms, sorted(self._storms))
+
+    def ended(self, process: Process) -> None:
+        """A process ended, though nobody killed it: what it left in flight comes back when the leases are over."""
+        jobs = self._in_hands(process)
+        if jobs is None or jobs:
+            self._lost(process, "ended with jobs in its hands", jobs)
+
+    # -- how each fault begins and ends
+    # ------------------------------------------------------------------------------------
+
+    def _kill(self, fault: Fault) -> None:
+        process = self._process(fault)
+        process.freeze()
+        self._lost(process, fault.act, self._in_hands(process))
+        process.tell(signal.SIGKILL)
+
+    def _stall(self, fault: Fault) -> None:
+        process = self._stalled[fault] = self._process(fault)
+        process.freeze()
+        if fault.act is Act.STALL:
+            self._lost(process, fault.act, self._in_hands(process), may_call_late=True)
+
+    def _go_on(self, fault: Fault) -> None:
+        self._stalled[fault].thaw()
+
+    def _term(self, fault: Fault) -> None:
+        if not self._process(fault).told:
+            self._process(fault).tell(signal.SIGTERM)
+
+    def _redis_kill(self, _: Fault) -> None:
+        self._is_redis_up = False
+        self._server.kill()
+
+    def _redis_stop(self, _: Fault) -> None:
+        self._is_redis_up = False
+        self._server.stop()
+
+    def _redis_start(self, _: Fault) -> None:
+        self._server.start()
+        self._redis_is_back()
+
+    def _redis_pause(self, _: Fault) -> None:
+        self._is_redis_up = False
+        self._server.pause()
+
+    def _redis_resume(self, _: Fault) -> None:
+        self._server.resume()
+        self._redis_is_back()
+
+    def _redis_is_back(self) -> None:
+        """Make up for the looks that could not be taken: what a process held that is gone or stands is still noted."""
+        self._is_redis_up = True
+        for at, process in self._unseen:
+            if process.status is not None or process.is_stopped:
+                self.losses[at] = replace(self.losses[at], jobs=self._in_hands(process))
+        self._unseen.clear()
+
+    def _cut(self, _: Fault) -> None:
+        self._client.client_kill_filter(_type="normal", skipme=True)
+
+    def _flush(self, _: Fault) -> None:
+        self._client.script_flush()
+
+    def _api_gone(self, _: Fault) -> None:
+        self._api.go_away()
+
+    def _api_back(self, _: Fault) -> None:
+        self._api.come_back()
+
+    def _new_token(self, _: Fault) -> None:
+        self._api.api.token = f"token-{next(self._tokens)}"
+
+    def _token_file_follows(self, _: Fault) -> None:
+        new = self._token_file.with_suffix(".new")
+        new.write_text(f"{self._api.api.token}\n")
+        new.replace(self._token_file)  # in one step, as a mounted secret is renewed
+
+    def _storm(self, fault: Fault) -> None:
+        self._storms.add(fault.act)
+        self.calm()
+
+    def _storm_is_over(self, fault: Fault) -> None:
+        self._storms.discard(fault.act)
+        self.calm()
+
+    def _nothing(self, _: Fault) -> None:
+        pass
+
+    # -- what a fault costs
+    # ------------------------------------------------------------------------------------
+
+    def _in_hands(self, process: Process) -> frozenset[str] | None:
+        """The jobs in the hands of a process that stands or has ended; None: Redis cannot be asked."""
+        if not self._is_redis_up:
+            return None
+        try:
+            self._client.ping()  # what the process had sent before it stopped is done by the time this is answered
+            raws = self._target.in_flight(self._client, process.name) if process.name else []
+        except (RedisError, OSError, NotImplementedError):
+            return None
+        return frozenset(self._producers.key_of[raw] for raw in raws if raw in self._producers.key_of)
+
+    def _process(self, fault: Fault) -> Process:
+        return self._fleet.process(fault.pod)
+
+    def _lost(self, process: Process, how: str, jobs: frozenset[str] | None, *, may_call_late: bool = False) -> None:
+        if jobs is None:
+            self._unseen.append((len(self.losses), process))
+        self.losses.append(Loss(time.time(), process.log.stem, how, jobs, may_call_late))

@@ -1,0 +1,243 @@
+"""What happened in a round, as plain records that any invariant can be checked against. All times are wall-clock.
+
+Everything runs on one machine, so the times of the harness, the sandbox API and Redis are those of one clock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tests.chaos.messages import nameless_key
+from tests.chaos.plan import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.chaos.plan import Job, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message on its way to Redis. ``is_sure``: Redis said that it has it; otherwise it may, or may not."""
+
+    job: str
+    raw: bytes = field(repr=False)
+    began: float
+    ended: float
+    is_sure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A result event; ``at`` is when Redis added it to the stream."""
+
+    id: str
+    subject: str | None
+    at: float
+    outcome: str
+    attempts: int
+    problem: str | None
+    is_failure: bool
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter: the event and the raw message."""
+
+    event: bytes
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call as the API saw it; ``ended`` is None when it could not give its whole answer."""
+
+    conversation: str
+    key: str | None
+    at: float
+    ended: float | None
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A worker was killed or stalled, or left jobs behind at its end.
+
+    Attributes:
+        at: when.
+        pod: which.
+        how: for people.
+        jobs: the jobs in its hands then; None: unknown, because Redis could not be asked.
+        may_call_late: it lives on, so a call that it was about to make may come after others have ended the job.
+    """
+
+    at: float
+    pod: str
+    how: str
+    jobs: frozenset[str] | None
+    may_call_late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a worker process.
+
+    Attributes:
+        told: what it was told by: SIGTERM, SIGKILL, or nothing.
+        was_ready: whether it took jobs by then.
+        seconds: how long it took from then.
+    """
+
+    pod: str
+    at: float
+    status: int
+    told: str
+    was_ready: bool
+    seconds: float
+    log_tail: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which something was so."""
+
+    begin: float
+    end: float
+
+    def touches(self, begin: float, end: float) -> bool:
+        """Whether a time and this one have a moment in common."""
+        return begin <= self.end and end >= self.begin
+
+
+@dataclass
+class History:
+    """A round, as it went.
+
+    Attributes:
+        began: when the first thing was done.
+        away: when the API cut its connections and refused new ones.
+        late: when the harness's own clock of calls was late, and by how much: seen in the API's event loop.
+        left: what is left of jobs in Redis: the name of the place, and how many.
+        strays: keys that stay for ever and are not meant to.
+        counters: the worker's totals; None for a target that keeps none.
+    """
+
+    plan: Plan
+    began: float
+    attempt_timeout: float
+    shutdown_seconds: float
+    messages: list[Message] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+    away: list[Span] = field(default_factory=list)
+    late: list[Span] = field(default_factory=list)
+    left: dict[str, int] = field(default_factory=dict)
+    strays: list[str] = field(default_factory=list)
+    counters: dict[str, int] | None = None
+
+    def key_of(self, event: Event) -> str:
+        """The key of the job that an event is about."""
+        if event.id in self._shared_ids:
+            return f"{event.id} {event.subject}"
+        if event.id.startswith("anonymous-"):  # the worker's own: a digest of the message, and a random part
+            return self._nameless.get(event.id.rpartition("-")[0], event.id)
+        return event.id
+
+    def lines_of(self, key: str) -> list[str]:
+        """All that happened to a job, in order, for people."""
+        told = [(message.began, f"sent{'' if message.is_sure else ', perhaps'}") for message in self.messages_of[key]]
+        told += [
+            (call.at, f"called, answered {call.answer} {_after(call)}; key {call.key}") for call in self.calls_of(key)
+        ]
+        told += [
+            (event.at, f"event {event.id}: {event.outcome}, attempts {event.attempts}, {event.problem}")
+            for event in self.events_of[key]
+        ]
+        told += [(loss.at, f"{loss.pod}: {loss.how}, {_held(loss, key)}") for loss in self._losses_near(key)]
+        return [f"{at - self.began:9.3f} s  {what}" for at, what in sorted(told)]
+
+    def calls_of(self, key: str) -> Sequence[Call]:
+        """The calls for a job."""
+        job = self.jobs.get(key)
+        return self._calls_by_conversation[job.conversation] if job else ()
+
+    def losses_of(self, key: str) -> list[Loss]:
+        """The losses that the job was in the middle of, for certain or perhaps."""
+        sent = [message.began for message in self.messages_of[key]]
+        if not sent:
+            return []
+        ended = min((event.at for event in self.events_of[key]), default=float("inf"))
+        unknown = [loss for loss in self._unknown_losses if min(sent) <= loss.at <= ended]
+        return [*self._losses_by_job[key], *unknown]
+
+    def _losses_near(self, key: str) -> Iterator[Loss]:
+        of_it = self.losses_of(key)
+        times = [call.at for call in self.calls_of(key)] + [event.at for event in self.events_of[key]]
+        for loss in self.losses:
+            if loss in of_it or (times and min(times) - 2 <= loss.at <= max(times) + 2):
+                yield loss
+
+    @cached_property
+    def jobs(self) -> dict[str, Job]:
+        """The planned jobs."""
+        return {job.key: job for job in self.plan.jobs}
+
+    @cached_property
+    def messages_of(self) -> Mapping[str, list[Message]]:
+        """The messages of each job."""
+        found: dict[str, list[Message]] = defaultdict(list)
+        for message in self.messages:
+            found[message.job].append(message)
+        return found
+
+    @cached_property
+    def events_of(self) -> Mapping[str, list[Event]]:
+        """The events of each job."""
+        found: dict[str, list[Event]] = defaultdict(list)
+        for event in self.events:
+            found[self.key_of(event)].append(event)
+        return found
+
+    @cached_property
+    def _calls_by_conversation(self) -> Mapping[str, list[Call]]:
+        found: dict[str, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            found[call.conversation].append(call)
+        return found
+
+    @cached_property
+    def _losses_by_job(self) -> Mapping[str, list[Loss]]:
+        found: dict[str, list[Loss]] = defaultdict(list)
+        for loss in self.losses:
+            for key in loss.jobs or ():
+                found[key].append(loss)
+        return found
+
+    @cached_property
+    def _unknown_losses(self) -> list[Loss]:
+        return [loss for loss in self.losses if loss.jobs is None]
+
+    @cached_property
+    def _nameless(self) -> dict[str, str]:
+        return {nameless_key(message.raw): message.job for message in self.messages}
+
+    @cached_property
+    def _shared_ids(self) -> set[str]:
+        return {job.id for job in self.plan.jobs if job.kind is Kind.CONFLICT}
+
+
+def _after(call: Call) -> str:
+    return "in part or not at all" if call.ended is None else f"after {call.ended - call.at:.3f} s"
+
+
+def _held(loss: Loss, key: str) -> str:
+    if loss.jobs is None:
+        return "nobody knows with which jobs"
+    return f"with this job and {len(loss.jobs) - 1} others" if key in loss.jobs else "without this job"

@@ -1,0 +1,14 @@
+"""A plugin for a worker under test (``--include``): prints the name that its lease tokens begin with.
+
+So the harness knows which jobs were in the hands of the process that it is about to kill. Only a worker can import it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.chaos.fleet import NAME_TAG
+from worker.celery import app
+
+sys.stdout.write(f"{NAME_TAG}{app.executor.name}\n")
+sys.stdout.flush()

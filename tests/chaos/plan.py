@@ -1,0 +1,280 @@
+"""What a round will do, all of it drawn from its seed before the round begins: the jobs, the faults and the settings.
+
+The same seed, length and target give the same plan. When each thing then happens inside a worker is up to the
+machine, so a replay does the same things, and usually, not always, meets the same fate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Target: TypeAlias = Literal["lock-worker", "stock-celery"]
+
+#: The lease of the workers under test, in seconds; the lengths of stalls and outages are chosen around it.
+LEASE_SECONDS = 4.0
+#: Some stalls and pauses end well before a lease could be over, others well after.
+BLINK_SECONDS = (0.2, 1.3)
+LONG_SECONDS = (LEASE_SECONDS * 1.3, LEASE_SECONDS * 2.2)
+
+_MEAN_GAP_SECONDS = 1.5
+#: At most so many jobs come in a second, and of what the workers could do at best at most this share.
+_JOBS_PER_SECOND = 100
+_LOAD_SHARE = 0.4
+#: Of the API's latency.
+_MEAN_OVER_MEDIAN = 1.4
+_COPY_SHARE = 0.06
+_COUNTDOWN_SHARE = 0.06
+_PRIORITY_SHARE = 0.15
+_INSISTENT_SHARE = 0.5
+_BURST_SHARE = 0.01
+
+
+class Kind(StrEnum):
+    """What a job is, and so how it must end. The conversation's id begins with it, and the sandbox goes by that."""
+
+    GOOD = "good"
+    DRY_RUN = "dry"
+    MISSING = "missing"
+    FORBIDDEN = "forbidden"
+    HOPELESS = "hopeless"  # the API always fails for it
+    EXPIRING = "expiring"
+    CONFLICT = "conflict"  # two jobs share an id: one is locked, the other one rejected
+    INVALID = "invalid"
+    NAMELESS = "nameless"  # bytes without a job id
+
+
+_KIND_WEIGHTS = {
+    Kind.GOOD: 80, Kind.DRY_RUN: 3, Kind.MISSING: 4, Kind.FORBIDDEN: 2, Kind.EXPIRING: 2, Kind.CONFLICT: 1,
+    Kind.INVALID: 3, Kind.NAMELESS: 2,
+}  # fmt: skip
+#: With three of them and nothing else to do, a breaker takes the API for down, and rightly.
+_HOPELESS_JOBS = 2
+
+
+class Route(StrEnum):
+    """Who sends a message."""
+
+    CELERY = "celery"  # stock Celery's send_task
+    RAW = "raw"  # a client that writes the message itself
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One message: when, by whom, and whether its sender tries again when Redis does not answer."""
+
+    at: float
+    route: Route
+    is_insistent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job with its messages: the first one, and copies of it.
+
+    Attributes:
+        id: the job id; that of a nameless job says only which one it is.
+        conversation: belongs to this job alone.
+        variant: which of the ways to write (or to spoil) its message.
+        countdown: seconds it is not to be called before; 0 for none.
+        expires: seconds after which it is not to be called; 0 for never.
+    """
+
+    id: str
+    kind: Kind
+    conversation: str
+    variant: int
+    countdown: float
+    expires: float
+    priority: int
+    sends: tuple[Send, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells jobs apart in a history."""
+        return f"{self.id} {self.conversation}" if self.kind is Kind.CONFLICT else self.id
+
+
+class Act(StrEnum):
+    """A fault."""
+
+    KILL = "SIGKILL of a worker"
+    STALL = "SIGSTOP of a worker, longer than its lease"
+    BLINK = "SIGSTOP of a worker, shorter than its lease"
+    TERM = "SIGTERM of a worker"
+    REDIS_KILL = "SIGKILL and restart of Redis"
+    REDIS_RESTART = "graceful restart of Redis"
+    REDIS_BLINK = "pause of Redis, shorter than a lease"
+    REDIS_STALL = "pause of Redis, longer than a lease"
+    CUT = "CLIENT KILL of every connection"
+    FLUSH = "SCRIPT FLUSH"
+    API_AWAY = "API refuses connections"
+    API_ERRORS = "API answers 5xx"
+    API_DROPS = "API drops connections"
+    API_DRIPS = "API drips its answers"
+    API_SLOW = "API is slower than the timeout"
+    API_WRONG = "API confirms nothing"
+    API_BUSY = "API answers 429 with Retry-After"
+    TOKEN = "API token rotated"
+
+    @property
+    def on(self) -> str:
+        """What it befalls: of one thing only one fault is under way at a time."""
+        if self in _OF_WORKERS:
+            return "worker"
+        return "redis" if self in _OF_REDIS else self.name
+
+
+_OF_WORKERS = {Act.KILL, Act.STALL, Act.BLINK, Act.TERM}
+_OF_REDIS = {Act.REDIS_KILL, Act.REDIS_RESTART, Act.REDIS_BLINK, Act.REDIS_STALL, Act.CUT, Act.FLUSH}
+
+_ACT_WEIGHTS = {
+    Act.KILL: 48, Act.STALL: 7, Act.BLINK: 4, Act.TERM: 7,
+    Act.REDIS_KILL: 5, Act.REDIS_RESTART: 4, Act.REDIS_BLINK: 4, Act.REDIS_STALL: 2, Act.CUT: 5, Act.FLUSH: 4,
+    Act.API_AWAY: 3, Act.API_ERRORS: 4, Act.API_DROPS: 4, Act.API_DRIPS: 2, Act.API_SLOW: 3, Act.API_WRONG: 2,
+    Act.API_BUSY: 3, Act.TOKEN: 2,
+}  # fmt: skip
+#: Even a short round does these; what it does beside them is drawn.
+_ALWAYS = (
+    *[Act.KILL] * 6, Act.STALL, Act.TERM, Act.REDIS_KILL, Act.REDIS_RESTART, Act.REDIS_STALL, Act.CUT, Act.FLUSH,
+    Act.API_AWAY, Act.API_ERRORS, Act.API_DROPS, Act.API_BUSY, Act.TOKEN,
+)  # fmt: skip
+_SECONDS = {
+    Act.STALL: LONG_SECONDS, Act.BLINK: BLINK_SECONDS,
+    Act.REDIS_KILL: (0.0, 2.0), Act.REDIS_RESTART: (0.0, 1.0),
+    Act.REDIS_BLINK: BLINK_SECONDS, Act.REDIS_STALL: LONG_SECONDS,
+    Act.API_AWAY: (0.5, 4.0), Act.API_ERRORS: (1.0, 4.0), Act.API_DROPS: (1.0, 4.0), Act.API_DRIPS: (1.0, 3.0),
+    Act.API_SLOW: (1.0, 3.0), Act.API_WRONG: (0.5, 2.0), Act.API_BUSY: (0.5, 2.0), Act.TOKEN: (0.0, 3.0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault: when it begins, how long it lasts, and which pod it befalls."""
+
+    at: float
+    act: Act
+    seconds: float
+    pod: int
+
+    def __str__(self) -> str:
+        pod = f", pod {self.pod}" if self.act.on == "worker" else ""
+        return f"{self.at:7.2f} s  {self.act}{pod}" + (f", {self.seconds:.1f} s" if self.seconds else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A round. ``rate_limit`` is in calls a second over the fleet; None for no limit."""
+
+    seed: int
+    seconds: float
+    target: Target
+    server: Literal["redis", "valkey"]
+    pods: int
+    concurrency: int
+    rate_limit: float | None
+    api_median_ms: float
+    jobs: tuple[Job, ...]
+    faults: tuple[Fault, ...]
+
+
+def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kills_only: bool = False) -> Plan:
+    """Plan a round in which faults happen for so many seconds.
+
+    A stock Celery worker has no chance against most of the faults, and ends over a message that is not quite as
+    Celery writes it. So with it a round only kills, and all jobs are good ones, from Celery. ``kills_only`` makes such
+    a round for the lock-worker too, to compare the two.
+    """
+    random = Random(seed)
+    is_plain = kills_only or target == "stock-celery"
+    pods = random.randint(2, 4)
+    concurrency = random.choice([5, 20, 60])
+    median_ms = random.choice([50.0, 200.0, 400.0])
+    most = pods * concurrency / (median_ms / 1000 * _MEAN_OVER_MEDIAN)
+    per_second = random.uniform(0.5, 1.0) * min(_JOBS_PER_SECOND, most * _LOAD_SHARE)
+    return Plan(
+        seed=seed,
+        seconds=seconds,
+        target=target,
+        server=random.choice(["redis", "valkey"]),
+        pods=pods,
+        concurrency=concurrency,
+        rate_limit=round(per_second * random.uniform(1.8, 2.5)) if random.random() < 0.4 and not is_plain else None,
+        api_median_ms=median_ms,
+        jobs=tuple(_jobs(random, seconds, per_second, is_plain=is_plain)),
+        faults=tuple(_faults(random, seconds, pods, is_plain=is_plain)),
+    )
+
+
+def _jobs(random: Random, seconds: float, per_second: float, *, is_plain: bool) -> Iterator[Job]:
+    moments = _arrivals(random, seconds, per_second)
+    for number, at in enumerate(moments):
+        kind = Kind.GOOD if is_plain else random.choices([*_KIND_WEIGHTS], [*_KIND_WEIGHTS.values()])[0]
+        if not is_plain and 1 <= number <= _HOPELESS_JOBS:
+            kind = Kind.HOPELESS
+        yield from _job(random, number, at, kind, is_plain=is_plain)
+
+
+def _arrivals(random: Random, seconds: float, per_second: float) -> list[float]:
+    moments = []
+    at = 0.0
+    while (at := at + random.expovariate(per_second)) < seconds:
+        moments += [at] * (random.randint(20, 80) if random.random() < _BURST_SHARE else 1)
+    return moments
+
+
+def _job(random: Random, number: int, at: float, kind: Kind, *, is_plain: bool) -> Iterator[Job]:
+    def send(at: float) -> Send:
+        route = Route.RAW if kind is Kind.NAMELESS else Route.CELERY if is_plain else random.choice([*Route])
+        # What is no valid job is not known by its id alone, so a second message could be a second job.
+        may_insist = kind not in {Kind.INVALID, Kind.NAMELESS}
+        return Send(at, route, is_insistent=may_insist and random.random() < _INSISTENT_SHARE)
+
+    is_copied = not is_plain and kind in {Kind.GOOD, Kind.MISSING, Kind.DRY_RUN} and random.random() < _COPY_SHARE
+    copies = [send(at + random.choice([0.0, random.uniform(0, 10)])) for _ in range(random.randint(1, 2) * is_copied)]
+    has_countdown = not is_plain and kind in {Kind.GOOD, Kind.CONFLICT} and random.random() < _COUNTDOWN_SHARE
+    name = f"{kind}-{number:06d}"
+    job = Job(
+        id=f"{name}-ü" if number % 97 == 0 and not is_plain else name,  # no header can carry it as it is
+        kind=kind,
+        conversation=name,
+        variant=random.randrange(1000),
+        countdown=random.uniform(0.1, 5.0) if has_countdown else 0.0,
+        expires=random.choice([0.5, 2.0, 60.0]) if kind is Kind.EXPIRING else 0.0,
+        priority=random.randint(0, 9) if not is_plain and random.random() < _PRIORITY_SHARE else 0,
+        sends=(send(at), *copies),
+    )
+    yield job
+    if kind is Kind.CONFLICT:
+        later = send(at + random.choice([0.0, random.uniform(0, 3)]))
+        yield Job(job.id, kind, f"{name}-other", job.variant, 0.0, 0.0, job.priority, (later,))
+
+
+def _faults(random: Random, seconds: float, pods: int, *, is_plain: bool) -> Iterator[Fault]:
+    always = [] if is_plain else list(_ALWAYS)
+    random.shuffle(always)
+    free_at: dict[str, float] = {}
+    gap = min(_MEAN_GAP_SECONDS, seconds / (len(_ALWAYS) * 1.5))
+    at = 0.5
+    while (at := at + random.expovariate(1 / gap)) < seconds:
+        act = Act.KILL
+        if not is_plain:
+            # Of what a round always does, the first that can be done now.
+            act = next((each for each in always if free_at.get(each.on, 0) <= at), None) or _drawn(random)
+        if free_at.get(act.on, 0) > at:
+            act = Act.KILL
+        if act in always:
+            always.remove(act)
+        length = random.uniform(*_SECONDS.get(act, (0.0, 0.0)))
+        if act.on != "worker":
+            free_at[act.on] = at + length + 1.0
+        yield Fault(at, act, length, random.randrange(pods))
+
+
+def _drawn(random: Random) -> Act:
+    return random.choices([*_ACT_WEIGHTS], [*_ACT_WEIGHTS.values()])[0]

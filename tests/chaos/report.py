@@ -1,0 +1,100 @@
+"""What a round's report says, for people: what was done, what came of it, and each violation with its job's history."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.chaos.history import History
+    from tests.chaos.invariants import Violation
+    from tests.chaos.plan import Plan
+    from tests.chaos.round import Outcome
+
+_SHOWN = 10
+_LOG_LINES = 20
+
+
+def say(text: str) -> None:
+    """Print it now, though the output may be a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def command(plan: Plan, *, kills_only: bool) -> str:
+    """What replays a round."""
+    options = f" --target {plan.target}" if plan.target != "lock-worker" else " --kills-only" if kills_only else ""
+    return f"python -m tests.chaos --rounds 1 --seconds {plan.seconds:g} --seed {plan.seed}{options}"
+
+
+def headline(plan: Plan) -> str:
+    """What a round is going to do."""
+    limit = "" if plan.rate_limit is None else f", {plan.rate_limit:g} calls/s at most"
+    return (
+        f"seed {plan.seed}: {plan.pods} workers of {plan.target} with {plan.concurrency} slots on {plan.server}, "
+        f"{len(plan.jobs)} jobs, {len(plan.faults)} faults in {plan.seconds:g} s, "
+        f"API median {plan.api_median_ms:g} ms{limit}"
+    )
+
+
+def report(outcome: Outcome) -> str:
+    """A round's report."""
+    return "\n".join(_lines(outcome))
+
+
+def _lines(outcome: Outcome) -> Iterator[str]:
+    history = outcome.history
+    yield f"  faults    {_counts(Counter(fault.act.value for fault in outcome.plan.faults))}"
+    yield f"  workers   {outcome.started} processes; {len(history.losses)} losses with {_hands(history)} jobs in hand"
+    sent = {message.job for message in history.messages if message.is_sure}
+    perhaps = {message.job for message in history.messages} - sent
+    yield (
+        f"  jobs      {len(sent)} sent for sure, {len(perhaps)} perhaps, in {len(history.messages)} messages; "
+        f"{len(history.events)} events: {_counts(Counter(event.outcome for event in history.events))}"
+    )
+    yield f"  calls     {len(history.calls)}: {_counts(Counter(call.answer for call in history.calls))}"
+    if history.counters is not None:
+        names = ("taken", "finished", "deduplicated", "delayed", "released", "crashes")
+        yield f"  counters  {', '.join(f'{history.counters.get(name, 0)} {name}' for name in names)}"
+    late = max((span.end - span.begin for span in history.late), default=0.0)
+    phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.phases.items())
+    yield f"  time      {phases}; the API's own loop was late by {late:.2f} s at most"
+    lost = sum(1 for each in outcome.violations if each.invariant == "no_job_is_lost")
+    doubled = sum(1 for each in outcome.violations if each.invariant == "no_job_is_doubled")
+    yield f"  verdict   {lost} lost, {doubled} doubled, {len(outcome.violations)} violations"
+    for violation in outcome.violations[:_SHOWN]:
+        yield from _violation(violation, history, outcome.folder)
+    if len(outcome.violations) > _SHOWN:
+        yield f"  ... and {len(outcome.violations) - _SHOWN} more"
+
+
+def _violation(violation: Violation, history: History, folder: Path) -> Iterator[str]:
+    yield f"  ! {violation.invariant}: {f'{violation.job}: ' if violation.job else ''}{violation.what}"
+    if violation.job is None:
+        return
+    for line in history.lines_of(violation.job):
+        yield f"      {line}"
+    job = history.jobs[violation.job]
+    for line in list(_log_lines(folder, job.id))[:_LOG_LINES]:
+        yield f"      {line}"
+
+
+def _log_lines(folder: Path, job_id: str) -> Iterator[str]:
+    for log in sorted(folder.glob("pod-*.log")):
+        for line in log.read_text("utf-8", "replace").splitlines():
+            if job_id in line:
+                yield f"{log.name}: {line[:300]}"
+
+
+def _hands(history: History) -> str:
+    known = sum(len(loss.jobs) for loss in history.losses if loss.jobs is not None)
+    unknown = sum(1 for loss in history.losses if loss.jobs is None)
+    return f"{known}{f' and those of {unknown} that nobody knows' if unknown else ''}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda each: -each[1]))

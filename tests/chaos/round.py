@@ -1,0 +1,156 @@
+"""One round: set the stage, play the plan, heal everything, wait until no job is left, and collect what happened."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from sandbox.redis_server import RedisServer
+from sandbox.server_binaries import available_servers
+from tests.chaos.api_host import ApiHost
+from tests.chaos.conductor import Conductor
+from tests.chaos.fleet import Fleet
+from tests.chaos.history import DeadLetter, Event, History
+from tests.chaos.invariants import Violation, violations
+from tests.chaos.producers import Producers
+from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, DEAD, RESULTS, SHUTDOWN_SECONDS, TARGETS, Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from redis import Redis
+
+    from tests.chaos.plan import Plan
+    from tests.chaos.targets import Target
+
+#: Redis keeps what it has acknowledged; without that nobody could promise anything.
+_SERVER_OPTIONS = {"appendonly": "yes", "appendfsync": "always"}
+_CLIENT_OPTIONS: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A round that is over."""
+
+    plan: Plan
+    history: History
+    violations: list[Violation]
+    started: int
+    seconds: float
+    folder: Path
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+def run_round(plan: Plan, folder: Path) -> Outcome:
+    """Run a round; its logs are left in the folder."""
+    target = TARGETS[plan.target]
+    began = time.monotonic()
+    phases: dict[str, float] = {}
+
+    def passed(phase: str) -> None:
+        phases[phase] = time.monotonic() - began - sum(phases.values())
+
+    with ExitStack() as stack:
+        server = stack.enter_context(RedisServer(_binary(plan.server), _SERVER_OPTIONS))
+        stack.callback(lambda: (folder / "redis.log").write_text(server.log()))
+        client = redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 2), **_CLIENT_OPTIONS)
+        stack.enter_context(client)
+        api = stack.enter_context(ApiHost("token-0"))
+        token_file = folder / "token"
+        token_file.write_text("token-0\n")
+        producers = Producers(plan, server.url)
+        conductor = Conductor(
+            plan, target, server=server, client=client, api=api, token_file=token_file, producers=producers
+        )
+        conductor.calm()
+        around = Surroundings(server.url, api.api.url, token_file)
+        fleet = Fleet(
+            plan.pods, folder, target.arguments(plan), lambda: target.environment(plan, around), conductor.ended
+        )
+        stack.callback(fleet.close)
+        _wait_ready(fleet)
+        history = History(plan, time.time(), ATTEMPT_TIMEOUT_SECONDS, SHUTDOWN_SECONDS)
+        passed("start")
+
+        producers.start()
+        stack.callback(producers.stop)
+        conductor.play(fleet)
+        passed("faults")
+
+        fleet.thaw()
+        _drain(target, client, producers, fleet)
+        passed("drain")
+
+        producers.stop()
+        fleet.stop(_STOP_SECONDS)
+        passed("stop")
+
+        history.messages = producers.messages
+        history.losses = conductor.losses
+        history.ends = fleet.ends
+        history.calls, history.away, history.late = api.calls(), api.away, api.late
+        history.left, history.strays = target.left(client), target.strays(client)
+        history.counters = target.counters(client)
+        history.events = list(_events(client))
+        history.dead_letters = [DeadLetter(fields[b"event"], fields[b"message"]) for _, fields in _stream(client, DEAD)]
+    found = violations(history)
+    passed("check")
+    seconds = time.monotonic() - began
+    return Outcome(plan, history, found, fleet.started, seconds, folder, phases)
+
+
+def _binary(name: str) -> Any:
+    servers = available_servers()
+    return next((server for server in servers if server.name == name), servers[0] if servers else None)
+
+
+def _wait_ready(fleet: Fleet) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not fleet.are_ready:
+        if fleet.ends or time.monotonic() > deadline:
+            raise RuntimeError("the workers did not start:\n" + "\n".join(end.log_tail for end in fleet.ends))
+        fleet.tend()
+        time.sleep(_LOOK_SECONDS)
+
+
+def _drain(target: Target, client: Redis, producers: Producers, fleet: Fleet) -> None:
+    """Wait until all has been sent and no job is left; what is left then is a violation."""
+    deadline = time.monotonic() + target.drain_seconds
+    while time.monotonic() < deadline:
+        if producers.are_done and not any(target.left(client).values()):
+            return
+        fleet.tend()
+        time.sleep(_LOOK_SECONDS)
+
+
+def _events(client: Redis) -> Iterator[Event]:
+    for entry, fields in _stream(client, RESULTS):
+        body = fields[b"event"]
+        found = json.loads(body)
+        error = found["data"]["error"]
+        yield Event(
+            id=found["id"],
+            subject=found.get("subject"),
+            at=int(entry.partition(b"-")[0]) / 1000,
+            outcome=found["data"]["outcome"],
+            attempts=found["data"]["attempts"],
+            problem=None if error is None else error["type"],
+            is_failure=found["type"].endswith("_failed"),
+            body=body,
+        )
+
+
+def _stream(client: Redis, name: str) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    found: Any = client.xrange(name)
+    yield from found

@@ -1,0 +1,321 @@
+"""Each invariant sees what it is there for: a history that is right is doctored in one way, and that is found."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from tests.chaos.history import Call, DeadLetter, End, Event, History, Loss, Message, Span
+from tests.chaos.invariants import INVARIANTS, violations
+from tests.chaos.messages import nameless_key
+from tests.chaos.plan import Act, Job, Kind, Plan, Route, Send
+from tests.chaos.report import report
+from tests.chaos.round import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+Change: TypeAlias = "Callable[[History], object]"
+
+#: When the round began, on the wall clock.
+BEGAN = 1_790_000_000.0
+KILL = Loss(BEGAN + 1.05, "pod-0-001", str(Act.KILL), frozenset({"good-1"}))
+STALL = replace(KILL, may_call_late=True)
+
+
+def job(name: str, **options: object) -> Job:
+    kind = Kind(name.partition("-")[0])
+    usual = Job(name, kind, name, 0, 0.0, 0.0, 0, (Send(0.0, Route.RAW, is_insistent=False),))
+    return replace(usual, **options)  # type: ignore[arg-type]
+
+
+def message(key: str, **options: object) -> Message:
+    usual = Message(key, f"message of {key}".encode(), BEGAN + 0.1, BEGAN + 0.2, is_sure=True)
+    return replace(usual, **options)  # type: ignore[arg-type]
+
+
+def call(conversation: str, **options: object) -> Call:
+    usual = Call(conversation, conversation.removesuffix("-other"), BEGAN + 1.0, BEGAN + 1.1, "200")
+    return replace(usual, **options)  # type: ignore[arg-type]
+
+
+def event(name: str, outcome: str = "locked", problem: str | None = None, **options: object) -> Event:
+    body = f"event of {name}: {outcome}".encode()
+    is_failure = outcome in {"refused", "rejected", "exhausted", "poisoned"}
+    usual = Event(name, name, BEGAN + 1.2, outcome, 1, problem, is_failure, body)
+    return replace(usual, **options)  # type: ignore[arg-type]
+
+
+def dead(event: Event, key: str) -> DeadLetter:
+    return DeadLetter(event.body, message(key).raw)
+
+
+def right() -> History:
+    """A round as it should be, with a job of each kind."""
+    nameless = message("nameless-1")
+    anonymous = f"{nameless_key(nameless.raw)}-0123456789abcdef"
+    pair = job("conflict-1"), job("conflict-1", conversation="conflict-1-other")
+    jobs = (
+        job("good-1"),
+        job("good-2", countdown=0.5),
+        job("dry-1"),
+        job("missing-1"),
+        job("hopeless-1"),
+        job("expiring-1"),
+        job("invalid-1"),
+        job("nameless-1"),
+        *pair,
+    )
+    failed = [
+        (event("missing-1", "refused", "not_found"), "missing-1"),
+        (event("hopeless-1", "exhausted", "server_error", attempts=30), "hopeless-1"),
+        (event("invalid-1", "rejected", "invalid_job", subject=None, attempts=0), "invalid-1"),
+        (event(anonymous, "rejected", "undecodable", subject=None, attempts=0), "nameless-1"),
+        (event("conflict-1", "rejected", "invalid_job", subject="conflict-1-other", attempts=0), pair[1].key),
+    ]
+    return History(
+        plan=Plan(1, 10.0, "lock-worker", "redis", 2, 10, 100.0, 50.0, jobs, ()),
+        began=BEGAN,
+        attempt_timeout=1.5,
+        shutdown_seconds=5.0,
+        messages=[message(each.key) for each in jobs],
+        events=[
+            event("good-1"),
+            event("good-2"),
+            event("dry-1", "would_lock", attempts=0),
+            event("expiring-1", "expired", "expired", attempts=0),
+            event("conflict-1"),
+            *[each for each, _ in failed],
+        ],
+        dead_letters=[dead(each, key) for each, key in failed],
+        calls=[
+            call("good-1"),
+            call("good-2"),
+            call("missing-1", answer="404"),
+            *[call("hopeless-1", answer="500")] * 30,
+            call("conflict-1"),
+        ],
+        ends=[End("pod-0-001", BEGAN + 5, 0, "SIGTERM", was_ready=True, seconds=1.0, log_tail="")],
+        left={"moderation.lock": 0},
+        counters={
+            "taken": 11, "finished": 10, "deduplicated": 1, "outcome:locked": 3, "outcome:would_lock": 1,
+            "outcome:expired": 1, "outcome:refused": 1, "outcome:rejected": 3, "outcome:exhausted": 1,
+        },
+    )  # fmt: skip
+
+
+# How a history can be changed
+
+
+def lost(history: History) -> None:
+    history.events = [each for each in history.events if each.id != "good-1"]
+
+
+def doubled(history: History) -> None:
+    history.events.append(event("good-1"))
+
+
+def perhaps_sent(history: History) -> None:
+    history.messages[0] = message("good-1", is_sure=False)
+
+
+def uncalled(history: History) -> None:
+    history.calls = [each for each in history.calls if each.conversation != "good-1"]
+
+
+def ends(name: str, *ends: Event) -> Change:
+    def change(history: History) -> None:
+        at = next(number for number, each in enumerate(history.events) if each.id == name)
+        history.events[at : at + 1] = ends
+
+    return change
+
+
+def called(conversation: str = "good-1", **options: object) -> Change:
+    return lambda history: history.calls.append(call(conversation, **options))
+
+
+def loses(loss: Loss) -> Change:
+    return lambda history: history.losses.append(loss)
+
+
+def counts(**changed: int) -> Change:
+    def change(history: History) -> None:
+        assert history.counters is not None
+        history.counters |= {name.replace("_", ":"): count for name, count in changed.items()}
+
+    return change
+
+
+def undead(name: str) -> Change:
+    def change(history: History) -> None:
+        body = next(each.body for each in history.events if each.id == name and each.is_failure)
+        history.dead_letters = [each for each in history.dead_letters if each.event != body]
+
+    return change
+
+
+def worker_ends(status: int, told: str, seconds: float = 0.0, *, was_ready: bool = True) -> Change:
+    return lambda history: history.ends.append(End("pod", BEGAN, status, told, was_ready, seconds, "its last lines"))
+
+
+def too_fast(history: History) -> None:
+    history.calls += [call(f"other-{number}", at=BEGAN + 3 + number * 0.007) for number in range(140)]
+
+
+#: What is wrong, what finds it, and what else it breaks by the way; with the changes that bring it about.
+DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
+    "a lost job": ({"no_job_is_lost", "counters_add_up"}, [lost]),
+    "a doubled event": ({"no_job_is_doubled", "counters_add_up"}, [doubled]),
+    "a doubled event of a job that was perhaps sent": (
+        {"no_job_is_doubled", "counters_add_up"},
+        [doubled, perhaps_sent],
+    ),
+    "an event of nobody's": (
+        {"no_event_without_a_job", "counters_add_up"},
+        [lambda history: history.events.append(event("good-99"))],
+    ),
+    "a job left in flight": ({"nothing_is_left"}, [lambda history: history.left.update(leases=1)]),
+    "a record left": ({"nothing_is_left"}, [lambda history: history.left.update(records=1)]),
+    "a key without an end": ({"nothing_is_left"}, [lambda history: history.strays.append("lw:1:stray")]),
+    "a call too many": ({"no_call_too_many"}, [called()]),
+    "two calls too many for one kill": ({"no_call_too_many"}, [loses(KILL), called(), called()]),
+    "a call too many after a failed one": (
+        {"no_call_too_many"},
+        [called(), called(answer="500"), ends("good-1", event("good-1", attempts=2))],
+    ),
+    "a dry run that is called": ({"no_call_where_none_is_due"}, [called("dry-1")]),
+    "an invalid job that is called": ({"no_call_where_none_is_due"}, [called("invalid-1")]),
+    "a call after the end": ({"no_call_after_the_end"}, [called(at=BEGAN + 1.3, answer="drop:request")]),
+    "two calls after the end for one stall": (
+        {"no_call_after_the_end"},
+        [loses(STALL), called(at=BEGAN + 1.3, answer="500"), called(at=BEGAN + 1.4, answer="500")],
+    ),
+    "a call after the end by a worker that was killed": (
+        {"no_call_after_the_end"},
+        [loses(KILL), called(at=BEGAN + 1.3)],
+    ),
+    "a key that changes": ({"one_idempotency_key_per_job"}, [called(key="another", answer="500")]),
+    "a call without a key": ({"one_idempotency_key_per_job"}, [called(key=None, answer="500")]),
+    "a key of two jobs": ({"one_idempotency_key_per_job"}, [called("expiring-1", key="good-1", answer="500")]),
+    "a good job that ends as poisoned": (
+        {"outcomes_fit", "counters_add_up", "dead_letters_match"},
+        [ends("good-1", event("good-1", "poisoned", "poisoned"))],
+    ),
+    "a missing conversation that is locked": (
+        {"outcomes_fit", "counters_add_up"},
+        [undead("missing-1"), ends("missing-1", event("missing-1"))],
+    ),
+    "two jobs with one id, both locked": (
+        {"outcomes_fit", "counters_add_up"},
+        [
+            undead("conflict-1"),
+            ends("conflict-1", event("conflict-1")),
+            lambda history: history.events.__setitem__(-1, event("conflict-1", subject="conflict-1-other")),
+        ],
+    ),
+    "a job that is counted twice": ({"counters_add_up"}, [counts(taken=12)]),
+    "a job that vanished": ({"counters_add_up"}, [counts(vanished=1)]),
+    "an event that is not counted": ({"counters_add_up"}, [counts(finished=9, deduplicated=2)]),
+    "an outcome that is not counted": ({"counters_add_up"}, [counts(outcome_locked=2)]),
+    "a dead letter that is missing": ({"dead_letters_match"}, [undead("invalid-1")]),
+    "a dead letter of an event that did not fail": (
+        {"dead_letters_match"},
+        [lambda history: history.dead_letters.append(dead(event("good-1"), "good-1"))],
+    ),
+    "a dead letter with another message": (
+        {"dead_letters_match"},
+        [lambda history: history.dead_letters.__setitem__(0, replace(history.dead_letters[0], message=b"other"))],
+    ),
+    "a dead letter without an event": (
+        {"dead_letters_match"},
+        [lambda history: history.dead_letters.append(DeadLetter(b"event", b"message"))],
+    ),
+    "too many calls in a second": ({"the_rate_is_kept"}, [too_fast]),
+    "a worker that ends by itself": ({"workers_end_as_told"}, [worker_ends(1, "")]),
+    "a worker that ends badly": ({"workers_end_as_told"}, [worker_ends(-signal.SIGKILL, "SIGTERM")]),
+    "a worker that does not end in time": ({"workers_end_as_told"}, [worker_ends(0, "SIGTERM", seconds=60)]),
+    "a call before its time": (
+        {"no_call_before_its_time"},
+        [lambda history: history.calls.__setitem__(1, call("good-2", at=BEGAN + 0.3))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOCTORED)
+def test_a_doctored_history_is_found_out(name: str) -> None:
+    history = right()
+    found_by, changes = DOCTORED[name]
+    for change in changes:
+        change(history)
+
+    assert {each.invariant for each in violations(history)} == found_by
+
+
+def test_each_invariant_is_shown_to_see() -> None:
+    assert set().union(*(found_by for found_by, _ in DOCTORED.values())) == {each.__name__ for each in INVARIANTS}
+
+
+ALLOWED: dict[str, Sequence[Change]] = {
+    "nothing": [],
+    "a job that was perhaps sent, and was not": [
+        perhaps_sent,
+        lost,
+        uncalled,
+        counts(taken=10, finished=9, outcome_locked=2),
+    ],
+    "an extra call for a kill": [loses(KILL), called()],
+    "an extra call for a loss that Redis could not be asked about": [loses(replace(KILL, jobs=None)), called()],
+    "failed calls that a killed worker had made": [loses(KILL), *[called(answer="500")] * 5],
+    "a call whose answer was late": [
+        called(at=BEGAN + 0.1, ended=BEGAN + 0.9),
+        ends("good-1", event("good-1", attempts=2)),
+    ],
+    "a call whose answer was cut off with the API": [
+        lambda history: history.away.append(Span(BEGAN + 1.15, BEGAN + 1.18)),
+        called(),
+        ends("good-1", event("good-1", attempts=2)),
+    ],
+    "a call after the end by a worker that was stalled": [loses(STALL), called(at=BEGAN + 1.3)],
+    "a call by a copy": [lambda history: history.messages.append(message("good-1")), called()],
+    "many calls in a second in which the API was late": [
+        too_fast,
+        lambda history: history.late.append(Span(BEGAN + 3.0, BEGAN + 3.3)),
+    ],
+    "a worker that was killed": [worker_ends(-signal.SIGKILL, "SIGKILL")],
+    "a worker that was told to end before it could listen": [
+        worker_ends(-signal.SIGTERM, "SIGTERM", was_ready=False),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_is_no_fault_of_the_worker_is_no_violation(name: str) -> None:
+    history = right()
+    for change in ALLOWED[name]:
+        change(history)
+
+    assert violations(history) == []
+
+
+def test_a_report_shows_what_happened_to_a_job_and_what_the_workers_said_of_it(tmp_path: Path) -> None:
+    (tmp_path / "pod-0-001.log").write_text('{"event": "lease_lost", "job": "good-1"}\n')
+    history = right()
+    history.losses.append(KILL)
+    doubled(history)
+
+    shown = report(Outcome(history.plan, history, violations(history), 3, 12.5, tmp_path))
+
+    assert "1 doubled" in shown
+    assert "! no_job_is_doubled: good-1: 2 events: locked, locked" in shown
+    for line in (
+        "0.100 s  sent",
+        "1.000 s  called, answered 200",
+        "1.050 s  pod-0-001: SIGKILL of a worker",
+        "lease_lost",
+    ):
+        assert line in shown

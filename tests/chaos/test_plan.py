@@ -1,0 +1,65 @@
+"""A plan follows from its seed alone, and holds what a round must do."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.plan import LEASE_SECONDS, Act, Kind, Route, make_plan
+
+SEEDS = range(20)
+
+
+@pytest.mark.parametrize("target", ["lock-worker", "stock-celery"])
+def test_the_same_seed_gives_the_same_plan(target: str) -> None:
+    assert make_plan(7, 30, target) == make_plan(7, 30, target)  # type: ignore[arg-type]
+    assert make_plan(7, 30).faults != make_plan(8, 30).faults
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_even_a_short_round_does_every_sort_of_fault(seed: int) -> None:
+    faults = make_plan(seed, 30).faults
+
+    assert sum(fault.act is Act.KILL for fault in faults) >= 5
+    assert {"worker", "redis", Act.API_AWAY.name} <= {fault.act.on for fault in faults}
+    assert sum(fault.act.on == "redis" for fault in faults) >= 3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_one_thing_only_one_fault_is_under_way_at_a_time(seed: int) -> None:
+    over: dict[str, float] = {}
+    for fault in make_plan(seed, 300).faults:
+        if fault.act.on != "worker":
+            assert fault.at >= over.get(fault.act.on, 0.0)
+            over[fault.act.on] = fault.at + fault.seconds
+
+
+def test_a_fault_is_clearly_shorter_or_clearly_longer_than_a_lease() -> None:
+    faults = make_plan(1, 600).faults
+
+    assert all(fault.seconds < LEASE_SECONDS / 2 for fault in faults if fault.act in {Act.BLINK, Act.REDIS_BLINK})
+    assert all(fault.seconds > LEASE_SECONDS * 1.2 for fault in faults if fault.act in {Act.STALL, Act.REDIS_STALL})
+
+
+def test_a_round_has_jobs_of_all_kinds_with_names_of_their_own() -> None:
+    jobs = make_plan(1, 60).jobs
+
+    assert {job.kind for job in jobs} == {*Kind}
+    assert len({job.key for job in jobs}) == len({job.conversation for job in jobs}) == len(jobs)
+    assert any(len(job.sends) > 1 for job in jobs)
+    assert any(job.countdown for job in jobs)
+    assert any(job.priority for job in jobs)
+
+
+def test_against_stock_celery_a_round_only_kills_and_sends_what_it_can_read() -> None:
+    plan = make_plan(1, 60, "stock-celery")
+
+    assert {fault.act for fault in plan.faults} == {Act.KILL}
+    assert {job.kind for job in plan.jobs} == {Kind.GOOD}
+    assert {send.route for job in plan.jobs for send in job.sends} == {Route.CELERY}
+
+
+def test_some_rounds_have_a_rate_limit() -> None:
+    limits = {make_plan(seed, 10).rate_limit for seed in SEEDS}
+
+    assert None in limits
+    assert len(limits) > 2

@@ -1,0 +1,570 @@
+"""Three workers, any order: the machine whose every step is made on a real server and in the model.
+
+A worker here does what a real one does with what it holds, and may stop doing it after any step: it crashes (forgets
+what it holds), stalls (goes on later with tokens that are over), loses an answer (makes the same call again), or comes
+too late. Whatever hypothesis finds is printed as a few lines that can be read as a story.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import hypothesis.strategies as st
+from hypothesis import event
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+
+from tests.broker.workbench import RULES, Workbench
+from tests.model import reference, standing
+from tests.model.reference import End, Message, Take
+from worker.broker import moves
+from worker.broker.keys import digest
+from worker.broker.moves import ClaimAnswer, Completion, read_take, take_command
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from typing import Self, TypeVar
+
+    from worker.broker.moves import Delivery, Taken
+
+    Answer = TypeVar("Answer")
+
+WORKERS = ("ann", "bob", "cy")
+#: Two ids that are used for two conversations, and one that is used for one alone.
+IDS = ("p", "q", "r")
+ONE_CONVERSATION_ID = "r"
+CONVERSATIONS = ("x", "y")
+PRIORITIES = (0, 3, 6, 9)
+#: No lease passes by itself, and no moment comes by itself: the machine says when.
+HOUR_MS = 3_600_000
+MODEL_RULES = replace(RULES, lease_ms=HOUR_MS, remember_ms=HOUR_MS, poisonous_crashes=reference.POISONOUS_CRASHES)
+
+MOST_WAITING = 6
+PLENTY = 1_000_000
+workers = st.sampled_from(WORKERS)
+limits = st.sampled_from([1, 2, 3, PLENTY])
+byte_limits = st.sampled_from([1, 40, PLENTY])
+times = st.integers(1, 2)
+paddings = st.sampled_from([0, 0, 30, reference.LARGEST_BYTES])
+seldom = st.sampled_from([False] * 5 + [True])
+
+
+class Server:
+    """A real server, and the two clients that a worker has; what a machine needs and keeps from one run to the next."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self.client: Any = Redis.from_url(self._url, protocol=2)
+        self._async_client = AsyncRedis.from_url(self._url, protocol=2, retry=AsyncRetry(NoBackoff(), 0))
+        self._listener: Any = self.client.pubsub()  # type: ignore[no-untyped-call]
+        self._listener.subscribe(MODEL_RULES.results)
+        assert self._listener.get_message(timeout=5)["type"] == "subscribe"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.client.close()
+        self.wait(self._async_client.aclose())
+        self._loop.close()
+
+    def wait(self, coroutine: Awaitable[Answer]) -> Answer:
+        """Make a move."""
+        return self._loop.run_until_complete(coroutine)
+
+    def heard(self) -> list[bytes]:
+        """What was published since the last look."""
+        self._listener.ping()
+        answers = iter(lambda: self._listener.get_message(timeout=5), None)
+        return [answer["data"] for answer in takewhile(lambda answer: answer["type"] != "pong", answers)]
+
+    def bench(self) -> Workbench:
+        """An empty queue."""
+        self.client.flushall()
+        self.heard()  # of a run that was broken off
+        return Workbench(self.client, self._async_client, MODEL_RULES)
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """A job that a worker holds, as far as it knows.
+
+    ``claimed`` is what it was told of the job's id (None: it has not asked yet).
+    """
+
+    worker: str
+    job: Delivery
+    message: Message
+    claimed: ClaimAnswer | None = None
+
+    def _repr_pretty_(self, printer: Any, _: object) -> None:
+        """How hypothesis shows it in a story."""
+        printer.text(f"<message {self.message.number} of {self.worker}, ref {self.job.ref}, token {self.job.token}>")
+
+
+def _holds(of: Callable[[QueueMachine], list[Hold]]) -> st.SearchStrategy[list[Hold]]:
+    """A batch of what the machine's workers hold; the same job may stand in it twice."""
+    return st.runner().flatmap(lambda machine: st.lists(st.sampled_from(of(machine)), min_size=1, max_size=4))
+
+
+def _one_of(of: Callable[[QueueMachine], list[str]]) -> st.SearchStrategy[str]:
+    return st.runner().flatmap(lambda machine: st.sampled_from(of(machine)))
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """One queue, from empty to empty again."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+        self.bench = server.bench()
+        self.model = reference.Queue()
+        self.steps = 0
+        self.sent: list[Message] = []
+        self.held: list[Hold] = []
+        #: What no worker holds any more, though one that stalled may still think so.
+        self.over: list[Hold] = []
+        self._tokens = dict.fromkeys(WORKERS, 0)
+        self._past = self.bench.now_ms() - HOUR_MS
+        self._before: standing.Standing | None = None
+
+    @initialize(deaths=st.lists(st.integers(0, reference.POISONOUS_CRASHES - 1), max_size=4))
+    def some_jobs_have_a_past(self, deaths: list[int]) -> None:
+        """Workers died on them before the story begins; one by one that would take most of its steps."""
+        jobs = []
+        for crashes in deaths:
+            self._send(None, "x", 0, 0)
+            take = Take(self._new_token("ann"), "ann", wanted=1, wanted_bytes=PLENTY, held=1, is_probe=False)
+            jobs += self._take(take).jobs
+            self.model.take(take, is_paused=False)
+            self.bench.run("HSET", self.bench.record_key(jobs[-1]), "crashes", crashes)
+            self.model.records[jobs[-1].ref].crashes = crashes
+        if jobs:
+            self._wait(self.bench.moves.release(jobs))
+            self.model.release([(job.ref, job.token, 0) for job in jobs])
+        self._check("begin")
+
+    # -- producers, time, operators
+
+    @precondition(lambda self: self.model.waiting < MOST_WAITING)
+    @rule(
+        job_id=st.sampled_from([None, *IDS]), conversation=st.sampled_from(CONVERSATIONS),
+        priority=st.sampled_from(PRIORITIES), padding=paddings, copies=times,
+    )  # fmt: skip
+    def produce(self, job_id: str | None, conversation: str, priority: int, padding: int, copies: int) -> None:
+        if job_id == ONE_CONVERSATION_ID:
+            conversation = "x"
+        for _ in range(copies):
+            self._send(job_id, conversation, priority, padding)
+        self._check("produce")
+
+    def _send(self, job_id: str | None, conversation: str, priority: int, padding: int) -> None:
+        number = len(self.sent) + 1
+        raw = f"{number} {job_id} {conversation} ".encode().ljust(padding + 1, b".")
+        message = Message(number, job_id, conversation, raw)
+        self.sent.append(message)
+        self.bench.push(raw, priority=priority)
+        self.model.send(message, priority)
+
+    @precondition(lambda self: bool(self.model.stock[0]))
+    @rule()
+    def a_message_wakes_a_worker_that_waits(self) -> None:
+        keys = self.bench.keys
+        self.bench.run("BLMOVE", keys.stock[0], keys.arrived, "RIGHT", "LEFT", 1)
+        self.model.arrive()
+        self._check("arrive")
+
+    @precondition(lambda self: bool(self.model.delayed))
+    @rule(ref=_one_of(lambda machine: sorted(machine.model.delayed)))
+    def the_moment_of_a_delayed_job_comes(self, ref: str) -> None:
+        self._set_back(self.bench.keys.delayed, ref)
+        self.model.come(ref)
+        self._check("come")
+
+    @precondition(lambda self: bool(self.model.leases))
+    @rule(worker=workers, is_crash=st.booleans(), is_found_by=st.sampled_from([None, *WORKERS]), most_bytes=byte_limits)
+    def a_worker_stalls_or_crashes(
+        self, worker: str, most_bytes: int, *, is_crash: bool, is_found_by: str | None
+    ) -> None:
+        for hold in [hold for hold in self.held if hold.worker == worker]:
+            if self.model.is_held(hold.job.ref, hold.job.token):
+                self._lapse(hold.job.ref)
+            if is_crash:
+                self._forget(hold)
+        self._check("crash")
+        if is_found_by is not None:
+            self.recover(is_found_by, PLENTY, most_bytes, "awake", is_lost=False)
+
+    @precondition(lambda self: bool(self.model.leases))
+    @rule(ref=_one_of(lambda machine: sorted(machine.model.leases)))
+    def a_lease_lapses(self, ref: str) -> None:
+        self._lapse(ref)
+        self._check("lapse")
+
+    @precondition(lambda self: self.steps % 5 == 4)
+    @rule(what=st.runner().flatmap(lambda machine: st.sampled_from(machine._incidents())))
+    def something_happens(self, what: Callable[[], None]) -> None:
+        what()
+        self._check(what.__name__)
+
+    def _incidents(self) -> list[Callable[[], None]]:
+        """What may happen now; the moves have most of the steps."""
+        found = [self.the_scripts_are_flushed]
+        if ONE_CONVERSATION_ID in self.model.ids:
+            found.append(self.an_id_is_remembered_no_longer)
+        if self.model.draining:
+            found.append(self.the_time_to_drain_is_over)
+        return found
+
+    def the_scripts_are_flushed(self) -> None:
+        self.bench.run("SCRIPT", "FLUSH", "SYNC")
+
+    def an_id_is_remembered_no_longer(self) -> None:
+        """Only one that is used for one conversation: a claim that runs out in a conflict decides it anew."""
+        self.bench.run("DEL", self.bench.keys.id_prefix + digest(ONE_CONVERSATION_ID))
+        del self.model.ids[ONE_CONVERSATION_ID]
+        for number, _ in self.model.events:
+            # From here on a copy is a new job: in the laws it has another id.
+            if self.sent[number - 1].id == ONE_CONVERSATION_ID:
+                self.sent[number - 1] = replace(self.sent[number - 1], id=f"{ONE_CONVERSATION_ID}, the one of {number}")
+
+    def the_time_to_drain_is_over(self) -> None:
+        self.bench.run("DEL", self.bench.keys.draining)
+        self.model.draining = None
+
+    # -- the moves
+
+    @precondition(lambda self: bool(self.model.again or self.model.suspects or self.model.waiting))
+    @rule(
+        worker=workers, wanted=st.integers(1, 4), wanted_bytes=byte_limits, held_elsewhere=st.integers(0, 1),
+        is_probe=st.booleans(), is_paused=seldom, is_lost=seldom, repeats=times,
+    )  # fmt: skip
+    def take(
+        self, worker: str, wanted: int, wanted_bytes: int, held_elsewhere: int, repeats: int, *,
+        is_probe: bool, is_paused: bool, is_lost: bool,
+    ) -> None:  # fmt: skip
+        """A worker may hold jobs of other queues. A proxy may send a call twice: the last answer arrives, or none."""
+        held = held_elsewhere + sum(hold.worker == worker for hold in self.held)
+        take = Take(self._new_token(worker), worker, wanted, wanted_bytes, held, is_probe=is_probe)
+        if is_paused:
+            self._wait(self.bench.moves.pause(HOUR_MS / 1000))
+        for _ in range(repeats):
+            began = self.bench.now_ms()
+            taken = self._take(take)
+            state, refs = self.model.take(take, is_paused=is_paused)
+            event(f"take: {state.name}")
+            assert taken.state is state
+            assert [job.ref for job in taken.jobs] == refs
+            assert began <= taken.server_ms <= self.bench.now_ms()
+            assert (0 < taken.wait_ms <= HOUR_MS) if is_paused else taken.wait_ms == 0
+        if is_paused:
+            self.bench.run("DEL", MODEL_RULES.fleet.pause)
+        self._take_in_hand(worker, taken.jobs, is_lost=is_lost)
+        self._check("take")
+
+    @precondition(lambda self: bool(self._unclaimed()))
+    @rule(holds=_holds(lambda machine: machine._unclaimed()), repeats=times)
+    def claim(self, holds: list[Hold], repeats: int) -> None:
+        pairs = [(hold.message.id or "", hold.message.conversation) for hold in holds]
+        for _ in range(repeats):
+            answers = self._wait(self.bench.moves.claim([(digest(job_id), binding) for job_id, binding in pairs]))
+            assert answers == self.model.claim(pairs)
+        for hold, answer in zip(holds, answers, strict=True):
+            event(f"claim: {answer.name}")
+            hold.claimed = answer
+        self._check("claim")
+
+    @precondition(lambda self: bool(self._decided()))
+    @rule(holds=_holds(lambda machine: machine._decided()), is_locked=st.booleans(), repeats=times)
+    def complete(self, holds: list[Hold], *, is_locked: bool, repeats: int) -> None:
+        ends = [self._end(hold, is_locked=is_locked) for hold in holds]
+        for _ in range(repeats):
+            answers = self._wait(self.bench.moves.complete([self._completion(end, hold) for end, hold in ends]))
+            assert answers == self.model.complete([end for end, _ in ends])
+            for answer in answers:
+                event(f"complete: {answer.name}")
+        for hold in holds:
+            self._forget(hold)
+        self._check("complete")
+
+    @precondition(lambda self: bool(self.held))
+    @rule(holds=_holds(lambda machine: machine.held), calls=st.integers(0, 2), repeats=times)
+    def delay(self, holds: list[Hold], calls: int, repeats: int) -> None:
+        for hold in holds:
+            hold.job.calls += calls
+        began = self.bench.now_ms()
+        moved: set[str] = set()
+        for _ in range(repeats):
+            answers = self._wait(self.bench.moves.delay([(hold.job, HOUR_MS / 1000) for hold in holds]))
+            assert answers == self.model.delay([(hold.job.ref, hold.job.token, hold.job.calls) for hold in holds])
+            moved |= {hold.job.ref for hold, is_ours in zip(holds, answers, strict=True) if is_ours}
+        now = self._check("delay")
+        for ref in moved:
+            assert began + HOUR_MS <= now.delayed[ref] <= now.now_ms + HOUR_MS
+        for hold in holds:
+            self._forget(hold)
+
+    @precondition(lambda self: bool(self.held))
+    @rule(holds=_holds(lambda machine: machine.held), calls=st.integers(0, 2), repeats=times)
+    def release(self, holds: list[Hold], calls: int, repeats: int) -> None:
+        for hold in holds:
+            hold.job.calls += calls
+        for _ in range(repeats):
+            answers = self._wait(self.bench.moves.release([hold.job for hold in holds]))
+            assert answers == self.model.release([(hold.job.ref, hold.job.token, hold.job.calls) for hold in holds])
+        for hold in holds:
+            self._forget(hold)
+        self._check("release")
+
+    @precondition(lambda self: bool(self.held))
+    @rule(holds=_holds(lambda machine: machine.held))
+    def renew(self, holds: list[Hold]) -> None:
+        began = self.bench.now_ms()
+        answers = self._wait(self.bench.moves.renew([hold.job for hold in holds]))
+        assert answers == self.model.renew([(hold.job.ref, hold.job.token) for hold in holds])
+        now = self._check("renew")
+        for hold, is_ours in zip(holds, answers, strict=True):
+            if is_ours:
+                assert began + HOUR_MS <= now.leases[hold.job.ref] <= now.now_ms + HOUR_MS
+            else:
+                self._forget(hold)
+
+    @precondition(lambda self: bool(self.model.delayed or self.model.due))
+    @rule(at_most=limits, is_gated=seldom, repeats=times)
+    def promote(self, at_most: int, repeats: int, *, is_gated: bool) -> None:
+        """Gated: another worker of the fleet was here just now."""
+        self.bench.run("HSET", self.bench.keys.upkeep, "promoted_at", self.bench.now_ms())
+        for _ in range(repeats):
+            with self._limits(UPKEEP_JOBS=at_most):
+                promoted = self._wait(self.bench.moves.promote(between_ms=HOUR_MS if is_gated else 0))
+            assert promoted.count == (None if is_gated else self.model.promote(at_most))
+            if self.model.due:
+                assert promoted.next_due_ms == 0
+            else:
+                assert (promoted.next_due_ms is not None) == bool(self.model.delayed)
+        self._check("promote")
+
+    @precondition(lambda self: bool(self.model.lapsed))
+    @rule(
+        worker=workers, at_most=limits, most_bytes=byte_limits, is_lost=seldom,
+        fleet=st.sampled_from(["awake", "awake", "awake", "awake", "just looked", "away", "back"]),
+    )  # fmt: skip
+    def recover(self, worker: str, at_most: int, most_bytes: int, fleet: str, *, is_lost: bool) -> None:
+        """Only where the fleet was awake a lapsed lease means a death: not after an outage, and not soon after it."""
+        now, hours = self.bench.now_ms(), HOUR_MS
+        looked, awake = {"away": (now - hours, now - hours), "back": (now, now)}.get(fleet, (now, now - hours))
+        self.bench.run("HSET", self.bench.keys.upkeep, "recovered_at", looked, "awake_since", awake)
+        token = self._new_token(worker)
+        with self._limits(UPKEEP_JOBS=at_most, TAKE_BYTES=most_bytes):
+            recovered = self._wait(
+                self.bench.moves.recover(
+                    token=token, sent_at=time.monotonic(), between_ms=hours if fleet == "just looked" else 0
+                )
+            )
+        if fleet == "awake":
+            ready, poisoned = self.model.recover(token=token, at_most=at_most, most_bytes=most_bytes)
+            event(f"recover: {bool(ready)} ready, {bool(poisoned)} poisoned")
+            assert recovered.count == ready
+            assert [job.ref for job in recovered.poisoned] == poisoned
+        else:
+            assert (recovered.count, recovered.poisoned) == (None, [])
+        self._take_in_hand(worker, recovered.poisoned, is_lost=is_lost)
+        self._check("recover")
+
+    @precondition(lambda self: bool(self._stale()))
+    @rule(holds=_holds(lambda machine: machine._stale()))
+    def a_token_that_is_over_changes_nothing(self, holds: list[Hold]) -> None:
+        before = self.bench.snapshot()
+        jobs = [hold.job for hold in holds]
+        ends = [self._end(hold, is_locked=False) for hold in holds]
+        made: dict[str, Sequence[object]] = {
+            "complete": self._wait(self.bench.moves.complete([self._completion(end, hold) for end, hold in ends])),
+            "delay": self._wait(self.bench.moves.delay([(job, 1.0) for job in jobs])),
+            "release": self._wait(self.bench.moves.release(jobs)),
+            "renew": self._wait(self.bench.moves.renew(jobs)),
+        }
+        assert not any(answer for answers in made.values() for answer in answers), made
+        assert self.bench.snapshot() == before
+
+    # -- the end
+
+    def teardown(self) -> None:
+        """All heals, and one worker that is left finishes everything."""
+        if sys.exc_info()[0] is not None:  # a step has failed, and that is what is to be seen
+            return
+        try:
+            self._heal()
+            rounds = 0
+            while self.model.records or self.model.waiting:
+                self._finish_some()
+                rounds += 1
+                assert rounds < 20 + len(self.sent), "the last worker does not come to an end"
+            self._finish_some()  # an empty queue is left in peace
+            if self.over:
+                self.a_token_that_is_over_changes_nothing(self._stale())
+            self._check_the_end()
+        finally:
+            super().teardown()
+
+    def _heal(self) -> None:
+        self.the_time_to_drain_is_over()
+        for hold in list(self.held):
+            self._forget(hold)
+        for ref in sorted(self.model.leases):
+            self._lapse(ref)
+        for ref in sorted(self.model.delayed):
+            self._set_back(self.bench.keys.delayed, ref)
+            self.model.come(ref)
+        self._check("heal")
+        if self.model.due:
+            self.promote(PLENTY, 1, is_gated=True)
+        for fleet in ("just looked", "away", "back") if self.model.lapsed else ():
+            self.recover("ann", PLENTY, PLENTY, fleet, is_lost=False)
+
+    def _finish_some(self) -> None:
+        if self.model.due:
+            self.promote(PLENTY, 1, is_gated=False)
+        if self.model.lapsed:
+            self.recover("ann", PLENTY, 1, "awake", is_lost=False)
+        self.take("ann", 4, PLENTY, 0, 1, is_probe=False, is_paused=False, is_lost=False)
+        if unclaimed := self._unclaimed():
+            self.claim(unclaimed, 1)
+        if decided := self._decided():
+            self.complete(decided, is_locked=True, repeats=1)
+
+    def _check_the_end(self) -> None:
+        now = self._read()
+        ended = {number for number, _ in now.events}
+        told = {(self.sent[number - 1].id, self.sent[number - 1].conversation) for number in ended}
+        silent = [message for message in self.sent if message.number not in ended]
+        for message in silent:
+            job_id = message.id
+            assert any(
+                (job_id, message.conversation) == (known and known.partition(",")[0], where) for known, where in told
+            ), f"{message} has no event, and is no copy of one that has"
+        assert now.counters.get("deduplicated", 0) == len(silent)
+        assert list(self.bench.troubles()) == []
+        assert [standing.read_event(heard) for heard in self.server.heard()] == now.events
+
+    # -- hands
+
+    def _unclaimed(self) -> list[Hold]:
+        """What must be claimed before it is called or ended."""
+        return [hold for hold in self.held if hold.claimed is None and hold.message.id]
+
+    def _decided(self) -> list[Hold]:
+        """What its worker can end."""
+        return [hold for hold in self.held if hold.claimed is not None or not hold.message.id]
+
+    def _stale(self) -> list[Hold]:
+        """What another worker has, or nobody any more."""
+        return [hold for hold in (*self.held, *self.over) if not self.model.is_held(hold.job.ref, hold.job.token)]
+
+    def _end(self, hold: Hold, *, is_locked: bool) -> tuple[End, Hold]:
+        job, message, remembered = hold.job, hold.message, hold.message.id
+        outcome: str | None = "locked" if is_locked else "refused"
+        if job.crashes >= reference.POISONOUS_CRASHES:
+            outcome = "poisoned"
+        if hold.claimed is ClaimAnswer.CONFLICT:
+            # The id goes on standing for what it stood for; this end is remembered beside it.
+            outcome, remembered = outcome if outcome == "poisoned" else "conflict", message.beside
+        elif hold.claimed is ClaimAnswer.COPY:
+            outcome, remembered = None, None
+        return End(job.ref, job.token, outcome, outcome not in {None, "locked"}, remembered), hold
+
+    @staticmethod
+    def _completion(end: End, hold: Hold) -> Completion:
+        return Completion(
+            ref=end.ref,
+            token=end.token,
+            event=b"" if end.outcome is None else standing.write_event(hold.message.number, end.outcome),
+            outcome=end.outcome or "",
+            is_dead_letter=end.is_failure,
+            id_digest="" if end.id is None else digest(end.id),
+            binding="" if end.id is None else hold.message.conversation,
+        )
+
+    def _take_in_hand(self, worker: str, jobs: Sequence[Delivery], *, is_lost: bool) -> None:
+        for job in jobs:
+            record = self.model.records[job.ref]
+            assert (job.raw, job.size) == (record.message.kept, len(record.message.raw))
+            assert (job.calls, job.crashes) == (record.calls, record.crashes)
+            hold = Hold(worker, job, record.message)
+            (self.over if is_lost else self.held).append(hold)
+
+    def _forget(self, hold: Hold) -> None:
+        if hold in self.held:
+            self.held.remove(hold)
+            self.over.append(hold)
+
+    def _lapse(self, ref: str) -> None:
+        self._set_back(self.bench.keys.leases, ref)
+        self.model.lapse(ref)
+
+    def _set_back(self, index: str, ref: str) -> None:
+        self._past += 1
+        assert self.bench.run("ZADD", index, "XX", "CH", self._past, ref) == 1
+
+    def _take(self, take: Take) -> Taken:
+        def call(*, whole_text: bool) -> Any:
+            with self._limits(
+                TAKE_BYTES=take.wanted_bytes,
+                LARGEST_MESSAGE_BYTES=reference.LARGEST_BYTES,
+                KEPT_BYTES=reference.KEPT_BYTES,
+            ):
+                command = take_command(
+                    self.bench.keys, MODEL_RULES, token=take.token, worker=take.worker,
+                    wanted=take.wanted, held=take.held, is_probe=take.is_probe, whole_text=whole_text,
+                )  # fmt: skip
+            return self.bench.run(*command)
+
+        sent_at = time.monotonic()
+        try:
+            answer = call(whole_text=False)
+        except NoScriptError:
+            answer = call(whole_text=True)
+        return read_take(answer, self.bench.keys, MODEL_RULES, token=take.token, sent_at=sent_at)
+
+    def _new_token(self, worker: str) -> str:
+        self._tokens[worker] += 1
+        return f"{worker}{self._tokens[worker]}"
+
+    # -- looking
+
+    def _wait(self, coroutine: Awaitable[Answer]) -> Answer:
+        return self.server.wait(coroutine)
+
+    @staticmethod
+    @contextmanager
+    def _limits(**limits: Any) -> Iterator[None]:
+        """The broker's own limits, made small."""
+        with mock.patch.multiple(moves, **limits):
+            yield
+
+    def _read(self) -> standing.Standing:
+        keys, rules = self.bench.keys, MODEL_RULES
+        names = {name for message in self.sent for name in (message.id, message.beside) if name}
+        ids = {digest(name): name for name in {*IDS, *names}}
+        return standing.read(self.server.client, keys, results=rules.results, dead=rules.dead, ids=ids)
+
+    def _check(self, move: str) -> standing.Standing:
+        """The laws hold, and all stands as the model says."""
+        now = self._read()
+        assert list(standing.broken_laws(now, self._before, self.sent, move)) == []
+        assert now.view() == self.model.view()
+        self._before = now
+        self.steps += 1
+        return now

@@ -1,0 +1,262 @@
+"""What stands in Redis at one moment, and the laws that hold at every moment.
+
+The laws know nothing of the model: they speak of what was sent and of what stands in Redis, so they would find a
+mistake that the scripts and the model have in common.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.model.reference import Message
+    from worker.broker.keys import Keys
+
+#: Scores below this many milliseconds before now were written by the machine: leases that lapsed, moments that came.
+PAST_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A job's record."""
+
+    raw: bytes
+    size: int
+    first: int
+    token: str
+    calls: int
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All that stands in Redis of one queue; read while nobody else moves anything."""
+
+    stock: dict[int, list[bytes]]
+    arrived: list[bytes]
+    again: list[str]
+    suspects: list[str]
+    leases: dict[str, float]
+    delayed: dict[str, float]
+    records: dict[str, StoredRecord]
+    ids: dict[str, str]
+    events: list[tuple[int, str]]
+    dead: list[tuple[int, str]]
+    dead_messages: list[bytes]
+    counters: dict[str, int]
+    draining: str | None
+    forever: list[str]
+    now_ms: int
+
+    def view(self) -> Mapping[str, object]:
+        """All but the moments, to be compared with :meth:`tests.model.reference.Queue.view`."""
+        return {
+            "stock": self.stock,
+            "arrived": self.arrived,
+            "again": self.again,
+            "suspects": self.suspects,
+            "leases": {ref for ref, score in self.leases.items() if not self._is_past(score)},
+            "lapsed": [ref for ref, score in self.leases.items() if self._is_past(score)],
+            "delayed": {ref for ref, score in self.delayed.items() if not self._is_past(score)},
+            "due": [ref for ref, score in self.delayed.items() if self._is_past(score)],
+            "records": {
+                ref: (record.raw, record.size, record.token, record.calls, record.crashes)
+                for ref, record in self.records.items()
+            },
+            "ids": self.ids,
+            "events": self.events,
+            "dead": self.dead,
+            "counters": {name: count for name, count in self.counters.items() if count},
+            "draining": self.draining,
+        }
+
+    def _is_past(self, score: float) -> bool:
+        return score < self.now_ms - PAST_MS
+
+    @property
+    def in_indexes(self) -> list[str]:
+        """Every ref, as often as it stands in an index."""
+        return [*self.again, *self.suspects, *self.leases, *self.delayed]
+
+    @property
+    def waiting(self) -> int:
+        """Messages that nobody has taken yet."""
+        return len(self.arrived) + sum(map(len, self.stock.values()))
+
+
+#: All of a queue in one answer; by single commands it would take most of the test's time.
+_READ = """
+local again, suspects, arrived, leases, delayed, counters, draining, results, dead =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+
+local function list(key)
+  return redis.call('LRANGE', key, 0, -1)
+end
+
+local function index(key)
+  return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+end
+
+local function stream(key)
+  local found = {}
+  for at, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
+    found[at] = entry[2]
+  end
+  return found
+end
+
+local function each(prefix, command)
+  local found = {}
+  for _, key in ipairs(redis.call('KEYS', prefix .. '*')) do
+    found[#found + 1] = string.sub(key, #prefix + 1)
+    found[#found + 1] = redis.call(command, key)
+  end
+  return found
+end
+
+return {
+  redis.call('TIME'), {list(KEYS[10]), list(KEYS[11]), list(KEYS[12]), list(KEYS[13])},
+  list(arrived), list(again), list(suspects), index(leases), index(delayed),
+  each(ARGV[1], 'HGETALL'), each(ARGV[2], 'GET'), each(ARGV[2], 'PTTL'),
+  stream(results), stream(dead), redis.call('HGETALL', counters),
+  redis.call('GET', draining), redis.call('PTTL', draining),
+}
+"""
+
+
+def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, str]) -> Standing:
+    """Read it all; ``ids`` gives the job id behind each digest."""
+    names = [keys.again, keys.suspects, keys.arrived, keys.leases, keys.delayed, keys.counters, keys.draining]
+    names += [results, dead, *keys.stock]
+    (
+        (seconds, micros), stock, arrived, again, suspects, leases, delayed,
+        records, meanings, lifetimes, events, letters, counters, draining, draining_ms,
+    ) = client.eval(_READ, len(names), *names, keys.record_prefix, keys.id_prefix)  # fmt: skip
+    dead_letters = [_pairs(letter) for letter in letters]
+    return Standing(
+        stock={step: messages[::-1] for step, messages in zip((0, 3, 6, 9), stock, strict=True)},
+        arrived=arrived[::-1],
+        again=[ref.decode() for ref in again],
+        suspects=[ref.decode() for ref in suspects],
+        leases={ref: float(score) for ref, score in _pairs(leases).items()},
+        delayed={ref: float(score) for ref, score in _pairs(delayed).items()},
+        records={ref: _record(_pairs(fields)) for ref, fields in _pairs(records).items()},
+        ids={ids[digest]: meaning.decode() for digest, meaning in _pairs(meanings).items()},
+        events=[read_event(_pairs(fields)["event"]) for fields in events],
+        dead=[read_event(letter["event"]) for letter in dead_letters],
+        dead_messages=[letter["message"] for letter in dead_letters],
+        counters={name: int(count) for name, count in _pairs(counters).items()},
+        draining=None if draining is None else draining.decode(),
+        forever=[ids[digest] for digest, ttl in _pairs(lifetimes).items() if ttl == -1]
+        + ["draining"] * (draining_ms == -1),
+        now_ms=int(seconds) * 1000 + int(micros) // 1000,
+    )
+
+
+def _pairs(flat: list[Any]) -> dict[str, Any]:
+    """A hash or a sorted set as a script gives it: names and values in turn."""
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def write_event(number: int, outcome: str) -> bytes:
+    """A result event, as far as Redis is concerned: the number of the message, and the outcome."""
+    return f"{number} {outcome}".encode()
+
+
+def read_event(event: bytes) -> tuple[int, str]:
+    """What :func:`write_event` wrote."""
+    number, outcome = event.decode().split(" ")
+    return int(number), outcome
+
+
+def number_of(raw: bytes) -> int:
+    """The number that a message begins with, which is kept of every message."""
+    return int(raw.split(b" ")[0])
+
+
+def _record(fields: Mapping[str, bytes]) -> StoredRecord:
+    return StoredRecord(
+        raw=fields["raw"], size=int(fields["size"]), first=int(fields["first"]), token=fields["token"].decode(),
+        calls=int(fields["calls"]), crashes=int(fields["crashes"]),
+    )  # fmt: skip
+
+
+def broken_laws(now: Standing, before: Standing | None, sent: Sequence[Message], move: str) -> Iterator[str]:
+    """Every law that does not hold, a sentence each; ``move`` is what was made since ``before``."""
+    by_number = {message.number: message for message in sent}
+    yield from _every_job_is_in_one_place(now, by_number)
+    yield from _a_token_names_who_holds_a_job(now)
+    yield from _one_event_a_job(now, by_number)
+    yield from _dead_letters_are_the_failures(now, by_number)
+    yield from _counters_tell_the_truth(now)
+    if before is not None:
+        yield from _what_is_past_stays(now, before, move)
+    if now.forever:
+        yield f"these keys would stay for ever: {now.forever}"
+
+
+def _every_job_is_in_one_place(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
+    refs = now.in_indexes
+    ended = now.counters.get("finished", 0) + now.counters.get("deduplicated", 0)
+    if len(sent) != ended + now.waiting + len(refs):
+        yield f"{len(sent)} messages were sent, but {ended} have ended, {now.waiting} wait and {len(refs)} were taken"
+    if sorted(refs) != sorted(now.records):
+        yield f"the indexes hold {sorted(refs)}, and there are records of {sorted(now.records)}"
+    raws = [*now.arrived, *(record.raw for record in now.records.values())]
+    raws += [raw for messages in now.stock.values() for raw in messages]
+    places = Counter([*(number for number, _ in now.events), *map(number_of, raws)])
+    if twice := [number for number, times in places.items() if times > 1]:
+        yield f"these messages stand in two places, or have two events: {twice}"
+
+
+def _a_token_names_who_holds_a_job(now: Standing) -> Iterator[str]:
+    for ref, record in now.records.items():
+        if (record.token != "") != (ref in now.leases):
+            yield f"{ref} has the token {record.token!r} and is{' ' if ref in now.leases else ' not '}in flight"
+
+
+def _one_event_a_job(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
+    if strangers := [number for number, _ in now.events if number not in sent]:
+        yield f"these events have no message: {strangers}"
+    jobs = Counter(
+        (message.id, message.conversation) for number, _ in now.events if (message := sent[number]).id is not None
+    )
+    if twice := [job for job, times in jobs.items() if times > 1]:
+        yield f"there are two events for the same id and conversation: {twice}"
+
+
+def _dead_letters_are_the_failures(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
+    failures = [(number, outcome) for number, outcome in now.events if outcome != "locked"]
+    if now.dead != failures:
+        yield f"the dead letters are {now.dead}, the failures {failures}"
+    if now.dead_messages != [sent[number].kept for number, _ in now.dead]:
+        yield "a dead letter's message is not what was sent"
+
+
+def _counters_tell_the_truth(now: Standing) -> Iterator[str]:
+    counters = now.counters
+    outcomes = Counter(f"outcome:{outcome}" for _, outcome in now.events)
+    if {name: count for name, count in counters.items() if name.startswith("outcome:")} != outcomes:
+        yield f"the outcomes are {dict(outcomes)}, the counters {counters}"
+    if counters.get("finished", 0) != len(now.events):
+        yield f"there are {len(now.events)} events, the counters are {counters}"
+    ended = counters.get("finished", 0) + counters.get("deduplicated", 0)
+    if counters.get("taken", 0) != ended + len(now.records):
+        yield f"{len(now.records)} jobs that were taken are left, the counters are {counters}"
+
+
+def _what_is_past_stays(now: Standing, before: Standing, move: str) -> Iterator[str]:
+    for ref, record in now.records.items():
+        was = before.records.get(ref)
+        if was is None:
+            continue
+        if record.first != was.first:
+            yield f"{ref} was first taken at {was.first}, and now at {record.first}"
+        if record.crashes != was.crashes and (move, record.crashes) != ("recover", was.crashes + 1):
+            yield f"the crashes of {ref} went from {was.crashes} to {record.crashes} in {move}"
+    if now.events[: len(before.events)] != before.events:
+        yield "an event has vanished"
