@@ -157,8 +157,13 @@ async def test_the_waits_between_calls_grow_to_a_limit_and_each_failure_is_told(
     assert (told[3]["move"], told[3]["error"], told[3]["wait_seconds"]) == ("double", "no 3", 0.4)
 
 
-async def test_an_error_that_is_not_of_redis_is_not_hidden() -> None:
+async def test_an_error_of_our_own_is_told_with_its_traceback_and_lets_go_of_no_job(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server = Server(ValueError("a bug"))
 
-    with pytest.raises(ValueError, match="a bug"):
-        await insist("double", lambda: server.send([1]))
+    assert await insist("double", lambda: server.send([1])) == [2]
+
+    (told,) = caplog.records
+    assert told.levelno == logging.ERROR
+    assert "a bug" in (caplog.text)

@@ -31,13 +31,15 @@ _LONGEST_WAIT_SECONDS = 2.0
 
 
 async def insist(what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Make a call that may be repeated until Redis answers it; ``what`` names it in the log."""
+    """Make a call that may be repeated until it is answered; ``what`` names it in the log."""
     wait = _FIRST_WAIT_SECONDS
     while True:
         try:
             return await call()
         except (RedisError, OSError) as error:
             logger.warning("redis_retry", extra={"move": what, "error": str(error), "wait_seconds": wait})
+        except Exception:  # an error of ours must not let go of jobs whose leases are kept
+            logger.exception("redis_retry", extra={"move": what, "wait_seconds": wait})
         await asyncio.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
+#: Connections to the API at most: more than a worker runs jobs at once, whatever --concurrency and pool_grow say.
+_CONNECTIONS = 100_000
+
+
 class WorkerApp(Celery):
     """The Celery app, with what its pool needs."""
 
@@ -60,7 +64,7 @@ def build(found: Settings) -> WorkerApp:
         base_url=found.API_URL,
         token=token_source(found.API_TOKEN, found.API_TOKEN_FILE),
         timeout_seconds=found.ATTEMPT_TIMEOUT_SECONDS,
-        concurrency=found.CONCURRENCY,
+        concurrency=_CONNECTIONS,
         user_agent=f"lock-worker/{version('lock-worker')}",
     )
     hands = Hands(found.CONCURRENCY)

@@ -28,10 +28,6 @@ class Consumer(stock.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "without_mingle": True, "without_gossip": True})
 
-    def close(self) -> None:
-        """Told by Celery that the worker stops, before anything else is."""
-        self.pool.close()
-
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Say what Redis said: Celery shows only the name of the error."""
         logger.error("redis_lost", extra={"error": str(exc)})
