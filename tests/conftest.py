@@ -7,6 +7,7 @@ that this machine lacks skips its tests, but fails them where ``CI`` is ``true``
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,10 @@ from sandbox.server_binaries import ServerBinary, available_servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+
+# A shell that runs the suite in the background has it ignore Ctrl-C, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])

@@ -28,6 +28,8 @@ RULES = Rules(
     lease_ms=30_000, remember_ms=900_000, poisonous_crashes=5,
 )  # fmt: skip
 LONG_AGO_MS = 3_600_000
+#: What PTTL answers of a key that is not there.
+_GONE = -2
 
 
 class Workbench:
@@ -204,7 +206,8 @@ class Workbench:
         keys = self.client.keys()
         names = [key.decode() for key in keys]
         for name, kind, ttl_ms in zip(names, self._each("TYPE", keys), self._each("PTTL", keys), strict=True):
-            if (found := glossary.trouble(table, name, kind.decode(), ttl_ms)) is not None:
+            is_gone = ttl_ms == _GONE  # its time was up while we looked
+            if not is_gone and (found := glossary.trouble(table, name, kind.decode(), ttl_ms)) is not None:
                 yield found
 
         held = {
