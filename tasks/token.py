@@ -32,7 +32,7 @@ class TokenFile:
             found = self._path.stat()
             version = (found.st_ino, found.st_mtime_ns, found.st_size)
             if version != self._seen:
-                self._token = _usable(self._path.read_text("utf-8").strip()) or self._token
+                self._token = _usable(self._path.read_text("utf-8").strip())
                 self._seen, self._was_usable = version, True
         except (OSError, ValueError) as error:
             if self._was_usable:  # said once, not at every call
@@ -42,7 +42,7 @@ class TokenFile:
 
 
 def _usable(token: str) -> str:
-    if not (token.isascii() and token.isprintable()) or " " in token:
+    if not token or not (token.isascii() and token.isprintable()) or " " in token:
         raise ValueError("must be visible ASCII characters without blanks")
     return token
 

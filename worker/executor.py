@@ -369,7 +369,8 @@ class Executor:
     def _end_poisoned(self, delivery: Delivery) -> None:
         delivery.intake = self._read(delivery.raw, size=delivery.size, now=self.clock.now())
         decision = self._handler.poisoned(delivery.intake, self.run_of(delivery), delivery.crashes)
-        self._carry_out(_Assignment(delivery, tell_nobody), decision)
+        item = self._assignments[_taking(delivery)] = _Assignment(delivery, tell_nobody, decision)
+        self._spawn(self._begin(delivery.queue, [item]))  # claimed like any other, so that its id tells copies apart
 
     def completed(self, item: _Assignment, answer: CompleteAnswer) -> None:
         """Told that a completion was answered."""

@@ -78,6 +78,9 @@ class Upkeep:
             except (RedisError, OSError) as error:
                 logger.warning("leases_not_renewed", extra={"error": str(error), "jobs": len(self._hands)})
                 wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
+            except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
+                logger.exception("leases_not_renewed", extra={"jobs": len(self._hands)})
+                wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
             await asyncio.sleep(wait)
 
     async def renew_once(self) -> None:
@@ -101,6 +104,9 @@ class Upkeep:
             except (RedisError, OSError) as error:
                 logger.warning("upkeep_failed", extra={"error": str(error)})
                 wait = self._look_seconds
+            except Exception:  # nor let one strange job stop what all jobs need
+                logger.exception("upkeep_failed")
+                wait = self._look_seconds
             await asyncio.sleep(wait)
 
     async def look_once(self) -> float:
@@ -112,8 +118,8 @@ class Upkeep:
         )
         self._clock.told(recovered.server_ms)
         for delivery in recovered.poisoned:
-            self._hands.add(delivery)
             self._on_poisoned(delivery)
+            self._hands.add(delivery)  # not before: what could not be handed over must not have its lease kept
         if recovered.count:
             logger.warning("jobs_recovered", extra={"queue": self._moves.keys.queue, "jobs": recovered.count})
         if promoted.count or recovered.count:

@@ -21,7 +21,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from redis.retry import Retry
 
 from worker.broker.connection import TIMEOUT_SECONDS
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 WAIT_SECONDS = 0.5
 #: How long to leave the server alone after it refused a call. In seconds.
 _REFUSED_SECONDS = 1.0
+#: How long to leave a server alone that became a replica. In seconds.
+_READ_ONLY_SECONDS = 0.5
 #: How long a closed gate is believed before it is asked again. In seconds.
 _ASK_AGAIN_SECONDS = 1.0
 
@@ -269,6 +271,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
             return None
         except ReadOnlyError as error:  # this server is a replica now: find the primary by connecting anew
             connection.disconnect()
+            time.sleep(_READ_ONLY_SECONDS)  # a failover takes its time, and nothing here can be done meanwhile
             raise RedisConnectionError(str(error)) from error
         except ResponseError as error:
             told = {"queue": self._asked_queue, "error": str(error), "wait_seconds": _REFUSED_SECONDS}
@@ -346,10 +349,10 @@ class Channel(stock.Channel):  # type: ignore[misc]
         self._empty_queues = 0
 
     def _queue_bind(self, *binding: Any) -> None:
-        """Bind a queue; a full server cannot note it, and nothing here needs the note, but it must be drained."""
+        """Bind a queue; where the server will not note it, go on: nothing here needs the note."""
         try:
             super()._queue_bind(*binding)
-        except OutOfMemoryError as error:
+        except ResponseError as error:
             logger.warning("binding_not_noted", extra={"error": str(error)})
 
     def _on_connection_disconnect(self, connection: Any) -> None:
