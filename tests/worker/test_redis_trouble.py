@@ -184,8 +184,8 @@ def test_a_full_server_refuses_producers_but_is_drained(stage: Stage) -> None:
     events = stage.wait_events(20)
     assert {event["id"] for event in events} == jobs | waiting
     assert {event["data"]["outcome"] for event in events} == {"locked"}
-    assert newcomer.stop() == 0
     stage.redis.config_set("maxmemory", "0")
+    assert newcomer.stop() == 0
     assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
     assert stage.redis.llen(QUEUE) == 0
     stage.workers.remove(newcomer)
