@@ -192,7 +192,7 @@ class Conductor:
     # -- what a fault costs
     # ------------------------------------------------------------------------------------
 
-    def _in_hands(self, process: Process) -> frozenset[str] | None:
+    def _in_hands(self, process: Process) -> tuple[str, ...] | None:
         """The jobs in the hands of a process that stands or has ended; None: Redis cannot be asked."""
         if not self._is_redis_up:
             return None
@@ -201,12 +201,12 @@ class Conductor:
             raws = self._target.in_flight(self._client, process.name) if process.name else []
         except (RedisError, OSError, NotImplementedError):
             return None
-        return frozenset(self._producers.key_of[raw] for raw in raws if raw in self._producers.key_of)
+        return tuple(self._producers.key_of[raw] for raw in raws if raw in self._producers.key_of)
 
     def _process(self, fault: Fault) -> Process:
         return self._fleet.process(fault.pod)
 
-    def _lost(self, process: Process, how: str, jobs: frozenset[str] | None, *, may_call_late: bool = False) -> None:
+    def _lost(self, process: Process, how: str, jobs: tuple[str, ...] | None, *, may_call_late: bool = False) -> None:
         if jobs is None:
             self._unseen.append((len(self.losses), process))
         self.losses.append(Loss(time.time(), process.log.stem, how, jobs, may_call_late))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: What a worker's line that tells its name begins with (`name_tag`).
 NAME_TAG = "name-tag "
 _READY = " ready."
-_TAIL_LINES = 15
+_TAIL_LINES = 40
+_LOOK_SECONDS = 0.01
 
 
 class Process:
@@ -35,7 +36,7 @@ class Process:
         with log.open("wb") as out:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "celery", *arguments],
-                env={**os.environ, **environment},
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -76,6 +77,11 @@ class Process:
         """Tell it to end."""
         self.told, self.told_at, self.was_ready = how.name, time.time(), self.is_ready
         self._popen.send_signal(how)
+
+    def abort(self) -> None:
+        """End it with SIGABRT, so that its log shows where each of its threads stood."""
+        self._popen.send_signal(signal.SIGABRT)
+        self._popen.wait()
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -146,16 +152,20 @@ class Fleet:
             process.thaw()
 
     def stop(self, seconds: float) -> None:
-        """Tell all to end, by SIGTERM, and wait for it; who does not end in time is killed, and its status shows it."""
+        """Tell all to end, by SIGTERM, and wait for it; who does not in time is aborted, and its status shows it."""
         for process in self._processes:
             if process.status is None and not process.told:
                 process.tell(signal.SIGTERM)
         deadline = time.monotonic() + seconds
-        while any(process.status is None for process in self._processes) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        for process in self._processes:
-            process.close()
-            self._note_end(process)
+        waiting = list(self._processes)
+        while waiting:
+            for process in list(waiting):
+                if process.status is None and time.monotonic() > deadline:
+                    process.abort()
+                if process.status is not None:
+                    self._note_end(process)
+                    waiting.remove(process)
+            time.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
         """End all, whatever they do."""

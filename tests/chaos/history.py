@@ -14,7 +14,7 @@ from tests.chaos.messages import nameless_key
 from tests.chaos.plan import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tests.chaos.plan import Job, Plan
 
@@ -71,14 +71,14 @@ class Loss:
         at: when.
         pod: which.
         how: for people.
-        jobs: the jobs in its hands then; None: unknown, because Redis could not be asked.
+        jobs: whose messages it held then, a job with two of them twice; None: unknown, as Redis could not be asked.
         may_call_late: it lives on, so a call that it was about to make may come after others have ended the job.
     """
 
     at: float
     pod: str
     how: str
-    jobs: frozenset[str] | None
+    jobs: tuple[str, ...] | None
     may_call_late: bool = False
 
 
@@ -129,7 +129,6 @@ class History:
     plan: Plan
     began: float
     attempt_timeout: float
-    shutdown_seconds: float
     messages: list[Message] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -160,7 +159,7 @@ class History:
             (event.at, f"event {event.id}: {event.outcome}, attempts {event.attempts}, {event.problem}")
             for event in self.events_of[key]
         ]
-        told += [(loss.at, f"{loss.pod}: {loss.how}, {_held(loss, key)}") for loss in self._losses_near(key)]
+        told += [(loss.at, f"{loss.pod}: {loss.how}, {_held(loss)}") for loss in set(self.losses_of(key))]
         return [f"{at - self.began:9.3f} s  {what}" for at, what in sorted(told)]
 
     def calls_of(self, key: str) -> Sequence[Call]:
@@ -169,20 +168,13 @@ class History:
         return self._calls_by_conversation[job.conversation] if job else ()
 
     def losses_of(self, key: str) -> list[Loss]:
-        """The losses that the job was in the middle of, for certain or perhaps."""
+        """The losses that the job was in the middle of, for certain or perhaps; once for each message lost."""
         sent = [message.began for message in self.messages_of[key]]
         if not sent:
             return []
         ended = min((event.at for event in self.events_of[key]), default=float("inf"))
         unknown = [loss for loss in self._unknown_losses if min(sent) <= loss.at <= ended]
-        return [*self._losses_by_job[key], *unknown]
-
-    def _losses_near(self, key: str) -> Iterator[Loss]:
-        of_it = self.losses_of(key)
-        times = [call.at for call in self.calls_of(key)] + [event.at for event in self.events_of[key]]
-        for loss in self.losses:
-            if loss in of_it or (times and min(times) - 2 <= loss.at <= max(times) + 2):
-                yield loss
+        return [*self._losses_by_job[key], *unknown * len(sent)]
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
@@ -237,7 +229,5 @@ def _after(call: Call) -> str:
     return "in part or not at all" if call.ended is None else f"after {call.ended - call.at:.3f} s"
 
 
-def _held(loss: Loss, key: str) -> str:
-    if loss.jobs is None:
-        return "nobody knows with which jobs"
-    return f"with this job and {len(loss.jobs) - 1} others" if key in loss.jobs else "without this job"
+def _held(loss: Loss) -> str:
+    return "perhaps with this job" if loss.jobs is None else f"with this job, among {len(loss.jobs)}"

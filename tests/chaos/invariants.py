@@ -220,7 +220,7 @@ def workers_end_as_told(history: History) -> Found:
             yield None, f"{end.pod} ended by itself with status {end.status}: {end.log_tail}"
         elif end.status != 0 and (end.was_ready or end.status != -signal.SIGTERM):
             yield None, f"{end.pod} ended with status {end.status} after SIGTERM: {end.log_tail}"
-        elif end.seconds > history.shutdown_seconds + _END_SLACK_SECONDS:
+        elif end.seconds > history.plan.shutdown_seconds + _END_SLACK_SECONDS:
             yield None, f"{end.pod} ended {end.seconds:.1f} s after SIGTERM"
 
 

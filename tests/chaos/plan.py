@@ -22,7 +22,8 @@ LEASE_SECONDS = 4.0
 BLINK_SECONDS = (0.2, 1.3)
 LONG_SECONDS = (LEASE_SECONDS * 1.3, LEASE_SECONDS * 2.2)
 
-_MEAN_GAP_SECONDS = 1.5
+#: Between two faults, for one pod; with more of them there are more faults.
+_MEAN_GAP_SECONDS = 4.5
 #: At most so many jobs come in a second, and of what the workers could do at best at most this share.
 _JOBS_PER_SECOND = 100
 _LOAD_SHARE = 0.4
@@ -177,6 +178,7 @@ class Plan:
     server: Literal["redis", "valkey"]
     pods: int
     concurrency: int
+    shutdown_seconds: float
     rate_limit: float | None
     api_median_ms: float
     jobs: tuple[Job, ...]
@@ -204,6 +206,7 @@ def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kill
         server=random.choice(["redis", "valkey"]),
         pods=pods,
         concurrency=concurrency,
+        shutdown_seconds=random.choice([0.5, 1.5, 5.0]),
         rate_limit=round(per_second * random.uniform(1.8, 2.5)) if random.random() < 0.4 and not is_plain else None,
         api_median_ms=median_ms,
         jobs=tuple(_jobs(random, seconds, per_second, is_plain=is_plain)),
@@ -259,9 +262,8 @@ def _faults(random: Random, seconds: float, pods: int, *, is_plain: bool) -> Ite
     always = [] if is_plain else list(_ALWAYS)
     random.shuffle(always)
     free_at: dict[str, float] = {}
-    gap = min(_MEAN_GAP_SECONDS, seconds / (len(_ALWAYS) * 1.5))
-    at = 0.5
-    while (at := at + random.expovariate(1 / gap)) < seconds:
+    count = round(max(len(_ALWAYS) * 1.3, seconds * pods / _MEAN_GAP_SECONDS))
+    for at in sorted(random.uniform(0.5, seconds) for _ in range(count)):
         act = Act.KILL
         if not is_plain:
             # Of what a round always does, the first that can be done now.

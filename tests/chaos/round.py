@@ -20,7 +20,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.history import DeadLetter, Event, History
 from tests.chaos.invariants import Violation, violations
 from tests.chaos.producers import Producers
-from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, DEAD, RESULTS, SHUTDOWN_SECONDS, TARGETS, Surroundings
+from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, DEAD, RESULTS, TARGETS, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _SERVER_OPTIONS = {"appendonly": "yes", "appendfsync": "always"}
 _CLIENT_OPTIONS: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
 _START_SECONDS = 60.0
-_STOP_SECONDS = 60.0
+_STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 
 
@@ -80,7 +80,7 @@ def run_round(plan: Plan, folder: Path) -> Outcome:
         )
         stack.callback(fleet.close)
         _wait_ready(fleet)
-        history = History(plan, time.time(), ATTEMPT_TIMEOUT_SECONDS, SHUTDOWN_SECONDS)
+        history = History(plan, time.time(), ATTEMPT_TIMEOUT_SECONDS)
         passed("start")
 
         producers.start()

@@ -21,7 +21,6 @@ RESULTS = "moderation.results"
 DEAD = "moderation.dead"
 
 ATTEMPT_TIMEOUT_SECONDS = 1.5
-SHUTDOWN_SECONDS = 5.0
 
 _KEYS = Keys(QUEUE)
 #: The tokens and messages of all jobs in flight, in one step.
@@ -101,7 +100,7 @@ class LockWorker:
             "RESULT_CONVERSATION": "state",
             "DEDUPLICATE_SECONDS": "86400",
             "LEASE_SECONDS": str(LEASE_SECONDS),
-            "SHUTDOWN_SECONDS": str(SHUTDOWN_SECONDS),
+            "SHUTDOWN_SECONDS": str(plan.shutdown_seconds),
             "ATTEMPT_TIMEOUT_SECONDS": str(ATTEMPT_TIMEOUT_SECONDS),
             "RETRY_BASE_SECONDS": "0.05",
             "RETRY_MAX_DELAY_SECONDS": "1.5",
@@ -147,8 +146,9 @@ class LockWorker:
 class StockCelery:
     """A stock Celery worker with late acknowledgement, the setting that is meant to survive the loss of a worker."""
 
-    #: A lost worker's jobs come back after the visibility timeout and a sweep, which comes about every 100 s.
-    drain_seconds = 300.0
+    #: A lost worker's jobs come back after the visibility timeout and a sweep, which comes about every 100 s; when a
+    #: worker dies in a sweep, nobody sweeps for 300 s.
+    drain_seconds = 700.0
 
     def arguments(self, plan: Plan) -> list[str]:
         """The threads pool: one process a worker, as ours."""

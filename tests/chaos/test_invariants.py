@@ -23,7 +23,7 @@ Change: TypeAlias = "Callable[[History], object]"
 
 #: When the round began, on the wall clock.
 BEGAN = 1_790_000_000.0
-KILL = Loss(BEGAN + 1.05, "pod-0-001", str(Act.KILL), frozenset({"good-1"}))
+KILL = Loss(BEGAN + 1.05, "pod-0-001", str(Act.KILL), ("good-1",))
 STALL = replace(KILL, may_call_late=True)
 
 
@@ -78,10 +78,9 @@ def right() -> History:
         (event("conflict-1", "rejected", "invalid_job", subject="conflict-1-other", attempts=0), pair[1].key),
     ]
     return History(
-        plan=Plan(1, 10.0, "lock-worker", "redis", 2, 10, 100.0, 50.0, jobs, ()),
+        plan=Plan(1, 10.0, "lock-worker", "redis", 2, 10, 5.0, 100.0, 50.0, jobs, ()),
         began=BEGAN,
         attempt_timeout=1.5,
-        shutdown_seconds=5.0,
         messages=[message(each.key) for each in jobs],
         events=[
             event("good-1"),
@@ -281,6 +280,11 @@ ALLOWED: dict[str, Sequence[Change]] = {
         ends("good-1", event("good-1", attempts=2)),
     ],
     "a call after the end by a worker that was stalled": [loses(STALL), called(at=BEGAN + 1.3)],
+    "a call by each of two copies that were lost together": [
+        lambda history: history.messages.append(message("good-1")),
+        loses(replace(KILL, jobs=("good-1", "good-1"))),
+        *[called()] * 3,
+    ],
     "a call by a copy": [lambda history: history.messages.append(message("good-1")), called()],
     "many calls in a second in which the API was late": [
         too_fast,
