@@ -152,8 +152,7 @@ class Executor:
         #: Called when a job that Celery never heard of has left: Celery's loop may be asleep, waiting for a free slot.
         self.on_room: Callable[[], object] = lambda: None
 
-    # -- called by Celery's loop
-    # --------------------------------------------------------------------------------------------
+    # -- called by Celery's loop --
 
     @property
     def name(self) -> str:
@@ -221,8 +220,7 @@ class Executor:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    # -- the asyncio side
-    # ---------------------------------------------------------------------------------------------------
+    # -- the asyncio side --
 
     def _turn(self, ready: threading.Event) -> None:
         with asyncio.Runner() as runner:
