@@ -40,6 +40,9 @@ async def insist(what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
             logger.warning("redis_retry", extra={"move": what, "error": str(error), "wait_seconds": wait})
         except Exception:  # an error of ours must not let go of jobs whose leases are kept
             logger.exception("redis_retry", extra={"move": what, "wait_seconds": wait})
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # redis-py can lose a cancellation; see worker.upkeep
+            raise asyncio.CancelledError
         await asyncio.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 

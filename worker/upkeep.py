@@ -81,7 +81,7 @@ class Upkeep:
             except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
                 logger.exception("leases_not_renewed", extra={"jobs": len(self._hands)})
                 wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
-            await asyncio.sleep(wait)
+            await _pause(wait)
 
     async def renew_once(self) -> None:
         """Renew all leases; a job that is not ours any more is marked, so that it is not called again."""
@@ -107,7 +107,7 @@ class Upkeep:
             except Exception:  # nor let one strange job stop what all jobs need
                 logger.exception("upkeep_failed")
                 wait = self._look_seconds
-            await asyncio.sleep(wait)
+            await _pause(wait)
 
     async def look_once(self) -> float:
         """Promote and recover once; returns the seconds until the next look."""
@@ -127,3 +127,15 @@ class Upkeep:
         if promoted.next_due_ms is None:
             return self._look_seconds
         return min(self._look_seconds, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
+
+
+async def _pause(seconds: float) -> None:
+    """Sleep; but end, if this task was cancelled and did not hear of it.
+
+    Python 3.11's ``asyncio.wait_for``, through which redis-py sends, returns as if nothing were when it is cancelled in
+    the moment in which it is done. A loop that then went on kept its worker from ever ending.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    await asyncio.sleep(seconds)

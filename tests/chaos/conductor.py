@@ -75,7 +75,7 @@ class Conductor:
             Act.TERM: (self._term, self._nothing),
             Act.REDIS_KILL: (self._redis_kill, self._redis_start),
             Act.REDIS_RESTART: (self._redis_stop, self._redis_start),
-            Act.REDIS_BLINK: (self._redis_pause, self._redis_resume),
+            Act.REDIS_PAUSE: (self._redis_pause, self._redis_resume),
             Act.REDIS_STALL: (self._redis_pause, self._redis_resume),
             Act.CUT: (self._cut, self._nothing),
             Act.FLUSH: (self._flush, self._nothing),

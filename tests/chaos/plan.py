@@ -18,9 +18,11 @@ Target: TypeAlias = Literal["lock-worker", "stock-celery"]
 
 #: The lease of the workers under test, in seconds; the lengths of stalls and outages are chosen around it.
 LEASE_SECONDS = 4.0
-#: Some stalls and pauses end well before a lease could be over, others well after.
+#: Some stalls of a worker end well before its leases could be over, others well after: only then others may have its
+#: jobs. A pause of Redis may have any length.
 BLINK_SECONDS = (0.2, 1.3)
-LONG_SECONDS = (LEASE_SECONDS * 1.3, LEASE_SECONDS * 2.2)
+STALL_SECONDS = (LEASE_SECONDS * 1.3, LEASE_SECONDS * 2.2)
+PAUSE_SECONDS = (0.2, LEASE_SECONDS * 1.3)
 
 #: Between two faults, for one pod; with more of them there are more faults.
 _MEAN_GAP_SECONDS = 4.5
@@ -110,7 +112,7 @@ class Act(StrEnum):
     TERM = "SIGTERM of a worker"
     REDIS_KILL = "SIGKILL and restart of Redis"
     REDIS_RESTART = "graceful restart of Redis"
-    REDIS_BLINK = "pause of Redis, shorter than a lease"
+    REDIS_PAUSE = "pause of Redis"
     REDIS_STALL = "pause of Redis, longer than a lease"
     CUT = "CLIENT KILL of every connection"
     FLUSH = "SCRIPT FLUSH"
@@ -132,11 +134,11 @@ class Act(StrEnum):
 
 
 _OF_WORKERS = {Act.KILL, Act.STALL, Act.BLINK, Act.TERM}
-_OF_REDIS = {Act.REDIS_KILL, Act.REDIS_RESTART, Act.REDIS_BLINK, Act.REDIS_STALL, Act.CUT, Act.FLUSH}
+_OF_REDIS = {Act.REDIS_KILL, Act.REDIS_RESTART, Act.REDIS_PAUSE, Act.REDIS_STALL, Act.CUT, Act.FLUSH}
 
 _ACT_WEIGHTS = {
     Act.KILL: 48, Act.STALL: 7, Act.BLINK: 4, Act.TERM: 7,
-    Act.REDIS_KILL: 5, Act.REDIS_RESTART: 4, Act.REDIS_BLINK: 4, Act.REDIS_STALL: 2, Act.CUT: 5, Act.FLUSH: 4,
+    Act.REDIS_KILL: 5, Act.REDIS_RESTART: 4, Act.REDIS_PAUSE: 4, Act.REDIS_STALL: 2, Act.CUT: 5, Act.FLUSH: 4,
     Act.API_AWAY: 3, Act.API_ERRORS: 4, Act.API_DROPS: 4, Act.API_DRIPS: 2, Act.API_SLOW: 3, Act.API_WRONG: 2,
     Act.API_BUSY: 3, Act.TOKEN: 2,
 }  # fmt: skip
@@ -146,9 +148,9 @@ _ALWAYS = (
     Act.API_AWAY, Act.API_ERRORS, Act.API_DROPS, Act.API_BUSY, Act.TOKEN,
 )  # fmt: skip
 _SECONDS = {
-    Act.STALL: LONG_SECONDS, Act.BLINK: BLINK_SECONDS,
+    Act.STALL: STALL_SECONDS, Act.BLINK: BLINK_SECONDS,
     Act.REDIS_KILL: (0.0, 2.0), Act.REDIS_RESTART: (0.0, 1.0),
-    Act.REDIS_BLINK: BLINK_SECONDS, Act.REDIS_STALL: LONG_SECONDS,
+    Act.REDIS_PAUSE: PAUSE_SECONDS, Act.REDIS_STALL: STALL_SECONDS,
     Act.API_AWAY: (0.5, 4.0), Act.API_ERRORS: (1.0, 4.0), Act.API_DROPS: (1.0, 4.0), Act.API_DRIPS: (1.0, 3.0),
     Act.API_SLOW: (1.0, 3.0), Act.API_WRONG: (0.5, 2.0), Act.API_BUSY: (0.5, 2.0), Act.TOKEN: (0.0, 3.0),
 }  # fmt: skip

@@ -1,0 +1,60 @@
+"""What chaos found in the worker, as small as it can be made."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from worker.batcher import insist
+from worker.broker.keys import Keys
+from worker.clock import ServerClock
+from worker.hands import Hands
+from worker.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from worker.broker.moves import Delivery
+
+
+class LosingMoves:
+    """Moves over a client that loses a cancellation, as redis-py does on Python 3.11 in the moment of a send."""
+
+    rules = SimpleNamespace(lease_ms=60_000)
+    keys = Keys("moderation.lock")
+
+    def __init__(self) -> None:
+        self.is_sending = asyncio.Event()
+
+    async def lose(self, *_: Any, **__: Any) -> Any:
+        self.is_sending.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RedisConnectionError from None
+
+    promote = recover = renew = lose
+
+
+def upkeep(moves: Any) -> Upkeep:
+    hands = Hands(1)
+    delivery: Delivery = SimpleNamespace(token="t", ref="r", queue="moderation.lock", is_alone=False)  # type: ignore[assignment]
+    hands.add(delivery)
+    return Upkeep(moves, hands, ServerClock(), next_token=str, on_ready=lambda: None, on_poisoned=lambda _: None)
+
+
+@pytest.mark.parametrize("work", ["keep_leases", "look_around", "insist"])
+async def test_work_ends_when_it_is_cancelled_even_if_redis_py_loses_the_cancellation(work: str) -> None:
+    """A worker in 50 did not end after SIGTERM: it waited for its upkeep, which had not heard that it was over."""
+    moves = LosingMoves()
+    doing = insist("complete", moves.lose) if work == "insist" else getattr(upkeep(moves), work)()
+    task = asyncio.create_task(doing)
+    await moves.is_sending.wait()
+
+    task.cancel()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await task
