@@ -139,6 +139,11 @@ class Settings(BaseSettings):
     REDIS_CA_FILE: Annotated[Path, AfterValidator(_certificates)] | None = Field(
         None, description="PEM file of the certificate authority for `rediss://`, instead of the system's."
     )
+    REDIS_ALLOW_EVICTION: bool = Field(
+        default=False,
+        description="Start on a server whose `maxmemory-policy` is not `noeviction`: when its memory is full, it "
+        "throws away jobs, or the ids that tell copies of ended jobs.",
+    )
     LOCK_QUEUE: KeyName = Field("moderation.lock", description="The queue that jobs are taken from.")
     RESULTS_CHANNEL: KeyName = Field(
         "moderation.results",

@@ -198,6 +198,16 @@ async def test_who_waits_for_jobs_is_told_when_some_became_ready(
     assert bench.ready == is_told
 
 
+async def test_leases_are_renewed_at_once_when_the_fleet_was_silent_or_the_clock_was_set() -> None:
+    bench = Bench(recovered=Recovered(None, NOW_MS, [], is_grace=True))
+    job = delivery("held")
+    bench.hands.add(job)
+
+    await bench.upkeep.look_once()
+
+    assert bench.moves.renewed == [["held"]]
+
+
 async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended() -> None:
     job = delivery("killer")
     bench = Bench(recovered=Recovered(0, NOW_MS, [job]))

@@ -37,12 +37,13 @@ _CONNECTIONS = 100_000
 
 
 class WorkerApp(Celery):
-    """The Celery app, with what its pool needs."""
+    """The Celery app, with what its pool and its consumer need."""
 
     executor: Executor
     reception: Reception
     shutdown_seconds: float
     redis_url: str
+    allow_eviction: bool
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         """A connection to REDIS_URL, whatever Celery's own variables (CELERY_BROKER_URL) say."""
@@ -87,6 +88,7 @@ def build(found: Settings) -> WorkerApp:
     read = reader(TASK_NAME)
     app.redis_url = connection.public_url(found)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
+    app.allow_eviction = found.REDIS_ALLOW_EVICTION
     app.executor = Executor(
         read=read,
         handler=handler,

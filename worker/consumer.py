@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
+from typing import Any, assert_never
 
-from celery.exceptions import CPendingDeprecationWarning
+from celery.exceptions import CPendingDeprecationWarning, WorkerShutdown
+from celery.platforms import EX_FAILURE
 from celery.worker import consumer as stock
 from celery.worker.state import maybe_shutdown
+
+from worker.broker.server_check import Risk, Unfit, Unknown, look
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,40 @@ class Consumer(stock.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "without_mingle": True, "without_gossip": True})
+        self._is_server_checked = False
+
+    def connect(self) -> Any:
+        """Connect; the first time, also see whether the server is fit for a queue, before anything is taken from it.
+
+        Raises:
+            WorkerShutdown: it is not. Nobody mends that without a person, so the worker ends, with a status that tells.
+        """
+        # Known before the look, so that what fails in it is told and mended as a lost connection.
+        self.connection = connection = super().connect()
+        if not self._is_server_checked:
+            self._check_the_server(connection)
+        return connection
+
+    def _check_the_server(self, connection: Any) -> None:
+        app: Any = self.app
+        with connection.default_channel.conn_or_acquire() as client:
+            found = look(client, allow_eviction=app.allow_eviction)
+        if found is None:
+            return
+        self._is_server_checked = True
+        for finding in found:
+            told = {"problem": finding.problem, "advice": finding.advice}
+            match finding:
+                case Unfit():
+                    logger.error("redis_unfit", extra=told)
+                case Risk():
+                    logger.warning("redis_may_forget", extra=told)
+                case Unknown():
+                    logger.warning("redis_not_checked", extra=told)
+                case _:
+                    assert_never(finding)
+        if any(isinstance(finding, Unfit) for finding in found):
+            raise WorkerShutdown(EX_FAILURE)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Say what Redis said: Celery shows only the name of the error."""

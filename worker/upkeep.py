@@ -117,6 +117,8 @@ class Upkeep:
             token=self._next_token(), sent_at=sent_at, between_ms=self._recover_between_ms
         )
         self._clock.told(recovered.server_ms)
+        if recovered.is_grace:
+            await self.renew_once()  # the next renewal in turn may come after the time of grace
         for delivery in recovered.poisoned:
             self._on_poisoned(delivery)
             self._hands.add(delivery)  # not before: what could not be handed over must not have its lease kept

@@ -177,6 +177,34 @@ async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench:
     assert (bench.in_flight(), bench.again()) == ([held.ref], [lost.ref])
 
 
+async def test_every_worker_is_told_of_the_time_to_renew_and_only_of_that(bench: Workbench) -> None:
+    bench.run("HSET", bench.keys.upkeep, "recovered_at", bench.now_ms() - bench.rules.silence_ms - 1)
+
+    first, second = [await bench.moves.recover(token=t, sent_at=0, between_ms=1_000) for t in ("first", "second")]
+    assert (first.is_grace, second.is_grace) == (True, True)
+
+    bench.fleet_was_awake()
+    assert not (await bench.recover()).is_grace
+
+
+async def test_jobs_of_the_living_outlast_a_clock_that_is_set_forward(bench: Workbench) -> None:
+    # given a job in flight, and a server whose clock then shows an hour more: all that was noted is an hour ago
+    job = bench.take_one()
+    bench.fleet_was_awake()
+    bench.lapse(job)
+    for moment in ("recovered_at", "awake_since"):
+        bench.run("HINCRBY", bench.keys.upkeep, moment, -3_600_000)
+
+    # when its worker comes by
+    assert (await bench.recover()).is_grace
+    await bench.moves.renew([job])
+
+    # then its lease holds when the time to renew is over
+    bench.run("HINCRBY", bench.keys.upkeep, "awake_since", -bench.rules.grace_ms)
+    assert (await bench.recover()).count == 0
+    assert bench.in_flight() == [job.ref]
+
+
 async def test_the_time_to_renew_is_no_longer_than_a_lease(bench: Workbench) -> None:
     assert bench.rules.grace_ms < bench.rules.lease_ms
     assert bench.under(lease_ms=100).rules.grace_ms == 100

@@ -39,6 +39,8 @@ SUSPICIOUS_CRASHES = 2
 BURST_US = 80_000
 _LOW_RATE = 4
 _LOW_RATE_STRETCH = 1.06
+#: What recover answers instead of a count while the workers have time to renew their leases.
+_GRACE = -2
 #: A worker that empties its hands for a suspect is given this long before another may try.
 DRAIN_MS = 30_000
 
@@ -119,11 +121,16 @@ class Promoted:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """How many jobs of dead workers became ready (None: not now), and those to be ended as poisoned."""
+    """How many jobs of dead workers became ready (None: not now), and those to be ended as poisoned.
+
+    ``is_grace``: the fleet was silent until a moment ago, or the server's clock was set. Jobs are not recovered before
+    their workers had time to renew the leases, and should.
+    """
 
     count: int | None
     server_ms: int
     poisoned: list[Delivery]
+    is_grace: bool = False
 
 
 class ClaimAnswer(IntEnum):
@@ -315,7 +322,7 @@ class Moves:
         ]  # fmt: skip
         count, server_ms, *jobs = await self._call(scripts.RECOVER, keys, arguments)
         poisoned = [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]
-        return Recovered(None if count < 0 else count, int(server_ms), poisoned)
+        return Recovered(None if count < 0 else count, int(server_ms), poisoned, is_grace=count == _GRACE)
 
     async def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         try:

@@ -13,10 +13,9 @@ local answers = {}
 for at = 3, #ARGV, 2 do
   local key, binding = id_prefix .. ARGV[at], ARGV[at + 1]
   local known = redis.pcall('GET', key)
-  if type(known) ~= 'string' then -- unknown, or a key that somebody else made
+  -- Unknown, or a key that somebody else made; or our own, whose time begins anew each time the job is taken.
+  if type(known) ~= 'string' or known == 'claimed ' .. binding then
     redis.call('SET', key, 'claimed ' .. binding, 'PX', remember_ms)
-    answers[#answers + 1] = 0
-  elseif known == 'claimed ' .. binding then
     answers[#answers + 1] = 0
   elseif known == 'ended ' .. binding then
     answers[#answers + 1] = 1

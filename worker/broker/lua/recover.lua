@@ -5,7 +5,8 @@
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
 --       8 a silence of this many milliseconds means that the server was away, not the workers
 --       9 milliseconds the workers then have to renew their leases   10 bytes of poisoned jobs at most, about
--- Returns {jobs recovered (-1: not now), server time in milliseconds, poisoned job ...}, a job as in take
+-- Returns {jobs recovered (-1: another worker was here just now; -2: the workers have time to renew their leases, and should),
+--       server time in milliseconds, poisoned job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
 
 local leases, again, suspects, counters, upkeep = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -32,16 +33,16 @@ local now = now_ms()
 local seen = redis.call('HMGET', upkeep, 'recovered_at', 'awake_since')
 local last, awake_since = tonumber(seen[1]) or 0, tonumber(seen[2]) or 0
 if last <= now and now - last < between_ms then
-  return {-1, whole(now)}
+  return {now - awake_since < grace_ms and -2 or -1, whole(now)}
 end
 redis.call('HSET', upkeep, 'recovered_at', whole(now))
--- Nobody came by for a while (or the clock went back): after an outage every lease is over, and nobody died.
+-- Nobody came by for a while, or the clock was set: after an outage every lease is over, and nobody died.
 if last > now or now - last > silence_ms then
   awake_since = now
   redis.call('HSET', upkeep, 'awake_since', whole(now))
 end
 if now - awake_since < grace_ms then
-  return {-1, whole(now)}
+  return {-2, whole(now)}
 end
 
 local recovered, poisoned, vanished, bytes = 0, {}, 0, 0
