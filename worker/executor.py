@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,7 +31,7 @@ from worker.settled import Delayed, Ended, Gone, OnSettled, Settled, tell_nobody
 from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
     from redis.asyncio import Redis
 
@@ -141,6 +142,7 @@ class Executor:
         self._lanes: dict[str, _Lane] = {}
         self._assignments: dict[tuple[str, str], _Assignment] = {}
         self._inbox: deque[_Assignment] = deque()
+        self._is_gathering = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._upkeep: set[asyncio.Task[None]] = set()
@@ -179,8 +181,19 @@ class Executor:
     ) -> None:
         """Run a job, or carry out what is decided already."""
         self._inbox.append(_Assignment(delivery, on_settled, decision))
-        if len(self._inbox) == 1:
+        if len(self._inbox) == 1 and not self._is_gathering:
             self._call(self._empty_inbox)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is submitted in this block begins at its end, as one batch."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            if self._inbox:
+                self._call(self._empty_inbox)
 
     def cancel(self, delivery: Delivery) -> None:
         """Stop running a job and hand it back."""

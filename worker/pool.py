@@ -7,10 +7,10 @@ only when Redis has said that the job is over, so that no monitor shows a succes
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, assert_never
@@ -23,7 +23,9 @@ from celery.exceptions import Ignore, Retry
 from worker.settled import Delayed, Ended, Gone, Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from celery.utils.dispatch import Signal
 
     from worker.broker.moves import Delivery
 
@@ -39,17 +41,26 @@ class _Job:
     id: str
     delivery: Delivery
     task: Any
-    context: Context
+    request: dict[str, Any]
     started: float
     on_success: Callable[[tuple[bool, Any, float]], None]
     on_failure: Callable[[Any], None]
+    _context: Context | None = None
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Let the handlers of signals find the job in ``task.request``: of a success they are told nothing else."""
+    @property
+    def context(self) -> Context:
+        """The job as ``task.request`` shows it; made for those who look."""
+        if self._context is None:
+            self._context = Context(self.request, called_directly=False)
+        return self._context
+
+    def send(self, signal: Signal, **told: Any) -> None:
+        """Send a signal, with the job in ``task.request``: of a success its handlers are told nothing else."""
+        if not signal.receivers:
+            return
         self.task.request_stack.push(self.context)
         try:
-            yield
+            signal.send(sender=self.task, **told)
         finally:
             self.task.request_stack.pop()
 
@@ -103,15 +114,14 @@ class TaskPool(BasePool):
             task_id,
             request["delivery"],
             task,
-            Context(request, called_directly=False),
+            request,
             time.monotonic(),
             options["callback"],
             options["error_callback"],
         )
         options["accept_callback"](number, time.monotonic())
         if number in self._jobs:  # not terminated in the moment it was accepted
-            with job.shown():
-                signals.task_prerun.send(sender=task, task_id=task_id, task=task, args=(), kwargs=request["kwargs"])
+            job.send(signals.task_prerun, task_id=task_id, task=task, args=(), kwargs=request["kwargs"])
             self._executor.submit(request["delivery"], lambda how: self._note(number, how))
         return _Applied()
 
@@ -149,7 +159,8 @@ class TaskPool(BasePool):
         """Told by the asyncio side that a job is settled."""
         self._settled.append((number, how))
         if len(self._settled) == 1 and self._hub is not None:
-            self._hub.call_soon(self._tell)
+            # When the others of its batch are noted too: one wake-up for all of them.
+            asyncio.get_running_loop().call_soon(self._hub.call_soon, self._tell)
 
     def _tell(self) -> None:
         """Tell Celery, on its own thread, what became of its jobs."""
@@ -159,8 +170,7 @@ class TaskPool(BasePool):
             if job is None:  # terminated: Celery was told then
                 continue
             try:
-                with job.shown():
-                    self._tell_of(job, how)
+                self._tell_of(job, how)
             except Exception:  # somebody's signal handler; the job itself is settled
                 logger.exception("callback_error", extra={"job": job.id})
 
@@ -170,26 +180,25 @@ class TaskPool(BasePool):
         match how:
             case Ended(outcome, None):
                 state, told = "SUCCESS", outcome
-                signals.task_success.send(sender=job.task, result=outcome)
+                job.send(signals.task_success, result=outcome)
                 job.on_success((False, outcome, seconds))
             case Ended(outcome, problem):
                 state, told = "FAILURE", LockFailedError(f"{outcome}: {problem}")
-                signals.task_failure.send(
-                    sender=job.task, task_id=job.id, exception=told, args=(), kwargs={}, traceback=None, einfo=None
+                job.send(
+                    signals.task_failure, task_id=job.id, exception=told, args=(), kwargs={}, traceback=None, einfo=None
                 )
                 job.on_success((True, _Failure(told), seconds))
             case Delayed(delay, reason):
                 state, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
-                signals.task_retry.send(sender=job.task, request=job.context, reason=told, einfo=None)
+                if signals.task_retry.receivers:
+                    job.send(signals.task_retry, request=job.context, reason=told, einfo=None)
                 job.on_failure(_Failure(told))
             case Gone():
                 state, told = "IGNORED", Ignore("settled elsewhere")
                 job.on_failure(_Failure(told))
             case _:
                 assert_never(how)
-        signals.task_postrun.send(
-            sender=job.task, task_id=job.id, task=job.task, args=(), kwargs={}, retval=told, state=state
-        )
+        job.send(signals.task_postrun, task_id=job.id, task=job.task, args=(), kwargs={}, retval=told, state=state)
 
 
 class _Applied:

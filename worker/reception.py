@@ -20,6 +20,7 @@ from worker.observe import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from tasks.lock_conversation import LockConversation
     from worker.broker.moves import Delivery, Rules, Taken
@@ -130,6 +131,10 @@ class Reception:
         self._took_at = time.monotonic()
         for delivery in taken.jobs:
             self.hands.add(delivery)
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block in which the jobs of one take are received: they begin as one batch."""
+        return self._executor.together()
 
     def receive(self, delivery: Delivery) -> bool:
         """Read a message; True if it is a job to be run now."""

@@ -92,7 +92,7 @@ class Workbench:
             answer = call(whole_text=False)
         except NoScriptError:
             answer = call(whole_text=True)
-        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at)
+        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wanted)
 
     def take_one(self, message: bytes = b"a job") -> Delivery:
         """One new job, in flight."""

@@ -536,7 +536,7 @@ class QueueMachine(RuleBasedStateMachine):
             answer = call(whole_text=False)
         except NoScriptError:
             answer = call(whole_text=True)
-        return read_take(answer, self.bench.keys, MODEL_RULES, token=take.token, sent_at=sent_at)
+        return read_take(answer, self.bench.keys, MODEL_RULES, token=take.token, sent_at=sent_at, wanted=take.wanted)
 
     def _new_token(self, worker: str) -> str:
         self._tokens[worker] += 1

@@ -90,12 +90,16 @@ class TakeState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The answer of a take; ``wait_ms`` is how long a pause or the rate limit keeps jobs back."""
+    """The answer of a take.
+
+    ``wait_ms`` is how long a pause or the rate limit keeps jobs back; ``is_all``: the lists were empty then.
+    """
 
     state: TakeState
     server_ms: int
     wait_ms: int
     jobs: list[Delivery]
+    is_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +227,14 @@ def take_command(
     )  # fmt: skip
 
 
-def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_at: float) -> Taken:
-    """The answer of ``take.lua``; ``sent_at`` is the monotonic time just before the call was sent."""
+def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_at: float, wanted: int) -> Taken:
+    """The answer of ``take.lua`` for ``wanted`` jobs; ``sent_at`` is the monotonic time just before it was sent."""
     state = TakeState(answer[0])
     jobs = [_delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE) for job in answer[3:]]
-    return Taken(state, int(answer[1]), int(answer[2]), jobs)
+    # Fewer than asked for, and nothing that bounds a take was reached: so there were no more.
+    is_short = len(jobs) < min(wanted, TAKE_JOBS) and sum(len(job.raw) for job in jobs) < TAKE_BYTES
+    is_all = state is TakeState.EMPTY or (state is TakeState.JOBS and is_short and rules.rate is None)
+    return Taken(state, int(answer[1]), int(answer[2]), jobs, is_all)
 
 
 def _delivery(

@@ -30,6 +30,7 @@ from worker.gate import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from worker.broker.connection import Credentials
     from worker.broker.keys import Keys
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 #: How long one wait for a message lasts; after it, take looks at the other lists. In seconds.
 WAIT_SECONDS = 0.5
+#: The least time between two takes while there is a backlog and most slots are busy. In seconds.
+_SPACING_SECONDS = 0.004
 #: How long to leave the server alone after it refused a call. In seconds.
 _REFUSED_SECONDS = 1.0
 #: How long to leave a server alone that became a replica. In seconds.
@@ -96,6 +99,9 @@ class Desk(Protocol):
 
     def hand_back(self, taken: Taken) -> None:
         """Told what a take brought when nobody is there to run it."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block in which the jobs of one take are received."""
 
     def receive(self, delivery: Delivery) -> bool:
         """Read a message; True if Celery is to run it now."""
@@ -211,6 +217,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._not_before: dict[str, float] = {}
         self._closed_until = 0.0
+        self._full_until = self._timed_for = 0.0
         super().__init__(*args, **kwargs)
 
     @property
@@ -240,6 +247,13 @@ class Channel(stock.Channel):  # type: ignore[misc]
             super()._brpop_start(timeout)
             return
         now = time.monotonic()
+        hands = self.desk.hands
+        if now < self._full_until and hands.wanted() < len(hands):
+            # A moment later more slots will be free, and one take fills them all.
+            if self._timed_for != self._full_until:
+                self._timed_for = self._full_until
+                self._look_again_in(self._full_until - now)
+            return
         queues = [
             queue
             for queue in self._queue_cycle.consume(len(self.active_queues))
@@ -298,6 +312,10 @@ class Channel(stock.Channel):  # type: ignore[misc]
         """Take nothing for a while; ask again within a second, should the gate open early."""
         seconds = min(seconds, _ASK_AGAIN_SECONDS)
         self._closed_until = time.monotonic() + seconds
+        self._look_again_in(seconds)
+
+    @staticmethod
+    def _look_again_in(seconds: float) -> None:
         hub = get_event_loop()
         if hub is not None:
             hub.call_later(seconds, _wake)
@@ -307,7 +325,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         sent_at = time.monotonic()
 
         def read(answer: Any) -> None:
-            self._taken(queue, read_take(answer, keys, desk.rules, token=token, sent_at=sent_at))
+            self._taken(queue, read_take(answer, keys, desk.rules, token=token, sent_at=sent_at, wanted=admitted.jobs))
 
         call = take_command(
             keys, desk.rules,
@@ -323,18 +341,23 @@ class Channel(stock.Channel):  # type: ignore[misc]
             return
         self.desk.hold(taken)
         self.desk.hands.is_draining = taken.state is TakeState.DRAIN
-        self._empty_queues = self._empty_queues + 1 if taken.state is TakeState.EMPTY else 0
+        if taken.is_all:
+            self._empty_queues += 1
+        else:
+            self._empty_queues = 0
+            self._full_until = self._brpop_sent_at + _SPACING_SECONDS
         if not taken.jobs:
             self.desk.unused()
         if taken.wait_ms:
             self._gate_closed(taken.wait_ms / 1000)
         self._queue_cycle.rotate(queue)
-        for delivery in taken.jobs:
-            try:
-                if self.desk.receive(delivery):
-                    self.connection._deliver(delivery, queue)  # noqa: SLF001 - kombu's way in
-            except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
-                self.desk.failed(delivery, error)
+        with self.desk.together():
+            for delivery in taken.jobs:
+                try:
+                    if self.desk.receive(delivery):
+                        self.connection._deliver(delivery, queue)  # noqa: SLF001 - kombu's way in
+                except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
+                    self.desk.failed(delivery, error)
 
     def _send_wait(self, queue: str) -> None:
         keys = self.desk.keys(queue)
