@@ -58,7 +58,6 @@ class SandboxApi:
         self._upstream = Upstream(script=script or Script(), token=token, log=CallLog(log_limit))
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
-        self._accepted = 0
 
     @property
     def url(self) -> str:
@@ -107,8 +106,9 @@ class SandboxApi:
         """Refuse connections and cut those that are open."""
         if self._server is None:
             return
-        self._server.close()
-        self._server = None
+        server, self._server = self._server, None
+        await _accept_no_more(server)
+        server.close()
         connections = list(self._connections)
         for connection in connections:
             connection.abort()
@@ -122,6 +122,20 @@ class SandboxApi:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+async def _accept_no_more(server: asyncio.Server) -> None:
+    """Let nobody in any more, and wait until each connection that was let in is known to its protocol.
+
+    asyncio accepts a connection in one turn of its loop, makes the transport in the next one, and tells the protocol
+    in the one after. A server that is closed in between leaves the socket to the garbage collector, or open and in
+    nobody's hands (https://github.com/python/cpython/issues/109564).
+    """
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening)
+    for _ in ("the transports are made", "the protocols are told"):
+        await asyncio.sleep(0)
 
 
 class _Service:

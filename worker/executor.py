@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,9 +23,10 @@ from redis.exceptions import RedisError
 
 from tasks.decision import Decision, Finished, Later
 from tasks.lock_conversation import Run
-from worker.batcher import Batcher, insist
+from worker.batcher import insist
 from worker.broker.keys import Keys, digest
-from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Delivery, Moves
+from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Moves
+from worker.lane import Assignment, Lane
 from worker.observe import metrics
 from worker.settled import Delayed, Ended, Gone, OnSettled, Settled, tell_nobody
 from worker.upkeep import Upkeep
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from tasks.lock_conversation import LockConversation
-    from worker.broker.moves import Rules
+    from worker.broker.moves import Delivery, Rules
     from worker.clock import ServerClock
     from worker.hands import Hands
     from worker.intake import Read
@@ -54,17 +55,6 @@ class LeaseLostError(Exception):
     """The job is not ours any more: another worker may have it, so nothing is called or published for it."""
 
 
-@dataclass(slots=True)
-class _Assignment:
-    """A job on this side, with whom to tell when it is settled."""
-
-    delivery: Delivery
-    on_settled: OnSettled
-    decision: Decision | None = None
-    run: asyncio.Task[None] | None = None
-    is_cancelled: bool = False
-
-
 class Service(Protocol):
     """What runs on the loop beside the jobs."""
 
@@ -73,31 +63,6 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """End."""
-
-
-class _Lane:
-    """One queue's moves, batched."""
-
-    def __init__(self, executor: Executor, moves: Moves) -> None:
-        self.moves = moves
-        self.complete: Batcher[tuple[_Assignment, Completion], CompleteAnswer] = Batcher(
-            "complete",
-            lambda batch: moves.complete([completion for _, completion in batch]),
-            weigh=lambda item: len(item[1].event),
-            settled=lambda item, answer: executor.completed(item[0], answer),
-        )
-        self.delay: Batcher[tuple[_Assignment, Later], bool] = Batcher(
-            "delay",
-            lambda batch: moves.delay([(item.delivery, later.delay) for item, later in batch]),
-            weigh=lambda _: 0,
-            settled=lambda item, is_ours: executor.delayed(item[0], item[1], is_ours=is_ours),
-        )
-        self.release: Batcher[_Assignment, bool] = Batcher(
-            "release",
-            lambda batch: moves.release([item.delivery for item in batch]),
-            weigh=lambda _: 0,
-            settled=lambda item, _: executor.settled(item, Gone()),
-        )
 
 
 class Executor:
@@ -139,9 +104,9 @@ class Executor:
         self._close = close
         self._name = secrets.token_hex(6)
         self._tokens = count(1)
-        self._lanes: dict[str, _Lane] = {}
-        self._assignments: dict[tuple[str, str], _Assignment] = {}
-        self._inbox: deque[_Assignment] = deque()
+        self._lanes: dict[str, Lane] = {}
+        self._assignments: dict[tuple[str, str], Assignment] = {}
+        self._inbox: deque[Assignment] = deque()
         self._is_gathering = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -180,7 +145,7 @@ class Executor:
         self, delivery: Delivery, on_settled: OnSettled = tell_nobody, *, decision: Decision | None = None
     ) -> None:
         """Run a job, or carry out what is decided already."""
-        self._inbox.append(_Assignment(delivery, on_settled, decision))
+        self._inbox.append(Assignment(delivery, on_settled, decision))
         if len(self._inbox) == 1 and not self._is_gathering:
             self._call(self._empty_inbox)
 
@@ -202,7 +167,7 @@ class Executor:
     def hand_back(self, deliveries: Sequence[Delivery]) -> None:
         """Hand jobs back that were taken but not started."""
         for delivery in deliveries:
-            self._call(self._release, _Assignment(delivery, tell_nobody))
+            self._call(self._release, Assignment(delivery, tell_nobody))
 
     def pause(self, seconds: float) -> None:
         """Let nobody in the fleet take a job for so long."""
@@ -249,11 +214,11 @@ class Executor:
     def _look_after(self, queue: str) -> None:
         self._lane(queue)
 
-    def _lane(self, queue: str) -> _Lane:
+    def _lane(self, queue: str) -> Lane:
         """The moves of a queue; the first use of a queue starts its upkeep."""
         if queue not in self._lanes:
             moves = Moves(self._client, Keys(queue), self.rules)
-            self._lanes[queue] = _Lane(self, moves)
+            self._lanes[queue] = Lane(self, moves)
             upkeep = Upkeep(
                 moves, self.hands, self.clock,
                 next_token=self.next_token, on_ready=self._wake, on_poisoned=self._end_poisoned,
@@ -268,7 +233,7 @@ class Executor:
         return task
 
     def _empty_inbox(self) -> None:
-        by_queue: dict[str, list[_Assignment]] = {}
+        by_queue: dict[str, list[Assignment]] = {}
         while self._inbox:  # one by one: Celery's loop may append meanwhile
             assignment = self._inbox.popleft()
             self._assignments[_taking(assignment.delivery)] = assignment
@@ -279,7 +244,7 @@ class Executor:
         for queue, assignments in by_queue.items():
             self._spawn(self._begin(queue, assignments))
 
-    async def _begin(self, queue: str, assignments: list[_Assignment]) -> None:
+    async def _begin(self, queue: str, assignments: list[Assignment]) -> None:
         """Start, or end as decided, jobs whose ids are free, and settle the copies."""
         bound = [(item, item.delivery.intake.binding) for item in assignments]
         pairs = [(digest(item.delivery.intake.id), binding) for item, binding in bound if binding is not None]
@@ -298,22 +263,19 @@ class Executor:
             elif item.is_cancelled:
                 self._release(item)
             else:
-                item.run = self._spawn(self._run(item))
+                run = self.run_of(item.delivery)
+                item.run = self._spawn(self._run(item, run))
+                item.run.add_done_callback(partial(self._run_is_over, item, run))
 
-    async def _run(self, item: _Assignment) -> None:
+    async def _run(self, item: Assignment, run: Run) -> None:
         """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
         delivery = item.delivery
-        run = self.run_of(delivery)
         try:
             decision = await self._handler(delivery.intake, run)
         except LeaseLostError:
             metrics.LOST.inc()
             logger.warning("lease_lost", extra={"job": delivery.intake.id})
             self.settled(item, Gone())
-            return
-        except asyncio.CancelledError:
-            delivery.calls = run.attempts
-            self._release(item)
             return
         except Exception as error:  # the last line of defence: a job never vanishes in an error of ours
             metrics.ERRORS.inc()
@@ -322,6 +284,12 @@ class Executor:
             decision = self._handler.failed(delivery.intake, run, error)
         delivery.calls = run.attempts
         self._carry_out(item, decision)
+
+    def _run_is_over(self, item: Assignment, run: Run, task: asyncio.Task[None]) -> None:
+        """Hand a job back whose run was cancelled: from here, as a run that had not begun never comes to do it."""
+        if task.cancelled():
+            item.delivery.calls = run.attempts
+            self._release(item)
 
     def run_of(self, delivery: Delivery) -> Run:
         """A delivery as the handler sees it."""
@@ -340,7 +308,7 @@ class Executor:
             before_call=before_call,
         )
 
-    def _carry_out(self, item: _Assignment, decision: Decision, *, remembered_as: str | None = None) -> None:
+    def _carry_out(self, item: Assignment, decision: Decision, *, remembered_as: str | None = None) -> None:
         lane = self._lane(item.delivery.queue)
         match decision:
             case Finished(event):
@@ -359,11 +327,11 @@ class Executor:
             case Later():
                 lane.delay.put((item, decision))
 
-    def _drop_copy(self, item: _Assignment) -> None:
+    def _drop_copy(self, item: Assignment) -> None:
         completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, "", "")  # noqa: FBT003 - no dead letter
         self._lane(item.delivery.queue).complete.put((item, completion))
 
-    def _release(self, item: _Assignment) -> None:
+    def _release(self, item: Assignment) -> None:
         self._lane(item.delivery.queue).release.put(item)
 
     def _cancel(self, delivery: Delivery) -> None:
@@ -372,7 +340,7 @@ class Executor:
             self._stop_run(item)
 
     @staticmethod
-    def _stop_run(item: _Assignment) -> None:
+    def _stop_run(item: Assignment) -> None:
         if item.run is not None and not item.is_cancelled:
             item.run.cancel()
         item.is_cancelled = True
@@ -380,10 +348,10 @@ class Executor:
     def _end_poisoned(self, delivery: Delivery) -> None:
         delivery.intake = self._read(delivery.raw, size=delivery.size, now=self.clock.now())
         decision = self._handler.poisoned(delivery.intake, self.run_of(delivery), delivery.crashes)
-        item = self._assignments[_taking(delivery)] = _Assignment(delivery, tell_nobody, decision)
+        item = self._assignments[_taking(delivery)] = Assignment(delivery, tell_nobody, decision)
         self._spawn(self._begin(delivery.queue, [item]))  # claimed like any other, so that its id tells copies apart
 
-    def completed(self, item: _Assignment, answer: CompleteAnswer) -> None:
+    def completed(self, item: Assignment, answer: CompleteAnswer) -> None:
         """Told that a completion was answered."""
         intake = item.delivery.intake
         if answer is CompleteAnswer.PUBLISHED and isinstance(item.decision, Finished):
@@ -414,7 +382,7 @@ class Executor:
             logger.info(what, extra={"job": intake.id})
             self.settled(item, Gone())
 
-    def delayed(self, item: _Assignment, later: Later, *, is_ours: bool) -> None:
+    def delayed(self, item: Assignment, later: Later, *, is_ours: bool) -> None:
         """Told that a delay was answered."""
         if is_ours:
             metrics.DELAYED.labels(later.reason).inc()
@@ -429,7 +397,11 @@ class Executor:
             )
         self.settled(item, Delayed(later.delay, later.reason) if is_ours else Gone())
 
-    def settled(self, item: _Assignment, how: Settled) -> None:
+    def released(self, item: Assignment) -> None:
+        """Told that a release was answered; if the job was not ours any more, another worker has it already."""
+        self.settled(item, Gone())
+
+    def settled(self, item: Assignment, how: Settled) -> None:
         """A job has left this worker."""
         self._assignments.pop(_taking(item.delivery), None)
         self.hands.drop(item.delivery)

@@ -234,6 +234,24 @@ def no_call_before_its_time(history: History) -> Found:
                 yield key, f"called {early:.3f} s too early"
 
 
+def no_call_after_its_expiry(history: History) -> Found:
+    """A job with an expiry is not called after it, but by a worker that stalled between its look and the call.
+
+    The look comes before the call, which may take as long to get through as any call may take.
+    """
+    for key, job in history.jobs.items():
+        calls, messages = history.calls_of(key), history.messages_of[key]
+        if not job.expires or not calls or not messages:
+            continue
+        end = max(message.ended for message in messages) + job.expires + history.attempt_timeout
+        late = [call for call in calls if call.at > end]
+        if len(late) > sum(loss.may_call_late for loss in history.losses_of(key)):
+            yield (
+                key,
+                f"{len(late)} calls after its expiry, {late[-1].at - end + history.attempt_timeout:.3f} s at most",
+            )
+
+
 INVARIANTS: tuple[Callable[[History], Found], ...] = (
     no_job_is_lost,
     no_job_is_doubled,
@@ -249,6 +267,7 @@ INVARIANTS: tuple[Callable[[History], Found], ...] = (
     the_rate_is_kept,
     workers_end_as_told,
     no_call_before_its_time,
+    no_call_after_its_expiry,
 )
 
 

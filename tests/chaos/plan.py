@@ -145,14 +145,14 @@ _ACT_WEIGHTS = {
 #: Even a short round does these; what it does beside them is drawn.
 _ALWAYS = (
     *[Act.KILL] * 6, Act.STALL, Act.TERM, Act.REDIS_KILL, Act.REDIS_RESTART, Act.REDIS_STALL, Act.CUT, Act.FLUSH,
-    Act.API_AWAY, Act.API_ERRORS, Act.API_DROPS, Act.API_BUSY, Act.TOKEN,
+    Act.API_AWAY, Act.API_ERRORS, Act.API_DROPS, Act.API_SLOW, Act.API_BUSY, Act.TOKEN,
 )  # fmt: skip
 _SECONDS = {
     Act.STALL: STALL_SECONDS, Act.BLINK: BLINK_SECONDS,
     Act.REDIS_KILL: (0.0, 2.0), Act.REDIS_RESTART: (0.0, 1.0),
     Act.REDIS_PAUSE: PAUSE_SECONDS, Act.REDIS_STALL: STALL_SECONDS,
     Act.API_AWAY: (0.5, 4.0), Act.API_ERRORS: (1.0, 4.0), Act.API_DROPS: (1.0, 4.0), Act.API_DRIPS: (1.0, 3.0),
-    Act.API_SLOW: (1.0, 3.0), Act.API_WRONG: (0.5, 2.0), Act.API_BUSY: (0.5, 2.0), Act.TOKEN: (0.0, 3.0),
+    Act.API_SLOW: (2.0, 4.0), Act.API_WRONG: (0.5, 2.0), Act.API_BUSY: (0.5, 2.0), Act.TOKEN: (0.0, 3.0),
 }  # fmt: skip
 
 

@@ -125,10 +125,17 @@ def _wait_ready(fleet: Fleet) -> None:
 
 
 def _drain(target: Target, client: Redis, producers: Producers, fleet: Fleet) -> None:
-    """Wait until all has been sent and no job is left; what is left then is a violation."""
-    deadline = time.monotonic() + target.drain_seconds
-    while time.monotonic() < deadline:
-        if producers.are_done and not any(target.left(client).values()):
+    """Wait until all has been sent and no job is left, or nothing moves any more; what is left then is a violation."""
+    before: object = None
+    deadline = 0.0
+    while True:
+        left = target.left(client)
+        if producers.are_done and not any(left.values()):
+            return
+        now = left, client.xlen(RESULTS)
+        if now != before:
+            before, deadline = now, time.monotonic() + target.drain_seconds
+        elif time.monotonic() > deadline:
             return
         fleet.tend()
         time.sleep(_LOOK_SECONDS)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 RESULTS = "moderation.results"
 DEAD = "moderation.dead"
 
-ATTEMPT_TIMEOUT_SECONDS = 1.5
+#: Two calls in one slot can take longer than a lease: only a worker that renews its leases keeps such a job.
+ATTEMPT_TIMEOUT_SECONDS = 3.0
 
 _KEYS = Keys(QUEUE)
 #: The tokens and messages of all jobs in flight, in one step.
@@ -46,7 +47,7 @@ class Surroundings:
 class Target(Protocol):
     """A kind of worker."""
 
-    #: How long it may take to end all jobs once everything is well again, in seconds.
+    #: How long nothing may move, once everything is well again, before what is left counts as left, in seconds.
     drain_seconds: float
 
     def arguments(self, plan: Plan) -> list[str]:
@@ -71,7 +72,7 @@ class Target(Protocol):
 class LockWorker:
     """Our worker, with a short lease, and so patient that no healthy job runs out of tries."""
 
-    drain_seconds = 120.0
+    drain_seconds = 60.0
 
     def arguments(self, plan: Plan) -> list[str]:
         """Start it as an operator does, with the plugin that tells its name."""

@@ -6,8 +6,6 @@ import os
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.chaos.plan import make_plan
 from tests.chaos.report import command, headline, report, say
 from tests.chaos.round import run_round
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 SECONDS = 30.0
 
 
-# A connection that is accepted in the moment in which the API is cut off can die with the API's loop, unclosed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_job_is_lost_or_doubled_whatever_dies(tmp_path: Path) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or SystemRandom().randrange(1_000_000))
     plan = make_plan(seed, SECONDS)

@@ -65,7 +65,7 @@ def right() -> History:
         job("dry-1"),
         job("missing-1"),
         job("hopeless-1"),
-        job("expiring-1"),
+        job("expiring-1", expires=2.0),
         job("invalid-1"),
         job("nameless-1"),
         *pair,
@@ -242,6 +242,14 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
         {"no_call_before_its_time"},
         [lambda history: history.calls.__setitem__(1, call("good-2", at=BEGAN + 0.3))],
     ),
+    "a call after its expiry": (
+        {"no_call_after_its_expiry"},
+        [
+            ends("expiring-1", event("expiring-1", at=BEGAN + 9)),
+            called("expiring-1", at=BEGAN + 4),
+            counts(outcome_locked=4, outcome_expired=0),
+        ],
+    ),
 }
 
 
@@ -280,6 +288,12 @@ ALLOWED: dict[str, Sequence[Change]] = {
         ends("good-1", event("good-1", attempts=2)),
     ],
     "a call after the end by a worker that was stalled": [loses(STALL), called(at=BEGAN + 1.3)],
+    "a call after its expiry by a worker that was stalled": [
+        ends("expiring-1", event("expiring-1", at=BEGAN + 9)),
+        called("expiring-1", at=BEGAN + 4),
+        counts(outcome_locked=4, outcome_expired=0),
+        loses(replace(STALL, jobs=("expiring-1",))),
+    ],
     "a call by each of two copies that were lost together": [
         lambda history: history.messages.append(message("good-1")),
         loses(replace(KILL, jobs=("good-1", "good-1"))),

@@ -31,7 +31,7 @@ STORMS: dict[Act, tuple[Rule, ...]] = {
         Rule(then=Drip(every_ms=20, size=10), probability=0.3),
     ),
     Act.API_SLOW: (
-        Rule(then=DelayBetween(low_ms=200, high_ms=1000), probability=0.5),
+        Rule(then=DelayBetween(low_ms=200, high_ms=2500), probability=0.5),
         Rule(then=Delay(ms=60_000), probability=0.15),
     ),
     Act.API_WRONG: tuple(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import socket
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -194,6 +198,23 @@ async def test_while_stopped_it_refuses_and_afterwards_serves_on_the_same_port(s
 
     assert sandbox_api.port == port
     assert (await send(sandbox_api, lock("c-1"))).data.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_connection_that_comes_in_the_moment_of_the_stop_is_closed_too(
+    sandbox_api: SandboxApi, turns: int
+) -> None:
+    # given a connection that the event loop has come to know for so many of its turns
+    with socket.create_connection(("127.0.0.1", sandbox_api.port), timeout=5) as client:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        await sandbox_api.stop()
+
+        # then it is cut off; that its socket was left to the garbage collector would be a warning, and so an error
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    gc.collect()
 
 
 async def test_it_speaks_tls(tmp_path: Path) -> None:

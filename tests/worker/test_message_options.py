@@ -201,6 +201,36 @@ def test_a_job_that_expires_between_two_calls_is_not_called_again(stage: Stage, 
     assert len(calls_for(stage, conversation)) == 1
 
 
+# producers whose clocks are hours off
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_producer_whose_clock_is_hours_behind_has_its_jobs_run_at_once_or_expire(
+    stage: Stage, conversation: str
+) -> None:
+    believed = datetime.now(UTC) - timedelta(hours=3)
+    prompt = stage.send(conversation, eta=believed + timedelta(minutes=1))
+    expired = stage.send(f"{conversation}-expired", expires=believed + timedelta(minutes=1))
+
+    assert outcome_of(stage, prompt) == "locked"
+    assert outcome_of(stage, expired) == "expired"
+    assert calls_for(stage, f"{conversation}-expired") == []
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_producer_whose_clock_is_hours_ahead_has_its_jobs_wait_or_run_and_holds_up_nobody(
+    stage: Stage, conversation: str
+) -> None:
+    believed = datetime.now(UTC) + timedelta(hours=3)
+    stage.send(f"{conversation}-late", eta=believed, expires=believed + timedelta(minutes=1))
+    prompt = stage.send(conversation, expires=believed + timedelta(minutes=1))
+    other = stage.send(f"{conversation}-other")
+
+    assert {outcome_of(stage, prompt), outcome_of(stage, other)} == {"locked"}
+    assert wait_parked(stage) == pytest.approx(believed.timestamp(), abs=0.5)
+    forget_parked(stage)
+
+
 # priority
 
 

@@ -1,0 +1,145 @@
+"""A job that is cancelled is handed back, in whatever moment that happens, and nothing of it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+
+from sandbox.api import SandboxApi, run_in_thread
+from sandbox.faults import Delay, Respond
+from sandbox.script import Rule, Script
+from tasks.api import Answer, ManagemApi
+from tasks.lock_conversation import TASK_NAME, LockConversation
+from tasks.retry import RetryPolicy
+from tests.broker.workbench import RULES, Workbench
+from tests.worker.stage import eventually
+from worker.clock import ServerClock
+from worker.executor import Executor
+from worker.flow.flow import Flow
+from worker.hands import Hands
+from worker.intake import reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.broker.moves import Delivery
+    from worker.intake import Read
+
+MESSAGE = b'{"headers": {"task": "moderation.lock_conversation", "id": "%s"}, "body": "[[\\"%s\\"], {}, {}]"}'
+#: The API fails at once, twice, so that a job also waits in its slot; the third answer never comes.
+SCRIPT = Script(rules=(Rule(first_calls=2, then=Respond(status=500)), Rule(nth_call=3, then=Delay(ms=60_000))))
+#: From each call on, so many turns of the loop; a call takes fewer until it waits for the API.
+TURNS = 40
+
+
+class CountingApi(ManagemApi):
+    """Tells how many calls have begun."""
+
+    begun = 0
+
+    async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
+        self.begun += 1
+        return await super().lock(conversation_id, idempotency_key=idempotency_key, traceparent=traceparent)
+
+
+class Bench:
+    """An executor as the worker has it, and a queue to take jobs from."""
+
+    def __init__(self, queue: Workbench, executor: Executor, api: CountingApi, read: Read) -> None:
+        self.queue = queue
+        self.executor = executor
+        self.api = api
+        self._read = read
+
+    def take(self, name: str) -> Delivery:
+        """A job in this executor's hands."""
+        raw = MESSAGE % (name.encode(), name.encode())
+        self.queue.push(raw)
+        (delivery,) = self.queue.take(1, token=self.executor.next_token()).jobs
+        delivery.intake = self._read(raw, size=len(raw), now=self.executor.clock.now())
+        self.executor.hands.add(delivery)
+        return delivery
+
+    def wait_settled(self) -> None:
+        eventually(lambda: not len(self.executor.hands), "empty hands", seconds=5)
+
+
+@pytest.fixture
+def api() -> Iterator[SandboxApi]:
+    with run_in_thread(SandboxApi(script=SCRIPT)) as api:
+        yield api
+
+
+@pytest.fixture
+def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
+    client = AsyncRedis.from_url(redis_url, protocol=2, retry=AsyncRetry(NoBackoff(), 0))
+    hands, read = Hands(100), reader(TASK_NAME)
+    managem = CountingApi(
+        base_url=api.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
+    )
+    handler = LockConversation(
+        api=managem,
+        flow=Flow(hands, failures=0, is_rate_limited=False, pause=lambda _: None),
+        policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
+        shown="state",
+    )
+    executor = Executor(
+        read=read, handler=handler, client=client, rules=RULES, hands=hands, clock=ServerClock(),
+        queues=lambda: ["moderation.lock"], close=managem.aclose,
+    )  # fmt: skip
+    executor.start()
+    with Redis.from_url(redis_url, protocol=2) as sync_client:
+        yield Bench(Workbench(sync_client, client), executor, managem, read)
+        executor.stop(1)
+
+
+def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is cancelled before its first step never takes one: nothing in it could hand the job back."""
+    delivery, spawn = bench.take("c-1"), Executor._spawn
+
+    def and_cancel(executor: Executor, work: Any) -> asyncio.Task[None]:
+        if work.__qualname__ == "Executor._run":
+            asyncio.get_running_loop().call_soon(executor._cancel, delivery)  # before the first step of the new task
+        return spawn(executor, work)
+
+    monkeypatch.setattr(Executor, "_spawn", and_cancel)
+    bench.executor.submit(delivery)
+
+    bench.wait_settled()
+    assert bench.queue.run("LRANGE", bench.queue.keys.again, 0, -1) == [delivery.ref.encode()]
+    assert bench.queue.run("ZCARD", bench.queue.keys.leases) == 0
+
+
+@pytest.mark.parametrize("calls", range(4))
+def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does_not_go_on(
+    bench: Bench, calls: int
+) -> None:
+    """No layer below loses the word, be it in a claim, a connect, a call or a wait. Only so a shutdown ends in time."""
+    for turns in range(TURNS):
+        delivery = bench.take(f"c-{turns}")
+        calls_by_then = bench.api.begun + calls
+
+        def cancel_after(turns: int, delivery: Delivery = delivery, calls_by_then: int = calls_by_then) -> None:
+            loop = asyncio.get_running_loop()
+            if bench.api.begun < calls_by_then:
+                loop.call_later(0.001, cancel_after, turns)  # not at once: a loop that spins would starve the API
+            elif turns:
+                loop.call_soon(cancel_after, turns - 1)
+            else:
+                bench.executor._cancel(delivery)
+
+        bench.executor.submit(delivery)
+        bench.executor._call(cancel_after, turns)
+
+        bench.wait_settled()
+        assert bench.queue.run("LPOP", bench.queue.keys.again) == delivery.ref.encode()
+        assert bench.queue.run("ZCARD", bench.queue.keys.leases) == 0
+    assert bench.queue.run("EXISTS", RULES.results) == 0

@@ -1,0 +1,64 @@
+"""One queue's ways out of this worker: jobs that end, wait or go back, many in one call, each with its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from worker.batcher import Batcher
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tasks.decision import Decision, Later
+    from worker.broker.moves import CompleteAnswer, Completion, Delivery, Moves
+    from worker.settled import OnSettled
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A job on the asyncio side, with whom to tell when it is settled."""
+
+    delivery: Delivery
+    on_settled: OnSettled
+    decision: Decision | None = None
+    run: asyncio.Task[None] | None = None
+    is_cancelled: bool = False
+
+
+class Told(Protocol):
+    """Who is told what Redis answered."""
+
+    def completed(self, item: Assignment, answer: CompleteAnswer) -> None:
+        """Told that a completion was answered."""
+
+    def delayed(self, item: Assignment, later: Later, *, is_ours: bool) -> None:
+        """Told that a delay was answered."""
+
+    def released(self, item: Assignment) -> None:
+        """Told that a release was answered."""
+
+
+class Lane:
+    """One queue's moves, batched."""
+
+    def __init__(self, told: Told, moves: Moves) -> None:
+        self.moves = moves
+        self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer] = Batcher(
+            "complete",
+            lambda batch: moves.complete([completion for _, completion in batch]),
+            weigh=lambda item: len(item[1].event),
+            settled=lambda item, answer: told.completed(item[0], answer),
+        )
+        self.delay: Batcher[tuple[Assignment, Later], bool] = Batcher(
+            "delay",
+            lambda batch: moves.delay([(item.delivery, later.delay) for item, later in batch]),
+            weigh=lambda _: 0,
+            settled=lambda item, is_ours: told.delayed(item[0], item[1], is_ours=is_ours),
+        )
+        self.release: Batcher[Assignment, bool] = Batcher(
+            "release",
+            lambda batch: moves.release([item.delivery for item in batch]),
+            weigh=lambda _: 0,
+            settled=lambda item, _: told.released(item),
+        )
