@@ -24,6 +24,10 @@ test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts i
 chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, from SEED=, and judge what came of every job
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
+.PHONY: bench
+bench: .venv/.dev-ready ## Measure this worker beside other queues, about 15 minutes; ARGS=--quick for a short round
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: check
 check: .venv/.dev-ready ## Check style, types, the direction of imports, compose file, Dockerfile and generated pages
 	$(BIN)/ruff check .

@@ -37,6 +37,18 @@ async def test_a_due_job_becomes_ready_and_the_others_wait(bench: Workbench) -> 
     assert bench.in_flight() == []
 
 
+async def test_a_job_that_is_nearly_due_waits_until_it_is(bench: Workbench) -> None:
+    job = bench.take_one()
+    await bench.moves.delay([(job, 2)])
+
+    promoted = await bench.moves.promote(between_ms=0)
+
+    assert promoted.count == 0
+    assert promoted.next_due_ms is not None
+    assert 0 < promoted.next_due_ms <= 2000
+    assert (bench.again(), bench.delayed()) == ([], [job.ref])
+
+
 async def test_promoted_jobs_come_before_what_is_new_the_longest_due_first(bench: Workbench) -> None:
     older, newer = await delayed(bench, b"older", b"newer")
     bench.make_due(newer)

@@ -206,6 +206,7 @@ def test_a_server_that_still_loads_its_data_is_waited_for(server_binary: ServerB
         assert "loading the dataset" in line["error"]
         assert loading.is_alive()
         stage.redis.config_set("key-load-delay", 0)
-        assert stage.event_of(job)["data"]["outcome"] == "locked"
         loading.join()
+        eventually(lambda: not stage.redis.info("persistence")["loading"], "a server that has loaded its data")
+        assert stage.event_of(job)["data"]["outcome"] == "locked"
         worker.wait_ready()
