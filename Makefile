@@ -28,6 +28,12 @@ chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, fr
 bench: .venv/.dev-ready ## Measure this worker beside other queues, about 15 minutes; ARGS=--quick for a short round
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-long
+bench-long: .venv/.dev-ready ## Measure many workers, a backlog of millions, and memory over 1,000,000 jobs, about 20 minutes
+	@$(BIN)/python -m benchmarks.scale
+	@$(BIN)/python -m benchmarks.backlog
+	@$(BIN)/python -m benchmarks.flat
+
 .PHONY: check
 check: .venv/.dev-ready ## Check style, types, the direction of imports, compose file, Dockerfile and generated pages
 	$(BIN)/ruff check .

@@ -151,8 +151,8 @@ _SECONDS = {
     Act.STALL: STALL_SECONDS, Act.BLINK: BLINK_SECONDS,
     Act.REDIS_KILL: (0.0, 2.0), Act.REDIS_RESTART: (0.0, 1.0),
     Act.REDIS_PAUSE: PAUSE_SECONDS, Act.REDIS_STALL: STALL_SECONDS,
-    Act.API_AWAY: (0.5, 4.0), Act.API_ERRORS: (1.0, 4.0), Act.API_DROPS: (1.0, 4.0), Act.API_DRIPS: (1.0, 3.0),
-    Act.API_SLOW: (2.0, 4.0), Act.API_WRONG: (0.5, 2.0), Act.API_BUSY: (0.5, 2.0), Act.TOKEN: (0.0, 3.0),
+    Act.API_AWAY: (0.5, 4.0), Act.API_ERRORS: (2.0, 6.0), Act.API_DROPS: (2.0, 6.0), Act.API_DRIPS: (2.0, 6.0),
+    Act.API_SLOW: (2.0, 6.0), Act.API_WRONG: (1.0, 4.0), Act.API_BUSY: (1.0, 4.0), Act.TOKEN: (0.0, 3.0),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -90,3 +91,15 @@ def test_a_health_port_in_use_stops_the_start_with_a_sentence_that_names_the_set
         assert worker.process.wait(20) != 0
     assert "HEALTH_PORT: cannot listen on" in worker.log
     assert "Traceback" not in worker.log
+
+
+def test_a_client_that_never_finishes_its_request_holds_up_no_shutdown(stage: Stage, port: int) -> None:
+    worker = stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"POST /livez HTTP/1.1\r\nHost: worker\r\nContent-Length: 1000\r\n\r\nand no more")
+        assert client.recv(1000).startswith(b"HTTP/1.1 405 ")
+
+        began = time.monotonic()
+        assert worker.stop() == 0
+
+    assert time.monotonic() - began < 5, "it waited for the rest"

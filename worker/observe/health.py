@@ -19,6 +19,9 @@ from worker.observe.metrics import REGISTRY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: How long a shutdown waits for answers that are under way.
+_SHUTDOWN_SECONDS = 1.0
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens already, so that a port in use stops the start and not the work.
@@ -57,7 +60,10 @@ class HealthServer:
                 web.get("/metrics", self._metrics),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        # aiohttp would wait 10 s for the rest of a request that a client never sends, in a shutdown too.
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, lingering_time=0.0, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket).start()
 

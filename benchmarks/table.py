@@ -1,0 +1,81 @@
+"""The report as tables in Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.results import median
+
+if TYPE_CHECKING:
+    from benchmarks.results import Report, Throughput
+
+
+def markdown(report: Report, main_ms: int) -> str:
+    """All tables; rows sorted by their throughput against the delay ``main_ms``."""
+    names = sorted(
+        {run.row for run in report.throughput},
+        key=lambda name: -median(report.of(name, main_ms), "jobs_per_second") if report.of(name, main_ms) else 0,
+    )
+    delays = sorted({run.median_ms for run in report.throughput})
+    parts = [_throughput(report, names, delays, main_ms)]
+    disturbed, runs, cores = report.disturbed()
+    if disturbed:
+        parts.insert(0, f"**{disturbed} of {runs} runs were disturbed: other programs used up to {cores:.1f} cores. "
+                        "Repeat this on a quiet machine before quoting a number.**")  # fmt: skip
+    if report.latency:
+        parts.append(_latency(report, names))
+    if report.failures:
+        parts.append("Not measured:\n\n" + "\n".join(
+            f"- {failure['row']}, {failure['what']}: {failure['why'].splitlines()[0]}" for failure in report.failures
+        ))  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _throughput(report: Report, names: list[str], delays: list[int], main_ms: int) -> str:
+    head = ["", *(f"jobs/s at {delay} ms" for delay in delays)]
+    head += ["worker CPU µs/job", "Redis CPU µs/job", "Redis commands/job", "Redis reads/job", "memory MiB"]
+    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    for name in names:
+        main = report.of(name, main_ms)
+        cells = [name, *(_rate(report.of(name, delay)) for delay in delays)]
+        cells += [
+            f"{median(main, field):.{digits}f}" if main else "-"
+            for field, digits in (
+                ("worker_cpu_us", 0), ("redis_cpu_us", 0), ("redis_commands", 1), ("redis_reads", 1), ("memory_mib", 0),
+            )
+        ]  # fmt: skip
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _latency(report: Report, names: list[str]) -> str:
+    head = [
+        "", "p50 / p99 ms at 100 jobs/s", "of it added", "p50 / max ms at idle", "of it added",
+        "nothing to do: worker CPU ms/s", "Redis commands/s",
+    ]  # fmt: skip
+    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    for name in names:
+        found = report.latency_of(name)
+        if found is not None:
+            lines.append(_line([
+                name,
+                f"{found.steady_p50_ms:.0f} / {found.steady_p99_ms:.0f}",
+                f"{found.steady_added_p50_ms:.1f} / {found.steady_added_p99_ms:.1f}",
+                f"{found.idle_p50_ms:.0f} / {found.idle_max_ms:.0f}",
+                f"{found.idle_added_p50_ms:.1f} / {found.idle_added_max_ms:.1f}",
+                f"{found.nothing_to_do_worker_cpu_ms_per_second:.0f}",
+                f"{found.nothing_to_do_redis_commands_per_second:.0f}",
+            ]))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _rate(runs: list[Throughput]) -> str:
+    if not runs:
+        return "-"
+    rates = [run.jobs_per_second for run in runs]
+    middle = f"{median(runs, 'jobs_per_second'):,.0f}"
+    return middle if len(runs) == 1 else f"{middle} ({min(rates):,.0f} to {max(rates):,.0f})"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
