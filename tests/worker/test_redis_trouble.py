@@ -15,10 +15,12 @@ from redis.exceptions import OutOfMemoryError
 from sandbox.faults import Delay, Respond
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
+from tests.worker.lossy_network import LossyNetwork
 from tests.worker.stage import DEAD, QUEUE, RESULTS, Stage, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sandbox.server_binaries import ServerBinary
 
@@ -153,6 +155,57 @@ def test_connections_cut_again_and_again_lose_no_job(stage: Stage) -> None:
         stage.redis.client_kill_filter(_type="normal", skipme=True)
 
     assert_all_is_well(stage, jobs)
+
+
+def test_connections_that_are_lost_without_a_word_are_given_up_and_made_anew(
+    server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    """As where a firewall has forgotten them: neither side ever hears that they are gone."""
+    with (
+        RedisServer(server_binary) as server,
+        LossyNetwork(server.port) as network,
+        Stage(server.url, tmp_path) as own,
+    ):
+        own.api.script = SCRIPT
+        own.worker(REDIS_URL=f"redis://127.0.0.1:{network.port}/0", LEASE_SECONDS=30)
+        jobs = {own.send(f"slow-{number}") for number in range(10)}
+        eventually(lambda: len(own.api.calls()) == 10, "ten calls")
+
+        network.lose_connections()
+        jobs.add(own.send("new"))
+
+        events = own.wait_events(11)
+        assert {event["id"] for event in events} == jobs
+        assert {event["data"]["outcome"] for event in events} == {"locked"}
+        own.wait_idle()
+        assert len(own.api.calls()) == 11
+        assert "crashes" not in own.counters()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "end", "words"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read only replica"),
+        (
+            ("CONFIG", "SET", "min-replicas-to-write", "1"),
+            ("CONFIG", "SET", "min-replicas-to-write", "0"),
+            "NOREPLICAS",
+        ),
+    ],
+    ids=["a replica", "without its replicas"],
+)
+def test_a_server_that_takes_no_writes_for_longer_than_a_lease_costs_no_living_worker_its_jobs(
+    stage: Stage, trouble: tuple[str, ...], end: tuple[str, ...], words: str
+) -> None:
+    jobs = fill_the_hands(stage, "hangs")
+
+    stage.redis.execute_command(*trouble)
+    refused_at = time.monotonic()
+    eventually(lambda: time.monotonic() > refused_at + 1.6 * LEASE_SECONDS, "refusals for longer than a lease")
+    stage.redis.execute_command(*end)
+
+    assert_all_is_well(stage, jobs, calls=2)
+    assert [line for line in told(stage, "leases_not_renewed") if words in line["error"]]
 
 
 @pytest.mark.parametrize("stream", [RESULTS, DEAD])

@@ -1,0 +1,71 @@
+"""A network between a worker and its Redis that can lose connections without a word to either side."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from sandbox.redis_server import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+_PIECE_BYTES = 65536
+
+
+class LossyNetwork:
+    """Leads from a port of its own, ``port``, to a server's; from ``with`` on."""
+
+    def __init__(self, server_port: int) -> None:
+        self._listening = socket.create_server((HOST, 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._server_port = server_port
+        self._lost = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        self._in_a_thread(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each in (self._listening, *self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
+        for thread in self._threads:
+            thread.join()
+        for each in (self._listening, *self._sockets):
+            each.close()
+
+    def lose_connections(self) -> None:
+        """From now on nothing comes through on the connections that are open, not even their end; new ones are good."""
+        self._lost.set()
+        self._lost = threading.Event()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection((HOST, self._server_port))
+                self._sockets += [client, server]
+                self._in_a_thread(self._carry, client, server, self._lost)
+                self._in_a_thread(self._carry, server, client, self._lost)
+
+    def _in_a_thread(self, work: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=work, args=arguments))
+        self._threads[-1].start()
+
+    @staticmethod
+    def _carry(source: socket.socket, target: socket.socket, lost: threading.Event) -> None:
+        with suppress(OSError):
+            while piece := source.recv(_PIECE_BYTES):
+                if not lost.is_set():
+                    target.sendall(piece)
+        if not lost.is_set():
+            with suppress(OSError):
+                target.shutdown(socket.SHUT_WR)
