@@ -103,7 +103,8 @@ class Report:
     def disturbed(self) -> tuple[int, int, float]:
         """Runs beside which something else used the machine, all runs, and the cores that it used at most."""
         limit = self.conditions["disturbed_above_cores"]
-        others = [run.others_cores for run in (*self.throughput, *self.latency)]
+        runs: list[Throughput | Latency] = [*self.throughput, *self.latency]
+        others = [run.others_cores for run in runs]
         return sum(cores > limit for cores in others), len(others), max(others, default=0.0)
 
     def latency_of(self, row: str) -> Latency | None:
