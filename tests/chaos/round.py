@@ -37,6 +37,8 @@ _CLIENT_OPTIONS: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeou
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
+#: So many times as long as nothing may move.
+_LONGEST_DRAIN = 5
 
 
 @dataclass(slots=True)
@@ -125,10 +127,14 @@ def _wait_ready(fleet: Fleet) -> None:
 
 
 def _drain(target: Target, client: Redis, producers: Producers, fleet: Fleet) -> None:
-    """Wait until all has been sent and no job is left, or nothing moves any more; what is left then is a violation."""
+    """Wait until all has been sent and no job is left, or nothing moves any more; what is left then is a violation.
+
+    So it is what goes round in circles.
+    """
     before: object = None
     deadline = 0.0
-    while True:
+    end = time.monotonic() + _LONGEST_DRAIN * target.drain_seconds
+    while time.monotonic() < end:
         left = target.left(client)
         if producers.are_done and not any(left.values()):
             return
