@@ -110,11 +110,14 @@ def build(found: Settings) -> WorkerApp:
         close=api.aclose,
     )
     app.reception = Reception(
-        read=read, handler=handler, executor=app.executor, flow=flow, is_job_queue=lambda queue: queue in job_queues()
+        read=read,
+        handler=handler,
+        executor=app.executor,
+        flow=flow,
+        task=app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone),
+        is_job_queue=lambda queue: queue in job_queues(),
     )
     app.conf.update(_celery_settings(found, app.reception))
-    as_task = app.task(name=TASK_NAME, Request="worker.request:Request", acks_late=True, ignore_result=True)
-    as_task(_runs_in_the_pool_alone)
     return app
 
 
@@ -125,7 +128,6 @@ def _celery_settings(found: Settings, reception: Reception) -> dict[str, Any]:
         "broker_transport": "worker.broker.transport:Transport",
         "broker_transport_options": {
             "desk": reception,
-            "task_name": TASK_NAME,
             "credentials": connection.credentials(found),
             # Seconds after which a silent connection is given up; kombu's default of 25 would be most of a lease.
             "health_check_interval": 5,

@@ -31,6 +31,8 @@ class Consumer(stock.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "without_mingle": True, "without_gossip": True})
         self._is_server_checked = False
+        app: Any = self.app
+        app.reception.consumer = self
 
     def connect(self) -> Any:
         """Connect; the first time, also see whether the server is fit for a queue, before anything is taken from it.

@@ -1,81 +1,25 @@
 """An asyncio pool for Celery: jobs are coroutines on one loop in one thread, ``--concurrency`` of them at once.
 
-What Celery knows of a pool stays true: signals, task events, ``revoke``, ``inspect``, ``pool_grow`` and the ways to
-shut down. Each job has a number of its own where other pools have a process id. Callbacks run on Celery's thread, and
-only when Redis has said that the job is over, so that no monitor shows a success that never was.
+What Celery knows of a pool stays true: ``revoke``, ``inspect``, ``pool_grow`` and the ways to shut down. Each job has a
+number of its own where other pools have a process id. What Celery is told of a job is in ``worker.request``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
-from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
-from celery import signals
-from celery.app.task import Context
 from celery.concurrency.base import BasePool
-from celery.exceptions import Ignore, Retry
-
-from worker.settled import Delayed, Ended, Gone, Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from celery.utils.dispatch import Signal
-
-    from worker.broker.moves import Delivery
+    from worker.request import Request
+    from worker.settled import Settled
 
 logger = logging.getLogger(__name__)
-
-
-class LockFailedError(Exception):
-    """The conversation was not locked; what Celery's monitors show as the failure of a task."""
-
-
-@dataclass(slots=True)
-class _Job:
-    id: str
-    delivery: Delivery
-    task: Any
-    request: dict[str, Any]
-    started: float
-    on_success: Callable[[tuple[bool, Any, float]], None]
-    on_failure: Callable[[Any], None]
-    _context: Context | None = None
-
-    @property
-    def context(self) -> Context:
-        """The job as ``task.request`` shows it; made for those who look."""
-        if self._context is None:
-            self._context = Context(self.request, called_directly=False)
-        return self._context
-
-    def send(self, signal: Signal, **told: Any) -> None:
-        """Send a signal, with the job in ``task.request``: of a success its handlers are told nothing else."""
-        if not signal.receivers:
-            return
-        self.task.request_stack.push(self.context)
-        try:
-            signal.send(sender=self.task, **told)
-        finally:
-            self.task.request_stack.pop()
-
-
-@dataclass(slots=True)
-class _Failure:
-    """What Celery reads of an exception's report. There is no traceback to show: nothing was raised."""
-
-    exception: Exception
-    traceback: str = ""
-
-    @property
-    def exc_info(self) -> tuple[type[Exception], Exception, None]:
-        """As ``sys.exc_info()``."""
-        return type(self.exception), self.exception, None
 
 
 class TaskPool(BasePool):
@@ -88,7 +32,7 @@ class TaskPool(BasePool):
         self._executor = self.app.executor
         self._shutdown_seconds: float = self.app.shutdown_seconds
         self._numbers = count(1)
-        self._jobs: dict[int, _Job] = {}
+        self._requests: dict[int, Request] = {}
         self._settled: deque[tuple[int, Settled]] = deque()
         self._hub: Any = None
 
@@ -102,34 +46,18 @@ class TaskPool(BasePool):
         self._hub = loop
         self._executor.on_room = lambda: loop.call_soon(self._tell)
 
-    def on_apply(self, *arguments: Any, **options: Any) -> object:  # type: ignore[override]
-        """Run a job, and give what Celery keeps a weak reference to.
-
-        The first argument, Celery's own runner of a task's function, is not used.
-        """
-        task_name, task_id, request = arguments[1][:3]
+    def run(self, request: Request) -> None:
+        """Run a job, and tell its request of each step."""
         number = next(self._numbers)
-        task = self.app.tasks[task_name]
-        job = self._jobs[number] = _Job(
-            task_id,
-            request["delivery"],
-            task,
-            request,
-            time.monotonic(),
-            options["callback"],
-            options["error_callback"],
-        )
-        options["accept_callback"](number, time.monotonic())
-        if number in self._jobs:  # not terminated in the moment it was accepted
-            job.send(signals.task_prerun, task_id=task_id, task=task, args=(), kwargs=request["kwargs"])
-            self._executor.submit(request["delivery"], lambda how: self._note(number, how))
-        return _Applied()
+        self._requests[number] = request
+        request.started(number)
+        self._executor.submit(request.delivery, partial(self._note, number))
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:  # noqa: ARG002 - Celery's signature
         """Stop a job and hand it back; whoever takes it next finds it revoked."""
-        job = self._jobs.pop(pid, None)
-        if job is not None:
-            self._executor.cancel(job.delivery)
+        request = self._requests.pop(pid, None)
+        if request is not None:
+            self._executor.cancel(request.delivery)
 
     def grow(self, n: int = 1) -> None:
         """Run ``n`` more jobs at once."""
@@ -166,42 +94,10 @@ class TaskPool(BasePool):
         """Tell Celery, on its own thread, what became of its jobs."""
         while self._settled:
             number, how = self._settled.popleft()
-            job = self._jobs.pop(number, None)
-            if job is None:  # terminated: Celery was told then
+            request = self._requests.pop(number, None)
+            if request is None:  # terminated: Celery was told then
                 continue
             try:
-                self._tell_of(job, how)
+                request.settled(how)
             except Exception:  # somebody's signal handler; the job itself is settled
-                logger.exception("callback_error", extra={"job": job.id})
-
-    def _tell_of(self, job: _Job, how: Settled) -> None:
-        seconds = time.monotonic() - job.started
-        told: str | Exception
-        match how:
-            case Ended(outcome, None):
-                state, told = "SUCCESS", outcome
-                job.send(signals.task_success, result=outcome)
-                job.on_success((False, outcome, seconds))
-            case Ended(outcome, problem):
-                state, told = "FAILURE", LockFailedError(f"{outcome}: {problem}")
-                job.send(
-                    signals.task_failure, task_id=job.id, exception=told, args=(), kwargs={}, traceback=None, einfo=None
-                )
-                job.on_success((True, _Failure(told), seconds))
-            case Delayed(delay, reason):
-                state, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
-                if signals.task_retry.receivers:
-                    job.send(signals.task_retry, request=job.context, reason=told, einfo=None)
-                job.on_failure(_Failure(told))
-            case Gone():
-                state, told = "IGNORED", Ignore("settled elsewhere")
-                job.on_failure(_Failure(told))
-            case _:
-                assert_never(how)
-        job.send(signals.task_postrun, task_id=job.id, task=job.task, args=(), kwargs={}, retval=told, state=state)
-
-
-class _Applied:
-    """What Celery keeps a weak reference to; the job itself is known by its number."""
-
-    __slots__ = ("__weakref__",)
+                logger.exception("callback_error", extra={"job": request.id})

@@ -1,15 +1,15 @@
 """Where taken messages are received, on Celery's loop: read, then settled at once or passed to Celery.
 
-Celery's own ways to refuse a message (unknown task, decoding, expiry) acknowledge it without a word and write its
-body to the log, so everything is decided here before Celery sees it. What it still drops, a revoked task, comes back
-through :meth:`Reception.dropped`.
+kombu's and Celery's own way from a message to the pool is not taken: it would decode what is read here, and refuse it
+(unknown task, decoding, expiry) by acknowledging it without a word and writing its body to the log. Celery is told of
+the jobs that are run, and asked whether they are revoked.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery.worker import state
 
@@ -17,10 +17,10 @@ from tasks.decision import Later
 from tasks.message import Refusal
 from worker.broker.keys import Keys
 from worker.observe import metrics
+from worker.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from tasks.lock_conversation import LockConversation
     from worker.broker.moves import Delivery, Rules, Taken
@@ -44,8 +44,13 @@ class Reception:
         handler: knows how each end of a job is told.
         executor: carries decisions out.
         flow: this process's gates.
+        task: Celery's task that a job is a run of.
         is_job_queue: whether a queue holds jobs (and not Celery's own remote control).
+
+    ``consumer`` is Celery's, which sets itself.
     """
+
+    consumer: Any
 
     def __init__(
         self,
@@ -54,12 +59,14 @@ class Reception:
         handler: LockConversation,
         executor: Executor,
         flow: Flow,
+        task: Any,
         is_job_queue: Callable[[str], bool],
     ) -> None:
         self._read = read
         self._handler = handler
         self._executor = executor
         self._flow = flow
+        self._task = task
         self._warned: set[str] = set()
         self._took_at: float | None = None
         self._keys: dict[str, Keys] = {}
@@ -132,12 +139,17 @@ class Reception:
         for delivery in taken.jobs:
             self.hands.add(delivery)
 
-    def together(self) -> AbstractContextManager[None]:
-        """A block in which the jobs of one take are received: they begin as one batch."""
-        return self._executor.together()
+    def receive(self, taken: Taken) -> None:
+        """Read what a take brought, and run it or settle it at once."""
+        with self._executor.together():
+            for delivery in taken.jobs:
+                try:
+                    if self._is_to_run(delivery):
+                        self._run(delivery)
+                except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
+                    self._failed(delivery, error)
 
-    def receive(self, delivery: Delivery) -> bool:
-        """Read a message; True if it is a job to be run now."""
+    def _is_to_run(self, delivery: Delivery) -> bool:
         clock = self._executor.clock
         intake = self._read(delivery.raw, size=delivery.size, now=clock.now())
         delivery.intake = intake
@@ -156,16 +168,16 @@ class Reception:
                 return False
         return True
 
-    def dropped(self, delivery: Delivery) -> None:
-        """Celery let a job go without running it: because it was revoked, or for a reason of its own."""
-        job = delivery.intake
-        run = self._executor.run_of(delivery)
-        if job.id in state.revoked:
-            self._executor.submit(delivery, decision=self._handler.revoked(job, run))
-        else:
-            self.failed(delivery, RuntimeError("Celery dropped the job"))
+    def _run(self, delivery: Delivery) -> None:
+        request = Request(delivery, self._task, self.consumer)
+        if request.id in state.revoked and request.revoked():
+            decision = self._handler.revoked(delivery.intake, self._executor.run_of(delivery))
+            self._executor.submit(delivery, decision=decision)
+            return
+        request.received()
+        self.consumer.pool.run(request)
 
-    def failed(self, delivery: Delivery, error: Exception) -> None:
+    def _failed(self, delivery: Delivery, error: Exception) -> None:
         """An error of the worker's own kept a job from being run."""
         logger.error("job_error", exc_info=error, extra={"job": delivery.intake.id})
         run = self._executor.run_of(delivery)

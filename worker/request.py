@@ -1,23 +1,137 @@
-"""A job as Celery's remote control, signals and events see it while it is with us."""
+"""A job as Celery's remote control, monitors and signals see it while it is with us.
+
+Celery learns of a job when the take that brought it has been read, and of its end when Redis has said that it is over:
+so no monitor shows a success that never was. All of this runs on Celery's thread.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any, assert_never
 
+from celery import signals
+from celery.app.task import Context
+from celery.exceptions import Ignore, Retry
+from celery.utils.serialization import safe_repr
 from celery.worker import request as stock
+from celery.worker import state
+
+from worker.settled import Delayed, Ended, Gone, Settled
+
+if TYPE_CHECKING:
+    from celery.utils.dispatch import Signal
+
+    from worker.broker.moves import Delivery
+
+
+class LockFailedError(Exception):
+    """The conversation was not locked; what Celery's monitors show as the failure of a task."""
 
 
 class Request(stock.Request):
-    """A request whose acknowledgement is its result event.
+    """A request whose acknowledgement is its result event, so that there is nothing to acknowledge here.
 
-    Publishing the event is what ends a job, and that is done by the time Celery hears of it; so there is nothing to
-    acknowledge, unless Celery lets the job go before the pool had it.
+    It is made from what was read of the message already. Celery's own constructor is left out: it would look at the
+    message's headers again, for options that have no effect here.
+
+    Args:
+        delivery: the job.
+        task: what it is a run of.
+        consumer: Celery's consumer, whose monitors are told.
     """
 
-    _apply_result: Any  # set by Celery once the pool has the job
+    def __init__(self, delivery: Delivery, task: Any, consumer: Any) -> None:
+        intake = delivery.intake
+        self.delivery = delivery
+        self.id = intake.id
+        self.name = self._type = task.name  # type: ignore[misc]  # the stubs have a property
+        self._task = task
+        self._app = consumer.app
+        self._hostname = consumer.hostname
+        self._eventer = consumer.event_dispatcher
+        self._args: tuple[()] = ()
+        # What Celery may know, and show to whoever asks it: the conversation, and nothing of what was said about it.
+        self._kwargs = {"subject": intake.subject}
+        self._argsrepr = "()"
+        self._eta = self._expires = self._root_id = self._parent_id = None
+        self._message = None
+        self._decoded = self._utc = self._ignore_result = True
+        self._content_type = self._content_encoding = None
+        self._delivery_info = {"exchange": "", "routing_key": delivery.queue, "priority": None, "redelivered": False}
+        self._accepted_at = 0.0
+
+    @property
+    def _kwargsrepr(self) -> str:
+        return repr(self._kwargs)
+
+    @property
+    def _request_dict(self) -> dict[str, Any]:
+        """The headers and properties that there would be, for ``task.request``."""
+        return {
+            "id": self.id, "task": self.name, "args": self._args, "kwargs": self._kwargs,
+            "argsrepr": self._argsrepr, "kwargsrepr": self._kwargsrepr, "hostname": self._hostname,
+            "delivery_info": self._delivery_info, "properties": {},
+        }  # fmt: skip
+
+    @property
+    def _context(self) -> Context:
+        return Context(self._request_dict, called_directly=False)
 
     def acknowledge(self) -> None:
-        """Note the end; a job that the pool never had was dropped (revoked), and its message is told."""
-        if self._apply_result is None:
-            super().acknowledge()
+        """Note that Celery has no more to do with it."""
         self.acknowledged = True
+
+    def received(self) -> None:
+        """Tell that the job is here."""
+        signals.task_received.send(sender=self._app.reception.consumer, request=self)
+        self.send_event("task-received", name=self.name, args=self._argsrepr, kwargs=self._kwargsrepr, retries=0)
+        state.task_reserved(self)
+
+    def started(self, number: int) -> None:
+        """Tell that the job is about to run, as ``number`` where other pools have a process id."""
+        self.worker_pid = number  # type: ignore[assignment]  # and a string here
+        self._accepted_at = time.monotonic()
+        self.time_start = time.time()
+        state.task_accepted(self)
+        self.send_event("task-started")
+        self._signal(signals.task_prerun, task_id=self.id, task=self._task, args=(), kwargs=self._kwargs)
+
+    def settled(self, how: Settled) -> None:
+        """Tell how the job left this worker."""
+        self.acknowledge()
+        state.task_ready(self)
+        told: str | Exception
+        match how:
+            case Ended(outcome, None):
+                end, told = "SUCCESS", outcome
+                self._signal(signals.task_success, result=outcome)
+                self.send_event("task-succeeded", result=outcome, runtime=time.monotonic() - self._accepted_at)
+            case Ended(outcome, problem):
+                end, told = "FAILURE", LockFailedError(f"{outcome}: {problem}")
+                self._signal(
+                    signals.task_failure,
+                    task_id=self.id, exception=told, args=(), kwargs=self._kwargs, traceback=None, einfo=None,
+                )  # fmt: skip
+                self.send_event("task-failed", exception=safe_repr(told), traceback="")
+            case Delayed(delay, reason):
+                end, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
+                self._signal(signals.task_retry, request=self._context, reason=told, einfo=None)
+                self.send_event("task-retried", exception=safe_repr(told.exc), traceback="")
+            case Gone():
+                end, told = "IGNORED", Ignore("settled elsewhere")
+            case _:
+                assert_never(how)
+        self._signal(
+            signals.task_postrun,
+            task_id=self.id, task=self._task, args=(), kwargs=self._kwargs, retval=told, state=end,
+        )  # fmt: skip
+
+    def _signal(self, signal: Signal, **told: Any) -> None:
+        """Send a signal, with the job in ``task.request``: of a success its handlers are told nothing else."""
+        if not signal.receivers:
+            return
+        self._task.request_stack.push(self._context)
+        try:
+            signal.send(sender=self._task, **told)
+        finally:
+            self._task.request_stack.pop()

@@ -16,7 +16,6 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from kombu.asynchronous import get_event_loop
-from kombu.message import Message as KombuMessage
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from redis.backoff import NoBackoff
@@ -25,12 +24,11 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from redis.retry import Retry
 
 from worker.broker.connection import TIMEOUT_SECONDS
-from worker.broker.moves import Delivery, TakeState, read_take, take_command
+from worker.broker.moves import TakeState, read_take, take_command
 from worker.gate import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from worker.broker.connection import Credentials
     from worker.broker.keys import Keys
@@ -100,66 +98,8 @@ class Desk(Protocol):
     def hand_back(self, taken: Taken) -> None:
         """Told what a take brought when nobody is there to run it."""
 
-    def together(self) -> AbstractContextManager[None]:
-        """A block in which the jobs of one take are received."""
-
-    def receive(self, delivery: Delivery) -> bool:
-        """Read a message; True if Celery is to run it now."""
-
-    def dropped(self, delivery: Delivery) -> None:
-        """Told that Celery let a job go without running it."""
-
-    def failed(self, delivery: Delivery, error: Exception) -> None:
-        """Told that an error kept a job from Celery."""
-
-
-class Message(virtual.Message):  # type: ignore[misc]
-    """A job as Celery sees it, or any other message as kombu makes it.
-
-    A job's message holds what Celery needs to know and no more: the id, the task, and the conversation for Flower. It
-    was read and checked before, so its payload is never decoded by Celery.
-    """
-
-    delivery: Delivery | None = None
-
-    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
-        if not isinstance(payload, Delivery):
-            super().__init__(payload, channel=channel, **kwargs)
-            return
-        shown = {"subject": payload.intake.subject}
-        KombuMessage.__init__(
-            self,
-            body=b"",
-            channel=channel,
-            delivery_tag=payload.ref,
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers={
-                "id": payload.intake.id,
-                "task": channel.task_name,
-                "argsrepr": "()",
-                "kwargsrepr": repr(shown),
-                "delivery": payload,
-            },
-            properties={"delivery_tag": payload.ref},
-            delivery_info={"exchange": "", "routing_key": payload.queue},
-        )
-        self.delivery = payload
-        self._decoded_cache: Any = ((), shown, {})
-
-    def ack(self, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Celery has no more to do with the job. Running a job never ends here, so it was dropped."""
-        if self.delivery is None:
-            super().ack(multiple)
-        else:
-            self.channel.desk.dropped(self.delivery)
-
-    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """As :meth:`ack`."""
-        if self.delivery is None:
-            super().reject(requeue)
-        else:
-            self.channel.desk.dropped(self.delivery)
+    def receive(self, taken: Taken) -> None:
+        """Told to begin with what a take brought."""
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]
@@ -193,16 +133,13 @@ class Channel(stock.Channel):  # type: ignore[misc]
     """A channel that takes jobs by atomic moves."""
 
     QoS = QoS
-    Message = Message
     from_transport_options: ClassVar[tuple[str, ...]] = (
         *stock.Channel.from_transport_options,
         "desk",
-        "task_name",
         "credentials",
     )
 
     desk: Desk
-    task_name: str
     credentials: Credentials
     socket_timeout = TIMEOUT_SECONDS
     socket_connect_timeout = TIMEOUT_SECONDS
@@ -351,13 +288,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         if taken.wait_ms:
             self._gate_closed(taken.wait_ms / 1000)
         self._queue_cycle.rotate(queue)
-        with self.desk.together():
-            for delivery in taken.jobs:
-                try:
-                    if self.desk.receive(delivery):
-                        self.connection._deliver(delivery, queue)  # noqa: SLF001 - kombu's way in
-                except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
-                    self.desk.failed(delivery, error)
+        self.desk.receive(taken)
 
     def _send_wait(self, queue: str) -> None:
         keys = self.desk.keys(queue)
@@ -395,6 +326,6 @@ def _wake() -> None:
 
 
 class Transport(stock.Transport):  # type: ignore[misc]
-    """The worker's transport; it needs the options ``desk``, ``task_name`` and ``credentials``."""
+    """The worker's transport; it needs the options ``desk`` and ``credentials``."""
 
     Channel = Channel
