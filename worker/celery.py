@@ -14,6 +14,7 @@ from tasks.api import ManagemApi
 from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
 from tasks.token import token_source
+from worker import garbage
 from worker.broker import connection
 from worker.broker.keys import Keys
 from worker.broker.moves import Rules
@@ -186,9 +187,13 @@ def _start() -> WorkerApp:
         if found.HEALTH_PORT:
             built.executor.services.append(_health(found, built.reception))
 
+    def when_all_is_loaded(**_: Any) -> None:
+        garbage.leave_alone_what_is_loaded()
+
     built = build(found)
     signals.setup_logging.connect(set_up_logging, weak=False)
     signals.celeryd_init.connect(before_the_worker_starts, weak=False)
+    signals.worker_ready.connect(when_all_is_loaded, weak=False)
     return built
 
 
