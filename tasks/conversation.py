@@ -8,9 +8,10 @@ is no drift.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,67 +33,72 @@ Moment = Annotated[
 """The shape of an RFC 3339 time; that every month has its days is not our concern in an answer."""
 
 
-class _Documented(BaseModel):
-    """An object of the API: unknown fields are kept, and a default stands for a field that need not be there."""
-
-    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
+# Objects of the API as dictionaries: nothing is made of an answer here but the word whether it is as documented.
+_AS_DOCUMENTED = with_config(ConfigDict(strict=True, extra="allow", hide_input_in_errors=True))
 
 
-class Source(_Documented):
+@_AS_DOCUMENTED
+class Source(TypedDict, total=False):
     """What the conversation is about."""
 
-    type: Literal["ORDER"] = "ORDER"
-    id: str = ""
+    type: Literal["ORDER"]
+    id: str
 
 
-class User(_Documented):
+@_AS_DOCUMENTED
+class User(TypedDict, total=False):
     """A participant."""
 
-    id: str = ""
-    username: str = ""
-    reviews: float = 0
-    rating: float = 0
-    score: float = 0
-    sales: float = 0
-    purchases: float = 0
-    joined: Moment = ""
-    avatar: str = ""
-    cover: str = ""
-    profile: str = ""
+    id: str
+    username: str
+    reviews: float
+    rating: float
+    score: float
+    sales: float
+    purchases: float
+    joined: Moment
+    avatar: str
+    cover: str
+    profile: str
 
 
-class Attachment(_Documented):
+@_AS_DOCUMENTED
+class Attachment(TypedDict, total=False):
     """A picture in a message."""
 
-    id: str = ""
-    imageId: str = ""  # noqa: N815 - the API's name
-    url: str = ""
+    id: str
+    imageId: str
+    url: str
 
 
-class Message(_Documented):
+@_AS_DOCUMENTED
+class Message(TypedDict, total=False):
     """The latest message of a conversation."""
 
-    id: str = ""
-    conversationId: str = ""  # noqa: N815 - the API's name
-    sender: User = User()
-    body: str = ""
-    createdAt: str = ""  # noqa: N815 - the API's name
-    viewedAt: str = ""  # noqa: N815 - the API's name
-    attachments: list[Attachment] = []
+    id: str
+    conversationId: str
+    sender: User
+    body: str
+    createdAt: str
+    viewedAt: str
+    attachments: list[Attachment]
 
 
-class Conversation(_Documented):
+@_AS_DOCUMENTED
+class Conversation(TypedDict, total=False):
     """The documented answer to a lock."""
 
-    # The names are the API's.
-    id: str = Field(description="Unique identifier for the conversation.")
-    source: Source = Field(description="Conversation source.")
-    userA: User = Field(description="First participant.")  # noqa: N815 - see above
-    userB: User = Field(description="Second participant.")  # noqa: N815 - see above
-    locked: bool = Field(description="Whether the conversation is locked.")
-    createdAt: str | None = Field(None, description="When the conversation was created.")  # noqa: N815 - see above
-    updatedAt: str | None = Field(None, description="When it was last updated.")  # noqa: N815 - see above
-    lastMessage: Message = Field(Message(), description="Its latest message.")  # noqa: N815 - see above
+    id: Required[str]
+    source: Required[Source]
+    userA: Required[User]
+    userB: Required[User]
+    locked: Required[bool]
+    createdAt: str | None
+    updatedAt: str | None
+    lastMessage: Message
+
+
+_documented = TypeAdapter(Conversation).validator.validate_python
 
 
 class LockedConversation(BaseModel):
@@ -107,7 +113,7 @@ class LockedConversation(BaseModel):
 def drift(body: Mapping[str, Any]) -> list[str]:
     """Where an answer deviates from the documented shape: ``field.path: what it should be``, without any value."""
     try:
-        Conversation.model_validate(dict(body))
+        _documented(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         return list(dict.fromkeys(f"{_path(problem['loc'])}: {problem['msg']}" for problem in problems))[

@@ -172,7 +172,7 @@ def _details(problem: Problem) -> dict[str, Any]:
 
 
 def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _encode(event: Mapping[str, Any]) -> bytes:

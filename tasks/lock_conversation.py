@@ -213,8 +213,9 @@ class LockConversation:
 
 def _next_span(traceparent: str | None) -> str:
     """A W3C trace context for one call: the producer's trace, or a new one, with a span of its own."""
-    span = secrets.token_hex(8)
     if traceparent is None:
-        return f"00-{secrets.token_hex(16)}-{span}-01"
+        drawn = secrets.token_hex(24)
+        return f"00-{drawn[:32]}-{drawn[32:]}-01"
+    span = secrets.token_hex(8)
     version, trace, _, flags = traceparent.split("-")[:4]
     return f"{version}-{trace}-{span}-{flags}"

@@ -11,6 +11,8 @@ from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pydantic_core import from_json
+
 from tasks.outcome import Locked, Problem, ProblemType, Refused
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def _confirmation(answer: Answer, conversation_id: str) -> Verdict:
         return Retryable(Problem(ProblemType.UNCONFIRMED, detail, answer.status), answer.retry_after)
 
     try:
-        body: Any = json.loads(answer.body, parse_constant=_no_number)
+        body = _json(answer.body)
     except (ValueError, RecursionError):
         return unconfirmed("its body is no JSON")
     if not isinstance(body, dict):
@@ -109,6 +111,14 @@ def _confirmation(answer: Answer, conversation_id: str) -> Verdict:
     if body.get("locked") is not True:
         return unconfirmed("the conversation is not locked")
     return Locked(body)
+
+
+def _json(data: bytes) -> Any:
+    """A body as JSON; what pydantic's fast reader will not take (half a surrogate pair, say), Python's may."""
+    try:
+        return from_json(data, allow_inf_nan=False, cache_strings="keys")
+    except ValueError:
+        return json.loads(data, parse_constant=_no_number)
 
 
 def _no_number(name: str) -> None:

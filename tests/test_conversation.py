@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.conversation import Conversation, drift, shown
+from tasks.conversation import drift, shown
 
 USER: dict[str, Any] = {
     "id": "u-1",
@@ -55,7 +55,6 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_the_documented_answer_has_no_drift() -> None:
     assert drift(ANSWER) == []
-    assert Conversation.model_validate(ANSWER).model_dump() == ANSWER
 
 
 @pytest.mark.parametrize("name", ["createdAt", "updatedAt", "lastMessage"])
@@ -63,10 +62,9 @@ def test_a_field_that_is_not_required_may_be_missing(name: str) -> None:
     assert drift({key: value for key, value in ANSWER.items() if key != name}) == []
 
 
-def test_unknown_fields_are_no_drift_and_are_kept() -> None:
+def test_unknown_fields_are_no_drift() -> None:
     answer = {**ANSWER, "archived": False, "source": {**ANSWER["source"], "shop": 1}}
     assert drift(answer) == []
-    assert Conversation.model_validate(answer).model_dump() == answer
 
 
 @pytest.mark.parametrize(
