@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 import httpx
@@ -26,12 +26,13 @@ from tasks.transport import OneHostTransport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.transport import Reply, Request
+
 MAX_BODY_BYTES: Final = 1024 * 1024
 """The largest body that is taken, after its content encoding is undone."""
 
 _ENCODING_OVERHEAD_BYTES = 64 * 1024  # by far more than gzip or deflate make of a body that does not compress
 _ZLIB_METHOD = 8  # the low half of a zlib stream's first byte
-_NO_BODY = httpx.ByteStream(b"")
 _SUCCESS = range(200, 300)
 
 _TOO_LARGE = f"The API's answer is larger than {MAX_BODY_BYTES} bytes."
@@ -88,19 +89,19 @@ class ManagemApi:
         self, *, base_url: str, token: Callable[[], str], timeout_seconds: float, concurrency: int, user_agent: str
     ) -> None:
         url = httpx.URL(base_url)
-        self._origin = url.copy_with(raw_path=b"/")
         self._prefix = url.raw_path.rstrip(b"/")
         self._token = token
         self._timeout_seconds = timeout_seconds
-        self._headers = [
-            (b"Host", url.netloc),
-            (b"Accept", b"application/json"),
-            # An answer is about a kilobyte: inflating it would cost more than sending it as it is.
-            (b"Accept-Encoding", b"identity"),
-            (b"User-Agent", user_agent.encode("ascii")),
-            (b"Content-Length", b"0"),
-        ]
-        self._transport = OneHostTransport(origin=self._origin, connections=concurrency)
+        self._transport = OneHostTransport(
+            origin=url.copy_with(raw_path=b"/"),
+            fields=[
+                (b"Accept", b"application/json"),
+                # An answer is about a kilobyte: inflating it would cost more than sending it as it is.
+                (b"Accept-Encoding", b"identity"),
+                (b"User-Agent", user_agent.encode("ascii")),
+            ],
+            connections=concurrency,
+        )
 
     async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
         """Ask the API to lock a conversation.
@@ -114,15 +115,15 @@ class ManagemApi:
             CallFailed: there was no answer that can be used.
         """
         request = self._request(conversation_id, idempotency_key, traceparent)
-        response: httpx.Response | None = None
+        reply: Reply | None = None
         kind: Kind
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                response = await self._transport.handle_async_request(request)
-                body = await _read(response)
-            return Answer(response.status_code, body, response.headers.get("retry-after"))
+                reply = await self._transport.send(request)
+                body = await _read(reply)
+            return Answer(reply.status, body, reply.headers.get("Retry-After"))
         except TimeoutError:
-            what = "answer" if response is None else "complete answer"
+            what = "answer" if reply is None else "complete answer"
             kind, detail = "timeout", f"The API gave no {what} within {self._timeout_seconds:g} seconds."
         except httpx.NetworkError as error:
             kind, detail = "unreachable", str(error)
@@ -131,57 +132,51 @@ class ManagemApi:
         except Exception as error:  # noqa: BLE001 - callers are promised that nothing else comes out
             kind, detail = "unusable", f"The HTTP client failed with {type(error).__name__}."
         # Out here, what is raised has no error behind it whose text could quote what the host sent.
-        if response is None:
+        if reply is None:
             raise CallFailed(kind, detail)
-        if response.status_code in _SUCCESS:
-            raise CallFailed(kind, detail, response.status_code)
-        return Answer(response.status_code, b"", response.headers.get("retry-after"))
+        if reply.status in _SUCCESS:
+            raise CallFailed(kind, detail, reply.status)
+        return Answer(reply.status, b"", reply.headers.get("Retry-After"))
 
     async def aclose(self) -> None:
         """Close all connections: calls in flight fail as ``unreachable``, and so do later ones."""
         await self._transport.aclose()
 
-    def _request(self, conversation_id: str, idempotency_key: str, traceparent: str) -> httpx.Request:
+    def _request(self, conversation_id: str, idempotency_key: str, traceparent: str) -> Request:
         token = self._token()
         if not (token.isascii() and token.isprintable()):
             # Encoding it would fail too, with an error that holds it.
             raise ValueError("the API token holds something else than visible ASCII")
-        return httpx.Request(
-            "POST",
-            self._origin,
-            headers=[
-                *self._headers,
+        return self._transport.request(
+            b"%s/conversations/%s/lock" % (self._prefix, quote(conversation_id, safe="").encode("ascii")),
+            [
                 (b"Authorization", b"Bearer " + token.encode("ascii")),
                 (b"Idempotency-Key", idempotency_key.encode("ascii")),
                 (b"traceparent", traceparent.encode("ascii")),
             ],
-            stream=_NO_BODY,
-            extensions={
-                "target": b"%s/conversations/%s/lock" % (self._prefix, quote(conversation_id, safe="").encode("ascii"))
-            },
         )
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(reply: Reply) -> bytes:
     """Read a body of at most ``MAX_BODY_BYTES``.
 
     Raises:
         httpx.ReadError: it is cut short.
         httpx.DecodingError: it is too large, or its content encoding cannot be undone.
     """
-    stream = cast("httpx.AsyncByteStream", response.stream)
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
     most = MAX_BODY_BYTES if encoding == "identity" else MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES
     pieces: list[bytes] = []
     size = 0
     try:
-        async for piece in stream:
+        while not reply.is_read:
+            piece = await reply.read()
             size += len(piece)
             if size > most:
                 raise httpx.DecodingError(_TOO_LARGE)
             pieces.append(piece)
     finally:
-        await stream.aclose()
+        reply.close()
     body = b"".join(pieces)
     return body if encoding == "identity" or not body else _inflate(body, encoding)
 

@@ -10,9 +10,8 @@ import pytest
 from tasks.api import CallFailed
 
 if TYPE_CHECKING:
-    import httpx
-
     from tasks.api import Answer, ManagemApi
+    from tasks.transport import Reply, Request
 
 TOKEN = "secret-token"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -40,12 +39,12 @@ async def fail_to_lock(api: ManagemApi) -> CallFailed:
 def watch_heads(api: ManagemApi) -> asyncio.Event:
     """Return an event that is set once the client has taken the head of an answer."""
     taken = asyncio.Event()
-    handle = api._transport.handle_async_request
+    send = api._transport.send
 
-    async def handle_and_tell(request: httpx.Request) -> httpx.Response:
-        response = await handle(request)
+    async def send_and_tell(request: Request) -> Reply:
+        reply = await send(request)
         taken.set()
-        return response
+        return reply
 
-    api._transport.handle_async_request = handle_and_tell  # type: ignore[method-assign]
+    api._transport.send = send_and_tell  # type: ignore[method-assign]
     return taken
