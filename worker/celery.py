@@ -110,12 +110,13 @@ def build(found: Settings) -> WorkerApp:
         queues=job_queues,
         close=api.aclose,
     )
+    app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
     app.reception = Reception(
         read=read,
         handler=handler,
         executor=app.executor,
         flow=flow,
-        task=app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone),
+        task=app.tasks[TASK_NAME],
         is_job_queue=lambda queue: queue in job_queues(),
     )
     app.conf.update(_celery_settings(found, app.reception))

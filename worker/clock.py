@@ -28,7 +28,11 @@ class ServerClock:
 
     def now(self) -> datetime:
         """The moment, aware, in UTC."""
-        return self.at(time.monotonic() * 1000 + self._ahead_ms)
+        return self.at(self.now_ms())
+
+    def now_ms(self) -> float:
+        """The same in milliseconds since the epoch, as the server counts."""
+        return time.monotonic() * 1000 + self._ahead_ms
 
     @staticmethod
     def at(server_ms: float) -> datetime:

@@ -263,15 +263,18 @@ class Executor:
             elif item.is_cancelled:
                 self._release(item)
             else:
-                run = self.run_of(item.delivery)
-                item.run = self._spawn(self._run(item, run))
-                item.run.add_done_callback(partial(self._run_is_over, item, run))
+                # The loop itself keeps no hold of a task; the assignment does.
+                item.run = asyncio.create_task(self._run(item))
 
-    async def _run(self, item: Assignment, run: Run) -> None:
+    async def _run(self, item: Assignment) -> None:
         """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
         delivery = item.delivery
+        run = self.run_of(delivery)
         try:
             decision = await self._handler(delivery.intake, run)
+        except asyncio.CancelledError:
+            delivery.calls = run.attempts
+            raise
         except LeaseLostError:
             metrics.LOST.inc()
             logger.warning("lease_lost", extra={"job": delivery.intake.id})
@@ -284,12 +287,6 @@ class Executor:
             decision = self._handler.failed(delivery.intake, run, error)
         delivery.calls = run.attempts
         self._carry_out(item, decision)
-
-    def _run_is_over(self, item: Assignment, run: Run, task: asyncio.Task[None]) -> None:
-        """Hand a job back whose run was cancelled: from here, as a run that had not begun never comes to do it."""
-        if task.cancelled():
-            item.delivery.calls = run.attempts
-            self._release(item)
 
     def run_of(self, delivery: Delivery) -> Run:
         """A delivery as the handler sees it."""
@@ -339,11 +336,15 @@ class Executor:
         if item is not None:
             self._stop_run(item)
 
-    @staticmethod
-    def _stop_run(item: Assignment) -> None:
-        if item.run is not None and not item.is_cancelled:
-            item.run.cancel()
+    def _stop_run(self, item: Assignment) -> None:
+        if item.run is not None and not item.is_cancelled and item.run.cancel():
+            item.run.add_done_callback(partial(self._run_is_over, item))
         item.is_cancelled = True
+
+    def _run_is_over(self, item: Assignment, task: asyncio.Task[None]) -> None:
+        """Hand a job back whose run was cancelled: from here, as a run that had not begun never comes to do it."""
+        if task.cancelled():
+            self._release(item)
 
     def _end_poisoned(self, delivery: Delivery) -> None:
         delivery.intake = self._read(delivery.raw, size=delivery.size, now=self.clock.now())
@@ -356,8 +357,8 @@ class Executor:
         intake = item.delivery.intake
         if answer is CompleteAnswer.PUBLISHED and isinstance(item.decision, Finished):
             event = item.decision.event
-            seconds = self.clock.now().timestamp() - item.delivery.first_ms / 1000
-            metrics.FINISHED.labels(event.outcome).inc()
+            seconds = (self.clock.now_ms() - item.delivery.first_ms) / 1000
+            metrics.finished(event.outcome).inc()
             metrics.SECONDS.observe(seconds)
             logger.log(
                 logging.WARNING if event.failed else logging.INFO,

@@ -21,6 +21,7 @@ from worker.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from tasks.lock_conversation import LockConversation
     from worker.broker.moves import Delivery, Rules, Taken
@@ -141,17 +142,17 @@ class Reception:
 
     def receive(self, taken: Taken) -> None:
         """Read what a take brought, and run it or settle it at once."""
+        now = self._executor.clock.now()
         with self._executor.together():
             for delivery in taken.jobs:
                 try:
-                    if self._is_to_run(delivery):
+                    if self._is_to_run(delivery, now):
                         self._run(delivery)
                 except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
                     self._failed(delivery, error)
 
-    def _is_to_run(self, delivery: Delivery) -> bool:
-        clock = self._executor.clock
-        intake = self._read(delivery.raw, size=delivery.size, now=clock.now())
+    def _is_to_run(self, delivery: Delivery, now: datetime) -> bool:
+        intake = self._read(delivery.raw, size=delivery.size, now=now)
         delivery.intake = intake
         if isinstance(intake, Refusal):
             self._executor.submit(delivery, decision=self._handler.rejected(intake, self._executor.run_of(delivery)))
@@ -162,7 +163,7 @@ class Reception:
                 self._warned.add(option)
                 logger.warning("option_ignored", extra={"option": option, "job": intake.id})
         if intake.not_before is not None:
-            wait = (intake.not_before - clock.now()).total_seconds()
+            wait = (intake.not_before - now).total_seconds()
             if wait > 0:
                 self._executor.submit(delivery, decision=Later(wait, "eta"))
                 return False

@@ -46,9 +46,9 @@ class Request(stock.Request):
         self.id = intake.id
         self.name = self._type = task.name  # type: ignore[misc]  # the stubs have a property
         self._task = task
+        self._consumer = consumer
         self._app = consumer.app
         self._hostname = consumer.hostname
-        self._eventer = consumer.event_dispatcher
         self._args: tuple[()] = ()
         # What Celery may know, and show to whoever asks it: the conversation, and nothing of what was said about it.
         self._kwargs = {"subject": intake.subject}
@@ -59,6 +59,10 @@ class Request(stock.Request):
         self._content_type = self._content_encoding = None
         self._delivery_info = {"exchange": "", "routing_key": delivery.queue, "priority": None, "redelivered": False}
         self._accepted_at = 0.0
+
+    @property
+    def _eventer(self) -> Any:
+        return self._consumer.event_dispatcher
 
     @property
     def _kwargsrepr(self) -> str:
@@ -81,11 +85,16 @@ class Request(stock.Request):
         """Note that Celery has no more to do with it."""
         self.acknowledged = True
 
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
+        """Tell the monitors, if events of tasks are switched on: the heartbeat alone uses the same dispatcher."""
+        monitors = self._consumer.event_dispatcher  # another one after each lost connection
+        if monitors and monitors.enabled and (not monitors.groups or "task" in monitors.groups):
+            monitors.send(type, uuid=self.id, **fields)
+
     def received(self) -> None:
         """Tell that the job is here."""
-        signals.task_received.send(sender=self._app.reception.consumer, request=self)
+        signals.task_received.send(sender=self._consumer, request=self)
         self.send_event("task-received", name=self.name, args=self._argsrepr, kwargs=self._kwargsrepr, retries=0)
-        state.task_reserved(self)
 
     def started(self, number: int) -> None:
         """Tell that the job is about to run, as ``number`` where other pools have a process id."""

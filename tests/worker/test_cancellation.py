@@ -26,10 +26,11 @@ from worker.hands import Hands
 from worker.intake import reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
     from worker.broker.moves import Delivery
     from worker.intake import Read
+    from worker.lane import Assignment
 
 MESSAGE = b'{"headers": {"task": "moderation.lock_conversation", "id": "%s"}, "body": "[[\\"%s\\"], {}, {}]"}'
 #: The API fails at once, twice, so that a job also waits in its slot; the third answer never comes.
@@ -103,14 +104,13 @@ def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that is cancelled before its first step never takes one: nothing in it could hand the job back."""
-    delivery, spawn = bench.take("c-1"), Executor._spawn
+    delivery, run = bench.take("c-1"), Executor._run
 
-    def and_cancel(executor: Executor, work: Any) -> asyncio.Task[None]:
-        if work.__qualname__ == "Executor._run":
-            asyncio.get_running_loop().call_soon(executor._cancel, delivery)  # before the first step of the new task
-        return spawn(executor, work)
+    def and_cancel(executor: Executor, item: Assignment) -> Coroutine[Any, Any, None]:
+        asyncio.get_running_loop().call_soon(executor._cancel, delivery)  # before the first step of the new task
+        return run(executor, item)
 
-    monkeypatch.setattr(Executor, "_spawn", and_cancel)
+    monkeypatch.setattr(Executor, "_run", and_cancel)
     bench.executor.submit(delivery)
 
     bench.wait_settled()

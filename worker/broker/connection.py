@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 from redis import Redis
+from redis.asyncio import Connection, SSLConnection
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -88,4 +90,22 @@ def async_client(settings: Settings) -> AsyncRedis:
 
     It never repeats a command by itself: its callers know which may be repeated.
     """
-    return AsyncRedis(**options(settings), retry=AsyncRetry(NoBackoff(), 0))
+    client = AsyncRedis(**options(settings), retry=AsyncRetry(NoBackoff(), 0))
+    client.connection_pool.connection_class = _PackedTls if settings.redis_is_tls else _Packed
+    return client
+
+
+class _Packs:
+    """Writes commands with hiredis, as redis-py's blocking connections do; its asyncio ones do so in Python."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        name, *rest = args
+        return [hiredis.pack_command((*name.split(), *rest))]  # redis-py writes CLIENT UNBLOCK as one word
+
+
+class _Packed(_Packs, Connection):
+    pass
+
+
+class _PackedTls(_Packs, SSLConnection):
+    pass

@@ -18,6 +18,36 @@ from pydantic_core import PydanticSerializationError, to_json
 _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 
 
+class Record(logging.LogRecord):
+    """A record without what no line shows: the place in the source, the thread, the process.
+
+    The standard library's own takes a file's name apart for each line.
+    """
+
+    def __init__(  # noqa: PLR0917 - logging's signature
+        self,
+        name: str,
+        level: int,
+        pathname: str,  # noqa: ARG002 - as above
+        lineno: int,  # noqa: ARG002
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,  # noqa: ARG002
+        sinfo: str | None = None,
+        **_: Any,
+    ) -> None:
+        self.name = name
+        self.levelno = level
+        self.levelname = logging.getLevelName(level)
+        self.msg = msg
+        self.args = args[0] if len(args) == 1 and isinstance(args[0], dict) and args[0] else args
+        self.exc_info = exc_info
+        self.exc_text = None
+        self.stack_info = sinfo
+        self.created = time.time()
+
+
 class JsonLines(logging.Formatter):
     """A record as one JSON object. It runs once for each job, and structlog's renderer takes three times as long."""
 
@@ -58,10 +88,8 @@ def _for_people() -> logging.Formatter:
 
 def configure(log_format: Literal["json", "console"], level: int) -> None:
     """Send every log line of the process, Celery's and kombu's too, to standard error in one format."""
-    # What no line shows costs more than the line: the place in the source, the thread, the process.
-    # https://docs.python.org/3/howto/logging.html#optimization
-    logging._srcfile = None  # noqa: SLF001 - the documented way
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 - the documented way: https://docs.python.org/3/howto/logging.html#optimization
+    logging.setLogRecordFactory(Record)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else _for_people())
     root = logging.getLogger()

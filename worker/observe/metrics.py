@@ -6,6 +6,8 @@ Counters count this process alone since it started; what the whole fleet has don
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry()
@@ -38,3 +40,9 @@ GATE_OPEN = Gauge(
     ["reason"],
     registry=REGISTRY,
 )
+
+
+@cache
+def finished(outcome: str) -> Counter:
+    """The counter of an outcome. It is asked for with each job, and the metric itself would look it up each time."""
+    return FINISHED.labels(outcome)
