@@ -15,6 +15,8 @@ from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
 from tasks.token import token_source
 from worker import garbage
+from worker.admission import Admission
+from worker.books import Books
 from worker.broker import connection
 from worker.broker.keys import Keys
 from worker.broker.moves import Rules
@@ -40,7 +42,10 @@ _CONNECTIONS = 100_000
 class WorkerApp(Celery):
     """The Celery app, with what its pool and its consumer need."""
 
+    control_cls = "worker.books:Control"
+
     executor: Executor
+    books: Books
     reception: Reception
     shutdown_seconds: float
     redis_url: str
@@ -86,12 +91,12 @@ def build(found: Settings) -> WorkerApp:
         ),
         shown=found.RESULT_CONVERSATION,
     )
-    read = reader(TASK_NAME)
+    clock = ServerClock()
     app.redis_url = connection.public_url(found)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.allow_eviction = found.REDIS_ALLOW_EVICTION
     app.executor = Executor(
-        read=read,
+        admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock),
         handler=handler,
         client=connection.async_client(found),
         rules=Rules(
@@ -106,19 +111,13 @@ def build(found: Settings) -> WorkerApp:
             poisonous_crashes=found.MAX_DELIVERIES,
         ),
         hands=hands,
-        clock=ServerClock(),
+        clock=clock,
         queues=job_queues,
         close=api.aclose,
     )
     app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
-    app.reception = Reception(
-        read=read,
-        handler=handler,
-        executor=app.executor,
-        flow=flow,
-        task=app.tasks[TASK_NAME],
-        is_job_queue=lambda queue: queue in job_queues(),
-    )
+    app.books = app.executor.books = Books(app.tasks[TASK_NAME], app.executor)
+    app.reception = Reception(executor=app.executor, flow=flow, is_job_queue=lambda queue: queue in job_queues())
     app.conf.update(_celery_settings(found, app.reception))
     return app
 
@@ -191,10 +190,14 @@ def _start() -> WorkerApp:
     def when_all_is_loaded(**_: Any) -> None:
         garbage.leave_alone_what_is_loaded()
 
+    def before_a_heartbeat(**_: Any) -> None:
+        built.books.catch_up()
+
     built = build(found)
     signals.setup_logging.connect(set_up_logging, weak=False)
     signals.celeryd_init.connect(before_the_worker_starts, weak=False)
     signals.worker_ready.connect(when_all_is_loaded, weak=False)
+    signals.heartbeat_sent.connect(before_a_heartbeat, weak=False)
     return built
 
 

@@ -32,7 +32,7 @@ class Consumer(stock.Consumer):
         super().__init__(*args, **{**kwargs, "without_mingle": True, "without_gossip": True})
         self._is_server_checked = False
         app: Any = self.app
-        app.reception.consumer = self
+        app.books.consumer = self
 
     def connect(self) -> Any:
         """Connect; the first time, also see whether the server is fit for a queue, before anything is taken from it.
@@ -66,6 +66,12 @@ class Consumer(stock.Consumer):
                     assert_never(finding)
         if any(isinstance(finding, Unfit) for finding in found):
             raise WorkerShutdown(EX_FAILURE)
+
+    def cancel_active_requests(self) -> None:
+        """Cancel what runs, and so also what Celery was not shown yet."""
+        app: Any = self.app
+        app.books.catch_up()
+        super().cancel_active_requests()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Say what Redis said: Celery shows only the name of the error."""

@@ -1,8 +1,8 @@
 """The asyncio side of a worker: one loop in one thread runs jobs, carries their decisions out and keeps their leases.
 
-Celery's loop (another thread) hands jobs over with :meth:`Executor.submit` and is told of each when Redis has
-answered that it is settled, and not before. Nothing here waits for Celery's loop, which stands still in a reconnect
-or a shutdown.
+Celery's loop (another thread) hands over what it took with :meth:`Executor.receive`. Nothing here waits for it, as it
+stands still in a reconnect or a shutdown; but while somebody looks at Celery's books, jobs are shown to it before they
+begin. A job is settled when Redis has answered, and not before.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import math
 import secrets
 import threading
 import time
-from collections import deque
-from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,25 +20,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 from redis.exceptions import RedisError
 
 from tasks.decision import Decision, Finished, Later
-from tasks.lock_conversation import Run
+from worker.admission import LeaseLostError
 from worker.batcher import insist
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Moves
 from worker.lane import Assignment, Lane
 from worker.observe import metrics
-from worker.settled import Delayed, Ended, Gone, OnSettled, Settled, tell_nobody
+from worker.settled import Delayed, Ended, Gone, Settled
 from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from redis.asyncio import Redis
 
     from tasks.lock_conversation import LockConversation
+    from worker.admission import Admission
     from worker.broker.moves import Delivery, Rules
     from worker.clock import ServerClock
     from worker.hands import Hands
-    from worker.intake import Read
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +47,6 @@ _HAND_BACK_SHARE = 0.2
 _HAND_BACK_SECONDS = 3.0
 #: How often it is looked whether the hands are empty at last.
 _LOOK_SECONDS = 0.01
-
-
-class LeaseLostError(Exception):
-    """The job is not ours any more: another worker may have it, so nothing is called or published for it."""
 
 
 class Service(Protocol):
@@ -65,11 +59,27 @@ class Service(Protocol):
         """End."""
 
 
+class Books(Protocol):
+    """Celery's books, as far as they are kept from here."""
+
+    def wants(self, job: str) -> bool:
+        """Whether a job has to be shown before it begins."""
+
+    def show(self, items: Sequence[Assignment]) -> None:
+        """Show jobs that are about to begin; they come back through :meth:`Executor.go_on`."""
+
+    def settled(self, item: Assignment, how: Settled) -> None:
+        """Note how a job left this worker."""
+
+    def wake(self) -> None:
+        """Let Celery hear of what was noted, and see that there is room for other jobs."""
+
+
 class Executor:
     """Runs the jobs of a worker.
 
     Args:
-        read: reads messages.
+        admission: decides on jobs before they are run.
         handler: what is done with a job.
         client: an asyncio client that does not repeat commands by itself.
         rules: the settings of the moves.
@@ -78,13 +88,15 @@ class Executor:
         queues: the queues this worker takes jobs from.
         close: closes what the handler has open.
 
-    ``services`` may be added to until it is started; they run on its loop.
+    ``services`` may be added to until it is started; they run on its loop. ``books`` are Celery's.
     """
+
+    books: Books
 
     def __init__(
         self,
         *,
-        read: Read,
+        admission: Admission,
         handler: LockConversation,
         client: Redis,
         rules: Rules,
@@ -97,7 +109,7 @@ class Executor:
         self.hands = hands
         self.clock = clock
         self.rules = rules
-        self._read = read
+        self._admission = admission
         self._handler = handler
         self._client = client
         self._queues = queues
@@ -106,8 +118,7 @@ class Executor:
         self._tokens = count(1)
         self._lanes: dict[str, Lane] = {}
         self._assignments: dict[tuple[str, str], Assignment] = {}
-        self._inbox: deque[Assignment] = deque()
-        self._is_gathering = False
+        self._is_waking_celery = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._upkeep: set[asyncio.Task[None]] = set()
@@ -116,8 +127,6 @@ class Executor:
         self._end: asyncio.Task[None] | None = None
         self._hand_back_at = self._end_at = math.inf
         self._no_more_is_coming = asyncio.Event()
-        #: Called when a job that Celery never heard of has left: Celery's loop may be asleep, waiting for a free slot.
-        self.on_room: Callable[[], object] = lambda: None
 
     # -- called by Celery's loop --
 
@@ -141,24 +150,21 @@ class Executor:
         """Keep the leases of a queue's jobs, and find those that are due or lost; as long as this worker runs."""
         self._call(self._look_after, queue)
 
-    def submit(
-        self, delivery: Delivery, on_settled: OnSettled = tell_nobody, *, decision: Decision | None = None
-    ) -> None:
-        """Run a job, or carry out what is decided already."""
-        self._inbox.append(Assignment(delivery, on_settled, decision))
-        if len(self._inbox) == 1 and not self._is_gathering:
-            self._call(self._empty_inbox)
+    def receive(self, deliveries: Sequence[Delivery]) -> None:
+        """Read the jobs of one take, and run them or settle them at once."""
+        self._call(self._receive, deliveries)
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is submitted in this block begins at its end, as one batch."""
-        self._is_gathering = True
-        try:
-            yield
-        finally:
-            self._is_gathering = False
-            if self._inbox:
-                self._call(self._empty_inbox)
+    def go_on(self, items: Sequence[Assignment]) -> None:
+        """Begin with jobs that Celery was shown."""
+        self._call(self._go_on, items)
+
+    def running(self) -> list[Assignment]:
+        """The jobs that run at this moment."""
+        return [item for item in list(self._assignments.values()) if item.run is not None]
+
+    def holds(self, item: Assignment) -> bool:
+        """Whether a job has not been settled yet."""
+        return _taking(item.delivery) in self._assignments
 
     def cancel(self, delivery: Delivery) -> None:
         """Stop running a job and hand it back."""
@@ -167,7 +173,7 @@ class Executor:
     def hand_back(self, deliveries: Sequence[Delivery]) -> None:
         """Hand jobs back that were taken but not started."""
         for delivery in deliveries:
-            self._call(self._release, Assignment(delivery, tell_nobody))
+            self._call(self._release, Assignment(delivery))
 
     def pause(self, seconds: float) -> None:
         """Let nobody in the fleet take a job for so long."""
@@ -221,7 +227,7 @@ class Executor:
             self._lanes[queue] = Lane(self, moves)
             upkeep = Upkeep(
                 moves, self.hands, self.clock,
-                next_token=self.next_token, on_ready=self._wake, on_poisoned=self._end_poisoned,
+                next_token=self.next_token, on_ready=self._end_wait, on_poisoned=self._end_poisoned,
             )  # fmt: skip
             self._upkeep |= {asyncio.create_task(upkeep.keep_leases()), asyncio.create_task(upkeep.look_around())}
         return self._lanes[queue]
@@ -232,17 +238,35 @@ class Executor:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _empty_inbox(self) -> None:
-        by_queue: dict[str, list[Assignment]] = {}
-        while self._inbox:  # one by one: Celery's loop may append meanwhile
-            assignment = self._inbox.popleft()
-            self._assignments[_taking(assignment.delivery)] = assignment
-            if isinstance(assignment.decision, Later):
-                self._carry_out(assignment, assignment.decision)
+    def _receive(self, deliveries: Sequence[Delivery]) -> None:
+        now = self.clock.now()
+        ready: list[Assignment] = []
+        shown: list[Assignment] = []
+        for delivery in deliveries:
+            item = self._assignments[_taking(delivery)] = Assignment(delivery)
+            try:
+                item.decision = self._admission.admit(delivery, now)
+                item.is_at_celery = item.decision is None and self.books.wants(delivery.intake.id)
+            except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its take from running
+                item.decision = self._admission.failed(delivery, error, 0)
+            if isinstance(item.decision, Later):
+                self._carry_out(item, item.decision)
             else:
-                by_queue.setdefault(assignment.delivery.queue, []).append(assignment)
-        for queue, assignments in by_queue.items():
-            self._spawn(self._begin(queue, assignments))
+                (shown if item.is_at_celery else ready).append(item)
+        if shown:
+            self.books.show(shown)
+        if ready:
+            self._spawn(self._begin(ready[0].delivery.queue, ready))
+
+    def _go_on(self, items: Sequence[Assignment]) -> None:
+        # Those that were cancelled meanwhile have gone back.
+        ready = [item for item in items if item.is_at_celery]
+        for item in ready:
+            item.is_at_celery = False
+            if item.is_revoked:
+                item.decision = self._admission.revoked(item.delivery)
+        if ready:
+            self._spawn(self._begin(ready[0].delivery.queue, ready))
 
     async def _begin(self, queue: str, assignments: list[Assignment]) -> None:
         """Start, or end as decided, jobs whose ids are free, and settle the copies."""
@@ -254,22 +278,22 @@ class Executor:
             if answer is ClaimAnswer.COPY:
                 self._drop_copy(item)
             elif answer is ClaimAnswer.CONFLICT:
-                job = item.delivery.intake
-                end = item.decision or self._handler.conflicting(job, self.run_of(item.delivery))
+                end = item.decision or self._admission.conflicting(item.delivery)
                 # The id goes on standing for what it stood for; this end is remembered beside it.
-                self._carry_out(item, end, remembered_as=f"{job.id}\n{binding}")
+                self._carry_out(item, end, remembered_as=f"{item.delivery.intake.id}\n{binding}")
             elif item.decision is not None:
                 self._carry_out(item, item.decision)
             elif item.is_cancelled:
                 self._release(item)
             else:
+                item.begun_at = time.monotonic()
                 # The loop itself keeps no hold of a task; the assignment does.
                 item.run = asyncio.create_task(self._run(item))
 
     async def _run(self, item: Assignment) -> None:
         """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
         delivery = item.delivery
-        run = self.run_of(delivery)
+        run = self._admission.run_of(delivery)
         try:
             decision = await self._handler(delivery.intake, run)
         except asyncio.CancelledError:
@@ -280,30 +304,11 @@ class Executor:
             logger.warning("lease_lost", extra={"job": delivery.intake.id})
             self.settled(item, Gone())
             return
-        except Exception as error:  # the last line of defence: a job never vanishes in an error of ours
-            metrics.ERRORS.inc()
-            logger.exception("job_error", extra={"job": delivery.intake.id})
-            run.attempts = max(run.attempts, delivery.calls + 1)
-            decision = self._handler.failed(delivery.intake, run, error)
-        delivery.calls = run.attempts
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours
+            decision = self._admission.failed(delivery, error, run.attempts)
+        else:
+            delivery.calls = run.attempts
         self._carry_out(item, decision)
-
-    def run_of(self, delivery: Delivery) -> Run:
-        """A delivery as the handler sees it."""
-
-        async def before_call() -> None:
-            # The server was away: whose the job is, the next renewal tells.
-            while time.monotonic() >= delivery.held_until and not delivery.is_lost:  # noqa: ASYNC110 - once in an outage
-                await asyncio.sleep(0.05)
-            if delivery.is_lost:
-                raise LeaseLostError
-
-        return Run(
-            attempts=delivery.calls,
-            received_at=self.clock.at(delivery.first_ms),
-            clock=self.clock.now,
-            before_call=before_call,
-        )
 
     def _carry_out(self, item: Assignment, decision: Decision, *, remembered_as: str | None = None) -> None:
         lane = self._lane(item.delivery.queue)
@@ -337,7 +342,10 @@ class Executor:
             self._stop_run(item)
 
     def _stop_run(self, item: Assignment) -> None:
-        if item.run is not None and not item.is_cancelled and item.run.cancel():
+        if item.is_at_celery:
+            item.is_at_celery = False  # Celery's loop may stand still, so it is not waited for
+            self._release(item)
+        elif item.run is not None and not item.is_cancelled and item.run.cancel():
             item.run.add_done_callback(partial(self._run_is_over, item))
         item.is_cancelled = True
 
@@ -347,9 +355,7 @@ class Executor:
             self._release(item)
 
     def _end_poisoned(self, delivery: Delivery) -> None:
-        delivery.intake = self._read(delivery.raw, size=delivery.size, now=self.clock.now())
-        decision = self._handler.poisoned(delivery.intake, self.run_of(delivery), delivery.crashes)
-        item = self._assignments[_taking(delivery)] = Assignment(delivery, tell_nobody, decision)
+        item = self._assignments[_taking(delivery)] = Assignment(delivery, self._admission.poisoned(delivery))
         self._spawn(self._begin(delivery.queue, [item]))  # claimed like any other, so that its id tells copies apart
 
     def completed(self, item: Assignment, answer: CompleteAnswer) -> None:
@@ -406,11 +412,17 @@ class Executor:
         """A job has left this worker."""
         self._assignments.pop(_taking(item.delivery), None)
         self.hands.drop(item.delivery)
-        item.on_settled(how)
-        if item.on_settled is tell_nobody:
-            self.on_room()
+        self.books.settled(item, how)
+        if not self._is_waking_celery:
+            # When the others of its batch are settled too: one wake-up for all of them.
+            self._is_waking_celery = True
+            asyncio.get_running_loop().call_soon(self._wake_celery)
 
-    def _wake(self) -> None:
+    def _wake_celery(self) -> None:
+        self._is_waking_celery = False
+        self.books.wake()
+
+    def _end_wait(self) -> None:
         """Jobs became ready on lists that nobody can wait on: end our own wait, if we are waiting."""
         client_id = self._waiting_client
         if client_id is not None and self.hands.wanted():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from worker.batcher import Batcher
 
@@ -12,17 +12,29 @@ if TYPE_CHECKING:
 
     from tasks.decision import Decision, Later
     from worker.broker.moves import CompleteAnswer, Completion, Delivery, Moves
-    from worker.settled import OnSettled
 
 
 @dataclass(slots=True)
 class Assignment:
-    """A job on the asyncio side, with whom to tell when it is settled."""
+    """A job on the asyncio side.
+
+    Attributes:
+        decision: how it ends or goes on, once that is known.
+        run: what runs it, once it has begun.
+        begun_at: when that was, on the monotonic clock.
+        request: what Celery knows of it, where it was shown to Celery.
+        is_at_celery: it is being shown, and goes on when it comes back.
+        is_revoked: Celery said so.
+        is_cancelled: it is to go back to Redis.
+    """
 
     delivery: Delivery
-    on_settled: OnSettled
     decision: Decision | None = None
     run: asyncio.Task[None] | None = None
+    begun_at: float = 0.0
+    request: Any = None
+    is_at_celery: bool = False
+    is_revoked: bool = False
     is_cancelled: bool = False
 
 

@@ -1,37 +1,21 @@
-"""Where taken messages are received, on Celery's loop: read, then settled at once or passed to Celery.
-
-kombu's and Celery's own way from a message to the pool is not taken: it would decode what is read here, and refuse it
-(unknown task, decoding, expiry) by acknowledging it without a word and writing its body to the log. Celery is told of
-the jobs that are run, and asked whether they are revoked.
-"""
+"""Where taken messages are received, on Celery's loop: held, and passed to the asyncio side at once."""
 
 from __future__ import annotations
 
-import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from celery.worker import state
-
-from tasks.decision import Later
-from tasks.message import Refusal
 from worker.broker.keys import Keys
 from worker.observe import metrics
-from worker.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
-    from tasks.lock_conversation import LockConversation
-    from worker.broker.moves import Delivery, Rules, Taken
+    from worker.broker.moves import Rules, Taken
     from worker.executor import Executor
     from worker.flow.flow import Flow
     from worker.gate import Answer
     from worker.hands import Hands
-    from worker.intake import Read
-
-logger = logging.getLogger(__name__)
 
 #: Seconds without an answer of Redis, or of a take, after which this worker does not count as ready.
 _SILENT_SECONDS = 5.0
@@ -47,28 +31,11 @@ class Reception:
         flow: this process's gates.
         task: Celery's task that a job is a run of.
         is_job_queue: whether a queue holds jobs (and not Celery's own remote control).
-
-    ``consumer`` is Celery's, which sets itself.
     """
 
-    consumer: Any
-
-    def __init__(
-        self,
-        *,
-        read: Read,
-        handler: LockConversation,
-        executor: Executor,
-        flow: Flow,
-        task: Any,
-        is_job_queue: Callable[[str], bool],
-    ) -> None:
-        self._read = read
-        self._handler = handler
+    def __init__(self, *, executor: Executor, flow: Flow, is_job_queue: Callable[[str], bool]) -> None:
         self._executor = executor
         self._flow = flow
-        self._task = task
-        self._warned: set[str] = set()
         self._took_at: float | None = None
         self._keys: dict[str, Keys] = {}
         self.is_job_queue = is_job_queue
@@ -141,49 +108,9 @@ class Reception:
             self.hands.add(delivery)
 
     def receive(self, taken: Taken) -> None:
-        """Read what a take brought, and run it or settle it at once."""
-        now = self._executor.clock.now()
-        with self._executor.together():
-            for delivery in taken.jobs:
-                try:
-                    if self._is_to_run(delivery, now):
-                        self._run(delivery)
-                except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its batch from running
-                    self._failed(delivery, error)
-
-    def _is_to_run(self, delivery: Delivery, now: datetime) -> bool:
-        intake = self._read(delivery.raw, size=delivery.size, now=now)
-        delivery.intake = intake
-        if isinstance(intake, Refusal):
-            self._executor.submit(delivery, decision=self._handler.rejected(intake, self._executor.run_of(delivery)))
-            return False
-        for option in intake.ignored:
-            metrics.IGNORED_OPTIONS.labels(option).inc()
-            if option not in self._warned:
-                self._warned.add(option)
-                logger.warning("option_ignored", extra={"option": option, "job": intake.id})
-        if intake.not_before is not None:
-            wait = (intake.not_before - now).total_seconds()
-            if wait > 0:
-                self._executor.submit(delivery, decision=Later(wait, "eta"))
-                return False
-        return True
-
-    def _run(self, delivery: Delivery) -> None:
-        request = Request(delivery, self._task, self.consumer)
-        if request.id in state.revoked and request.revoked():
-            decision = self._handler.revoked(delivery.intake, self._executor.run_of(delivery))
-            self._executor.submit(delivery, decision=decision)
-            return
-        request.received()
-        self.consumer.pool.run(request)
-
-    def _failed(self, delivery: Delivery, error: Exception) -> None:
-        """An error of the worker's own kept a job from being run."""
-        logger.error("job_error", exc_info=error, extra={"job": delivery.intake.id})
-        run = self._executor.run_of(delivery)
-        run.attempts = delivery.calls = delivery.calls + 1
-        self._executor.submit(delivery, decision=self._handler.failed(delivery.intake, run, error))
+        """Begin with what a take brought."""
+        if taken.jobs:
+            self._executor.receive(taken.jobs)
 
     def hand_back(self, taken: Taken) -> None:
         """Give back what a take brought when nobody is there to run it."""

@@ -1,7 +1,7 @@
 """A job as Celery's remote control, monitors and signals see it while it is with us.
 
-Celery learns of a job when the take that brought it has been read, and of its end when Redis has said that it is over:
-so no monitor shows a success that never was. All of this runs on Celery's thread.
+Celery learns of a job's end when Redis has said that it is over: so no monitor shows a success that never was. All of
+this runs on Celery's thread, and only for jobs that somebody looks at (``worker.books``).
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ class Request(stock.Request):
 
     Args:
         delivery: the job.
+        number: stands where other pools have a process id.
         task: what it is a run of.
         consumer: Celery's consumer, whose monitors are told.
     """
 
-    def __init__(self, delivery: Delivery, task: Any, consumer: Any) -> None:
+    def __init__(self, delivery: Delivery, number: int, task: Any, consumer: Any) -> None:
         intake = delivery.intake
         self.delivery = delivery
+        self.number = number
         self.id = intake.id
         self.name = self._type = task.name  # type: ignore[misc]  # the stubs have a property
         self._task = task
@@ -96,12 +98,16 @@ class Request(stock.Request):
         signals.task_received.send(sender=self._consumer, request=self)
         self.send_event("task-received", name=self.name, args=self._argsrepr, kwargs=self._kwargsrepr, retries=0)
 
-    def started(self, number: int) -> None:
-        """Tell that the job is about to run, as ``number`` where other pools have a process id."""
-        self.worker_pid = number  # type: ignore[assignment]  # and a string here
-        self._accepted_at = time.monotonic()
-        self.time_start = time.time()
+    def begun(self, at: float) -> None:
+        """Note that the job runs, since then (monotonic seconds)."""
+        self.worker_pid = self.number  # type: ignore[assignment]  # the stubs have a string
+        self._accepted_at = at
+        self.time_start = time.time() - (time.monotonic() - at)
         state.task_accepted(self)
+
+    def started(self) -> None:
+        """Tell that the job is about to run."""
+        self.begun(time.monotonic())
         self.send_event("task-started")
         self._signal(signals.task_prerun, task_id=self.id, task=self._task, args=(), kwargs=self._kwargs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -29,8 +28,3 @@ class Gone:
 
 
 Settled: TypeAlias = Ended | Delayed | Gone
-OnSettled: TypeAlias = Callable[[Settled], None]
-
-
-def tell_nobody(how: Settled) -> None:
-    """For a job that Celery never heard of."""

@@ -19,6 +19,7 @@ from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
 from tests.broker.workbench import RULES, Workbench
 from tests.worker.stage import eventually
+from worker.admission import Admission
 from worker.clock import ServerClock
 from worker.executor import Executor
 from worker.flow.flow import Flow
@@ -26,11 +27,11 @@ from worker.hands import Hands
 from worker.intake import reader
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from worker.broker.moves import Delivery
-    from worker.intake import Read
     from worker.lane import Assignment
+    from worker.settled import Settled
 
 MESSAGE = b'{"headers": {"task": "moderation.lock_conversation", "id": "%s"}, "body": "[[\\"%s\\"], {}, {}]"}'
 #: The API fails at once, twice, so that a job also waits in its slot; the third answer never comes.
@@ -49,21 +50,31 @@ class CountingApi(ManagemApi):
         return await super().lock(conversation_id, idempotency_key=idempotency_key, traceparent=traceparent)
 
 
+class ClosedBooks:
+    """Nobody looks at these jobs."""
+
+    def wants(self, job: str) -> bool:
+        return not job
+
+    def show(self, items: Sequence[Assignment]) -> None: ...
+
+    def settled(self, item: Assignment, how: Settled) -> None: ...
+
+    def wake(self) -> None: ...
+
+
 class Bench:
     """An executor as the worker has it, and a queue to take jobs from."""
 
-    def __init__(self, queue: Workbench, executor: Executor, api: CountingApi, read: Read) -> None:
+    def __init__(self, queue: Workbench, executor: Executor, api: CountingApi) -> None:
         self.queue = queue
         self.executor = executor
         self.api = api
-        self._read = read
 
     def take(self, name: str) -> Delivery:
         """A job in this executor's hands."""
-        raw = MESSAGE % (name.encode(), name.encode())
-        self.queue.push(raw)
+        self.queue.push(MESSAGE % (name.encode(), name.encode()))
         (delivery,) = self.queue.take(1, token=self.executor.next_token()).jobs
-        delivery.intake = self._read(raw, size=len(raw), now=self.executor.clock.now())
         self.executor.hands.add(delivery)
         return delivery
 
@@ -80,7 +91,7 @@ def api() -> Iterator[SandboxApi]:
 @pytest.fixture
 def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
     client = AsyncRedis.from_url(redis_url, protocol=2, retry=AsyncRetry(NoBackoff(), 0))
-    hands, read = Hands(100), reader(TASK_NAME)
+    hands, clock = Hands(100), ServerClock()
     managem = CountingApi(
         base_url=api.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
     )
@@ -91,12 +102,14 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
         shown="state",
     )
     executor = Executor(
-        read=read, handler=handler, client=client, rules=RULES, hands=hands, clock=ServerClock(),
+        admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock),
+        handler=handler, client=client, rules=RULES, hands=hands, clock=clock,
         queues=lambda: ["moderation.lock"], close=managem.aclose,
     )  # fmt: skip
+    executor.books = ClosedBooks()
     executor.start()
     with Redis.from_url(redis_url, protocol=2) as sync_client:
-        yield Bench(Workbench(sync_client, client), executor, managem, read)
+        yield Bench(Workbench(sync_client, client), executor, managem)
         executor.stop(1)
 
 
@@ -111,7 +124,7 @@ def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
         return run(executor, item)
 
     monkeypatch.setattr(Executor, "_run", and_cancel)
-    bench.executor.submit(delivery)
+    bench.executor.receive([delivery])
 
     bench.wait_settled()
     assert bench.queue.run("LRANGE", bench.queue.keys.again, 0, -1) == [delivery.ref.encode()]
@@ -136,7 +149,7 @@ def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does
             else:
                 bench.executor._cancel(delivery)
 
-        bench.executor.submit(delivery)
+        bench.executor.receive([delivery])
         bench.executor._call(cancel_after, turns)
 
         bench.wait_settled()

@@ -1,0 +1,102 @@
+"""What is decided of a job before it is run: whether it is one, and whether its time has come; and ends without a call.
+
+Celery's own ways to refuse a message (unknown task, decoding, expiry) acknowledge it without a word and write its body
+to the log. kombu and Celery never see a message here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from tasks.decision import Later
+from tasks.lock_conversation import Run
+from tasks.message import Refusal
+from worker.observe import metrics
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tasks.decision import Decision, Finished
+    from tasks.lock_conversation import LockConversation
+    from worker.broker.moves import Delivery
+    from worker.clock import ServerClock
+    from worker.intake import Read
+
+logger = logging.getLogger(__name__)
+
+
+class LeaseLostError(Exception):
+    """The job is not ours any more: another worker may have it, so nothing is called or published for it."""
+
+
+class Admission:
+    """Reads jobs and decides on them.
+
+    Args:
+        read: reads messages.
+        handler: knows how each end of a job is told.
+        clock: the server's clock.
+    """
+
+    def __init__(self, *, read: Read, handler: LockConversation, clock: ServerClock) -> None:
+        self._read = read
+        self._handler = handler
+        self._clock = clock
+        self._warned: set[str] = set()
+
+    def admit(self, delivery: Delivery, now: datetime) -> Decision | None:
+        """Read a message; what is decided of it at once, or None where it is a job to be run now."""
+        intake = delivery.intake = self._read(delivery.raw, size=delivery.size, now=now)
+        if isinstance(intake, Refusal):
+            return self._handler.rejected(intake, self.run_of(delivery))
+        for option in intake.ignored:
+            metrics.IGNORED_OPTIONS.labels(option).inc()
+            if option not in self._warned:
+                self._warned.add(option)
+                logger.warning("option_ignored", extra={"option": option, "job": intake.id})
+        if intake.not_before is not None:
+            wait = (intake.not_before - now).total_seconds()
+            if wait > 0:
+                return Later(wait, "eta")
+        return None
+
+    def run_of(self, delivery: Delivery) -> Run:
+        """A delivery as the handler sees it."""
+
+        async def before_call() -> None:
+            # The server was away: whose the job is, the next renewal tells.
+            while time.monotonic() >= delivery.held_until and not delivery.is_lost:  # noqa: ASYNC110 - once in an outage
+                await asyncio.sleep(0.05)
+            if delivery.is_lost:
+                raise LeaseLostError
+
+        return Run(
+            attempts=delivery.calls,
+            received_at=self._clock.at(delivery.first_ms),
+            clock=self._clock.now,
+            before_call=before_call,
+        )
+
+    def failed(self, delivery: Delivery, error: Exception, attempts: int) -> Decision:
+        """An error of the worker's own interrupted a job; it counts as a call."""
+        metrics.ERRORS.inc()
+        logger.error("job_error", exc_info=error, extra={"job": delivery.intake.id})
+        run = self.run_of(delivery)
+        run.attempts = delivery.calls = max(attempts, delivery.calls + 1)
+        return self._handler.failed(delivery.intake, run, error)
+
+    def revoked(self, delivery: Delivery) -> Finished:
+        """A job was revoked through Celery."""
+        return self._handler.revoked(delivery.intake, self.run_of(delivery))
+
+    def conflicting(self, delivery: Delivery) -> Finished:
+        """A job's id stands for another conversation."""
+        return self._handler.conflicting(delivery.intake, self.run_of(delivery))
+
+    def poisoned(self, delivery: Delivery) -> Finished:
+        """Too many workers died on a job, which was not read yet."""
+        intake = delivery.intake = self._read(delivery.raw, size=delivery.size, now=self._clock.now())
+        return self._handler.poisoned(intake, self.run_of(delivery), delivery.crashes)

@@ -1,0 +1,163 @@
+"""Celery's books: what its remote control, its monitors and its signals know of the jobs here.
+
+Keeping them for every job would cost a tenth of its CPU time, and carry each job from the asyncio side to Celery's
+thread and back. So they are kept as far as somebody looks. While events of tasks are switched on or a signal of a task
+has a receiver, each job is shown to Celery before it begins and when it is over. Otherwise Celery is shown the jobs in
+hand in the moment in which somebody asks: before a command of the remote control and before a heartbeat.
+
+Celery's own state belongs to Celery's thread, and what changes it is called there alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+from celery.app.control import Control as StockControl
+from celery.worker import state
+from kombu import pidbox
+
+from worker.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from worker.executor import Executor
+    from worker.lane import Assignment
+    from worker.settled import Settled
+
+logger = logging.getLogger(__name__)
+
+_OF_A_TASK = (
+    signals.task_received,
+    signals.task_prerun,
+    signals.task_success,
+    signals.task_failure,
+    signals.task_retry,
+    signals.task_postrun,
+)
+
+
+class Books:
+    """Keeps the books of one worker.
+
+    Args:
+        task: Celery's task that a job is a run of.
+        executor: has the jobs.
+
+    ``consumer`` is Celery's, which sets itself.
+    ``call_soon`` calls something on Celery's thread. The pool sets it when there is a loop; before, no job is taken.
+    """
+
+    consumer: Any
+
+    def __init__(self, task: Any, executor: Executor) -> None:
+        self._task = task
+        self._executor = executor
+        self._numbers = count(1)
+        self._open: dict[int, Request] = {}
+        self._over: deque[tuple[Request, Settled]] = deque()
+        self._unseen = self._counted = 0
+        self.call_soon: Callable[..., object] = lambda *_: None
+
+    # -- called by the asyncio side --
+
+    def wants(self, job: str) -> bool:
+        """Whether a job has to be shown before it begins."""
+        return job in state.revoked or self._is_watched()
+
+    def show(self, items: Sequence[Assignment]) -> None:
+        """Show jobs that are about to begin; they come back to the executor."""
+        self.call_soon(self._show, items)
+
+    def settled(self, item: Assignment, how: Settled) -> None:
+        """Note how a job left this worker."""
+        if item.request is not None:
+            self._over.append((item.request, how))
+        elif item.run is not None:
+            self._unseen += 1
+
+    def wake(self) -> None:
+        """Let Celery hear of what was noted, and see that there is room for other jobs."""
+        self.call_soon(self.tell)
+
+    # -- called on Celery's thread --
+
+    def tell(self) -> None:
+        """Tell Celery what became of the jobs that it was shown."""
+        while self._over:
+            request, how = self._over.popleft()
+            if self._open.pop(request.number, None) is None:  # terminated: Celery was told then
+                continue
+            try:
+                request.settled(how)
+            except Exception:  # somebody's signal handler; the job itself is settled
+                logger.exception("callback_error", extra={"job": request.id})
+
+    def catch_up(self) -> None:
+        """Show all jobs in hand, and count those that came and went unseen."""
+        self.tell()
+        for item in self._executor.running():
+            if item.request is None:
+                item.request = request = self._entry(item)
+                request.begun(item.begun_at)
+                # The asyncio side lets go of a job before it looks for its request, so one of the two sees the other.
+                if not self._executor.holds(item) and self._open.pop(request.number, None) is not None:
+                    state.task_ready(request)
+        unseen = self._unseen
+        state.total_count[self._task.name] += unseen - self._counted
+        state.all_total_count[0] += unseen - self._counted
+        self._counted = unseen
+
+    def terminate(self, number: int) -> None:
+        """Stop a job and hand it back; whoever takes it next finds it revoked."""
+        request = self._open.pop(number, None)
+        if request is not None:
+            self._executor.cancel(request.delivery)
+
+    def _is_watched(self) -> bool:
+        if any(signal.receivers for signal in _OF_A_TASK):
+            return True
+        monitors = self.consumer.event_dispatcher
+        # A worker's heartbeat uses the same dispatcher, for the group "worker".
+        return bool(monitors and monitors.enabled and (not monitors.groups or "task" in monitors.groups))
+
+    def _show(self, items: Sequence[Assignment]) -> None:
+        for item in items:
+            request = self._entry(item)
+            try:
+                if request.id in state.revoked and request.revoked():
+                    item.is_revoked = True
+                    self._open.pop(request.number)
+                else:
+                    item.request = request
+                    request.received()
+                    request.started()
+            except Exception:  # somebody's signal handler; it is no reason not to run the job
+                logger.exception("callback_error", extra={"job": request.id})
+        self._executor.go_on(items)
+
+    def _entry(self, item: Assignment) -> Request:
+        number = next(self._numbers)
+        request = self._open[number] = Request(item.delivery, number, self._task, self.consumer)
+        return request
+
+
+class _Node(pidbox.Node):  # type: ignore[misc]
+    def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Answer a command, with the books up to date."""
+        self.state.consumer.app.books.catch_up()
+        return super().handle(method, arguments)
+
+
+class _Mailbox(StockControl.Mailbox):  # type: ignore[misc]
+    node_cls = _Node
+
+
+class Control(StockControl):
+    """Celery's remote control, before which the books are brought up to date."""
+
+    Mailbox = _Mailbox
