@@ -28,7 +28,7 @@ def test_it_becomes_the_worker_and_passes_options_on(terminal: Terminal, tmp_pat
     assert worker.returncode == 0
     assert "concurrency: 7" in banner
     assert "mine@" in banner
-    assert '"level": "info"' in banner
+    assert '"level":"info"' in banner
 
 
 def test_without_a_token_it_says_so_and_does_not_start(terminal: Terminal) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
@@ -42,6 +43,22 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
             return found
         time.sleep(0.01)
     raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+
+
+@contextmanager
+def monitor(app: Celery) -> Iterator[list[dict[str, Any]]]:
+    """What a monitor such as Flower hears, from when it does."""
+    heard: list[dict[str, Any]] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": heard.append})
+        thread = threading.Thread(target=lambda: receiver.capture(limit=None, wakeup=False))
+        thread.start()
+        try:
+            eventually(lambda: heard, "a heartbeat")
+            yield heard
+        finally:
+            receiver.should_stop = True
+            thread.join()
 
 
 class WorkerProcess:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +13,11 @@ import pytest
 from sandbox.faults import Delay, Respond
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
-from tests.worker.stage import DEAD, QUEUE, RESULTS, TASK, TOKEN, Stage, eventually
+from tests.worker.stage import DEAD, QUEUE, RESULTS, TASK, TOKEN, Stage, eventually, monitor
 from worker.broker.keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from celery import Celery
 
     from sandbox.server_binaries import ServerBinary
 
@@ -79,22 +75,6 @@ def ask(stage: Stage, question: str, *arguments: Any) -> Any:
     """What the worker answers to a stock Celery app."""
     inspect = stage.producer.control.inspect(destination=[NAME], timeout=10)
     return getattr(inspect, question)(*arguments)[NAME]
-
-
-@contextmanager
-def monitor(app: Celery) -> Iterator[list[dict[str, Any]]]:
-    """What a monitor such as Flower hears, from when it does."""
-    heard: list[dict[str, Any]] = []
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": heard.append})
-        thread = threading.Thread(target=lambda: receiver.capture(limit=None, wakeup=False))
-        thread.start()
-        try:
-            eventually(lambda: heard, "a heartbeat")
-            yield heard
-        finally:
-            receiver.should_stop = True
-            thread.join()
 
 
 def test_the_signals_of_a_job_are_sent_in_order_and_tell_its_end_when_the_event_is_out(life: Stage) -> None:
