@@ -81,7 +81,7 @@ class Books:
             self._unseen += 1
 
     def wake(self) -> None:
-        """Let Celery hear of what was noted, and see that there is room for other jobs."""
+        """Let Celery hear of what was noted."""
         self.call_soon(self.tell)
 
     # -- called on Celery's thread --

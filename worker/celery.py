@@ -112,6 +112,7 @@ def build(found: Settings) -> WorkerApp:
         ),
         hands=hands,
         clock=clock,
+        gates=flow,
         queues=job_queues,
         close=api.aclose,
     )

@@ -1,8 +1,8 @@
 """The asyncio side of a worker: one loop in one thread runs jobs, carries their decisions out and keeps their leases.
 
-Celery's loop (another thread) hands over what it took with :meth:`Executor.receive`. Nothing here waits for it, as it
-stands still in a reconnect or a shutdown; but while somebody looks at Celery's books, jobs are shown to it before they
-begin. A job is settled when Redis has answered, and not before.
+Celery's loop (another thread) says from which queues to take. Nothing here waits for it, as it stands still in a
+reconnect or a shutdown; but while somebody looks at Celery's books, jobs are shown to it before they begin. A job is
+settled when Redis has answered, and not before.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from redis.exceptions import RedisError
-
 from tasks.decision import Decision, Finished, Later
 from worker.admission import LeaseLostError
 from worker.batcher import insist
@@ -27,6 +25,7 @@ from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Moves
 from worker.lane import Assignment, Lane
 from worker.observe import metrics
 from worker.settled import Delayed, Ended, Gone, Settled
+from worker.taker import Gates, Taker
 from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -47,6 +46,9 @@ _HAND_BACK_SHARE = 0.2
 _HAND_BACK_SECONDS = 3.0
 #: How often it is looked whether the hands are empty at last.
 _LOOK_SECONDS = 0.01
+#: How long Celery's thread waits at most for the word that a queue is left alone.
+_CANCEL_SECONDS = 1.0
+_AFTER_AN_ERROR_SECONDS = 0.5
 
 
 class Service(Protocol):
@@ -72,7 +74,7 @@ class Books(Protocol):
         """Note how a job left this worker."""
 
     def wake(self) -> None:
-        """Let Celery hear of what was noted, and see that there is room for other jobs."""
+        """Let Celery hear of what was noted."""
 
 
 class Executor:
@@ -85,6 +87,7 @@ class Executor:
         rules: the settings of the moves.
         hands: what this worker holds.
         clock: the server's clock.
+        gates: what holds this process back from taking jobs.
         queues: the queues this worker takes jobs from.
         close: closes what the handler has open.
 
@@ -102,6 +105,7 @@ class Executor:
         rules: Rules,
         hands: Hands,
         clock: ServerClock,
+        gates: Gates,
         queues: Callable[[], Iterable[str]],
         close: Callable[[], Awaitable[None]],
     ) -> None:
@@ -119,14 +123,20 @@ class Executor:
         self._lanes: dict[str, Lane] = {}
         self._assignments: dict[tuple[str, str], Assignment] = {}
         self._is_waking_celery = False
+        self.taker = Taker(
+            name=self._name,
+            moves=lambda queue: self._lane(queue).moves,
+            hands=hands, clock=clock, gates=gates,
+            next_token=self.next_token, receive=self.receive, hand_back=self._hand_back,
+        )  # fmt: skip
+        self._taking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._upkeep: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting_client: int | None = None
         self._end: asyncio.Task[None] | None = None
         self._hand_back_at = self._end_at = math.inf
-        self._no_more_is_coming = asyncio.Event()
+        self._celery_is_done = asyncio.Event()
 
     # -- called by Celery's loop --
 
@@ -146,13 +156,21 @@ class Executor:
         self._thread.start()
         ready.wait()
 
-    def look_after(self, queue: str) -> None:
-        """Keep the leases of a queue's jobs, and find those that are due or lost; as long as this worker runs."""
-        self._call(self._look_after, queue)
+    def consume(self, queue: str) -> None:
+        """Take jobs from a queue, keep their leases, and find those that are due or lost."""
+        self._call(self._consume, queue)
 
-    def receive(self, deliveries: Sequence[Delivery]) -> None:
-        """Read the jobs of one take, and run them or settle them at once."""
-        self._call(self._receive, deliveries)
+    def cancel_queue(self, queue: str) -> None:
+        """Take no more jobs from a queue; returns when that is so. It is looked after as long as this worker runs."""
+        done = threading.Event()
+        self._call(self.taker.cancel, queue)
+        self._call(done.set)
+        if self._thread is not None and self._thread.is_alive():
+            done.wait(_CANCEL_SECONDS)
+
+    def look_for_room(self) -> None:
+        """Told that the hands may hold more jobs than before."""
+        self._call(self.taker.room)
 
     def go_on(self, items: Sequence[Assignment]) -> None:
         """Begin with jobs that Celery was shown."""
@@ -164,25 +182,16 @@ class Executor:
 
     def holds(self, item: Assignment) -> bool:
         """Whether a job has not been settled yet."""
-        return _taking(item.delivery) in self._assignments
+        return _key(item.delivery) in self._assignments
 
     def cancel(self, delivery: Delivery) -> None:
         """Stop running a job and hand it back."""
         self._call(self._cancel, delivery)
 
-    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Hand jobs back that were taken but not started."""
-        for delivery in deliveries:
-            self._call(self._release, Assignment(delivery))
-
     def pause(self, seconds: float) -> None:
         """Let nobody in the fleet take a job for so long."""
         lane = next(iter(self._lanes.values()))
         self._spawn(insist("pause", lambda: lane.moves.pause(seconds)))
-
-    def waits(self, client_id: int | None) -> None:
-        """Note the id of the connection that waits for jobs (None: it does not wait), so that it can be woken."""
-        self._waiting_client = client_id
 
     def close(self, seconds: float) -> None:
         """Take no more; let the jobs in flight finish, and hand back what is left before ``seconds`` are over."""
@@ -196,7 +205,7 @@ class Executor:
         """
         if self._thread is not None and self._thread.is_alive():
             self.close(seconds)
-            self._call(self._no_more_is_coming.set)
+            self._call(self._celery_is_done.set)
             self._thread.join()
             self._loop = None
 
@@ -217,8 +226,19 @@ class Executor:
             self._loop.call_soon(ready.set)
             self._loop.run_forever()
 
-    def _look_after(self, queue: str) -> None:
+    def _consume(self, queue: str) -> None:
         self._lane(queue)
+        self.taker.consume(queue)
+        if self._taking is None:
+            self._taking = self._spawn(self._take())
+
+    async def _take(self) -> None:
+        while not self.hands.is_closed:
+            try:
+                await self.taker.run()
+            except Exception:  # an error of ours must not end the taking of jobs
+                logger.exception("take_error")
+                await asyncio.sleep(_AFTER_AN_ERROR_SECONDS)
 
     def _lane(self, queue: str) -> Lane:
         """The moves of a queue; the first use of a queue starts its upkeep."""
@@ -227,7 +247,7 @@ class Executor:
             self._lanes[queue] = Lane(self, moves)
             upkeep = Upkeep(
                 moves, self.hands, self.clock,
-                next_token=self.next_token, on_ready=self._end_wait, on_poisoned=self._end_poisoned,
+                next_token=self.next_token, on_ready=self.taker.look, on_poisoned=self._end_poisoned,
             )  # fmt: skip
             self._upkeep |= {asyncio.create_task(upkeep.keep_leases()), asyncio.create_task(upkeep.look_around())}
         return self._lanes[queue]
@@ -238,12 +258,13 @@ class Executor:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _receive(self, deliveries: Sequence[Delivery]) -> None:
+    def receive(self, deliveries: Sequence[Delivery]) -> None:
+        """Read the jobs of one take, and run them or settle them at once."""
         now = self.clock.now()
         ready: list[Assignment] = []
         shown: list[Assignment] = []
         for delivery in deliveries:
-            item = self._assignments[_taking(delivery)] = Assignment(delivery)
+            item = self._assignments[_key(delivery)] = Assignment(delivery)
             try:
                 item.decision = self._admission.admit(delivery, now)
                 item.is_at_celery = item.decision is None and self.books.wants(delivery.intake.id)
@@ -333,11 +354,15 @@ class Executor:
         completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, "", "")  # noqa: FBT003 - no dead letter
         self._lane(item.delivery.queue).complete.put((item, completion))
 
+    def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._release(Assignment(delivery))
+
     def _release(self, item: Assignment) -> None:
         self._lane(item.delivery.queue).release.put(item)
 
     def _cancel(self, delivery: Delivery) -> None:
-        item = self._assignments.get(_taking(delivery))
+        item = self._assignments.get(_key(delivery))
         if item is not None:
             self._stop_run(item)
 
@@ -355,7 +380,7 @@ class Executor:
             self._release(item)
 
     def _end_poisoned(self, delivery: Delivery) -> None:
-        item = self._assignments[_taking(delivery)] = Assignment(delivery, self._admission.poisoned(delivery))
+        item = self._assignments[_key(delivery)] = Assignment(delivery, self._admission.poisoned(delivery))
         self._spawn(self._begin(delivery.queue, [item]))  # claimed like any other, so that its id tells copies apart
 
     def completed(self, item: Assignment, answer: CompleteAnswer) -> None:
@@ -410,10 +435,11 @@ class Executor:
 
     def settled(self, item: Assignment, how: Settled) -> None:
         """A job has left this worker."""
-        self._assignments.pop(_taking(item.delivery), None)
+        self._assignments.pop(_key(item.delivery), None)
         self.hands.drop(item.delivery)
+        self.taker.room()
         self.books.settled(item, how)
-        if not self._is_waking_celery:
+        if item.request is not None and not self._is_waking_celery:
             # When the others of its batch are settled too: one wake-up for all of them.
             self._is_waking_celery = True
             asyncio.get_running_loop().call_soon(self._wake_celery)
@@ -421,18 +447,6 @@ class Executor:
     def _wake_celery(self) -> None:
         self._is_waking_celery = False
         self.books.wake()
-
-    def _end_wait(self) -> None:
-        """Jobs became ready on lists that nobody can wait on: end our own wait, if we are waiting."""
-        client_id = self._waiting_client
-        if client_id is not None and self.hands.wanted():
-            self._spawn(self._unblock(client_id))
-
-    async def _unblock(self, client_id: int) -> None:
-        try:
-            await self._client.client_unblock(client_id)
-        except (RedisError, OSError) as error:  # only a shortcut: the wait ends by itself in a moment
-            logger.debug("not_woken", extra={"error": str(error)})
 
     def _end_within(self, seconds: float) -> None:
         """Begin to end, or hurry up: of several calls the one that allows least time counts."""
@@ -445,14 +459,17 @@ class Executor:
     async def _finish(self) -> None:
         """Empty the hands, close what is open, and end the loop, whatever goes wrong."""
         try:
-            # Two threads change the hands: an answer may still bring jobs while Celery closes its connections.
-            while not self._no_more_is_coming.is_set() or (len(self.hands) and time.monotonic() < self._end_at):
+            while self._is_at_work():
+                if self._taking is not None and not self.taker.is_calling:
+                    self._taking.cancel()
                 if time.monotonic() >= self._hand_back_at:
                     for item in list(self._assignments.values()):
                         self._stop_run(item)
                 await asyncio.sleep(_LOOK_SECONDS)
             if len(self.hands):
                 logger.warning("jobs_left_to_their_leases", extra={"jobs": len(self.hands)})
+            if self._taking is not None:
+                self._upkeep.add(self._taking)
             for upkeep in self._upkeep:
                 upkeep.cancel()
             await asyncio.gather(*self._upkeep, return_exceptions=True)
@@ -463,7 +480,14 @@ class Executor:
         finally:
             asyncio.get_running_loop().stop()
 
+    def _is_at_work(self) -> bool:
+        """Whether Celery may still want something, or jobs are in hand or on their way, and there is time for them."""
+        if not self._celery_is_done.is_set():
+            return True
+        is_taking = self._taking is not None and not self._taking.done()
+        return (is_taking or len(self.hands) > 0) and time.monotonic() < self._end_at
 
-def _taking(delivery: Delivery) -> tuple[str, str]:
+
+def _key(delivery: Delivery) -> tuple[str, str]:
     """What tells a job's deliveries apart: this worker may get a job again that was taken from it."""
     return delivery.ref, delivery.token

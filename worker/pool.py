@@ -1,7 +1,7 @@
 """An asyncio pool for Celery: jobs are coroutines on one loop in one thread, ``--concurrency`` of them at once.
 
 What Celery knows of a pool stays true: ``revoke``, ``inspect``, ``pool_grow`` and the ways to shut down. Each job has a
-number of its own where other pools have a process id. Jobs do not come through Celery's hands (``worker.reception``);
+number of its own where other pools have a process id. Jobs do not come through Celery's hands (``worker.taker``);
 what it is told of them is in ``worker.books``.
 """
 
@@ -40,6 +40,7 @@ class TaskPool(BasePool):
         """Run ``n`` more jobs at once."""
         self.limit += n
         self._executor.hands.limit = self.limit
+        self._executor.look_for_room()
 
     def shrink(self, n: int = 1) -> None:
         """Run ``n`` fewer jobs at once; at least one."""

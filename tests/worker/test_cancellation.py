@@ -95,15 +95,16 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
     managem = CountingApi(
         base_url=api.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
     )
+    flow = Flow(hands, failures=0, is_rate_limited=False, pause=lambda _: None)
     handler = LockConversation(
         api=managem,
-        flow=Flow(hands, failures=0, is_rate_limited=False, pause=lambda _: None),
+        flow=flow,
         policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
         shown="state",
     )
     executor = Executor(
         admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock),
-        handler=handler, client=client, rules=RULES, hands=hands, clock=clock,
+        handler=handler, client=client, rules=RULES, hands=hands, clock=clock, gates=flow,
         queues=lambda: ["moderation.lock"], close=managem.aclose,
     )  # fmt: skip
     executor.books = ClosedBooks()
@@ -124,7 +125,7 @@ def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
         return run(executor, item)
 
     monkeypatch.setattr(Executor, "_run", and_cancel)
-    bench.executor.receive([delivery])
+    bench.executor._call(bench.executor.receive, [delivery])
 
     bench.wait_settled()
     assert bench.queue.run("LRANGE", bench.queue.keys.again, 0, -1) == [delivery.ref.encode()]
@@ -149,7 +150,7 @@ def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does
             else:
                 bench.executor._cancel(delivery)
 
-        bench.executor.receive([delivery])
+        bench.executor._call(bench.executor.receive, [delivery])
         bench.executor._call(cancel_after, turns)
 
         bench.wait_settled()

@@ -1,7 +1,6 @@
 """The moves of a job between its states: one typed function a Lua file, and the only caller of that file.
 
-``take`` is split into the command and the reading of its answer, because Celery's event loop sends and reads it on
-its own connection; all others are coroutines over a client that does not repeat commands by itself.
+All are coroutines over a client that does not repeat commands by itself.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.exceptions import NoScriptError
@@ -257,13 +257,35 @@ class Moves:
     """The moves of one queue's jobs over an asyncio client.
 
     All raise what the client raises (:class:`redis.exceptions.RedisError`, :class:`OSError`); a raised error leaves
-    open whether the move was made, and all but :meth:`recover` may be repeated.
+    open whether the move was made, and all but :meth:`take` and :meth:`recover` may be repeated.
     """
 
     def __init__(self, client: Redis, keys: Keys, rules: Rules) -> None:
         self._client = client
         self.keys = keys
         self.rules = rules
+
+    async def take(
+        self, *, token: str, worker: str, wanted: int, held: int, sent_at: float, is_probe: bool = False
+    ) -> Taken:
+        """Take up to ``wanted`` jobs; not to be repeated blindly. ``sent_at`` is the monotonic time of now."""
+        call = partial(
+            take_command,
+            self.keys, self.rules, token=token, worker=worker, wanted=wanted, held=held, is_probe=is_probe,
+        )  # fmt: skip
+        try:
+            answer = await self._run(call())
+        except NoScriptError:
+            answer = await self._run(call(whole_text=True))
+        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wanted)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it."""
+        await self._run(["BLMOVE", self.keys.stock[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)])
+
+    async def disconnect(self) -> None:
+        """Close the connections that nobody uses, so that the next calls connect anew."""
+        await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def claim(self, ids: Sequence[tuple[str, str]]) -> list[ClaimAnswer]:
         """Bind job ids to what they are for: pairs of digest and binding; one answer for each."""

@@ -1,0 +1,248 @@
+"""Takes jobs while there is room for them, and waits for the next message while there are none.
+
+A job queue is read by turns: ``take`` until the lists are empty; then a ``BLMOVE`` from the producers' list to our
+``arrived`` list, which wakes exactly one waiting worker a message and leaves the message in Redis; then again a take.
+
+Runs on the asyncio side, where the jobs are run: a job that went through Celery's thread would be handed from core to
+core, and two threads that want the interpreter at once wake each other in vain at every system call. That cost as much
+as all else that a job needs besides its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+
+from worker.broker.moves import TakeState
+from worker.gate import Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from worker.broker.moves import Delivery, Moves, Taken
+    from worker.clock import ServerClock
+    from worker.gate import Admit, Answer
+    from worker.hands import Hands
+
+logger = logging.getLogger(__name__)
+
+#: How long one wait for a message lasts, in seconds; after it, take looks at the other lists.
+WAIT_SECONDS = 0.5
+#: The least time between two takes while there is a backlog and most slots are busy, in seconds.
+_SPACING_SECONDS = 0.004
+#: How long a queue is left alone after the server refused a call for it, in seconds.
+_REFUSED_SECONDS = 1.0
+#: How long a closed gate is believed before it is asked again, in seconds.
+_ASK_AGAIN_SECONDS = 1.0
+#: How long the server is left alone when it cannot be reached, in seconds: at first, and at most.
+_AWAY_SECONDS = 0.05
+_LONGEST_AWAY_SECONDS = 2.0
+
+
+class Gates(Protocol):
+    """What holds a worker back from taking jobs."""
+
+    def ask(self) -> Answer:
+        """How many jobs to take now, or how long to wait."""
+
+    def unused(self) -> None:
+        """Told that a take found nothing."""
+
+
+class Taker:
+    """Takes jobs for one worker from all its queues.
+
+    Args:
+        name: the worker's name in Redis.
+        moves: a queue's moves.
+        hands: what the worker holds; taken jobs are added.
+        clock: told the server's time.
+        gates: this process's gates.
+        next_token: makes a lease token.
+        receive: given the jobs of a take.
+        hand_back: given jobs that nobody wants any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        moves: Callable[[str], Moves],
+        hands: Hands,
+        clock: ServerClock,
+        gates: Gates,
+        next_token: Callable[[], str],
+        receive: Callable[[Sequence[Delivery]], None],
+        hand_back: Callable[[Sequence[Delivery]], None],
+    ) -> None:
+        self._name = name
+        self._moves = moves
+        self._hands = hands
+        self._clock = clock
+        self._gates = gates
+        self._next_token = next_token
+        self._receive = receive
+        self._hand_back = hand_back
+        self._queues: list[str] = []
+        self._not_before: dict[str, float] = {}
+        self._closed_until = self._full_until = 0.0
+        self._away_seconds = _AWAY_SECONDS
+        self._empty_queues = 0
+        self._news = asyncio.Event()
+        self._waiting: tuple[str, asyncio.Task[None]] | None = None
+        #: When a take was answered last, on the monotonic clock.
+        self.took_at: float | None = None
+        #: Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases.
+        self.is_calling = False
+
+    def consume(self, queue: str) -> None:
+        """Take from this queue too."""
+        if queue not in self._queues:
+            self._queues.append(queue)
+        self.look()
+
+    def cancel(self, queue: str) -> None:
+        """Take no more from this queue; what is on its way goes back."""
+        if queue in self._queues:
+            self._queues.remove(queue)
+        if self._waiting is not None and self._waiting[0] == queue:
+            self._waiting[1].cancel()
+        self._news.set()
+
+    def look(self) -> None:
+        """Look at all queues again: jobs may have become ready on lists that nobody can wait on."""
+        self._empty_queues = 0
+        self._news.set()
+
+    def room(self) -> None:
+        """Told that there may be room for more jobs."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Take jobs until the hands are closed."""
+        try:
+            while not self._hands.is_closed:
+                await self._turn()
+        finally:
+            if self._waiting is not None:
+                self._waiting[1].cancel()
+
+    async def _turn(self) -> None:
+        """One step: take, or wait for what is in the way."""
+        now = time.monotonic()
+        queues = [queue for queue in self._queues if now >= self._not_before.get(queue, now)]
+        wanted = self._hands.wanted()
+        if not queues or wanted <= 0:
+            await self._wait_for_news(_ASK_AGAIN_SECONDS)
+        elif now < self._closed_until:
+            await asyncio.sleep(min(self._closed_until - now, _ASK_AGAIN_SECONDS))
+        elif now < self._full_until and wanted < len(self._hands):
+            # A moment later more slots will be free, and one take fills them all.
+            await asyncio.sleep(self._full_until - now)
+        elif self._empty_queues >= len(queues):
+            await self._wait_for_a_message(queues[0])
+        else:
+            await self._ask_and_take(queues[0])
+
+    async def _wait_for_news(self, seconds: float | None) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def _wait_for_a_message(self, queue: str) -> None:
+        if self._waiting is None:
+            task = asyncio.create_task(self._moves(queue).wait(WAIT_SECONDS))
+            task.add_done_callback(lambda _: self._news.set())
+            self._waiting = queue, task
+        await self._wait_for_news(None)
+        self._look_at_the_wait()
+
+    def _look_at_the_wait(self) -> None:
+        """If the wait is over: look for jobs, or say why it failed."""
+        if self._waiting is None or not self._waiting[1].done():
+            return
+        (queue, task), self._waiting = self._waiting, None
+        self._empty_queues = 0  # also when it was refused: a full server refuses the wait alone
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ResponseError):
+            self._refused(queue, error)
+        elif isinstance(error, RedisError | OSError):
+            self._away(error)
+        elif error is not None:
+            raise error
+
+    async def _ask_and_take(self, queue: str) -> None:
+        answer = self._gates.ask()
+        if isinstance(answer, Wait):
+            self._closed_until = time.monotonic() + min(answer.seconds, _ASK_AGAIN_SECONDS)
+        elif answer.jobs <= 0:
+            await self._wait_for_news(_ASK_AGAIN_SECONDS)
+        else:
+            await self._take(queue, answer)
+
+    async def _take(self, queue: str, admitted: Admit) -> None:
+        sent_at = time.monotonic()
+        self.is_calling = True
+        try:
+            taken = await self._moves(queue).take(
+                token=self._next_token(), worker=self._name, wanted=admitted.jobs, held=len(self._hands),
+                is_probe=admitted.is_probe, sent_at=sent_at,
+            )  # fmt: skip
+        except ReadOnlyError as error:  # this server is a replica now: the primary is found by connecting anew
+            await self._moves(queue).disconnect()
+            self._refused(queue, error)
+        except ResponseError as error:
+            self._refused(queue, error)
+        except (RedisError, OSError) as error:
+            self._away(error)
+        else:
+            self._taken(queue, taken, sent_at)
+        finally:
+            self.is_calling = False
+
+    def _taken(self, queue: str, taken: Taken, sent_at: float) -> None:
+        self.took_at = time.monotonic()
+        self._away_seconds = _AWAY_SECONDS
+        self._clock.told(taken.server_ms)
+        for delivery in taken.jobs:
+            self._hands.add(delivery)
+        if self._hands.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
+            self._hand_back(taken.jobs)
+            return
+        self._hands.is_draining = taken.state is TakeState.DRAIN
+        if taken.is_all:
+            self._empty_queues += 1
+        else:
+            self._empty_queues = 0
+            self._full_until = sent_at + _SPACING_SECONDS
+        if not taken.jobs:
+            self._gates.unused()
+        if taken.wait_ms:
+            self._closed_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
+        self._queues.remove(queue)
+        self._queues.append(queue)  # the others first
+        if taken.jobs:
+            self._receive(taken.jobs)
+
+    def _refused(self, queue: str, error: ResponseError) -> None:
+        """The server would not: leave the queue alone for a while."""
+        self._gates.unused()
+        self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
+        self._empty_queues = 0
+        extra = {"queue": queue, "error": str(error), "wait_seconds": _REFUSED_SECONDS}
+        logger.error("take_refused", extra=extra)
+
+    def _away(self, error: BaseException) -> None:
+        """The server cannot be reached, or was lost: what a lost answer held comes back when its lease is over."""
+        self._gates.unused()
+        self._closed_until = time.monotonic() + self._away_seconds
+        extra = {"move": "take", "error": str(error), "wait_seconds": self._away_seconds}
+        logger.warning("redis_retry", extra=extra)
+        self._away_seconds = min(self._away_seconds * 2, _LONGEST_AWAY_SECONDS)
