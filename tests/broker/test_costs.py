@@ -71,12 +71,12 @@ async def test_a_batch_of_jobs_costs_three_round_trips(warm: Workbench) -> None:
     assert meter.read("scripts") == 3
 
 
-async def test_a_job_of_a_batch_costs_less_than_fourteen_commands_inside_the_scripts(warm: Workbench) -> None:
+async def test_a_job_of_a_batch_costs_less_than_ten_commands_inside_the_scripts(warm: Workbench) -> None:
     meter = Meter(warm)
 
     await a_life(warm, BATCH)
 
-    assert (meter.read("commands") - OWN_COMMANDS) / BATCH < 14
+    assert (meter.read("commands") - OWN_COMMANDS) / BATCH < 10
 
 
 async def test_a_jobs_bytes_travel_once_each_way(warm: Workbench) -> None:

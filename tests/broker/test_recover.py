@@ -36,7 +36,7 @@ async def test_a_lease_that_holds_is_left_alone(bench: Workbench) -> None:
     assert (await bench.recover()).count == 0
 
     assert bench.in_flight() == [job.ref]
-    assert bench.record(job)["crashes"] == b"0"
+    assert "crashes" not in bench.record(job)
 
 
 async def test_recovered_jobs_queue_behind_those_that_were_ready_before_and_before_what_is_new(
@@ -152,7 +152,7 @@ async def test_the_first_worker_ever_gives_all_others_time_to_renew(bench: Workb
     assert (await bench.recover()).count is None
 
     assert bench.in_flight() == [job.ref]
-    assert bench.record(job)["crashes"] == b"0"
+    assert "crashes" not in bench.record(job)
 
 
 async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench: Workbench) -> None:

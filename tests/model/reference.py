@@ -96,6 +96,7 @@ class Queue:
         self.events: list[tuple[int, str]] = []
         self.dead: list[tuple[int, str]] = []
         self.counters: Counter[str] = Counter()
+        self.takes_of_new_jobs = 0
         self.draining: str | None = None
 
     @property
@@ -142,13 +143,19 @@ class Queue:
             if self.draining == take.worker:
                 return TakeState.DRAIN, taken
 
+        names, fresh = "", 0
         ready: list[list[str] | list[Message]] = [self.again, self.arrived, *self.stock.values()]
         for waiting in ready[1:] + ready[:1] if take.is_probe else ready:
             while waiting and len(taken) < take.wanted and self._bytes(taken) < take.wanted_bytes:
                 one = waiting.pop(0)
-                taken.append(
-                    self._hold_new(one, take.token) if isinstance(one, Message) else self._hold(one, take.token)
-                )
+                if isinstance(one, Message):
+                    if not names:
+                        self.takes_of_new_jobs += 1
+                        names = f"{take.token}.{self.takes_of_new_jobs}"
+                    fresh += 1
+                    taken.append(self._hold_new(one, take.token, f"{names}.{fresh}"))
+                else:
+                    taken.append(self._hold(one, take.token))
         return (TakeState.JOBS if taken else TakeState.EMPTY), taken
 
     def _bytes(self, refs: Iterable[str]) -> int:
@@ -159,10 +166,7 @@ class Queue:
         self.leases.add(ref)
         return ref
 
-    def _hold_new(self, message: Message, token: str) -> str:
-        number = 1
-        while (ref := f"{token}.{number}") in self.records:
-            number += 1
+    def _hold_new(self, message: Message, token: str, ref: str) -> str:
         self.records[ref] = Record(message, token)
         self.counters["taken"] += 1
         return self._hold(ref, token)

@@ -180,8 +180,8 @@ def number_of(raw: bytes) -> int:
 
 def _record(fields: Mapping[str, bytes]) -> StoredRecord:
     return StoredRecord(
-        raw=fields["raw"], size=int(fields["size"]), first=int(fields["first"]), token=fields["token"].decode(),
-        calls=int(fields["calls"]), crashes=int(fields["crashes"]),
+        raw=fields["raw"], size=int(fields.get("size", len(fields["raw"]))), first=int(fields["first"]),
+        token=fields["token"].decode(), calls=int(fields.get("calls", 0)), crashes=int(fields.get("crashes", 0)),
     )  # fmt: skip
 
 

@@ -25,8 +25,8 @@ key                                type    holds                                
 =================================  ======  =======================================================  ====================
 
 The fleet's pause and rate stand once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
-A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own, also where only
-its beginning is kept in ``raw``; ``first`` is the moment of the first take (ms).
+A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own where only its
+beginning is kept in ``raw``; ``first`` is the moment of the first take (ms). What is not there is 0.
 """
 
 from __future__ import annotations

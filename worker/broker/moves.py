@@ -38,6 +38,8 @@ SUSPICIOUS_CRASHES = 2
 #: How far a burst may be ahead of the rate limit: well below the quarter of a second that would be too much.
 BURST_US = 80_000
 _LOW_RATE = 4
+#: A take tells of a new job its ref and its bytes alone.
+_FIELDS_OF_A_NEW_JOB = 2
 _LOW_RATE_STRETCH = 1.06
 #: What recover answers instead of a count while the workers have time to renew their leases.
 _GRACE = -2
@@ -235,11 +237,25 @@ def take_command(
 def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_at: float, wanted: int) -> Taken:
     """The answer of ``take.lua`` for ``wanted`` jobs; ``sent_at`` is the monotonic time just before it was sent."""
     state = TakeState(answer[0])
-    jobs = [_delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE) for job in answer[3:]]
+    server_ms = int(answer[1])
+    jobs = [
+        _new(job, keys, rules, token, sent_at, server_ms)
+        if len(job) == _FIELDS_OF_A_NEW_JOB
+        else _delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE)
+        for job in answer[3:]
+    ]
     # Fewer than asked for, and nothing that bounds a take was reached: so there were no more.
     is_short = len(jobs) < min(wanted, TAKE_JOBS) and sum(len(job.raw) for job in jobs) < TAKE_BYTES
     is_all = state is TakeState.EMPTY or (state is TakeState.JOBS and is_short and rules.rate is None)
-    return Taken(state, int(answer[1]), int(answer[2]), jobs, is_all)
+    return Taken(state, server_ms, int(answer[2]), jobs, is_all)
+
+
+def _new(job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, server_ms: int) -> Delivery:
+    ref, raw = job
+    return Delivery(
+        ref=ref.decode(), token=token, raw=raw, size=len(raw), first_ms=server_ms, calls=0, crashes=0,
+        held_until=sent_at + rules.lease_ms / 1000, queue=keys.queue,
+    )  # fmt: skip
 
 
 def _delivery(

@@ -12,10 +12,13 @@ may('SET', id_prefix, '')
 local answers = {}
 for at = 3, #ARGV, 2 do
   local key, binding = id_prefix .. ARGV[at], ARGV[at + 1]
-  local known = redis.pcall('GET', key)
-  -- Unknown, or a key that somebody else made; or our own, whose time begins anew each time the job is taken.
-  if type(known) ~= 'string' or known == 'claimed ' .. binding then
-    redis.call('SET', key, 'claimed ' .. binding, 'PX', remember_ms)
+  local claimed = 'claimed ' .. binding
+  local known = redis.pcall('SET', key, claimed, 'NX', 'GET', 'PX', remember_ms)
+  if known == false then -- unknown until now
+    answers[#answers + 1] = 0
+  elseif type(known) ~= 'string' or known == claimed then
+    -- A key that somebody else made; or our own, whose time begins anew each time the job is taken.
+    redis.call('SET', key, claimed, 'PX', remember_ms)
     answers[#answers + 1] = 0
   elseif known == 'ended ' .. binding then
     answers[#answers + 1] = 1

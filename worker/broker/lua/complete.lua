@@ -24,7 +24,7 @@ may('SET', id_prefix, '')
 may('GET', id_prefix)
 may('HGET', record_prefix, '')
 
-local answers, counts = {}, {}
+local answers, counts, records, refs, gone = {}, {}, {}, {}, {}
 
 local function count(name)
   counts[name] = (counts[name] or 0) + 1
@@ -35,7 +35,7 @@ for at = 7, #ARGV, 7 do
   local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
   local record, id_key = record_prefix .. ref, id_prefix .. digest
   local answer = 0
-  if redis.pcall('HGET', record, 'token') == token then
+  if not gone[ref] and redis.pcall('HGET', record, 'token') == token then
     local ended = event == ''
     if not ended and digest ~= '' then
       ended = redis.pcall('GET', id_key) == 'ended ' .. binding
@@ -56,12 +56,17 @@ for at = 7, #ARGV, 7 do
       count('finished')
       count('outcome:' .. outcome)
     end
-    redis.call('DEL', record)
-    redis.call('ZREM', leases, ref)
+    gone[ref] = true
+    records[#records + 1] = record
+    refs[#refs + 1] = ref
   end
   answers[#answers + 1] = answer
 end
 
+if #refs > 0 then
+  redis.call('DEL', unpack(records))
+  redis.call('ZREM', leases, unpack(refs))
+end
 for name, times in pairs(counts) do
   redis.pcall('HINCRBY', counters, name, times)
 end

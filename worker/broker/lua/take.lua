@@ -7,7 +7,7 @@
 --       11 microseconds between two calls of the fleet (0: no rate limit)   12 microseconds a burst may be ahead
 --       13 1 to take new jobs first (a breaker probes each time with another job)
 -- Returns {state, server time in milliseconds, milliseconds to wait, job ...},
---       a job being {ref, raw, size, first taken, calls, crashes}
+--       a job being {ref, raw, size, first taken, calls, crashes}, or of one that is new {ref, raw}
 --       state  jobs | empty | alone (one suspect: run nothing beside it) | drain (finish what you hold: a suspect waits)
 --              | paused (the API asked the fleet to wait) | limited (the rate limit is reached)
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
@@ -37,9 +37,10 @@ may('HMGET', record_prefix, '')
 may('HSET', record_prefix, '', '')
 may('LPOP', again)
 may('RPOP', arrived)
-may('EXISTS', record_prefix)
+may('EXISTS', suspects)
 may('ZADD', leases, 0, '')
 may('HINCRBY', counters, '', 1)
+may('HINCRBY', upkeep, '', 1)
 may('HSET', upkeep, '', '')
 may('GET', draining)
 may('SET', draining, '')
@@ -49,8 +50,14 @@ may('GET', rate)
 may('SET', rate, '')
 
 local now = now_ms()
-local lease_end = whole(now + lease_ms)
-local jobs, bytes, fresh, vanished, named = {}, 0, 0, 0, 0
+local lease_end, first_ms = whole(now + lease_ms), whole(now)
+local jobs, held_until, bytes, fresh, vanished = {}, {}, 0, 0, 0
+
+local function hold(ref, raw)
+  held_until[#held_until + 1] = lease_end
+  held_until[#held_until + 1] = ref
+  bytes = bytes + #raw
+end
 
 local function hold_again(ref)
   local record = read_record(record_prefix .. ref, now)
@@ -59,43 +66,51 @@ local function hold_again(ref)
     return
   end
   redis.call('HSET', record_prefix .. ref, 'token', token)
-  redis.call('ZADD', leases, lease_end, ref)
-  bytes = bytes + #record[1]
+  hold(ref, record[1])
   jobs[#jobs + 1] = {ref, unpack(record)}
 end
 
--- A name that no record has: a take that was sent twice (by a proxy; no client of ours does it) must not write over a job.
+-- Names that no record has: a take that was sent twice (by a proxy; no client of ours does it) must not write over a job. So
+-- they hold a number of the server's own beside the token. Where somebody wrote a word in its place, the time stands for it.
+local names
 local function new_ref()
-  local ref
-  repeat
-    named = named + 1
-    ref = token .. '.' .. named
-  until redis.call('EXISTS', record_prefix .. ref) == 0
-  return ref
+  if not names then
+    local number = redis.pcall('HINCRBY', upkeep, 'takes', 1)
+    if type(number) ~= 'number' then
+      local time = redis.call('TIME')
+      number = time[1] .. time[2]
+    end
+    names = token .. '.' .. number .. '.'
+  end
+  return names .. fresh
 end
 
+-- What is not in a record is 0, and its size that of the raw bytes.
 local function hold_new(raw)
-  local size = #raw
+  fresh = fresh + 1
+  local size, ref = #raw, new_ref()
   if size > largest then
     raw = string.sub(raw, 1, kept)
+    redis.call('HSET', record_prefix .. ref, 'raw', raw, 'size', size, 'first', first_ms, 'token', token)
+    jobs[#jobs + 1] = {ref, raw, tostring(size), first_ms, '0', '0'}
+  else
+    redis.call('HSET', record_prefix .. ref, 'raw', raw, 'first', first_ms, 'token', token)
+    jobs[#jobs + 1] = {ref, raw}
   end
-  fresh = fresh + 1
-  local ref = new_ref()
-  redis.call('HSET', record_prefix .. ref,
-    'raw', raw, 'size', size, 'first', whole(now), 'calls', 0, 'crashes', 0, 'token', token)
-  redis.call('ZADD', leases, lease_end, ref)
-  bytes = bytes + #raw
-  jobs[#jobs + 1] = {ref, raw, tostring(size), whole(now), '0', '0'}
+  hold(ref, raw)
 end
 
 local function answer(state, wait_ms)
+  if #jobs > 0 then
+    redis.call('ZADD', leases, unpack(held_until))
+  end
   if fresh > 0 then
     redis.pcall('HINCRBY', counters, 'taken', fresh)
   end
   if vanished > 0 then
     redis.pcall('HINCRBY', counters, 'vanished', vanished)
   end
-  return {state, whole(now), whole(wait_ms or 0), unpack(jobs)}
+  return {state, first_ms, whole(wait_ms or 0), unpack(jobs)}
 end
 
 local paused_ms = redis.call('PTTL', pause)
