@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp.client_proto import ResponseHandler
 
 from tasks.api import ManagemApi
+from worker.admission import Admission
 from worker.broker.moves import Moves
-from worker.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,7 +69,7 @@ def _after(owner: Any, name: str, which: Callable[[Any], object] = lambda _: Tru
 
 POINTS: Mapping[str, Callable[[], None]] = {
     "taken, but the answer was not read": _after(Moves, "take", lambda taken: taken.jobs),
-    "taken, but the message was not read": _before(Executor, "receive"),
+    "taken, but the message was not read": _before(Admission, "admit"),
     "read, but the id was not claimed": _before(Moves, "claim"),
     "claimed, but not called": _after(Moves, "claim"),
     "called, but not answered": _before(ResponseHandler, "read"),
