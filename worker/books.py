@@ -19,6 +19,7 @@ from celery import signals
 from celery.app.control import Control as StockControl
 from celery.worker import state
 from kombu import pidbox
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.request import Request
 
@@ -83,6 +84,14 @@ class Books:
     def wake(self) -> None:
         """Let Celery hear of what was noted."""
         self.call_soon(self.tell)
+
+    def lose_the_connection(self, error: Exception) -> None:
+        """Let Celery connect anew: what is raised on its loop as a lost connection is treated as one."""
+
+        def lose() -> None:
+            raise RedisConnectionError(str(error))
+
+        self.call_soon(lose)
 
     # -- called on Celery's thread --
 

@@ -14,7 +14,6 @@ from tasks.api import ManagemApi
 from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
 from tasks.token import token_source
-from worker import garbage
 from worker.admission import Admission
 from worker.books import Books
 from worker.broker import connection
@@ -188,16 +187,16 @@ def _start() -> WorkerApp:
         if found.HEALTH_PORT:
             built.executor.services.append(_health(found, built.reception))
 
-    def when_all_is_loaded(**_: Any) -> None:
-        garbage.leave_alone_what_is_loaded()
-
     def before_a_heartbeat(**_: Any) -> None:
         built.books.catch_up()
+
+    def when_told_to_stop(**_: Any) -> None:
+        built.executor.wake_celery()
 
     built = build(found)
     signals.setup_logging.connect(set_up_logging, weak=False)
     signals.celeryd_init.connect(before_the_worker_starts, weak=False)
-    signals.worker_ready.connect(when_all_is_loaded, weak=False)
+    signals.worker_shutting_down.connect(when_told_to_stop, weak=False)
     signals.heartbeat_sent.connect(before_a_heartbeat, weak=False)
     return built
 

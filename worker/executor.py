@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from redis.asyncio import Redis
+    from redis.exceptions import ReadOnlyError
 
     from tasks.lock_conversation import LockConversation
     from worker.admission import Admission
@@ -75,6 +76,9 @@ class Books(Protocol):
 
     def wake(self) -> None:
         """Let Celery hear of what was noted."""
+
+    def lose_the_connection(self, error: Exception) -> None:
+        """Let Celery connect anew."""
 
 
 class Executor:
@@ -128,6 +132,7 @@ class Executor:
             moves=lambda queue: self._lane(queue).moves,
             hands=hands, clock=clock, gates=gates,
             next_token=self.next_token, receive=self.receive, hand_back=self._hand_back,
+            read_only=self._server_is_read_only,
         )  # fmt: skip
         self._taking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,6 +172,10 @@ class Executor:
         self._call(done.set)
         if self._thread is not None and self._thread.is_alive():
             done.wait(_CANCEL_SECONDS)
+
+    def wake_celery(self) -> None:
+        """End the sleep of Celery's loop. For signal handlers: on its own thread they only interrupt that sleep."""
+        self._call(self.books.wake)
 
     def look_for_room(self) -> None:
         """Told that the hands may hold more jobs than before."""
@@ -353,6 +362,11 @@ class Executor:
     def _drop_copy(self, item: Assignment) -> None:
         completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, "", "")  # noqa: FBT003 - no dead letter
         self._lane(item.delivery.queue).complete.put((item, completion))
+
+    def _server_is_read_only(self, error: ReadOnlyError) -> None:
+        """The primary is found by connecting anew, and whether it is fit is looked at by Celery's side."""
+        self._spawn(self._client.connection_pool.disconnect(inuse_connections=False))
+        self.books.lose_the_connection(error)
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

@@ -11,6 +11,8 @@ from typing import Any
 
 from celery.concurrency.base import BasePool
 
+from worker import garbage
+
 
 class TaskPool(BasePool):
     """The pool; the app that it is made for has the executor."""
@@ -24,7 +26,8 @@ class TaskPool(BasePool):
         self._shutdown_seconds: float = self.app.shutdown_seconds
 
     def on_start(self) -> None:
-        """Start the asyncio side."""
+        """Start the asyncio side, once all is loaded and before the first job is taken."""
+        garbage.leave_alone_what_is_loaded()
         self._executor.hands.limit = self.limit
         self._executor.start()
 

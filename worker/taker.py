@@ -65,6 +65,7 @@ class Taker:
         next_token: makes a lease token.
         receive: given the jobs of a take.
         hand_back: given jobs that nobody wants any more.
+        read_only: told that the server has become a replica. Nothing is taken until a queue is consumed anew.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Taker:
         next_token: Callable[[], str],
         receive: Callable[[Sequence[Delivery]], None],
         hand_back: Callable[[Sequence[Delivery]], None],
+        read_only: Callable[[ReadOnlyError], None],
     ) -> None:
         self._name = name
         self._moves = moves
@@ -87,6 +89,7 @@ class Taker:
         self._next_token = next_token
         self._receive = receive
         self._hand_back = hand_back
+        self._read_only = read_only
         self._queues: list[str] = []
         self._not_before: dict[str, float] = {}
         self._closed_until = self._full_until = 0.0
@@ -171,12 +174,8 @@ class Taker:
         (queue, task), self._waiting = self._waiting, None
         self._empty_queues = 0  # also when it was refused: a full server refuses the wait alone
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ResponseError):
-            self._refused(queue, error)
-        elif isinstance(error, RedisError | OSError):
-            self._away(error)
-        elif error is not None:
-            raise error
+        if error is not None:
+            self._failed(queue, error)
 
     async def _ask_and_take(self, queue: str) -> None:
         answer = self._gates.ask()
@@ -195,13 +194,8 @@ class Taker:
                 token=self._next_token(), worker=self._name, wanted=admitted.jobs, held=len(self._hands),
                 is_probe=admitted.is_probe, sent_at=sent_at,
             )  # fmt: skip
-        except ReadOnlyError as error:  # this server is a replica now: the primary is found by connecting anew
-            await self._moves(queue).disconnect()
-            self._refused(queue, error)
-        except ResponseError as error:
-            self._refused(queue, error)
         except (RedisError, OSError) as error:
-            self._away(error)
+            self._failed(queue, error)
         else:
             self._taken(queue, taken, sent_at)
         finally:
@@ -231,18 +225,21 @@ class Taker:
         if taken.jobs:
             self._receive(taken.jobs)
 
-    def _refused(self, queue: str, error: ResponseError) -> None:
-        """The server would not: leave the queue alone for a while."""
+    def _failed(self, queue: str, error: BaseException) -> None:
         self._gates.unused()
-        self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
         self._empty_queues = 0
-        extra = {"queue": queue, "error": str(error), "wait_seconds": _REFUSED_SECONDS}
-        logger.error("take_refused", extra=extra)
-
-    def _away(self, error: BaseException) -> None:
-        """The server cannot be reached, or was lost: what a lost answer held comes back when its lease is over."""
-        self._gates.unused()
-        self._closed_until = time.monotonic() + self._away_seconds
-        extra = {"move": "take", "error": str(error), "wait_seconds": self._away_seconds}
-        logger.warning("redis_retry", extra=extra)
-        self._away_seconds = min(self._away_seconds * 2, _LONGEST_AWAY_SECONDS)
+        match error:
+            case ReadOnlyError():
+                self._queues.clear()
+                self._read_only(error)
+            case ResponseError():  # the server would not: the queue is left alone for a while
+                self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
+                extra = {"queue": queue, "error": str(error), "wait_seconds": _REFUSED_SECONDS}
+                logger.error("take_refused", extra=extra)
+            case RedisError() | OSError():  # what a lost answer held comes back when its lease is over
+                self._closed_until = time.monotonic() + self._away_seconds
+                extra = {"move": "take", "error": str(error), "wait_seconds": self._away_seconds}
+                logger.warning("redis_retry", extra=extra)
+                self._away_seconds = min(self._away_seconds * 2, _LONGEST_AWAY_SECONDS)
+            case _:
+                raise error

@@ -62,6 +62,8 @@ class ClosedBooks:
 
     def wake(self) -> None: ...
 
+    def lose_the_connection(self, error: Exception) -> None: ...
+
 
 class Bench:
     """An executor as the worker has it, and a queue to take jobs from."""

@@ -89,13 +89,18 @@ def test_an_unfit_server_that_comes_late_ends_the_worker_all_the_same(
             assert len(worker.lines("redis_unfit")) == 1
 
 
+def cut_all_connections(stage: Stage) -> None:
+    for kind in ("normal", "pubsub"):
+        stage.redis.client_kill_filter(_type=kind, skipme=True)
+
+
 @pytest.mark.parametrize(("options", "warnings"), [({}, 1), (DURABLE, 0)])
 def test_a_server_without_an_append_only_file_is_told_of_once_and_used(
     server_binary: ServerBinary, tmp_path: Path, options: dict[str, str], warnings: int
 ) -> None:
     with RedisServer(server_binary, options) as server, Stage(server.url, tmp_path) as stage:
         worker = stage.worker()
-        stage.redis.client_kill_filter(_type="normal", skipme=True)
+        cut_all_connections(stage)
         eventually(lambda: worker.log.count("Connected to ") == 2, "another connection")
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
@@ -109,7 +114,7 @@ def test_a_server_that_cannot_be_looked_at_is_told_of_once_and_used(
     with RedisServer(server_binary, EVICTING) as server, Stage(server.url, tmp_path) as stage:
         stage.redis.execute_command("ACL", "SETUSER", "blind", "on", f">{PASSWORD}", "~*", "&*", "+@all", "-info")
         worker = stage.worker(REDIS_URL=server.url.replace("//", f"//blind:{PASSWORD}@"))
-        stage.redis.client_kill_filter(_type="normal", skipme=True)
+        cut_all_connections(stage)
         eventually(lambda: worker.log.count("Connected to ") == 2, "another connection")
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"

@@ -239,7 +239,7 @@ def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_a
     state = TakeState(answer[0])
     server_ms = int(answer[1])
     jobs = [
-        _new(job, keys, rules, token, sent_at, server_ms)
+        _new(job, keys, rules, token, sent_at, server_ms=server_ms)
         if len(job) == _FIELDS_OF_A_NEW_JOB
         else _delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE)
         for job in answer[3:]
@@ -250,7 +250,7 @@ def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_a
     return Taken(state, server_ms, int(answer[2]), jobs, is_all)
 
 
-def _new(job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, server_ms: int) -> Delivery:
+def _new(job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, *, server_ms: int) -> Delivery:
     ref, raw = job
     return Delivery(
         ref=ref.decode(), token=token, raw=raw, size=len(raw), first_ms=server_ms, calls=0, crashes=0,
@@ -298,10 +298,6 @@ class Moves:
     async def wait(self, seconds: float) -> None:
         """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it."""
         await self._run(["BLMOVE", self.keys.stock[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)])
-
-    async def disconnect(self) -> None:
-        """Close the connections that nobody uses, so that the next calls connect anew."""
-        await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def claim(self, ids: Sequence[tuple[str, str]]) -> list[ClaimAnswer]:
         """Bind job ids to what they are for: pairs of digest and binding; one answer for each."""
