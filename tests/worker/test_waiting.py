@@ -22,7 +22,7 @@ WAIT_SECONDS = 0.5
 #: What the slowest machine may need beside the time that a test is about.
 SLACK_SECONDS = 2.0
 #: All commands that workers send when they have nothing to do, but not those that their scripts run.
-SENT = ("blmove", "eval", "evalsha", "publish", "ping", "client|id", "client|unblock", "psubscribe")
+SENT = ("blmove", "eval", "evalsha", "publish", "ping", "psubscribe")
 
 
 @pytest.fixture(scope="module")
