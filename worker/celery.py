@@ -97,7 +97,7 @@ def build(found: Settings) -> WorkerApp:
     app.executor = Executor(
         admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock),
         handler=handler,
-        client=connection.async_client(found),
+        link=connection.link(found),
         rules=Rules(
             fleet=Keys(found.LOCK_QUEUE),
             rate=found.RATE_LIMIT_PER_SECOND,

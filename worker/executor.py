@@ -31,11 +31,11 @@ from worker.upkeep import Upkeep
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-    from redis.asyncio import Redis
     from redis.exceptions import ReadOnlyError
 
     from tasks.lock_conversation import LockConversation
     from worker.admission import Admission
+    from worker.broker.link import Link
     from worker.broker.moves import Delivery, Rules
     from worker.clock import ServerClock
     from worker.hands import Hands
@@ -87,7 +87,7 @@ class Executor:
     Args:
         admission: decides on jobs before they are run.
         handler: what is done with a job.
-        client: an asyncio client that does not repeat commands by itself.
+        link: the way to Redis.
         rules: the settings of the moves.
         hands: what this worker holds.
         clock: the server's clock.
@@ -105,7 +105,7 @@ class Executor:
         *,
         admission: Admission,
         handler: LockConversation,
-        client: Redis,
+        link: Link,
         rules: Rules,
         hands: Hands,
         clock: ServerClock,
@@ -119,7 +119,7 @@ class Executor:
         self.rules = rules
         self._admission = admission
         self._handler = handler
-        self._client = client
+        self._link = link
         self._queues = queues
         self._close = close
         self._name = secrets.token_hex(6)
@@ -252,7 +252,7 @@ class Executor:
     def _lane(self, queue: str) -> Lane:
         """The moves of a queue; the first use of a queue starts its upkeep."""
         if queue not in self._lanes:
-            moves = Moves(self._client, Keys(queue), self.rules)
+            moves = Moves(self._link, Keys(queue), self.rules)
             self._lanes[queue] = Lane(self, moves)
             upkeep = Upkeep(
                 moves, self.hands, self.clock,
@@ -365,7 +365,7 @@ class Executor:
 
     def _server_is_read_only(self, error: ReadOnlyError) -> None:
         """The primary is found by connecting anew, and whether it is fit is looked at by Celery's side."""
-        self._spawn(self._client.connection_pool.disconnect(inuse_connections=False))
+        self._spawn(self._link.disconnect())
         self.books.lose_the_connection(error)
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -490,7 +490,7 @@ class Executor:
             for service in self.services:
                 await service.stop()
             await self._close()
-            await self._client.aclose()
+            await self._link.disconnect()
         finally:
             asyncio.get_running_loop().stop()
 

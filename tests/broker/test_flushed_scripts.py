@@ -11,24 +11,20 @@ from tests.broker.every_move import MOVES, script_of, set_scene
 from worker.broker.moves import Moves, take_command
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from redis.asyncio import Redis as AsyncRedis
-
     from tests.broker.workbench import Workbench
+    from worker.broker.moves import Client
 
 
 class Listening:
     """A client that notes what is sent through it."""
 
-    def __init__(self, client: AsyncRedis) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
         self.sent: list[str] = []
 
     async def execute_command(self, *command: Any) -> Any:
         self.sent.append(command[0])
-        answer: Awaitable[Any] = self.client.execute_command(*command)  # type: ignore[no-untyped-call]
-        return await answer
+        return await self.client.execute_command(*command)
 
 
 class HangingUp:

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from redis import Redis
-    from redis.asyncio import Redis as AsyncRedis
 
-    from worker.broker.moves import Delivery, Recovered, Taken
+    from worker.broker.moves import Client, Delivery, Recovered, Taken
 
 #: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
 RULES = Rules(
@@ -36,7 +35,7 @@ class Workbench:
     """Real moves on a real server, with short names for what the tests do and look at."""
 
     def __init__(
-        self, client: Redis, async_client: AsyncRedis, rules: Rules = RULES, queue: str = "moderation.lock"
+        self, client: Redis, async_client: Client, rules: Rules = RULES, queue: str = "moderation.lock"
     ) -> None:
         self.client: Any = client  # redis-py types its answers for all its modes at once
         self.keys = Keys(queue)

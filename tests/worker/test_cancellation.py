@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 
 from sandbox.api import SandboxApi, run_in_thread
 from sandbox.faults import Delay, Respond
@@ -17,6 +14,7 @@ from sandbox.script import Rule, Script
 from tasks.api import Answer, ManagemApi
 from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
+from tests.broker.test_link import link_to
 from tests.broker.workbench import RULES, Workbench
 from tests.worker.stage import eventually
 from worker.admission import Admission
@@ -92,7 +90,7 @@ def api() -> Iterator[SandboxApi]:
 
 @pytest.fixture
 def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
-    client = AsyncRedis.from_url(redis_url, protocol=2, retry=AsyncRetry(NoBackoff(), 0))
+    link = link_to(redis_url, timeout_seconds=5)
     hands, clock = Hands(100), ServerClock()
     managem = CountingApi(
         base_url=api.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
@@ -106,13 +104,13 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
     )
     executor = Executor(
         admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock),
-        handler=handler, client=client, rules=RULES, hands=hands, clock=clock, gates=flow,
+        handler=handler, link=link, rules=RULES, hands=hands, clock=clock, gates=flow,
         queues=lambda: ["moderation.lock"], close=managem.aclose,
     )  # fmt: skip
     executor.books = ClosedBooks()
     executor.start()
     with Redis.from_url(redis_url, protocol=2) as sync_client:
-        yield Bench(Workbench(sync_client, client), executor, managem)
+        yield Bench(Workbench(sync_client, link), executor, managem)
         executor.stop(1)
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import hiredis
 from redis import Redis
 from redis.asyncio import Connection, SSLConnection
-from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from worker.broker.link import Link
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -85,27 +85,10 @@ def sync_client(settings: Settings) -> Redis:
     return Redis(**options(settings), retry=Retry(NoBackoff(), 0))
 
 
-def async_client(settings: Settings) -> AsyncRedis:
-    """A client for the worker's asyncio side.
-
-    It never repeats a command by itself: its callers know which may be repeated.
-    """
-    client = AsyncRedis(**options(settings), retry=AsyncRetry(NoBackoff(), 0))
-    client.connection_pool.connection_class = _PackedTls if settings.redis_is_tls else _Packed
-    return client
-
-
-class _Packs:
-    """Writes commands with hiredis, as redis-py's blocking connections do; its asyncio ones do so in Python."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        name, *rest = args
-        return [hiredis.pack_command((*name.split(), *rest))]  # redis-py writes CLIENT UNBLOCK as one word
-
-
-class _Packed(_Packs, Connection):
-    pass
-
-
-class _PackedTls(_Packs, SSLConnection):
-    pass
+def link(settings: Settings) -> Link:
+    """The asyncio side's way to Redis."""
+    arguments = options(settings)
+    connection = SSLConnection if arguments.pop("ssl") else Connection
+    # One time-out is kept over the whole command, and a connection that is none is made anew by the next one.
+    arguments["socket_timeout"] = None
+    return Link(lambda: connection(**arguments, retry=AsyncRetry(NoBackoff(), 0)), timeout_seconds=TIMEOUT_SECONDS)

@@ -1,6 +1,6 @@
 """The moves of a job between its states: one typed function a Lua file, and the only caller of that file.
 
-All are coroutines over a client that does not repeat commands by itself.
+All are coroutines over a client that does not repeat commands by itself (``worker.broker.link``).
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from redis.exceptions import NoScriptError
 
 from worker.broker import scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
-
-    from redis.asyncio import Redis
+    from collections.abc import Sequence
 
     from worker.broker.keys import Keys
     from worker.broker.scripts import Script
@@ -269,14 +267,21 @@ def _delivery(
     )  # fmt: skip
 
 
+class Client(Protocol):
+    """Sends a command to Redis, once, and returns its answer."""
+
+    async def execute_command(self, *command: Any) -> Any:
+        """Send it."""
+
+
 class Moves:
-    """The moves of one queue's jobs over an asyncio client.
+    """The moves of one queue's jobs.
 
     All raise what the client raises (:class:`redis.exceptions.RedisError`, :class:`OSError`); a raised error leaves
     open whether the move was made, and all but :meth:`take` and :meth:`recover` may be repeated.
     """
 
-    def __init__(self, client: Redis, keys: Keys, rules: Rules) -> None:
+    def __init__(self, client: Client, keys: Keys, rules: Rules) -> None:
         self._client = client
         self.keys = keys
         self.rules = rules
@@ -378,5 +383,5 @@ class Moves:
             return await self._run(command(script, keys, arguments, whole_text=True))
 
     async def _run(self, call: Command) -> list[Any]:
-        answer: Awaitable[list[Any]] = self._client.execute_command(*call)  # type: ignore[no-untyped-call]
-        return await answer
+        answer: list[Any] = await self._client.execute_command(*call)
+        return answer

@@ -1,0 +1,85 @@
+"""The asyncio side's way to Redis: one answer for each command, and no connection that another answer may come on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from redis import Redis
+from redis.asyncio import Connection
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from worker.broker.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def link_to(url: str, *, timeout_seconds: float) -> Link:
+    where = parse_url(url)
+    return Link(lambda: Connection(**where, protocol=2, retry=Retry(NoBackoff(), 0)), timeout_seconds=timeout_seconds)
+
+
+@pytest.fixture
+async def link(redis_url: str) -> AsyncIterator[Link]:
+    found = link_to(redis_url, timeout_seconds=0.3)
+    yield found
+    await found.disconnect()
+
+
+async def test_commands_at_once_get_each_its_own_answer(link: Link) -> None:
+    answers = await asyncio.gather(*(link.execute_command("ECHO", str(number)) for number in range(20)))
+
+    assert answers == [b"%d" % number for number in range(20)]
+
+
+async def test_a_refused_command_keeps_its_connection(link: Link) -> None:
+    client_id = await link.execute_command("CLIENT", "ID")
+
+    with pytest.raises(ResponseError, match="unknown command"):
+        await link.execute_command("NONSENSE")
+
+    assert await link.execute_command("CLIENT", "ID") == client_id
+
+
+async def test_an_answer_that_comes_too_late_is_never_taken_for_another_one(link: Link) -> None:
+    with pytest.raises(RedisTimeoutError, match=r"no answer within 0\.3 seconds"):
+        await link.execute_command("BLPOP", "late", 1)
+
+    assert await link.execute_command("ECHO", "mine") == b"mine"
+
+
+async def test_the_answer_of_a_cancelled_command_is_never_taken_for_another_one(link: Link) -> None:
+    waiting = asyncio.create_task(link.execute_command("BLPOP", "late", 1))
+    await link.execute_command("PING")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    answers = await asyncio.gather(*(link.execute_command("ECHO", str(number)) for number in range(3)))
+
+    assert answers == [b"0", b"1", b"2"]
+
+
+async def test_a_lost_connection_is_told_and_the_next_command_makes_another(link: Link, redis_url: str) -> None:
+    await link.execute_command("PING")
+    with Redis.from_url(redis_url) as other:
+        other.client_kill_filter(_type="normal", skipme=True)
+
+    with pytest.raises((RedisConnectionError, OSError)):
+        await link.execute_command("PING")
+
+    assert await link.execute_command("PING") == b"PONG"
+
+
+async def test_where_nobody_listens_that_is_told() -> None:
+    nobody = link_to("redis://127.0.0.1:1/0", timeout_seconds=1)
+
+    with pytest.raises((RedisConnectionError, OSError)):
+        await nobody.execute_command("PING")
