@@ -25,7 +25,7 @@ chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, fr
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
-bench: .venv/.dev-ready ## Measure this worker beside other queues, about 15 minutes; ARGS=--quick for a short round
+bench: .venv/.dev-ready ## Measure this worker beside other queues, about 30 minutes; ARGS=--quick for a short round
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-long

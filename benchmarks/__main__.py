@@ -1,6 +1,6 @@
 """The run: every row in turn, in one go, on one machine.
 
-    python -m benchmarks                    # all of it, about a quarter of an hour
+    python -m benchmarks                    # all of it, about half an hour
     python -m benchmarks --quick            # one short round at 50 ms
     python -m benchmarks --only lock-worker bare --delays 50
     python -m benchmarks --tables           # nothing is run: the tables and plots of the last results

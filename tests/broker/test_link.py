@@ -7,23 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
-from redis.asyncio import Connection
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from worker.broker.link import Link
+from tests.broker.workbench import link_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-
-def link_to(url: str, *, timeout_seconds: float) -> Link:
-    where = parse_url(url)
-    return Link(lambda: Connection(**where, protocol=2, retry=Retry(NoBackoff(), 0)), timeout_seconds=timeout_seconds)
+    from worker.broker.link import Link
 
 
 @pytest.fixture

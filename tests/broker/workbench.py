@@ -7,10 +7,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio import Connection
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from tests.broker import glossary
 from worker.broker.keys import Keys, digest
+from worker.broker.link import Link
 from worker.broker.moves import Completion, Moves, Rules, read_take, take_command
 
 if TYPE_CHECKING:
@@ -29,6 +34,12 @@ RULES = Rules(
 LONG_AGO_MS = 3_600_000
 #: What PTTL answers of a key that is not there.
 _GONE = -2
+
+
+def link_to(url: str, *, timeout_seconds: float) -> Link:
+    """The asyncio side's way to a server, as a worker has it."""
+    where = parse_url(url)
+    return Link(lambda: Connection(**where, protocol=2, retry=Retry(NoBackoff(), 0)), timeout_seconds=timeout_seconds)
 
 
 class Workbench:

@@ -14,8 +14,7 @@ from sandbox.script import Rule, Script
 from tasks.api import Answer, ManagemApi
 from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
-from tests.broker.test_link import link_to
-from tests.broker.workbench import RULES, Workbench
+from tests.broker.workbench import RULES, Workbench, link_to
 from tests.worker.stage import eventually
 from worker.admission import Admission
 from worker.clock import ServerClock
