@@ -136,11 +136,12 @@ class Taker:
 
     async def _turn(self) -> None:
         """One step: take, or wait for what is in the way."""
+        self._look_at_the_wait()
         now = time.monotonic()
         queues = [queue for queue in self._queues if now >= self._not_before.get(queue, now)]
         wanted = self._hands.wanted()
         if not queues or wanted <= 0:
-            await self._wait_for_news(_ASK_AGAIN_SECONDS)
+            await self._wait_for_news()
         elif now < self._closed_until:
             await asyncio.sleep(min(self._closed_until - now, _ASK_AGAIN_SECONDS))
         elif now < self._full_until and wanted < len(self._hands):
@@ -151,10 +152,11 @@ class Taker:
         else:
             await self._ask_and_take(queues[0])
 
-    async def _wait_for_news(self, seconds: float | None) -> None:
+    async def _wait_for_news(self) -> None:
+        # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
         self._news.clear()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(_ASK_AGAIN_SECONDS):
                 await self._news.wait()
         except TimeoutError:
             pass
@@ -164,8 +166,7 @@ class Taker:
             task = asyncio.create_task(self._moves(queue).wait(WAIT_SECONDS))
             task.add_done_callback(lambda _: self._news.set())
             self._waiting = queue, task
-        await self._wait_for_news(None)
-        self._look_at_the_wait()
+        await self._wait_for_news()
 
     def _look_at_the_wait(self) -> None:
         """If the wait is over: look for jobs, or say why it failed."""
@@ -182,7 +183,7 @@ class Taker:
         if isinstance(answer, Wait):
             self._closed_until = time.monotonic() + min(answer.seconds, _ASK_AGAIN_SECONDS)
         elif answer.jobs <= 0:
-            await self._wait_for_news(_ASK_AGAIN_SECONDS)
+            await self._wait_for_news()
         else:
             await self._take(queue, answer)
 
