@@ -61,10 +61,7 @@ class Request(stock.Request):
         self._content_type = self._content_encoding = None
         self._delivery_info = {"exchange": "", "routing_key": delivery.queue, "priority": None, "redelivered": False}
         self._accepted_at = 0.0
-
-    @property
-    def _eventer(self) -> Any:
-        return self._consumer.event_dispatcher
+        self._eventer = None  # Celery sets it after each reconnect; monitors are told through the consumer's own
 
     @property
     def _kwargsrepr(self) -> str:

@@ -135,8 +135,9 @@ def _drain(target: Target, client: Redis, producers: Producers, fleet: Fleet) ->
     deadline = 0.0
     end = time.monotonic() + _LONGEST_DRAIN * target.drain_seconds
     while time.monotonic() < end:
+        is_all_sent = producers.are_done  # asked first: the last message may be sent while we look at what is left
         left = target.left(client)
-        if producers.are_done and not any(left.values()):
+        if is_all_sent and not any(left.values()):
             return
         now = left, client.xlen(RESULTS)
         if now != before:

@@ -157,6 +157,18 @@ def test_connections_cut_again_and_again_lose_no_job(stage: Stage) -> None:
     assert_all_is_well(stage, jobs)
 
 
+def test_a_lost_connection_ends_no_worker_whose_running_jobs_celery_knows(stage: Stage) -> None:
+    jobs = fill_the_hands(stage, "hangs")
+    active = stage.producer.control.inspect(timeout=10, destination=NAMES).active()
+    assert {request["id"] for requests in active.values() for request in requests} == jobs
+
+    before = len(told(stage, "redis_lost"))
+    stage.redis.client_kill_filter(_type="pubsub")
+    eventually(lambda: len(told(stage, "redis_lost")) == before + len(NAMES), "both workers to notice")
+
+    assert_all_is_well(stage, jobs, calls=2)
+
+
 def test_connections_that_are_lost_without_a_word_are_given_up_and_made_anew(
     server_binary: ServerBinary, tmp_path: Path
 ) -> None:
