@@ -1,7 +1,7 @@
 """What this worker holds: the jobs in its hands, and how many more it can take.
 
-Shared by the two sides of a worker: Celery's loop adds a job when a take brought it, the asyncio side drops it when
-Redis has said that it is over. Each operation is one step of a dict, which threads may share.
+A job is held from the take that brought it until Redis has said that it is over. The asyncio side does both; Celery's
+thread sets the limit and looks on, which is why each operation is one step of a dict.
 """
 
 from __future__ import annotations
