@@ -1,9 +1,9 @@
 """Takes jobs while there is room for them, and waits for the next message while there are none.
 
 A job queue is read by turns: ``take`` until the lists are empty; then a ``BLMOVE`` from the producers' list to our
-``arrived`` list, which wakes exactly one waiting worker a message and leaves the message in Redis; then again a take. The take is not sent
-along with the wait, though that would save a round trip: where the connection was lost without a word, the server would
-take jobs for nobody, and they would come back only when their leases are over.
+``arrived`` list, which wakes exactly one waiting worker a message and leaves the message in Redis; then again a take.
+The take is not sent along with the wait, though that would save a round trip: where the connection was lost without a
+word, the server would take jobs for nobody, and they would come back only when their leases are over.
 
 Runs on the asyncio side, where the jobs are run: a job that went through Celery's thread would be handed from core to
 core, and two threads that want the interpreter at once wake each other in vain at every system call. That cost as much
