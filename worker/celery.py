@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import worker.garbage  # isort: skip  # noqa: F401 - first, or the loading of the rest takes longer
+
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
