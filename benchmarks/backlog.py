@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import redis.asyncio
 
+from benchmarks import bulk
 from sandbox.redis_server import RedisServer
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import Completion, Moves, Rules, read_take, take_command
@@ -29,13 +30,12 @@ if TYPE_CHECKING:
     from worker.broker.moves import Delivery
 
 RESULTS = Path(__file__).parent / "results" / "backlog.json"
-KEYS = Keys("moderation.lock")
+KEYS = Keys(bulk.QUEUE)
 RULES = Rules(
     fleet=KEYS, rate=None, results="moderation.results", results_maxlen=100_000, dead="moderation.dead",
     dead_maxlen=100_000, lease_ms=3_600_000, remember_ms=900_000, poisonous_crashes=1_000_000,
 )  # fmt: skip
-#: A message of a usual size, and the event of a usual conversation.
-MESSAGE = json.dumps({"headers": {"task": "moderation.lock_conversation", "id": "%08d"}, "body": "x" * 600}).encode()
+#: As large as the event of a usual conversation.
 EVENT = b"e" * 1_500
 AT_ONCE = 256
 ROUNDS = 400
@@ -58,6 +58,7 @@ class Backlog:
     """A server with a backlog."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self.client: Any = redis.Redis.from_url(url)
         self.moves = Moves(redis.asyncio.Redis.from_url(url), KEYS, RULES)
         self._takes = 0
@@ -67,14 +68,9 @@ class Backlog:
         found: int = self.client.info("memory")["used_memory"]
         return found
 
-    def push(self, first: int, jobs: int) -> None:
-        """Waiting jobs, as producers send them."""
-        for start in range(first, first + jobs, 10_000):
-            pipe = self.client.pipeline(transaction=False)
-            for number in range(start, min(start + 10_000, first + jobs), 100):
-                some = range(number, min(number + 100, first + jobs))
-                pipe.lpush(KEYS.stock[0], *(MESSAGE.replace(b"%08d", b"%08d" % each) for each in some))
-            pipe.execute()
+    def push(self, first: int, jobs: int) -> int:
+        """Waiting jobs, as producers send them; the size of a message in bytes."""
+        return bulk.fill(self.client, self._url, jobs, first)
 
     def take(self) -> list[Delivery]:
         """A full take."""
@@ -111,7 +107,7 @@ class Backlog:
 async def measure(backlog: Backlog, jobs: int) -> dict[str, Any]:
     """Fill the server, and time each move."""
     empty = backlog.memory()
-    backlog.push(0, jobs)
+    message_bytes = backlog.push(0, jobs)
     waiting = (backlog.memory() - empty) / jobs
     await backlog.put_aside(jobs, seconds=86_400)
     delayed = (backlog.memory() - empty) / jobs
@@ -155,7 +151,7 @@ async def measure(backlog: Backlog, jobs: int) -> dict[str, Any]:
     timings.append(backlog.timing("promote", promoted))
     return {
         "jobs": jobs,
-        "message_bytes": len(MESSAGE),
+        "message_bytes": message_bytes,
         "bytes_per_waiting_job": round(waiting),
         "bytes_per_delayed_job": round(delayed),
         "timings_us": [{name: getattr(each, name) for name in Timing.__slots__} for each in timings],

@@ -31,7 +31,7 @@ KEYS = (
 )  # fmt: skip
 CHANNELS = ("&moderation.results",)
 COMMANDS = (
-    "+eval", "+evalsha", "+time", "+type", "+exists", "+pttl", "+get", "+set", "+del",
+    "+eval", "+evalsha", "+time", "+type", "+exists", "+pttl", "+get", "+mget", "+set", "+del",
     "+hget", "+hmget", "+hset", "+hincrby", "+lpop", "+rpop", "+lpush", "+rpush",
     "+zadd", "+zrange", "+zrem", "+xadd", "+publish",
 )  # fmt: skip

@@ -21,7 +21,7 @@ may('XADD', dead, '*', '', '')
 may('PUBLISH', channel, '')
 may('DEL', record_prefix)
 may('SET', id_prefix, '')
-may('GET', id_prefix)
+may('MGET', id_prefix)
 may('HGET', record_prefix, '')
 
 local answers, counts, records, refs, gone = {}, {}, {}, {}, {}
@@ -30,17 +30,26 @@ local function count(name)
   counts[name] = (counts[name] or 0) + 1
 end
 
+-- What the ids stand for: asked for all at once, and kept up to date below, as two copies may end in one call.
+local id_keys, known = {}, {}
+for at = 7, #ARGV, 7 do
+  if ARGV[at + 5] ~= '' then
+    id_keys[#id_keys + 1] = id_prefix .. ARGV[at + 5]
+  end
+end
+if #id_keys > 0 then
+  for at, value in ipairs(redis.call('MGET', unpack(id_keys))) do
+    known[id_keys[at]] = value
+  end
+end
+
 for at = 7, #ARGV, 7 do
   local ref, token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
   local record, id_key = record_prefix .. ref, id_prefix .. digest
   local answer = 0
   if not gone[ref] and redis.pcall('HGET', record, 'token') == token then
-    local ended = event == ''
-    if not ended and digest ~= '' then
-      ended = redis.pcall('GET', id_key) == 'ended ' .. binding
-    end
-    if ended then
+    if event == '' or known[id_key] == 'ended ' .. binding then
       answer = 2
       count('deduplicated')
     else
@@ -51,7 +60,8 @@ for at = 7, #ARGV, 7 do
       end
       redis.call('PUBLISH', channel, event)
       if digest ~= '' then
-        redis.call('SET', id_key, 'ended ' .. binding, 'PX', remember_ms)
+        known[id_key] = 'ended ' .. binding
+        redis.call('SET', id_key, known[id_key], 'PX', remember_ms)
       end
       count('finished')
       count('outcome:' .. outcome)
