@@ -26,7 +26,9 @@ class Terminal:
     """A shell's environment and directory."""
 
     def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
-        mine = {name: value for name, value in os.environ.items() if name not in Settings.model_fields}
+        # Neither the settings of whoever runs the tests nor the size of their terminal is this one's.
+        foreign = {*Settings.model_fields, "COLUMNS", "LINES"}
+        mine = {name: value for name, value in os.environ.items() if name not in foreign}
         self.environment = {**mine, **environment}
         self.directory = directory
 

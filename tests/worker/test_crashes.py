@@ -27,7 +27,7 @@ def test_the_jobs_of_a_killed_worker_are_ended_by_the_next_with_one_event_each(s
     stage.api.script = SLOW
     jobs = {stage.send(f"slow-{number}") for number in range(20)}
     first = stage.worker(CONCURRENCY=10, **QUICK)
-    eventually(lambda: len(stage.api.calls()) == 10, "ten calls")
+    eventually(lambda: len(stage.api.calls()) >= 10, "ten calls")
 
     first.process.kill()
     stage.api.script = Script()
@@ -47,7 +47,7 @@ def test_a_stalled_worker_publishes_and_calls_nothing_that_others_took_over(stag
     stage.api.script = SLOW
     jobs = {stage.send(f"slow-{number}") for number in range(5)}
     stalled = stage.worker("-n", "stalled@test", **QUICK)
-    eventually(lambda: len(stage.api.calls()) == 5, "five calls")
+    eventually(lambda: len(stage.api.calls()) >= 5, "five calls")
 
     stalled.process.send_signal(signal.SIGSTOP)
     stage.worker("-n", "other@test", **QUICK)

@@ -67,7 +67,7 @@ def stage(running: Stage) -> Stage:
 def fill_the_hands(stage: Stage, kind: str = "slow") -> set[str]:
     """Give both workers as much as they can hold, so that no take is under way."""
     jobs = {stage.send(f"{kind}-{number}") for number in range(20)}
-    eventually(lambda: len(stage.api.calls()) == 20, "twenty calls")
+    eventually(lambda: len(stage.api.calls()) >= 20, "twenty calls")
     return jobs
 
 
@@ -181,7 +181,7 @@ def test_connections_that_are_lost_without_a_word_are_given_up_and_made_anew(
         own.api.script = SCRIPT
         own.worker(REDIS_URL=f"redis://127.0.0.1:{network.port}/0", LEASE_SECONDS=30)
         jobs = {own.send(f"slow-{number}") for number in range(10)}
-        eventually(lambda: len(own.api.calls()) == 10, "ten calls")
+        eventually(lambda: len(own.api.calls()) >= 10, "ten calls")
 
         network.lose_connections()
         jobs.add(own.send("new"))
