@@ -19,12 +19,14 @@ from celery import signals
 from celery.app.control import Control as StockControl
 from celery.worker import state
 from kombu import pidbox
-from redis.exceptions import ConnectionError as RedisConnectionError
 
+from worker.broker.server_check import ServerIsReadOnly
 from worker.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from redis.exceptions import ReadOnlyError
 
     from worker.executor import Executor
     from worker.lane import Assignment
@@ -85,11 +87,11 @@ class Books:
         """Let Celery hear of what was noted."""
         self.call_soon(self.tell)
 
-    def lose_the_connection(self, error: Exception) -> None:
+    def lose_the_connection(self, error: ReadOnlyError) -> None:
         """Let Celery connect anew: what is raised on its loop as a lost connection is treated as one."""
 
         def lose() -> None:
-            raise RedisConnectionError(str(error))
+            raise ServerIsReadOnly(str(error))
 
         self.call_soon(lose)
 

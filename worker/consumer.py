@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from typing import Any, assert_never
 
@@ -11,7 +12,7 @@ from celery.platforms import EX_FAILURE
 from celery.worker import consumer as stock
 from celery.worker.state import maybe_shutdown
 
-from worker.broker.server_check import Risk, Unfit, Unknown, look
+from worker.broker.server_check import Risk, ServerIsReadOnly, Unfit, Unknown, look
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Consumer(stock.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "without_mingle": True, "without_gossip": True})
         self._is_server_checked = False
+        self._was_read_only_at = 0.0
+        self._read_only_wait = 0.0
         app: Any = self.app
         app.books.consumer = self
 
@@ -50,8 +53,6 @@ class Consumer(stock.Consumer):
         app: Any = self.app
         with connection.default_channel.conn_or_acquire() as client:
             found = look(client, allow_eviction=app.allow_eviction)
-        if found is None:
-            return
         self._is_server_checked = True
         for finding in found:
             told = {"problem": finding.problem, "advice": finding.advice}
@@ -74,9 +75,18 @@ class Consumer(stock.Consumer):
         super().cancel_active_requests()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Say what Redis said: Celery shows only the name of the error."""
+        """Say what Redis said: Celery shows only the name of the error.
+
+        A replica accepts each connection at once and is of no use, so it is tried again with growing waits.
+        """
         logger.error("redis_lost", extra={"error": str(exc)})
         super().on_connection_error_after_connected(exc)
+        if isinstance(exc, ServerIsReadOnly):
+            is_new = time.monotonic() - self._was_read_only_at > 2 * _RECONNECT_LONGEST_SECONDS
+            longer = self._read_only_wait + _RECONNECT_SECONDS
+            self._read_only_wait = _RECONNECT_SECONDS if is_new else min(longer, _RECONNECT_LONGEST_SECONDS)
+            time.sleep(self._read_only_wait)
+            self._was_read_only_at = time.monotonic()
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes: no job in flight depends on this connection, and nobody else restarts it."""

@@ -77,7 +77,7 @@ class Books(Protocol):
     def wake(self) -> None:
         """Let Celery hear of what was noted."""
 
-    def lose_the_connection(self, error: Exception) -> None:
+    def lose_the_connection(self, error: ReadOnlyError) -> None:
         """Let Celery connect anew."""
 
 

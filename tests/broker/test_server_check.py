@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from sandbox.redis_server import RedisServer
-from worker.broker.server_check import Finding, Risk, Unfit, Unknown, findings, look
+from worker.broker.server_check import Finding, Risk, ServerIsReadOnly, Unfit, Unknown, findings, look
 
 if TYPE_CHECKING:
     from sandbox.server_binaries import ServerBinary
@@ -138,10 +138,13 @@ def test_real_servers_tell_all_that_is_looked_at(
     with RedisServer(server_binary, options) as server, Redis.from_url(server.url) as client:
         answer = look(client, allow_eviction=False)
 
-    assert answer is not None
     assert [type(finding) for finding in answer] == kinds
 
 
 def test_a_replica_is_not_judged(server_binary: ServerBinary) -> None:
-    with RedisServer(server_binary, {"replicaof": "127.0.0.1 1"}) as server, Redis.from_url(server.url) as client:
-        assert look(client, allow_eviction=False) is None
+    with (
+        RedisServer(server_binary, {"replicaof": "127.0.0.1 1"}) as server,
+        Redis.from_url(server.url) as client,
+        pytest.raises(ServerIsReadOnly, match="read only replica"),
+    ):
+        look(client, allow_eviction=False)

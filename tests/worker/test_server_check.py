@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -186,8 +188,11 @@ def test_a_replica_is_waited_for_and_judged_when_it_is_the_primary(server_binary
 
         worker = stage.start()
 
-        lines = eventually(lambda: worker.lines("redis_lost")[1:], "two lines that tell that it waits")
-        assert "read only replica" in lines[0]["error"]
+        lines = eventually(lambda: worker.lines("redis_lost")[3:] and worker.lines("redis_lost"), "four tries")
+        assert all("read only replica" in line["error"] for line in lines)
+        tries = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in lines[:4]]
+        waits = [later - earlier for earlier, later in pairwise(tries)]
+        assert [wait >= step for wait, step in zip(waits, (0.25, 0.5, 0.75), strict=True)] == [True] * 3
         assert not worker.lines("redis_unfit")
         assert worker.process.poll() is None
         stage.redis.replicaof("NO", "ONE")

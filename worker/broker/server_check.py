@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 #: Redis 7 brought the flags of scripts that let a full server drain. Valkey tells a `redis_version` of its own, 7.2.4.
 OLDEST_MAJOR = 7
 _TOLD = ("redis_version", "maxmemory_policy", "aof_enabled")
+
+
+class ServerIsReadOnly(RedisConnectionError):  # noqa: N818 - it names what is so
+    """The server is a replica: jobs wait until the address leads to a primary. To Celery this is a lost connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ Finding: TypeAlias = Unfit | Risk | Unknown
 _LOOK_YOURSELF = "see yourself that its version is 7 or newer, maxmemory-policy is noeviction and appendonly is yes"
 
 
-def look(client: Redis, *, allow_eviction: bool) -> list[Finding] | None:
+def look(client: Redis, *, allow_eviction: bool) -> list[Finding]:
     """Ask a server, and judge what it tells.
 
     Args:
@@ -58,9 +63,10 @@ def look(client: Redis, *, allow_eviction: bool) -> list[Finding] | None:
         allow_eviction: whether a server may be one that throws keys away when it is full.
 
     Returns:
-        What was found; None of a replica: jobs wait until the address leads to a primary, and that one is judged.
+        What was found.
 
     Raises:
+        ServerIsReadOnly: it is a replica, and so not the one to be judged.
         RedisError: it does not answer now.
     """
     try:
@@ -68,7 +74,7 @@ def look(client: Redis, *, allow_eviction: bool) -> list[Finding] | None:
     except ResponseError as error:  # the access control list forbids it, or somebody renamed the command
         return [Unknown(f"Redis does not let the worker look at it: {error}", f"Allow INFO, or {_LOOK_YOURSELF}.")]
     if info.get("role") in {"slave", "replica"}:
-        return None
+        raise ServerIsReadOnly("You can't write against a read only replica.")  # as it would say itself
     return findings(info, allow_eviction=allow_eviction)
 
 
