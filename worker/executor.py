@@ -23,7 +23,7 @@ from worker.batcher import insist
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Moves
 from worker.lane import Assignment, Lane
-from worker.observe import metrics
+from worker.observe import jobs
 from worker.settled import Delayed, Ended, Gone, Settled
 from worker.taker import Gates, Taker
 from worker.upkeep import Upkeep
@@ -330,8 +330,7 @@ class Executor:
             delivery.calls = run.attempts
             raise
         except LeaseLostError:
-            metrics.LOST.inc()
-            logger.warning("lease_lost", extra={"job": delivery.intake.id})
+            jobs.lease_lost(delivery)
             self.settled(item, Gone())
             return
         except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours
@@ -399,48 +398,21 @@ class Executor:
 
     def completed(self, item: Assignment, answer: CompleteAnswer) -> None:
         """Told that a completion was answered."""
-        intake = item.delivery.intake
         if answer is CompleteAnswer.PUBLISHED and isinstance(item.decision, Finished):
             event = item.decision.event
-            seconds = (self.clock.now_ms() - item.delivery.first_ms) / 1000
-            metrics.finished(event.outcome).inc()
-            metrics.SECONDS.observe(seconds)
-            logger.log(
-                logging.WARNING if event.failed else logging.INFO,
-                "job_finished",
-                extra={
-                    "job": event.id,
-                    "conversation": intake.subject,
-                    "outcome": event.outcome,
-                    "attempts": item.delivery.calls,
-                    "error": None if event.problem is None else event.problem.type.value,
-                    "seconds": round(seconds, 3),
-                },
-            )
+            jobs.finished(item.delivery, event, (self.clock.now_ms() - item.delivery.first_ms) / 1000)
             self.settled(item, Ended(event.outcome, event.problem.detail if event.failed and event.problem else None))
+        elif answer is CompleteAnswer.COPY:
+            jobs.copy_dropped(item.delivery)
+            self.settled(item, Gone())
         else:
-            if answer is CompleteAnswer.COPY:
-                what = "job_copy_dropped"
-                metrics.COPIES.inc()
-            else:
-                what = "job_settled_elsewhere"
-                metrics.LOST.inc()
-            logger.info(what, extra={"job": intake.id})
+            jobs.settled_elsewhere(item.delivery)
             self.settled(item, Gone())
 
     def delayed(self, item: Assignment, later: Later, *, is_ours: bool) -> None:
         """Told that a delay was answered."""
         if is_ours:
-            metrics.DELAYED.labels(later.reason).inc()
-            logger.info(
-                "job_delayed",
-                extra={
-                    "job": item.delivery.intake.id,
-                    "reason": later.reason,
-                    "attempts": item.delivery.calls,
-                    "wait_seconds": round(later.delay, 3),
-                },
-            )
+            jobs.delayed(item.delivery, later)
         self.settled(item, Delayed(later.delay, later.reason) if is_ours else Gone())
 
     def released(self, item: Assignment) -> None:

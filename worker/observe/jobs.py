@@ -1,0 +1,65 @@
+"""How a job left this worker, as its log line and its counters tell it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from worker.observe import metrics
+
+if TYPE_CHECKING:
+    from tasks.decision import Later
+    from tasks.event import Event
+    from worker.broker.moves import Delivery
+
+logger = logging.getLogger(__name__)
+
+
+def finished(delivery: Delivery, event: Event, seconds: float) -> None:
+    """Its event is out, so many seconds after it was first taken."""
+    metrics.finished(event.outcome).inc()
+    metrics.SECONDS.observe(seconds)
+    logger.log(
+        logging.WARNING if event.failed else logging.INFO,
+        "job_finished",
+        extra={
+            "job": event.id,
+            "conversation": delivery.intake.subject,
+            "outcome": event.outcome,
+            "attempts": delivery.calls,
+            "error": None if event.problem is None else event.problem.type.value,
+            "seconds": round(seconds, 3),
+        },
+    )
+
+
+def delayed(delivery: Delivery, later: Later) -> None:
+    """It was put aside in Redis."""
+    metrics.DELAYED.labels(later.reason).inc()
+    logger.info(
+        "job_delayed",
+        extra={
+            "job": delivery.intake.id,
+            "reason": later.reason,
+            "attempts": delivery.calls,
+            "wait_seconds": round(later.delay, 3),
+        },
+    )
+
+
+def copy_dropped(delivery: Delivery) -> None:
+    """It was a copy of a job whose event is out."""
+    metrics.COPIES.inc()
+    logger.info("job_copy_dropped", extra={"job": delivery.intake.id})
+
+
+def settled_elsewhere(delivery: Delivery) -> None:
+    """It was not ours any more when its end was to be told."""
+    metrics.LOST.inc()
+    logger.info("job_settled_elsewhere", extra={"job": delivery.intake.id})
+
+
+def lease_lost(delivery: Delivery) -> None:
+    """It was not ours any more when it was to be called."""
+    metrics.LOST.inc()
+    logger.warning("lease_lost", extra={"job": delivery.intake.id})
