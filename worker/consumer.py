@@ -21,6 +21,7 @@ warnings.filterwarnings("ignore", "\\s*In Celery 5.1 we introduced", CPendingDep
 
 _RECONNECT_SECONDS = 0.25
 _RECONNECT_LONGEST_SECONDS = 2.0
+_REPLICA_SECONDS = 1.0
 
 
 class Consumer(stock.Consumer):
@@ -32,8 +33,6 @@ class Consumer(stock.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "without_mingle": True, "without_gossip": True})
         self._is_server_checked = False
-        self._was_read_only_at = 0.0
-        self._read_only_wait = 0.0
         app: Any = self.app
         app.books.consumer = self
 
@@ -77,16 +76,12 @@ class Consumer(stock.Consumer):
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Say what Redis said: Celery shows only the name of the error.
 
-        A replica accepts each connection at once and is of no use, so it is tried again with growing waits.
+        A replica accepts every connection at once and is of no use, so it is left alone for a moment.
         """
         logger.error("redis_lost", extra={"error": str(exc)})
         super().on_connection_error_after_connected(exc)
         if isinstance(exc, ServerIsReadOnly):
-            is_new = time.monotonic() - self._was_read_only_at > 2 * _RECONNECT_LONGEST_SECONDS
-            longer = self._read_only_wait + _RECONNECT_SECONDS
-            self._read_only_wait = _RECONNECT_SECONDS if is_new else min(longer, _RECONNECT_LONGEST_SECONDS)
-            time.sleep(self._read_only_wait)
-            self._was_read_only_at = time.monotonic()
+            time.sleep(_REPLICA_SECONDS)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes: no job in flight depends on this connection, and nobody else restarts it."""
