@@ -36,6 +36,9 @@ _STEADY_LEFT_OUT = 50
 _IDLE_FIRST = 20_000
 _SILENCE_SECONDS = 3.0
 _PATIENCE_SECONDS = 20.0
+#: What one look at the server's counters is to the server.
+_OWN_COMMANDS = 3
+_OWN_READS = 1
 _POLL_SECONDS = 0.02
 _ID = re.compile(rb'"id":"job-(\d+)"')
 
@@ -92,8 +95,10 @@ def measure(stage: Stage, row: Row, *, median_ms: int, steady_seconds: float, id
                 wait_for(range(_WARM_UP_JOBS))
                 at, machine, own, used = (time.perf_counter(), processes.machine_cpu_seconds(), time.process_time(),
                                           _used(stage, client, worker, steady_producer))  # fmt: skip
+                begun, begun_cpu = counters(client, STREAM), processes.cpu_seconds(worker.pid)
                 steady_sent = stage.moments(steady_producer)
                 wait_for(range(_STEADY_FIRST, _STEADY_FIRST + len(steady)))
+                done, done_cpu = counters(client, STREAM), processes.cpu_seconds(worker.pid)
                 elapsed = time.perf_counter() - at
                 others = processes.machine_cpu_seconds() - machine - (time.process_time() - own)
                 others -= _used(stage, client, worker, steady_producer) - used
@@ -117,6 +122,10 @@ def measure(stage: Stage, row: Row, *, median_ms: int, steady_seconds: float, id
         steady_p99_ms=_p99(steady_ms),
         steady_added_p50_ms=statistics.median(steady_added),
         steady_added_p99_ms=_p99(steady_added),
+        steady_worker_cpu_us=(done_cpu - begun_cpu) / len(steady) * 1e6,
+        steady_redis_cpu_us=(done.cpu_seconds - begun.cpu_seconds) / len(steady) * 1e6,
+        steady_redis_commands=(done.commands - begun.commands - _OWN_COMMANDS) / len(steady),
+        steady_redis_reads=(done.reads - begun.reads - _OWN_READS) / len(steady),
         idle_jobs=len(idle_ms),
         idle_p50_ms=statistics.median(idle_ms),
         idle_max_ms=max(idle_ms),
@@ -124,8 +133,9 @@ def measure(stage: Stage, row: Row, *, median_ms: int, steady_seconds: float, id
         idle_added_max_ms=max(idle_added),
         nothing_to_do_worker_cpu_ms_per_second=(cpu_after - cpu) / _SILENCE_SECONDS * 1000,
         nothing_to_do_redis_cpu_ms_per_second=(after.cpu_seconds - before.cpu_seconds) / _SILENCE_SECONDS * 1000,
-        # The last look at the counters is three commands of ours.
-        nothing_to_do_redis_commands_per_second=max(0, after.commands - before.commands - 3) / _SILENCE_SECONDS,
+        nothing_to_do_redis_commands_per_second=max(0, after.commands - before.commands - _OWN_COMMANDS)
+        / _SILENCE_SECONDS,
+        nothing_to_do_redis_reads_per_second=max(0, after.reads - before.reads - _OWN_READS) / _SILENCE_SECONDS,
         others_cores=max(0.0, others / elapsed),
     )
 

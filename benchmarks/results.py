@@ -20,6 +20,7 @@ class Throughput:
         row: its name.
         median_ms: the API's median delay.
         enqueued: jobs that waited when the worker started; 0 for a row without a queue.
+        start_seconds: from the start of the worker's process to its first event, the API's delay included.
         seconds: how long the window was.
         events: events in it.
         jobs_per_second: events a second.
@@ -39,6 +40,7 @@ class Throughput:
     row: str
     median_ms: int
     enqueued: int
+    start_seconds: float
     seconds: float
     events: int
     jobs_per_second: float
@@ -59,7 +61,9 @@ class Throughput:
 class Latency:
     """Times from enqueuing to the event, as a subscriber of the channel sees it, in milliseconds.
 
-    ``added`` is the same less the time that the API took for that very job.
+    ``added`` is the same less the time that the API took for that very job. The ``steady_`` costs are microseconds of
+    CPU and commands a job while jobs come steadily, with all that is done beside them; ``reads`` are times that the
+    server read from a socket, about the round trips.
     """
 
     row: str
@@ -70,6 +74,10 @@ class Latency:
     steady_p99_ms: float
     steady_added_p50_ms: float
     steady_added_p99_ms: float
+    steady_worker_cpu_us: float
+    steady_redis_cpu_us: float
+    steady_redis_commands: float
+    steady_redis_reads: float
     idle_jobs: int
     idle_p50_ms: float
     idle_max_ms: float
@@ -78,6 +86,7 @@ class Latency:
     nothing_to_do_worker_cpu_ms_per_second: float
     nothing_to_do_redis_cpu_ms_per_second: float
     nothing_to_do_redis_commands_per_second: float
+    nothing_to_do_redis_reads_per_second: float
     others_cores: float
 
 

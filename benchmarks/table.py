@@ -34,6 +34,7 @@ def markdown(report: Report, main_ms: int) -> str:
 def _throughput(report: Report, names: list[str], delays: list[int], main_ms: int) -> str:
     head = ["", *(f"jobs/s at {delay} ms" for delay in delays)]
     head += ["worker CPU µs/job", "Redis CPU µs/job", "Redis commands/job", "Redis reads/job", "memory MiB"]
+    head += ["start to first event s"]
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     for name in names:
         main = report.of(name, main_ms)
@@ -42,6 +43,7 @@ def _throughput(report: Report, names: list[str], delays: list[int], main_ms: in
             f"{median(main, field):.{digits}f}" if main else "-"
             for field, digits in (
                 ("worker_cpu_us", 0), ("redis_cpu_us", 0), ("redis_commands", 1), ("redis_reads", 1), ("memory_mib", 0),
+                ("start_seconds", 2),
             )
         ]  # fmt: skip
         lines.append(_line(cells))
@@ -51,7 +53,8 @@ def _throughput(report: Report, names: list[str], delays: list[int], main_ms: in
 def _latency(report: Report, names: list[str]) -> str:
     head = [
         "", "p50 / p99 ms at 100 jobs/s", "of it added", "p50 / max ms at idle", "of it added",
-        "nothing to do: worker CPU ms/s", "Redis commands/s",
+        "worker CPU µs/job at 100 jobs/s", "Redis CPU µs/job", "Redis commands/job", "Redis reads/job",
+        "nothing to do: worker CPU ms/s", "Redis commands/s", "Redis reads/s",
     ]  # fmt: skip
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     for name in names:
@@ -63,8 +66,13 @@ def _latency(report: Report, names: list[str]) -> str:
                 f"{found.steady_added_p50_ms:.1f} / {found.steady_added_p99_ms:.1f}",
                 f"{found.idle_p50_ms:.0f} / {found.idle_max_ms:.0f}",
                 f"{found.idle_added_p50_ms:.1f} / {found.idle_added_max_ms:.1f}",
+                f"{found.steady_worker_cpu_us:.0f}",
+                f"{found.steady_redis_cpu_us:.0f}",
+                f"{found.steady_redis_commands:.1f}",
+                f"{found.steady_redis_reads:.1f}",
                 f"{found.nothing_to_do_worker_cpu_ms_per_second:.0f}",
                 f"{found.nothing_to_do_redis_commands_per_second:.0f}",
+                f"{found.nothing_to_do_redis_reads_per_second:.0f}",
             ]))  # fmt: skip
     return "\n".join(lines)
 

@@ -62,9 +62,11 @@ def measure(stage: Stage, row: Row, *, median_ms: int, window_seconds: float) ->
     with stage.fresh_server() as client:
         if jobs:
             stage.enqueue(row, jobs)
+        started_at = time.perf_counter()
         with stage.worker(row, median_ms) as worker:
             watch = _Watch(stage, client, worker)
-            opened = watch.open()
+            first_at = watch.wait_for_the_first()
+            opened = watch.open(first_at)
             closed = watch.close(opened.at + window_seconds, round(_NEARLY_ALL * jobs) if jobs else None)
             memory = processes.memory(worker.pid)
             members = processes.count(worker.pid)
@@ -85,6 +87,7 @@ def measure(stage: Stage, row: Row, *, median_ms: int, window_seconds: float) ->
         row=row.name,
         median_ms=median_ms,
         enqueued=jobs,
+        start_seconds=first_at - started_at,
         seconds=seconds,
         events=events,
         jobs_per_second=events / seconds,
@@ -111,18 +114,18 @@ class _Watch:
         self._client = client
         self._worker = worker
 
-    def open(self) -> _Look:
-        """Wait until the worker is well under way."""
-        first_at: float | None = None
+    def wait_for_the_first(self) -> float:
+        """Wait for the first event; the moment in which it was seen."""
         deadline = time.perf_counter() + _PATIENCE_SECONDS
-        while True:
-            events = self._events()
-            now = time.perf_counter()
-            if events and first_at is None:
-                first_at = now
-            if first_at is not None and events >= _WARM_UP_EVENTS and now - first_at >= _WARM_UP_SECONDS:
-                return self._look()
+        while not self._events():
             self._pause(deadline)
+        return time.perf_counter()
+
+    def open(self, first_at: float) -> _Look:
+        """Wait until the worker is well under way."""
+        while self._events() < _WARM_UP_EVENTS or time.perf_counter() - first_at < _WARM_UP_SECONDS:
+            self._pause(first_at + _PATIENCE_SECONDS)
+        return self._look()
 
     def close(self, at: float, events: int | None) -> _Look:
         """Wait for a moment, or for so many events if they come before."""
