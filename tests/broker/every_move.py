@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from worker.broker.moves import Command
 
 ID, BINDING = digest("a job"), digest("a conversation")
+#: Dead letters, and the messages they become.
+LETTERS = (("1-1", b"one again"), ("1-2", b"two again"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
     bench.arrive(b"arrived")
     bench.run("SET", bench.rules.fleet.rate, 1, "PX", 30_000)
     await bench.moves.claim([(ID, BINDING)])
+    if name == "replay":
+        for entry, _ in LETTERS:
+            bench.run("XADD", bench.rules.dead, entry, "event", b"an event", "message", b"a message")
     return Scene(dead_letter, copy)
 
 
@@ -104,6 +109,10 @@ async def _promote(bench: Workbench, _: Scene) -> object:
     return await bench.moves.promote(between_ms=0)
 
 
+async def _replay(bench: Workbench, _: Scene) -> object:
+    return bench.replay(LETTERS)
+
+
 async def _recover(bench: Workbench, _: Scene) -> object:
     return await bench.recover()
 
@@ -124,6 +133,7 @@ MOVES: dict[str, Move] = {
     "renew": _renew,
     "promote": _promote,
     "recover": _recover,
+    "replay": _replay,
 }
 
 

@@ -33,7 +33,7 @@ CHANNELS = ("&moderation.results",)
 COMMANDS = (
     "+eval", "+evalsha", "+time", "+type", "+exists", "+pttl", "+get", "+mget", "+set", "+del",
     "+hget", "+hmget", "+hset", "+hincrby", "+lpop", "+rpop", "+lpush", "+rpush",
-    "+zadd", "+zrange", "+zrem", "+xadd", "+publish",
+    "+zadd", "+zrange", "+zrem", "+xadd", "+xdel", "+publish",
 )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [(name, "job:") for name in MOVES if script_of(name) not in {"claim", "pause"}]
+    [(name, "job:") for name in MOVES if script_of(name) not in {"claim", "pause", "replay"}]
     + [("claim", "id:"), ("complete", "id:")],
 )
 async def test_without_the_keys_it_makes_up_itself_a_move_names_them_and_changes_nothing(

@@ -16,10 +16,10 @@ from redis.exceptions import NoScriptError
 from tests.broker import glossary
 from worker.broker.keys import Keys, digest
 from worker.broker.link import Link
-from worker.broker.moves import Completion, Moves, Rules, read_take, take_command
+from worker.broker.moves import Completion, Moves, Rules, read_take, replay_command, take_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
@@ -103,6 +103,20 @@ class Workbench:
         except NoScriptError:
             answer = call(whole_text=True)
         return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wanted)
+
+    def replay(self, letters: Sequence[tuple[str, bytes]], *, priority: int = 0) -> list[int]:
+        """Dead letters become new jobs, as the command line makes them."""
+
+        def call(*, whole_text: bool) -> Any:
+            return self.run(
+                *replay_command(self.keys, self.rules.dead, letters, priority=priority, whole_text=whole_text)
+            )
+
+        try:
+            answers = call(whole_text=False)
+        except NoScriptError:
+            answers = call(whole_text=True)
+        return [int(answer) for answer in answers]
 
     def take_one(self, message: bytes = b"a job") -> Delivery:
         """One new job, in flight."""

@@ -12,7 +12,9 @@ from tests.cli.terminal import Terminal, python
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ["run", "enqueue", "watch", "status", "demo"]
+COMMANDS = ["run", "enqueue", "watch", "status", "replay", "demo"]
+#: Those that look into Redis, with the arguments that they need.
+WITH_REDIS = {"status": [], "watch": [], "enqueue": ["c-1"], "replay": ["--all"]}
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:
@@ -34,10 +36,10 @@ def test_help_is_quick_because_nothing_slow_is_imported() -> None:
     assert {"redis", "celery", "kombu", "pydantic", "rich", "aiohttp"} & set(json.loads(python(code))) == set()
 
 
-@pytest.mark.parametrize("command", ["status", "watch", "enqueue"])
+@pytest.mark.parametrize("command", WITH_REDIS)
 def test_wrong_settings_are_one_message_that_names_them_all(command: str, tmp_path: Path) -> None:
     wrong = {"REDIS_URL": "http://user:hunter2@localhost", "LOCK_QUEUE": "moderation.results"}
-    ended = Terminal(wrong, tmp_path).run(command, *(["c-1"] if command == "enqueue" else []))
+    ended = Terminal(wrong, tmp_path).run(command, *WITH_REDIS[command])
     assert ended.returncode == 2
     assert ended.stderr.startswith("lock-worker: ")
     assert "REDIS_URL: must start with redis://" in ended.stderr
@@ -45,20 +47,20 @@ def test_wrong_settings_are_one_message_that_names_them_all(command: str, tmp_pa
     assert "hunter2" not in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["status", "watch", "enqueue"])
+@pytest.mark.parametrize("command", WITH_REDIS)
 def test_a_redis_that_is_away_is_one_line_without_the_password(command: str, tmp_path: Path) -> None:
     away = Terminal({"REDIS_URL": "redis://user:hunter2@127.0.0.1:1/0"}, tmp_path)
-    ended = away.run(command, *(["c-1"] if command == "enqueue" else []))
+    ended = away.run(command, *WITH_REDIS[command])
     assert ended.returncode == 1
     assert ended.stderr.startswith("lock-worker: Redis at 127.0.0.1:1/0: ")
     assert "Traceback" not in ended.stderr
     assert "hunter2" not in ended.stderr + ended.stdout
 
 
-@pytest.mark.parametrize("command", ["status", "watch", "enqueue"])
+@pytest.mark.parametrize("command", WITH_REDIS)
 def test_a_wrong_password_is_told_without_showing_it(command: str, terminal: Terminal) -> None:
     url = terminal.environment["REDIS_URL"].replace("redis://", "redis://nobody:hunter2@")
-    ended = terminal.run(command, *(["c-1"] if command == "enqueue" else []), REDIS_URL=url)
+    ended = terminal.run(command, *WITH_REDIS[command], REDIS_URL=url)
     assert ended.returncode == 1
     assert ended.stderr.startswith("lock-worker: Redis at 127.0.0.1:")
     assert "hunter2" not in ended.stderr + ended.stdout

@@ -31,6 +31,7 @@ beginning is kept in ``raw``; ``first`` is the moment of the first take (ms). Wh
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -50,6 +51,10 @@ class Keys:
     def stock(self) -> tuple[str, ...]:
         """The lists that producers push to, the first priority first."""
         return tuple(f"{self.queue}{PRIORITY_SEPARATOR}{step}" if step else self.queue for step in PRIORITY_STEPS)
+
+    def stock_of(self, priority: int) -> str:
+        """The list that producers push jobs of this priority (0 to 9) to."""
+        return self.stock[bisect_right(PRIORITY_STEPS, priority) - 1]
 
     @cached_property
     def arrived(self) -> str:

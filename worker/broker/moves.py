@@ -267,6 +267,14 @@ def _delivery(
     )  # fmt: skip
 
 
+def replay_command(
+    keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], *, priority: int, whole_text: bool = False
+) -> Command:
+    """The call of ``replay.lua``: entries of the dead stream, each with the message of the job that repeats it."""
+    arguments = [part for letter in letters for part in letter]
+    return command(scripts.REPLAY, [dead, keys.stock_of(priority)], arguments, whole_text=whole_text)
+
+
 class Client(Protocol):
     """Sends a command to Redis, once, and returns its answer."""
 

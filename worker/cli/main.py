@@ -9,6 +9,7 @@ import typer
 
 from worker.cli.demo.command import demo
 from worker.cli.enqueue import enqueue
+from worker.cli.replay import replay
 from worker.cli.run import run
 from worker.cli.status import status
 from worker.cli.watch import watch
@@ -32,6 +33,7 @@ app.command(
 app.command(epilog="Example: lock-worker enqueue c-1 c-2 --rule-id off-platform-payment")(enqueue)
 app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.outcome")(watch)
 app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
+app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
 app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo)
 
 

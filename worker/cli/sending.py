@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from worker.cli.counted import counted
 from worker.cli.endings import FAILED, WRONG_USE, place, stop
 from worker.cli.job_input import BadJob
 from worker.cli.printable import printable
@@ -39,7 +40,7 @@ def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
     if bad > _PROBLEMS_SHOWN:
         typer.echo(f"... and {bad - _PROBLEMS_SHOWN:,} more", err=True)
     if bad:
-        stop(f"nothing was sent: {_jobs(bad)} of {count:,} {'is' if bad == 1 else 'are'} not valid", FAILED)
+        stop(f"nothing was sent: {counted(bad, 'job')} of {count:,} {'is' if bad == 1 else 'are'} not valid", FAILED)
     if count == 0:
         stop("there are no jobs in the input", FAILED)
     if needs_one and count > 1:
@@ -81,7 +82,7 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
     except KeyboardInterrupt:
         stop(f"interrupted\n{_account(sent, total, len(batch))}", _INTERRUPTED)
     seconds = time.monotonic() - started
-    typer.echo(f"{_jobs(sent)} sent to {found.LOCK_QUEUE} at {place(found)} in {seconds:.1f} s", err=True)
+    typer.echo(f"{counted(sent, 'job')} sent to {found.LOCK_QUEUE} at {place(found)} in {seconds:.1f} s", err=True)
 
 
 def _batch(jobs: Iterator[Found], options: Mapping[str, Any]) -> list[Order]:
@@ -94,14 +95,10 @@ def _batch(jobs: Iterator[Found], options: Mapping[str, Any]) -> list[Order]:
 
 
 def _account(sent: int, total: int, unsure: int) -> str:
-    known = f"{sent:,} of {_jobs(total)} sent"
+    known = f"{sent:,} of {counted(total, 'job')} sent"
     if not unsure:
         return known
     return (
         f"{known}; whether the next {unsure:,} arrived is not known.\n"
         "Sending one again is harmless: it is locked all the same, and has two events."
     )
-
-
-def _jobs(count: int) -> str:
-    return f"{count:,} job" if count == 1 else f"{count:,} jobs"

@@ -1,0 +1,22 @@
+-- replay: dead letters become messages of new jobs, each once, however often and by however many it is asked for.
+-- KEYS  1 dead stream   2 producers' list
+-- ARGV  then for each job: entry of the dead stream, message
+-- Returns for each job  1 sent | 0 there is no such dead letter any more (nothing changed)
+-- Crash: all or nothing; repeating it is harmless: a dead letter that was replayed answers 0.
+
+local dead, list = KEYS[1], KEYS[2]
+
+expect(dead, 'stream')
+expect(list, 'list')
+may('XDEL', dead, '0-1')
+may('LPUSH', list, '')
+
+local answers = {}
+for at = 1, #ARGV, 2 do
+  local sent = redis.call('XDEL', dead, ARGV[at])
+  if sent == 1 then
+    redis.call('LPUSH', list, ARGV[at + 1])
+  end
+  answers[#answers + 1] = sent
+end
+return answers

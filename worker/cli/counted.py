@@ -1,0 +1,8 @@
+"""A number with its noun, for people."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as ``1 job`` or ``1,200 jobs``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,56 @@
+"""``lock-worker replay``: dead letters become new jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.endings import load_settings
+
+
+def replay(
+    *,
+    job_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="JOB_ID", hidden=True),  # typer would call it <list[str]>
+    ] = None,
+    outcomes: Annotated[
+        list[str] | None,
+        typer.Option("--outcome", metavar="OUTCOME", help="Dead letters with this outcome; may be repeated."),
+    ] = None,
+    errors: Annotated[
+        list[str] | None,
+        typer.Option("--error", metavar="TYPE", help="Dead letters with this error type; may be repeated."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    as_list: Annotated[bool, typer.Option("--list", help="Show them, one a line, and change nothing.")] = False,
+    priority: Annotated[
+        int, typer.Option(min=0, max=9, metavar="0..9", help="Of the new jobs; 9 lets all others go first.")
+    ] = 0,
+) -> None:
+    """Send the jobs of dead letters again, and print the new jobs' ids, one a line.
+
+    Choose them by job ids, outcome or error type, or take them all. Each becomes a new job whose event names the old
+    one in data.replay_of, and is a dead letter no longer: both in one step, so that none is sent twice. What a
+    dead letter holds must still be a valid job; if it is not, it stays.
+    """
+    from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.result import OUTCOMES  # noqa: PLC0415 - as above
+
+    for option, given, known in (("--outcome", outcomes, OUTCOMES), ("--error", errors, tuple(ProblemType))):
+        unknown = sorted(set(given or ()) - set(known))
+        if unknown:
+            raise typer.BadParameter(f"{option} {unknown[0]}: there are {', '.join(known)}")
+    if not (job_ids or outcomes or errors or everything or as_list):
+        raise typer.BadParameter("say which: job ids, --outcome, --error, or --all (--list shows them)")
+    found = load_settings()
+
+    from worker.cli.dead_letters import Chosen  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.replaying import list_letters, replay_letters  # noqa: PLC0415 - as above
+
+    chosen = Chosen(frozenset(job_ids or ()), frozenset(outcomes or ()), frozenset(errors or ()))
+    if as_list:
+        list_letters(found, chosen)
+    else:
+        replay_letters(found, chosen, priority)
