@@ -19,6 +19,7 @@ def result(sent: Sent, outcome: str | None = None, attempts: int = 1) -> Result:
         conversation_id=sent.conversation_id if sent.job_id else "",
         attempts=attempts if sent.job_id else 0,
         finished_at="",
+        error_type="",
         problem="",
         text="",
     )

@@ -3,48 +3,63 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.lock_conversation import TASK_NAME
-from worker.cli.job_input import BadJob, checked
+from tasks.message import Refusal
 from worker.cli.result import Result, read_result
+from worker.intake import reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from redis import Redis
 
-#: A dead letter may hold a message of a MiB.
-_AT_ONCE = 50
+#: A dead letter may hold a message of a MiB, and an event of the same size.
+_AT_ONCE = 20
+
+_read_message = reader(TASK_NAME)
+
+
+class NoJob(ValueError):  # noqa: N818 - it names what was found
+    """The message of a dead letter is no valid job; the error says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One entry of the dead stream: its id there, what its event tells, the error's type, and the job as sent."""
+    """One entry of the dead stream: its id there, what its event tells, and the message as it came from the queue."""
 
     entry: str
     result: Result
-    error: str
-    job: Any
+    message: bytes = field(repr=False)
 
-    def repeated(self, job_id: str) -> bytes:
+    def repeated(self, job_id: str, now: datetime) -> bytes:
         """The message of a new job that does the same.
 
+        It is made from the message and not from the event, whose job is, of a message that was rejected, only what was
+        understood: to lock by that could be the contrary of what was asked.
+
         Raises:
-            BadJob: the letter holds no job that is valid.
+            NoJob: the message is no valid job.
         """
-        if not isinstance(self.job, dict):
-            raise BadJob("nothing was understood of the message.")
-        fields = checked(self.job)
-        if isinstance(fields, BadJob):
-            raise fields
+        job = _read_message(self.message, size=len(self.message), now=now)
+        if isinstance(job, Refusal):
+            raise NoJob(self.result.problem if self.result.outcome == "rejected" else job.problem.detail)
+        headers: dict[str, Any] = {"task": TASK_NAME, "id": job_id, "replay_of": self.result.job_id}
+        if job.expires_at is not None:
+            headers["expires"] = job.expires_at.isoformat()
+        if job.not_before is not None and job.not_before > now:
+            headers["eta"] = job.not_before.isoformat()
+        if job.traceparent is not None:
+            headers["traceparent"] = job.traceparent
         message = {
-            "headers": {"task": TASK_NAME, "id": job_id, "replay_of": self.result.job_id},
+            "headers": headers,
             "content-type": "application/json",
             "content-encoding": "utf-8",
             "properties": {"body_encoding": "utf-8"},
-            "body": json.dumps([[], fields, {}]),
+            "body": json.dumps([[], job.echo, {}]),
         }
         return json.dumps(message).encode()
 
@@ -62,7 +77,7 @@ class Chosen:
         return (
             (not self.job_ids or letter.result.job_id in self.job_ids)
             and (not self.outcomes or letter.result.outcome in self.outcomes)
-            and (not self.errors or letter.error in self.errors)
+            and (not self.errors or letter.result.error_type in self.errors)
         )
 
 
@@ -77,15 +92,11 @@ def pages(client: Redis, stream: str, chosen: Chosen) -> Iterator[list[DeadLette
         entries: Any = client.xrange(stream, min=start, max=newest[0][0], count=_AT_ONCE)
         if not entries:
             return
-        letters = (_read(entry.decode(), fields.get(b"event", b"")) for entry, fields in entries)
+        letters = (_letter(entry.decode(), fields) for entry, fields in entries)
         yield [letter for letter in letters if letter is not None and chosen(letter)]
         start = f"({entries[-1][0].decode()}"
 
 
-def _read(entry: str, event: bytes) -> DeadLetter | None:
-    result = read_result(event)
-    if result is None:
-        return None
-    data = json.loads(result.text)["data"]
-    error = data["error"]
-    return DeadLetter(entry, result, str(error.get("type", "")) if isinstance(error, dict) else "", data.get("job"))
+def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter | None:
+    result = read_result(fields.get(b"event", b""))
+    return None if result is None else DeadLetter(entry, result, fields.get(b"message", b""))

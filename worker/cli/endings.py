@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from settings import Settings
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 FAILED = 1
 #: It was asked for in the wrong way: settings or options.
 WRONG_USE = 2
+#: Ctrl-C, as shells tell it.
+INTERRUPTED = 130
 
 
 def stop(message: str, status: int = FAILED) -> NoReturn:
@@ -32,6 +36,19 @@ def load_settings(*, need_token: bool = False) -> Settings:
         return settings.load(need_token=need_token)
     except settings.SettingsError as error:
         stop(str(error), WRONG_USE)
+
+
+@contextmanager
+def cut_short(account: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C, or a reader of the output who is gone, ends the command with an account of what was done."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop(f"standard output was closed\n{account()}", FAILED)
+    except KeyboardInterrupt:
+        stop(f"interrupted\n{account()}", INTERRUPTED)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def of_arguments(ids: Sequence[str], common: Mapping[str, Any]) -> Iterator[Read
 
     def read() -> Iterator[Found]:
         for number, conversation_id in enumerate(ids, start=1):
-            yield f"argument {number}", checked({**common, "conversation_id": conversation_id})
+            yield f"argument {number}", _checked({**common, "conversation_id": conversation_id})
 
     yield read
 
@@ -83,7 +83,7 @@ def _jobs(lines: Iterable[bytes], common: Mapping[str, Any]) -> Iterator[Found]:
         text = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).strip(_BLANKS)
         if text:
             try:
-                found = checked({**common, **_fields(text)})
+                found = _checked({**common, **_fields(text)})
             except BadJob as bad:
                 found = bad
             yield f"line {number}", found
@@ -102,8 +102,7 @@ def _fields(text: bytes) -> Mapping[str, Any]:
     return fields
 
 
-def checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJob:
-    """A job's fields as they will be sent, or why the worker would reject them."""
+def _checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJob:
     message = Message(id="", has_own_id=False, args=(), kwargs=fields, **_NO_OPTIONS)
     intake = job.parse(message)
     return BadJob(intake.problem.detail) if isinstance(intake, Refusal) else intake.echo

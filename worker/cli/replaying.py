@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,9 +15,8 @@ from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
 from worker.broker.moves import replay_command
 from worker.cli.counted import counted
-from worker.cli.dead_letters import pages
-from worker.cli.endings import place, redis_or_stop, stop
-from worker.cli.job_input import BadJob
+from worker.cli.dead_letters import NoJob, pages
+from worker.cli.endings import FAILED, cut_short, place, redis_or_stop, stop
 from worker.cli.printable import printable
 
 if TYPE_CHECKING:
@@ -27,57 +28,93 @@ if TYPE_CHECKING:
 _PROBLEMS_SHOWN = 20
 
 
-def list_letters(found: Settings, chosen: Chosen) -> None:
-    """Show what a replay would find."""
-    count = 0
-    with redis_or_stop(found), sync_client(found) as client:
+@dataclass(slots=True)
+class _Account:
+    """What became of the letters so far: ``unsure`` are those of a batch whose answer is not there yet."""
+
+    sent: int = 0
+    unsure: int = 0
+    stay: int = 0
+    gone: int = 0
+    job_ids: set[str] = field(default_factory=set)
+
+    def cut_short(self) -> str:
+        """It, where the command ends before its time."""
+        known = f"{counted(self.sent, 'job')} sent again"
+        if not self.unsure:
+            return known
+        return (
+            f"{known}; whether the next {self.unsure:,} were is not known.\n"
+            "Ask once more: those that were are no dead letters any more."
+        )
+
+
+def list_letters(found: Settings, chosen: Chosen, *, as_json: bool) -> None:
+    """Show what a replay would find, and what of it would stay."""
+    account = _Account()
+    with cut_short(lambda: "nothing was changed"), redis_or_stop(found), sync_client(found) as client:
         for letters in pages(client, found.DEAD_STREAM, chosen):
-            count += len(letters)
-            sys.stdout.write("".join(letter.result.as_line() + "\n" for letter in letters))
-    typer.echo(f"{counted(count, 'dead letter')} in {found.DEAD_STREAM} at {place(found)}", err=True)
+            for letter in letters:
+                account.sent += 1
+                sys.stdout.write((letter.result.as_json() if as_json else _line(letter)) + "\n")
+    typer.echo(f"{counted(account.sent, 'dead letter')} in {found.DEAD_STREAM} at {place(found)}", err=True)
 
 
 def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
-    """Send the jobs again. Ends with status 1 if there was none to send."""
-    sent = stay = 0
-    with redis_or_stop(found), sync_client(found) as client:
+    """Send the jobs again. Ends with status 1 if there was none to send, or a job id that no letter has."""
+    account = _Account()
+    with cut_short(account.cut_short), redis_or_stop(found), sync_client(found) as client:
         for letters in pages(client, found.DEAD_STREAM, chosen):
-            messages: list[tuple[str, str, bytes]] = []
-            for letter in letters:
-                job_id = uuid()
-                try:
-                    messages.append((job_id, letter.entry, letter.repeated(job_id)))
-                except BadJob as why:
-                    stay += 1
-                    _tell(letter, why, stay)
-            ids = _send(client, found, messages, priority, sent)
-            sent += len(ids)
-            sys.stdout.write("".join(f"{one}\n" for one in ids))
-            sys.stdout.flush()
-    left = f"; {counted(stay, 'dead letter')} without a valid job {'stays' if stay == 1 else 'stay'}" if stay else ""
-    if not sent:
-        stop(f"nothing was sent: no dead letter in {found.DEAD_STREAM} at {place(found)} fits{left}")
-    typer.echo(f"{counted(sent, 'job')} sent again to {found.LOCK_QUEUE} at {place(found)}{left}", err=True)
+            account.job_ids |= {letter.result.job_id for letter in letters}
+            _replay(client, found, letters, priority, account)
+    if account.stay > _PROBLEMS_SHOWN:
+        typer.echo(f"... and {account.stay - _PROBLEMS_SHOWN:,} more", err=True)
+    for job_id in sorted(chosen.job_ids - account.job_ids):
+        typer.echo(f"{printable(job_id)}: there is no such dead letter", err=True)
+    left = f"; {counted(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
+    if account.sent:
+        typer.echo(f"{counted(account.sent, 'job')} sent again to {found.LOCK_QUEUE} at {place(found)}{left}", err=True)
+    elif account.gone:
+        stop(f"nothing was sent: another command was quicker{left}")
+    elif account.stay:
+        stop(f"nothing was sent{left}")
+    else:
+        stop(f"nothing was sent: no dead letter in {found.DEAD_STREAM} at {place(found)} fits")
+    if chosen.job_ids - account.job_ids:
+        raise typer.Exit(FAILED)
 
 
-def _send(
-    client: Redis, found: Settings, messages: list[tuple[str, str, bytes]], priority: int, sent: int
-) -> list[str]:
-    """Send some; the ids of those that were, for somebody else may have been quicker."""
-    if not messages:
-        return []
-    letters = [(entry, message) for _, entry, message in messages]
-    call = replay_command(Keys(found.LOCK_QUEUE), found.DEAD_STREAM, letters, priority=priority, whole_text=True)
+def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority: int, account: _Account) -> None:
+    ids: list[str] = []
+    batch: list[tuple[str, bytes]] = []
+    for letter in letters:
+        job_id = uuid()
+        try:
+            batch.append((letter.entry, letter.repeated(job_id, datetime.now(UTC))))
+            ids.append(job_id)
+        except NoJob as why:
+            account.stay += 1
+            if account.stay <= _PROBLEMS_SHOWN:
+                typer.echo(printable(f"{letter.result.job_id}: {why}"), err=True)
+    if not batch:
+        return
+    call = replay_command(Keys(found.LOCK_QUEUE), found.DEAD_STREAM, batch, priority=priority, whole_text=True)
+    account.unsure = len(batch)
     try:
         answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it
     except RedisError as error:
-        stop(
-            f"Redis at {place(found)}: {error}\n{counted(sent, 'job')} sent again; whether the next {len(messages):,} "
-            "were is not known. Ask once more: those that were are no dead letters any more."
-        )
-    return [job_id for (job_id, _, _), was_sent in zip(messages, answers, strict=True) if was_sent]
+        stop(f"Redis at {place(found)}: {error}\n{account.cut_short()}")
+    sent = [job_id for job_id, was_sent in zip(ids, answers, strict=True) if was_sent]
+    account.sent += len(sent)
+    account.gone += len(ids) - len(sent)
+    account.unsure = 0
+    sys.stdout.write("".join(f"{one}\n" for one in sent))
+    sys.stdout.flush()
 
 
-def _tell(letter: DeadLetter, why: BadJob, number: int) -> None:
-    if number <= _PROBLEMS_SHOWN:
-        typer.echo(printable(f"{letter.result.job_id}: {why}"), err=True)
+def _line(letter: DeadLetter) -> str:
+    try:
+        letter.repeated("", datetime.now(UTC))
+    except NoJob:
+        return f"{letter.result.as_dated_line()} (no valid job: would stay)"
+    return letter.result.as_dated_line()

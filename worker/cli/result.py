@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from worker.cli.counted import counted
 from worker.cli.printable import printable
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Result:
     conversation_id: str
     attempts: int
     finished_at: str
+    error_type: str
     problem: str
     text: str
 
@@ -40,18 +42,25 @@ class Result:
     @property
     def clock_time(self) -> str:
         """When the job ended, as a clock on the wall here shows it."""
-        try:
-            return datetime.fromisoformat(self.finished_at).astimezone().strftime("%H:%M:%S")
-        except (ValueError, OverflowError):
-            return "?"
+        return self._local_time("%H:%M:%S")
 
     def as_line(self) -> str:
         """One line for people whose terminal is a log."""
-        calls = f"{self.attempts} call" if self.attempts == 1 else f"{self.attempts} calls"
-        line = (
-            f"{self.clock_time} {self.outcome:<10} {self.conversation_id or '-'} ({calls}) {self.job_id} {self.problem}"
-        )
-        return printable(line.rstrip())
+        return printable(f"{self.clock_time} {self.outcome:<10} {self._told()}".rstrip())
+
+    def as_dated_line(self) -> str:
+        """The same with the date and the error's type, for what may have been there for long."""
+        when = self._local_time("%Y-%m-%d %H:%M:%S")
+        return printable(f"{when} {self.outcome:<10} {self.error_type:<12} {self._told()}".rstrip())
+
+    def _told(self) -> str:
+        return f"{self.conversation_id or '-'} ({counted(self.attempts, 'call')}) {self.job_id} {self.problem}"
+
+    def _local_time(self, pattern: str) -> str:
+        try:
+            return datetime.fromisoformat(self.finished_at).astimezone().strftime(pattern)
+        except (ValueError, OverflowError):
+            return "?"
 
     def as_json(self) -> str:
         """The event on one line."""
@@ -71,6 +80,7 @@ def read_result(event: bytes) -> Result | None:
             conversation_id=str(found.get("subject", "")),
             attempts=int(data["attempts"]),
             finished_at=str(found["time"]),
+            error_type=str(error.get("type", "")),
             problem=str(error.get("detail", "")),
             text=text,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from itertools import islice
@@ -13,19 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worker.cli.counted import counted
-from worker.cli.endings import FAILED, WRONG_USE, place, stop
+from worker.cli.endings import FAILED, WRONG_USE, cut_short, place, stop
 from worker.cli.job_input import BadJob
 from worker.cli.printable import printable
 from worker.cli.producer import BATCH_JOBS, Order, Producer, SendError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from settings import Settings
     from worker.cli.job_input import Found
 
 _PROBLEMS_SHOWN = 20
-_INTERRUPTED = 130
 
 
 def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
@@ -51,8 +49,7 @@ def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
 def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[str, Any]) -> None:
     """Send them, and print their ids as each batch is in Redis."""
     started = time.monotonic()
-    sent = 0
-    batch: Sequence[Order] = ()
+    sent = unsure = 0
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("sending"),
@@ -66,21 +63,17 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
         redirect_stdout=sys.stdout.isatty(),
     )
     try:
-        with Producer(found) as producer, progress:
+        with cut_short(lambda: _account(sent, total, unsure)), Producer(found) as producer, progress:
             bar = progress.add_task("", total=total)
             while batch := _batch(jobs, options):
+                unsure = len(batch)
                 ids = producer.send(batch)
-                sent += len(ids)
+                sent, unsure = sent + len(ids), 0
                 sys.stdout.write("".join(f"{one}\n" for one in ids))
                 sys.stdout.flush()
                 progress.update(bar, completed=sent)
     except SendError as error:
-        stop(f"Redis at {place(found)}: {error}\n{_account(sent, total, len(batch))}", FAILED)
-    except BrokenPipeError:  # whoever read the ids is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        stop(f"standard output was closed\n{_account(sent, total, 0)}", FAILED)
-    except KeyboardInterrupt:
-        stop(f"interrupted\n{_account(sent, total, len(batch))}", _INTERRUPTED)
+        stop(f"Redis at {place(found)}: {error}\n{_account(sent, total, unsure)}", FAILED)
     seconds = time.monotonic() - started
     typer.echo(f"{counted(sent, 'job')} sent to {found.LOCK_QUEUE} at {place(found)} in {seconds:.1f} s", err=True)
 
