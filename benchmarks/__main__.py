@@ -68,9 +68,9 @@ def main() -> None:
 
 
 def _plan(options: argparse.Namespace) -> Iterator[int]:
-    """The delay of each round: the main one in each, the others in the first."""
-    for number in range(options.rounds):
-        yield from options.delays if number == 0 else [_main_ms(options)]
+    """The delays, once in each round."""
+    for _ in range(options.rounds):
+        yield from options.delays
 
 
 def _throughput(report: Report, stage: Stage, row: Row, median_ms: int, options: argparse.Namespace) -> None:
@@ -178,7 +178,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="PART", help="rows whose names hold one of these")
     parser.add_argument("--quick", action="store_true", help="one round of 2 seconds at 50 ms, and short latencies")
     parser.add_argument("--delays", type=int, nargs="+", default=[0, 50, 200], help="medians of the API's delay, in ms")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each row at 50 ms; the other delays run once")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each row at each delay")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a run is measured")
     parser.add_argument("--idle-jobs", type=int, default=12, help="single jobs of the latency at idle")
     parser.add_argument("--no-latency", dest="latency", action="store_false", help="throughput only")

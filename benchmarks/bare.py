@@ -1,4 +1,4 @@
-"""The ceiling: the same job in a bare loop, without a queue.
+"""What the job costs without a queue: a bare loop.
 
 As many coroutines as the workers have slots take the next number, call, check, and publish one by one. Nothing is
 fetched, acknowledged, retried, logged or remembered. With ``BENCH_UVLOOP=1`` on uvloop.

@@ -35,6 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     logs = HERE / ".logs"
     logs.mkdir(exist_ok=True)
+    conditions = {"machine": machine(), "redis": version()}
     began = time.monotonic()
     with Stage([0], 7, logs) as stage, stage.fresh_server() as client:
         bulk.fill(client, stage.server_url, options.jobs)
@@ -55,7 +56,7 @@ def main() -> None:
     judged = [mib for done, mib in samples if done >= warm]
     growth = max(judged) - judged[0]
     report = {
-        "conditions": {"machine": machine(), "redis": version()},
+        "conditions": conditions,
         "jobs": options.jobs,
         "seconds": round(time.monotonic() - began),
         "warm_up_jobs": warm,

@@ -36,11 +36,11 @@ class Memory:
 
 
 def cpu_seconds(session: int) -> float:
-    """User and system time of all processes of a session so far, with those that have ended and been waited for.
+    """User and system time of all processes of a session so far, with those that have ended.
 
     A process's number comes in steps of 10 ms.
     """
-    return sum(ticks for _, ticks in _members(session)) / _TICKS
+    return sum(ticks for _, ticks in _members(session, ended_too=True)) / _TICKS
 
 
 def cpu_of(pid: int) -> float:
@@ -141,13 +141,13 @@ class Process:
         self.kill()
 
 
-def _members(session: int) -> list[tuple[int, int]]:
-    """Each process of a session, with its CPU time in ticks."""
+def _members(session: int, *, ended_too: bool = False) -> list[tuple[int, int]]:
+    """Each process of a session, with its CPU time in ticks; those too that ended and were not waited for yet."""
     found: list[tuple[int, int]] = []
     for entry in os.listdir(_PROC):  # noqa: PTH208 - a few hundred names, ten times a second
         if entry.isdigit():
             fields = _stat(int(entry))
-            if fields and int(fields[3]) == session and fields[0] != "Z":
+            if fields and int(fields[3]) == session and (ended_too or fields[0] != "Z"):
                 found.append((int(entry), sum(int(field) for field in fields[11:15])))
     return found
 

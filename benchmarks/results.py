@@ -34,7 +34,7 @@ class Throughput:
         peak_rss_mib: the sum of its processes' largest resident sizes.
         api_cpu_us: microseconds of CPU a job of the API that was called.
         api_cores: cores that the API used.
-        others_cores: cores used by what is no part of the benchmark; above about 0.1 a run was disturbed.
+        others_cores: cores used by what is no part of the benchmark; above 0.25 a run was disturbed.
     """
 
     row: str
@@ -92,7 +92,7 @@ class Latency:
 
 @dataclass(slots=True)
 class Report:
-    """All of one `make bench`."""
+    """All of one `make bench`; each row's latencies are those of a single run."""
 
     conditions: dict[str, Any]
     rows: dict[str, dict[str, Any]]

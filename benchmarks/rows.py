@@ -43,7 +43,7 @@ _CELERY = ("-m", "celery", "-A", "benchmarks.peers.celery_app", "worker", "-l", 
 _TASKIQ = ("-m", "taskiq", "worker", "benchmarks.peers.taskiq_app:broker", "--workers", "1", "--max-async-tasks", "200",
            "--max-prefetch", "200", "--log-level", "WARNING")  # fmt: skip
 _HUEY = ("-m", "huey.bin.huey_consumer", "benchmarks.peers.huey_app.huey", "-q", "-n")
-_ASYNC = (("stock httpx", "httpx", 1_000), ("our HTTP transport", "tuned", 2_000))
+_ASYNC = (("stock httpx", "httpx", 1_000), ("our HTTP transport", "tuned", 3_000))
 
 
 def _both(family: str, command: tuple[str, ...], module: str, settings: str) -> list[Row]:
@@ -72,7 +72,7 @@ def _celery(pool: str, concurrency: int, prefetch: int, settings: str) -> Row:
         producer="benchmarks.peers.celery_app",
         settings=f"{settings}; acks_late, prefetch multiplier {prefetch}, no results, events, remote control, mingle, "
         "gossip or heartbeat",
-        at_most=800,
+        at_most=1_500,
         variables={"BENCH_PREFETCH": str(prefetch)},
     )
 
@@ -86,7 +86,7 @@ ROWS: tuple[Row, ...] = (
         producer="benchmarks.peers.lock_worker",
         settings="1 process, 200 coroutines; as in production: leases, deduplication, health and metrics server, a "
         "JSON log line for each job",
-        at_most=3_500,
+        at_most=9_000,
         variables={"LOG_FORMAT": "json"},
     ),
     Row(
@@ -119,7 +119,7 @@ ROWS: tuple[Row, ...] = (
         environment="dramatiq",
         producer="benchmarks.peers.dramatiq_app",
         settings="1 worker process, 64 threads, no results",
-        at_most=800,
+        at_most=1_500,
     ),
     *_both(
         "taskiq",
@@ -167,7 +167,7 @@ ROWS: tuple[Row, ...] = (
         environment="huey",
         producer="benchmarks.peers.huey_app",
         settings="1 process, 64 threads, no results, no periodic tasks; takes jobs without acknowledging them",
-        at_most=800,
+        at_most=1_500,
     ),
     Row(
         name="huey greenlets",
@@ -176,7 +176,7 @@ ROWS: tuple[Row, ...] = (
         environment="huey",
         producer="benchmarks.peers.huey_app",
         settings="1 process, 200 greenlets, no results, no periodic tasks; takes jobs without acknowledging them",
-        at_most=800,
+        at_most=1_500,
         variables={"BENCH_GREENLETS": "1"},
     ),
 )

@@ -139,6 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     logs = HERE / ".logs"
     logs.mkdir(exist_ok=True)
+    conditions = {"machine": machine(), "redis": version()}
     points: list[Point] = []
     with Stage(list(MEDIANS_MS), 7, logs) as stage:
         for median_ms in MEDIANS_MS:
@@ -162,10 +163,8 @@ def main() -> None:
         f"A job costs Redis {per_job:.1f} us, a script call {per_call:.1f} us, and a worker with nothing to do "
         f"{per_idle:.0f} us each second.\n"
     )
-    busiest = max(
-        (point for point in points if point.median_ms == MEDIANS_MS[0]), key=lambda point: point.jobs_per_second
-    )
-    per_second = SAFE_SHARE * 1e6 / (per_job + per_call * busiest.calls_per_job)
+    # As many calls a job as a worker makes that has a core: those that share one send more jobs a call.
+    per_second = SAFE_SHARE * 1e6 / (per_job + per_call * points[0].calls_per_job)
     carries = {"jobs_per_second": per_second, "idle_workers_at_a_tenth_of_a_core": 1e5 / per_idle if per_idle else None}
     sys.stdout.write(
         f"At {SAFE_SHARE:.0%} of a core one Redis carries {per_second:,.0f} jobs/s of busy workers, the equal of "
@@ -178,7 +177,7 @@ def main() -> None:
         "carries": carries,
     }
     report = {
-        "conditions": {"machine": machine(), "redis": version()},
+        "conditions": conditions,
         "points": [asdict(point) for point in points],
         "idle": asdict(idle),
         "model": model,
