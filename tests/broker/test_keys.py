@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import pytest
 
 from tests.broker import glossary
@@ -64,7 +66,7 @@ def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
 def test_queues_share_no_key() -> None:
     other = Keys("another queue")
 
-    names = {name for name in dir(KEYS) if not name.startswith("_") and name != "queue"}
+    names = {name for name, value in vars(Keys).items() if isinstance(value, cached_property)}
 
     assert len(names) == 13
     assert all(getattr(KEYS, name) != getattr(other, name) for name in names)
