@@ -106,16 +106,7 @@ class Workbench:
 
     def replay(self, letters: Sequence[tuple[str, bytes]], *, priority: int = 0) -> list[int]:
         """Dead letters become new jobs, as the command line makes them."""
-
-        def call(*, whole_text: bool) -> Any:
-            return self.run(
-                *replay_command(self.keys, self.rules.dead, letters, priority=priority, whole_text=whole_text)
-            )
-
-        try:
-            answers = call(whole_text=False)
-        except NoScriptError:
-            answers = call(whole_text=True)
+        answers = self.run(*replay_command(self.keys, self.rules.dead, letters, priority=priority))
         return [int(answer) for answer in answers]
 
     def take_one(self, message: bytes = b"a job") -> Delivery:

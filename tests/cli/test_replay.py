@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -16,6 +17,7 @@ from typer import Exit
 from settings import Settings
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
+from tests.cli.terminal import eventually
 from worker.cli.dead_letters import Chosen, pages
 from worker.cli.replaying import replay_letters
 from worker.intake import reader
@@ -296,6 +298,23 @@ def test_a_server_that_stops_answering_leaves_open_what_was_sent_and_says_so(
     assert "0 jobs sent again; whether the next 1 were is not known." in ended.stderr
     assert "Ask once more" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_ends_it_with_an_account_of_what_is_not_known(terminal: Terminal, redis_client: redis.Redis) -> None:
+    letter(redis_client, "old")
+    redis_client.client_pause(60_000, all=False)
+    try:
+        with terminal.start("replay", "--all", stderr=subprocess.PIPE) as command:
+            eventually(lambda: redis_client.info("clients")["blocked_clients"] == 1, "the batch at the server")
+            command.send_signal(signal.SIGINT)
+            _, said = command.communicate()
+    finally:
+        redis_client.client_unpause()
+
+    assert command.returncode == 130
+    assert said.decode().startswith(
+        "lock-worker: interrupted\n0 jobs sent again; whether the next 1 were is not known."
+    )
 
 
 def test_a_reader_who_is_gone_ends_it_with_an_account(terminal: Terminal, redis_client: redis.Redis) -> None:

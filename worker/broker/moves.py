@@ -267,12 +267,13 @@ def _delivery(
     )  # fmt: skip
 
 
-def replay_command(
-    keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], *, priority: int, whole_text: bool = False
-) -> Command:
-    """The call of ``replay.lua``: entries of the dead stream, each with the message of the job that repeats it."""
+def replay_command(keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], *, priority: int) -> Command:
+    """The call of ``replay.lua``: entries of the dead stream, each with the message of the job that repeats it.
+
+    By its whole text: a person calls it, so seldom that the server would not know it.
+    """
     arguments = [part for letter in letters for part in letter]
-    return command(scripts.REPLAY, [dead, keys.stock_of(priority)], arguments, whole_text=whole_text)
+    return command(scripts.REPLAY, [dead, keys.stock_of(priority)], arguments, whole_text=True)
 
 
 class Client(Protocol):

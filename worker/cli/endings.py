@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from settings import Settings
 
@@ -26,6 +26,13 @@ def stop(message: str, status: int = FAILED) -> NoReturn:
     """End the command."""
     typer.echo(f"lock-worker: {message}", err=True)
     raise typer.Exit(status)
+
+
+def check_known(option: str, given: Iterable[str] | None, known: Iterable[str]) -> None:
+    """A value of an option that is none of the known ones ends the command, with all of them."""
+    unknown = sorted(set(given or ()) - set(known))
+    if unknown:
+        raise typer.BadParameter(f"{option} {unknown[0]}: there are {', '.join(known)}")
 
 
 def load_settings(*, need_token: bool = False) -> Settings:

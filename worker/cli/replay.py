@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.endings import load_settings
+from worker.cli.endings import check_known, load_settings
 
 
 def replay(
@@ -39,10 +39,8 @@ def replay(
     from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - as above
 
-    for option, given, known in (("--outcome", outcomes, OUTCOMES), ("--error", errors, tuple(ProblemType))):
-        unknown = sorted(set(given or ()) - set(known))
-        if unknown:
-            raise typer.BadParameter(f"{option} {unknown[0]}: there are {', '.join(known)}")
+    check_known("--outcome", outcomes, OUTCOMES)
+    check_known("--error", errors, ProblemType)
     is_some = bool(job_ids or outcomes or errors)
     if not (is_some or everything or as_list):
         raise typer.BadParameter("say which: job ids, --outcome, --error, or --all (--list shows them)")

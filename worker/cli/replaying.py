@@ -51,13 +51,13 @@ class _Account:
 
 def list_letters(found: Settings, chosen: Chosen, *, as_json: bool) -> None:
     """Show what a replay would find, and what of it would stay."""
-    account = _Account()
+    count = 0
     with cut_short(lambda: "nothing was changed"), redis_or_stop(found), sync_client(found) as client:
         for letters in pages(client, found.DEAD_STREAM, chosen):
             for letter in letters:
-                account.sent += 1
+                count += 1
                 sys.stdout.write((letter.result.as_json() if as_json else _line(letter)) + "\n")
-    typer.echo(f"{counted(account.sent, 'dead letter')} in {found.DEAD_STREAM} at {place(found)}", err=True)
+    typer.echo(f"{counted(count, 'dead letter')} in {found.DEAD_STREAM} at {place(found)}", err=True)
 
 
 def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
@@ -98,7 +98,7 @@ def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority:
                 typer.echo(printable(f"{letter.result.job_id}: {why}"), err=True)
     if not batch:
         return
-    call = replay_command(Keys(found.LOCK_QUEUE), found.DEAD_STREAM, batch, priority=priority, whole_text=True)
+    call = replay_command(Keys(found.LOCK_QUEUE), found.DEAD_STREAM, batch, priority=priority)
     account.unsure = len(batch)
     try:
         answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it

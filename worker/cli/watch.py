@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.endings import load_settings
+from worker.cli.endings import check_known, load_settings
 
 
 def watch(
@@ -32,9 +32,7 @@ def watch(
     """
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - slow to import, and --help is quick
 
-    unknown = sorted(set(outcomes or ()) - set(OUTCOMES))
-    if unknown:
-        raise typer.BadParameter(f"--outcome {unknown[0]}: there are {', '.join(OUTCOMES)}")
+    check_known("--outcome", outcomes, OUTCOMES)
     if from_start and last is not None:
         raise typer.BadParameter("give --from-start or --last, not both")
     found = load_settings()
