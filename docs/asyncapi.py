@@ -82,7 +82,7 @@ def asyncapi() -> dict[str, Any]:
                     "title": "Result event",
                     "summary": "What came of a job: a CloudEvents 1.0 event in structured JSON mode.",
                     "contentType": "application/cloudevents+json",
-                    "correlationId": {"description": "The job id.", "location": "$message.payload#/id"},
+                    "correlationId": {"description": "The job id.", "location": "$message.payload#/data/job_id"},
                     "payload": {"$ref": "./schemas/event.json"},
                 },
                 "deadLetter": {

@@ -56,6 +56,7 @@ class ResultData(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    job_id: str = Field(min_length=1, description="The job id.")
     outcome: OutcomeName
     attempts: int = Field(ge=0, description="The number of calls made.")
     job: dict[str, Any] | None = Field(
@@ -101,7 +102,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a job's run whatever its outcome; the moments are of the Redis server's clock."""
+    """What is known of a job's run whatever its outcome; the moments are of the Redis server's clock.
+
+    ``id`` is the job's.
+    """
 
     id: str
     subject: str | None
@@ -117,6 +121,7 @@ def build(facts: Facts, outcome: Outcome) -> Event:
     event_type, name, conversation, problem = _describe(outcome)
     finished_at = _timestamp(facts.finished_at)
     data = {
+        "job_id": facts.id,
         "outcome": name,
         "attempts": facts.attempts,
         "job": facts.echo,

@@ -71,6 +71,7 @@ def test_each_outcome_is_told_as_the_contract_says(outcome: Outcome, event_type:
         "time": "2026-11-22T15:04:06.123456Z",
         "datacontenttype": "application/json",
         "data": {
+            "job_id": "锁-1",
             "outcome": name,
             "attempts": 3,
             "job": {"conversation_id": "c-1", "reason": None},

@@ -154,7 +154,7 @@ async def test_a_good_job_is_called_once_and_its_event_tells_all_of_it() -> None
         "specversion": "1.0", "id": "job-1", "source": "/lock-worker", "type": "conversation.locked", "subject": ID,
         "time": "2026-11-22T15:04:05.000000Z", "datacontenttype": "application/json",
         "data": {
-            "outcome": "locked", "attempts": 1, "job": {"conversation_id": ID, "rule_id": "r-1"},
+            "job_id": "job-1", "outcome": "locked", "attempts": 1, "job": {"conversation_id": ID, "rule_id": "r-1"},
             "received_at": "2026-11-22T15:04:00.000000Z", "finished_at": "2026-11-22T15:04:05.000000Z",
             "conversation": LOCKED, "error": None,
         },

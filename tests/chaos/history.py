@@ -35,6 +35,7 @@ class Event:
     """A result event; ``at`` is when Redis added it to the stream."""
 
     id: str
+    job_id: str
     subject: str | None
     at: float
     outcome: str
@@ -143,11 +144,11 @@ class History:
 
     def key_of(self, event: Event) -> str:
         """The key of the job that an event is about."""
-        if event.id in self._shared_ids:
-            return f"{event.id} {event.subject}"
-        if event.id.startswith("anonymous-"):  # the worker's own: a digest of the message, and a random part
-            return self._nameless.get(event.id.rpartition("-")[0], event.id)
-        return event.id
+        if event.job_id in self._shared_ids:
+            return f"{event.job_id} {event.subject}"
+        if event.job_id.startswith("anonymous-"):  # the worker's own: a digest of the message, and a random part
+            return self._nameless.get(event.job_id.rpartition("-")[0], event.job_id)
+        return event.job_id
 
     def lines_of(self, key: str) -> list[str]:
         """All that happened to a job, in order, for people."""

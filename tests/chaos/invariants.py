@@ -74,7 +74,7 @@ def no_event_without_a_job(history: History) -> Found:
     """An event belongs to a job that was sent."""
     for key, events in history.events_of.items():
         if not history.messages_of[key] and events:
-            yield None, f"an event for {events[0].id!r}, which nobody sent"
+            yield None, f"an event for {events[0].job_id!r}, which nobody sent"
 
 
 def nothing_is_left(history: History) -> Found:

@@ -155,6 +155,7 @@ def _events(client: Redis) -> Iterator[Event]:
         error = found["data"]["error"]
         yield Event(
             id=found["id"],
+            job_id=found["data"]["job_id"],
             subject=found.get("subject"),
             at=int(entry.partition(b"-")[0]) / 1000,
             outcome=found["data"]["outcome"],

@@ -42,7 +42,7 @@ def lock_conversation(self: Any, /, conversation_id: str, **_: Any) -> None:
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise self.retry(exc=error, countdown=1) from error
-    data = {"outcome": "locked", "attempts": 1 + self.request.retries, "error": None}
+    data = {"job_id": job, "outcome": "locked", "attempts": 1 + self.request.retries, "error": None}
     event = json.dumps({"id": job, "subject": conversation_id, "type": "conversation.locked", "data": data})
     with _results.pipeline(transaction=True) as together:
         together.xadd(RESULTS, {"event": event})

@@ -46,7 +46,7 @@ def call(conversation: str, **options: object) -> Call:
 def event(name: str, outcome: str = "locked", problem: str | None = None, **options: object) -> Event:
     body = f"event of {name}: {outcome}".encode()
     is_failure = outcome in {"refused", "rejected", "exhausted", "poisoned"}
-    usual = Event(name, name, BEGAN + 1.2, outcome, 1, problem, is_failure, body)
+    usual = Event(name, name, name, BEGAN + 1.2, outcome, 1, problem, is_failure, body)
     return replace(usual, **options)  # type: ignore[arg-type]
 
 

@@ -45,14 +45,17 @@ def letter(
     *,
     raw: bytes | None = None,
     detail: str = "It failed.",
+    event_id: str = "",
+    names_job: bool = True,
 ) -> None:
     """A dead letter as the worker writes it, for conversation ``c-1`` unless ``raw`` is another message."""
     event = {
-        "specversion": "1.0", "id": job_id, "source": "/lock-worker", "type": "conversation.lock_failed",
+        "specversion": "1.0", "id": event_id or job_id, "source": "/lock-worker", "type": "conversation.lock_failed",
         "subject": "c-1", "time": "2026-11-22T15:04:05.123456Z", "datacontenttype": "application/json",
         "data": {
             "outcome": outcome, "attempts": 8, "job": {"conversation_id": "c-1"}, "conversation": None,
             "error": {"type": error, "title": "", "status": 500, "detail": detail},
+            **({"job_id": job_id} if names_job else {}),
         },
     }  # fmt: skip
     told = message({"conversation_id": "c-1"}) if raw is None else raw
@@ -70,7 +73,7 @@ def sent(client: redis.Redis, key: str = QUEUE) -> list[Accepted]:
 def left(client: redis.Redis) -> list[str]:
     """The ids of the jobs whose letters are still there."""
     entries: Any = client.xrange(DEAD)
-    return [json.loads(fields[b"event"])["id"] for _, fields in entries]
+    return [json.loads(fields[b"event"])["data"]["job_id"] for _, fields in entries]
 
 
 def test_the_job_is_sent_again_as_it_was_under_a_new_id_that_names_the_old_one(
@@ -91,6 +94,28 @@ def test_the_job_is_sent_again_as_it_was_under_a_new_id_that_names_the_old_one(
     assert job.id != "old-1"
     assert left(redis_client) == []
     assert f"1 job sent again to {QUEUE} at 127.0.0.1:" in ended.stderr
+
+
+def test_a_letter_whose_event_has_an_id_of_its_own_goes_by_its_job(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    letter(redis_client, "old-1", "rejected", "invalid_job", event_id="an id of its own")
+
+    shown, ended = terminal.run("replay", "--list"), terminal.run("replay", "old-1")
+
+    assert " old-1 It failed." in shown.stdout
+    assert ended.returncode == 0, ended.stderr
+    assert [job.replay_of for job in sent(redis_client)] == ["old-1"]
+
+
+def test_a_letter_of_the_version_before_goes_by_the_id_of_its_event(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    letter(redis_client, "old-1", names_job=False)
+
+    assert terminal.run("replay", "old-1").returncode == 0
+
+    assert [job.replay_of for job in sent(redis_client)] == ["old-1"]
 
 
 def test_its_expiry_its_trace_and_an_eta_to_come_are_kept(terminal: Terminal, redis_client: redis.Redis) -> None:

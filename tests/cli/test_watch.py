@@ -27,7 +27,7 @@ def event(job_id: str, outcome: str = "locked", subject: str = "c-1", detail: st
         "specversion": "1.0", "id": job_id, "source": "/lock-worker", "type": "conversation.locked", "subject": subject,
         "time": "2026-11-22T15:04:05.123456Z", "datacontenttype": "application/json",
         "data": {
-            "outcome": outcome, "attempts": 2, "job": None, "conversation": None,
+            "job_id": job_id, "outcome": outcome, "attempts": 2, "job": None, "conversation": None,
             "error": {"type": "refused", "title": "", "status": 409, "detail": detail} if detail else None,
         },
     }  # fmt: skip
@@ -82,6 +82,15 @@ def test_only_what_is_asked_for_is_shown(terminal: Terminal, redis_client: redis
     assert [each["id"] for each in lines(shown)] == ["b", "c"]
     shown = terminal.run("watch", "--json", "--from-start", "--count", "1", "--job", "b", "--outcome", "locked")
     assert lines(shown) == [event("b")]
+
+
+def test_an_event_with_an_id_of_its_own_is_shown_for_its_job(terminal: Terminal, redis_client: redis.Redis) -> None:
+    own = {**event("job-1"), "id": "an id of its own"}
+    publish(redis_client, event("job-2"), own)
+
+    shown = terminal.run("watch", "--from-start", "--count", "1", "--job", "job-1", TZ="UTC")
+
+    assert shown.stdout == "15:04:05 locked     c-1 (2 calls) job-1\n"
 
 
 def test_the_last_events_can_be_asked_for(terminal: Terminal, redis_client: redis.Redis) -> None:

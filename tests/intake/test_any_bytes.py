@@ -125,7 +125,7 @@ def check_event(intake: Accepted | Refusal, raw: bytes) -> None:
     made_event = build(intake)
     json.loads(made_event.body, parse_constant=no_constant)
     read_back = event.ResultEvent.model_validate_json(made_event.body)
-    assert read_back.id == intake.id == made_event.id
+    assert read_back.id == read_back.data.job_id == intake.id == made_event.id
     assert len(made_event.body) < len(raw) * 6 + 40_000
 
 

@@ -75,7 +75,7 @@ def read_result(event: bytes) -> Result | None:
         data = found["data"]
         error: Mapping[str, Any] = data["error"] or {}
         return Result(
-            job_id=str(found["id"]),
+            job_id=str(data.get("job_id", found["id"])),  # the version before told it by the event's id alone
             outcome=str(data["outcome"]),
             conversation_id=str(found.get("subject", "")),
             attempts=int(data["attempts"]),
