@@ -6,6 +6,7 @@ job, and a test holds the two together. Building and encoding cannot fail, whate
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, assert_never
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from tasks.outcome import Outcome
 
 SOURCE = "/lock-worker"
+#: What Unicode calls noncharacters, which no attribute of a CloudEvent may hold. Of what else it may not, control
+#: characters and lone surrogates, a conversation id holds none; and a job id holds no unprintable character at all.
+_NONCHARACTER = re.compile(
+    "[\ufdd0-\ufdef" + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)) + "]"
+)
 MAX_ECHO_BYTES = 16 * 1024
 
 EventType = Literal["conversation.locked", "conversation.lock_skipped", "conversation.lock_failed"]
@@ -80,7 +86,11 @@ class ResultEvent(BaseModel):
     id: str = Field(min_length=1, description="The job id.")
     source: Literal["/lock-worker"]
     type: EventType
-    subject: str = Field("", description="The conversation id; left out when the message held no usable one.")
+    subject: str = Field(
+        "",
+        description="The conversation id, with U+FFFD in place of noncharacters, which CloudEvents excludes; left out "
+        "when the message held no usable one.",
+    )
     time: AwareDatetime
     datacontenttype: Literal["application/json"]
     data: ResultData
@@ -134,7 +144,7 @@ def build(facts: Facts, outcome: Outcome) -> Event:
         data["replay_of"] = facts.replay_of
     event: dict[str, Any] = {"specversion": "1.0", "id": facts.id, "source": SOURCE, "type": event_type}
     if facts.subject is not None:
-        event["subject"] = facts.subject
+        event["subject"] = facts.subject if facts.subject.isascii() else _NONCHARACTER.sub("\ufffd", facts.subject)
     event["time"] = finished_at
     event["datacontenttype"] = "application/json"
     event["data"] = data

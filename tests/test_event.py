@@ -103,6 +103,31 @@ def test_what_is_not_known_is_left_out_or_null() -> None:
     assert "replay_of" not in event["data"]
 
 
+@pytest.mark.parametrize("code", [0xFDD0, 0xFDEF, 0xFFFE, 0xFFFF, 0x1FFFE, 0x8FFFF, 0x10FFFE, 0x10FFFF], ids=hex)
+def test_a_noncharacter_is_replaced_in_the_subject_alone(code: int) -> None:
+    conversation_id = f"é{chr(code)}{chr(code)}\U0001f512"
+    facts = replace(FACTS, subject=conversation_id, echo={"conversation_id": conversation_id})
+
+    event = read(facts, Locked({"id": conversation_id, "locked": True}))
+
+    assert event["subject"] == "é\ufffd\ufffd\U0001f512"
+    assert event["data"]["job"] == {"conversation_id": conversation_id}
+    assert event["data"]["conversation"]["id"] == conversation_id
+
+
+@pytest.mark.parametrize("subject", ["c-1", "\ufdcf\ufdf0\ufffc\ufffd\U0001fffd\U00020000", "\u2028\ue000\u0378"])
+def test_every_other_character_of_a_conversation_id_stays_in_the_subject(subject: str) -> None:
+    assert read(replace(FACTS, subject=subject), WouldLock())["subject"] == subject
+
+
+def test_a_job_id_holds_nothing_that_an_events_id_may_not() -> None:
+    """``str.isprintable`` says no to what CloudEvents excludes: controls, noncharacters, lone surrogates."""
+    excluded = [*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000), *range(0xFDD0, 0xFDF0)]
+    excluded += [plane << 16 | last for plane in range(17) for last in (0xFFFE, 0xFFFF)]
+
+    assert [hex(code) for code in excluded if chr(code).isprintable()] == []
+
+
 def test_a_replayed_job_names_the_old_one() -> None:
     assert read(replace(FACTS, replay_of="old-1"), WouldLock())["data"]["replay_of"] == "old-1"
 
