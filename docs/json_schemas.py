@@ -96,7 +96,7 @@ def message() -> dict[str, Any]:
                     "task": {"const": TASK_NAME},
                     "id": {
                         "description": "The job id, printable characters: an id of its own for every job. The same id "
-                        "for the same conversation is the same job.",
+                        "for the same conversation is the same job, but for a dry run, which is another one.",
                         "type": "string",
                         "minLength": 1,
                         "maxLength": MAX_JOB_ID_CHARACTERS,

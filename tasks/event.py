@@ -7,7 +7,7 @@ job, and a test holds the two together. Building and encoding cannot fail, whate
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
@@ -83,7 +83,11 @@ class ResultEvent(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     specversion: Literal["1.0"]
-    id: str = Field(min_length=1, description="The job id.")
+    id: str = Field(
+        min_length=1,
+        description="With source it names this event alone: the job id, or, where that names another event already, an "
+        "id of its own.",
+    )
     source: Literal["/lock-worker"]
     type: EventType
     subject: str = Field(
@@ -108,6 +112,10 @@ class Event:
     failed: bool
     problem: Problem | None
     body: bytes
+
+    def under(self, event_id: str) -> Event:
+        """The same event with another id than the job's, which names another event already."""
+        return replace(self, id=event_id, body=_beginning(event_id) + self.body.removeprefix(_beginning(self.id)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,11 @@ def _details(problem: Problem) -> dict[str, Any]:
 
 def _timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _beginning(event_id: str) -> bytes:
+    """What an event's JSON begins with, as far as its id."""
+    return to_json({"specversion": "1.0", "id": event_id}).removesuffix(b"}")
 
 
 def _encode(event: Mapping[str, Any]) -> bytes:

@@ -245,11 +245,12 @@ def _refusal(message: Message | Unreadable, problem: Problem) -> Refusal:
     subject = _usable_conversation_id(understood)
     return Refusal(
         id=message.id,
-        binding=subject if message.has_own_id else None,
+        binding=subject or "" if message.has_own_id else None,
         subject=subject,
         problem=problem,
         echo=_echo(understood, subject),
         replay_of=message.replay_of,
+        is_dry_run=understood.get("dry_run") is True,
     )
 
 

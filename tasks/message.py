@@ -62,7 +62,8 @@ class Accepted:
 
     Attributes:
         id: the job id.
-        binding: what the id stands for while it is remembered (the conversation id); None: the id is not remembered.
+        binding: what the id stands for while it is remembered (the conversation id); None: the id is the worker's own,
+            and is not remembered.
         job: the job.
         echo: the job's fields as received, for the event.
     """
@@ -82,14 +83,21 @@ class Accepted:
         """The event's subject: the conversation id."""
         return self.job.conversation_id
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether it is another thing than the real job of its id."""
+        return self.job.dry_run
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A message that is no valid job; it ends as ``rejected`` without a call.
 
     Attributes:
-        binding: as for :class:`Accepted`; None where the message held no own id or no usable conversation id.
+        binding: as for :class:`Accepted`; empty where the message held no usable conversation id.
         echo: what was understood of the job, or None (nothing, or over 16 KiB).
+        is_dry_run: whether it said so. What it said wrong may have been that, but a message that did not say it is no
+            dry run.
     """
 
     id: str
@@ -98,6 +106,7 @@ class Refusal:
     problem: Problem
     echo: Mapping[str, Any] | None
     replay_of: str | None
+    is_dry_run: bool = False
 
 
 Intake: TypeAlias = Accepted | Refusal

@@ -92,6 +92,18 @@ def test_every_event_fits_the_published_schema(outcome: Outcome) -> None:
     Draft202012Validator(ResultEvent.model_json_schema()).validate(json.loads(body))
 
 
+@pytest.mark.parametrize("job_id", ["锁-1", 'a "quoted" \\ id', "</script>", "é" * 128])
+def test_an_event_under_another_id_differs_in_nothing_else(job_id: str) -> None:
+    made = build(replace(FACTS, id=job_id), Refused(PROBLEM))
+
+    other = made.under("an id of its own")
+
+    assert json.loads(other.body) == {**json.loads(made.body), "id": "an id of its own"}
+    assert (made.id, other.id) == (job_id, "an id of its own")
+    assert json.loads(other.body)["data"]["job_id"] == job_id
+    assert other.under(job_id) == made
+
+
 def test_no_outcome_is_left_out() -> None:
     assert {type(outcome) for outcome, *_ in OUTCOMES} == set(get_args(Outcome))
 

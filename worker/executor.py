@@ -18,9 +18,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks.decision import Decision, Finished, Later
+from worker import job_ids
 from worker.admission import LeaseLostError
 from worker.batcher import insist
-from worker.broker.keys import Keys, digest
+from worker.broker.keys import Keys
 from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Moves
 from worker.lane import Assignment, Lane
 from worker.observe import jobs
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from redis.exceptions import ReadOnlyError
 
+    from tasks.event import Event
     from tasks.lock_conversation import LockConversation
     from worker.admission import Admission
     from worker.broker.link import Link
@@ -300,17 +302,17 @@ class Executor:
 
     async def _begin(self, queue: str, assignments: list[Assignment]) -> None:
         """Start, or end as decided, jobs whose ids are free, and settle the copies."""
-        bound = [(item, item.delivery.intake.binding) for item in assignments]
-        pairs = [(digest(item.delivery.intake.id), binding) for item, binding in bound if binding is not None]
-        answers = iter(await insist("claim", lambda: self._lane(queue).moves.claim(pairs)) if pairs else ())
-        for item, binding in bound:
-            answer = ClaimAnswer.GO if binding is None else next(answers)
+        wanted = [job_ids.to_claim(item.delivery.intake) for item in assignments]
+        claims = [claim for claim in wanted if claim is not None]
+        answers = iter(await insist("claim", lambda: self._lane(queue).moves.claim(claims)) if claims else ())
+        for item, claim in zip(assignments, wanted, strict=True):
+            answer = ClaimAnswer.GO if claim is None else next(answers)
             if answer is ClaimAnswer.COPY:
                 self._drop_copy(item)
             elif answer is ClaimAnswer.CONFLICT:
-                end = item.decision or self._admission.conflicting(item.delivery)
-                # The id goes on standing for what it stood for; this end is remembered beside it.
-                self._carry_out(item, end, remembered_as=f"{item.delivery.intake.id}\n{binding}")
+                if not isinstance(item.decision, Finished):
+                    item.decision = self._admission.conflicting(item.delivery)
+                self._end_under_its_own_id(item, item.decision.event, is_conflict=True)
             elif item.decision is not None:
                 self._carry_out(item, item.decision)
             elif item.is_cancelled:
@@ -339,24 +341,31 @@ class Executor:
             delivery.calls = run.attempts
         self._carry_out(item, decision)
 
-    def _carry_out(self, item: Assignment, decision: Decision, *, remembered_as: str | None = None) -> None:
+    def _carry_out(self, item: Assignment, decision: Decision, *, is_conflict: bool = False) -> None:
         lane = self._lane(item.delivery.queue)
         match decision:
             case Finished(event):
                 item.decision = decision
-                binding = item.delivery.intake.binding
+                has_own_id = event.id != item.delivery.intake.id
+                end = job_ids.to_remember(item.delivery.intake, is_conflict=is_conflict, has_own_id=has_own_id)
                 completion = Completion(
                     ref=item.delivery.ref,
                     token=item.delivery.token,
                     event=event.body,
                     outcome=event.outcome,
                     is_dead_letter=event.failed,
-                    id_digest="" if binding is None else digest(remembered_as or event.id),
-                    binding=binding or "",
+                    id_digest=end.id_digest,
+                    binding=end.binding,
+                    is_dry_run=end.is_dry_run,
+                    has_own_id=has_own_id,
                 )
                 lane.complete.put((item, completion))
             case Later():
                 lane.delay.put((item, decision))
+
+    def _end_under_its_own_id(self, item: Assignment, event: Event, *, is_conflict: bool) -> None:
+        own_id = job_ids.own_event_id(item.delivery.intake, is_conflict=is_conflict)
+        self._carry_out(item, Finished(event.under(own_id)), is_conflict=is_conflict)
 
     def _drop_copy(self, item: Assignment) -> None:
         completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, "", "")  # noqa: FBT003 - no dead letter
@@ -405,6 +414,8 @@ class Executor:
         elif answer is CompleteAnswer.COPY:
             jobs.copy_dropped(item.delivery)
             self.settled(item, Gone())
+        elif answer is not CompleteAnswer.GONE and isinstance(item.decision, Finished):
+            self._end_under_its_own_id(item, item.decision.event, is_conflict=answer is CompleteAnswer.CONFLICT)
         else:
             jobs.settled_elsewhere(item.delivery)
             self.settled(item, Gone())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from worker.broker.keys import digest
-from worker.broker.moves import SUSPICIOUS_CRASHES, Delivery
+from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,7 +58,7 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
         bench.push(b"new", priority=priority)
     bench.arrive(b"arrived")
     bench.run("SET", bench.rules.fleet.rate, 1, "PX", 30_000)
-    await bench.moves.claim([(ID, BINDING)])
+    await bench.moves.claim([Claim(ID, BINDING)])
     if name == "replay":
         for entry, _ in LETTERS:
             bench.run("XADD", bench.rules.dead, entry, "event", b"an event", "message", b"a message")
@@ -82,7 +82,7 @@ async def _pause(bench: Workbench, _: Scene) -> None:
 
 
 async def _claim(bench: Workbench, _: Scene) -> object:
-    return await bench.moves.claim([(ID, BINDING), (digest("another job"), BINDING)])
+    return await bench.moves.claim([Claim(ID, BINDING), Claim(digest("another job"), BINDING)])
 
 
 async def _complete(bench: Workbench, scene: Scene) -> object:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.moves import KEPT_BYTES, CompleteAnswer
+from worker.broker.moves import KEPT_BYTES, Claim, CompleteAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ANY_BYTES = bytes(range(256)) + b"\r\n\x00\xff\xfe{}"
 
 PUBLISHED, COPY, GONE = CompleteAnswer.PUBLISHED, CompleteAnswer.COPY, CompleteAnswer.GONE
+TAKEN, CONFLICT = CompleteAnswer.TAKEN, CompleteAnswer.CONFLICT
 
 
 @pytest.fixture
@@ -205,9 +206,113 @@ async def test_an_empty_event_drops_a_copy_in_silence(bench: Workbench, heard: C
 
 async def test_an_id_that_is_only_claimed_holds_no_event_back(bench: Workbench) -> None:
     job = bench.take_one()
-    await bench.moves.claim([(digest("a job"), digest("a conversation"))])
+    await bench.moves.claim([Claim(digest("a job"), digest("a conversation"))])
 
     assert await bench.moves.complete([bench.completion(job, job_id="a job")]) == [PUBLISHED]
+
+
+@pytest.mark.parametrize("is_dry_run_first", [True, False], ids=["dry run first", "job first"])
+async def test_of_a_dry_run_and_the_job_of_one_id_the_second_to_end_needs_an_event_id_of_its_own(
+    bench: Workbench, *, is_dry_run_first: bool
+) -> None:
+    bench.push(b"one", b"the other")
+    first, second = bench.take().jobs
+    end = bench.completion(first, event=b"first", job_id="a job", is_dry_run=is_dry_run_first)
+    assert await bench.moves.complete([end]) == [PUBLISHED]
+    before = bench.snapshot()
+    end = bench.completion(second, event=b"second", job_id="a job", is_dry_run=not is_dry_run_first)
+
+    assert await bench.moves.complete([end]) == [TAKEN]
+
+    assert bench.snapshot() == before
+    assert await bench.moves.complete([replace(end, has_own_id=True)]) == [PUBLISHED]
+    assert bench.events() == [b"first", b"second"]
+
+
+async def test_a_dry_run_and_its_job_in_one_call_do_not_both_have_the_id(bench: Workbench) -> None:
+    bench.push(b"one", b"the other")
+    first, second = bench.take().jobs
+    ends = [bench.completion(first, job_id="a job"), bench.completion(second, job_id="a job", is_dry_run=True)]
+
+    assert await bench.moves.complete(ends) == [PUBLISHED, TAKEN]
+
+    assert bench.in_flight() == [second.ref]
+
+
+@pytest.mark.parametrize("is_dry_run", [True, False])
+async def test_an_id_that_came_to_stand_for_something_else_meanwhile_goes_on_standing_for_it(
+    bench: Workbench, *, is_dry_run: bool
+) -> None:
+    # given a job that was held for longer than its claim lasts, and another one that took and used its id
+    bench.push(b"held for long", b"another")
+    slow, other = bench.take().jobs
+    await bench.moves.complete([bench.completion(other, job_id="a job", binding=digest("another conversation"))])
+    before = bench.snapshot()
+    end = bench.completion(slow, job_id="a job", is_dry_run=is_dry_run)
+
+    for each in (end, replace(end, has_own_id=True)):
+        assert await bench.moves.complete([each]) == [CONFLICT]
+
+    assert bench.snapshot() == before
+    beside = replace(end, id_digest=digest("beside"), is_dry_run=False, has_own_id=True)
+    assert await bench.moves.complete([beside]) == [PUBLISHED]
+    assert (
+        bench.run("GET", bench.keys.id_prefix + digest("a job")).decode() == f"ended {digest('another conversation')}"
+    )
+
+
+async def test_a_message_without_a_conversation_is_a_copy_of_nothing_but_its_event_may_have_the_jobs_id_once(
+    bench: Workbench,
+) -> None:
+    bench.push(b"1", b"2", b"3", b"4")
+    nowhere, again, job, rehearsal = bench.take().jobs
+    ends = [
+        bench.completion(nowhere, job_id="a job", binding="", outcome="rejected"),
+        bench.completion(again, job_id="a job", binding="", outcome="rejected"),
+        bench.completion(job, job_id="a job"),
+        bench.completion(rehearsal, job_id="a job", is_dry_run=True),
+    ]
+
+    assert await bench.moves.complete(ends) == [PUBLISHED, TAKEN, TAKEN, TAKEN]
+
+    others = [replace(end, has_own_id=True) for end in ends[1:]]
+    others[0] = replace(others[0], id_digest="")  # of a second one nothing needs to be remembered
+    assert await bench.moves.complete(others) == [PUBLISHED] * 3
+
+
+async def test_after_a_job_the_event_of_a_message_without_a_conversation_cannot_have_its_id(bench: Workbench) -> None:
+    bench.push(b"1", b"2")
+    job, nowhere = bench.take().jobs
+    await bench.moves.complete([bench.completion(job, job_id="a job")])
+
+    assert await bench.moves.complete([bench.completion(nowhere, job_id="a job", binding="")]) == [TAKEN]
+
+
+async def test_a_dry_run_keeps_its_id_for_its_conversation_counted_from_its_event(bench: Workbench) -> None:
+    job = bench.take_one()
+    id_key = bench.keys.id_prefix + digest("a job")
+    await bench.moves.claim([Claim(digest("a job"), digest("a conversation"), is_dry_run=True)])
+    bench.run("PEXPIRE", id_key, 5_000)
+
+    await bench.moves.complete([bench.completion(job, job_id="a job", is_dry_run=True)])
+
+    assert bench.run("GET", id_key) == f"claimed {digest('a conversation')}".encode()
+    assert bench.run("GET", f"{id_key}:other") == f"ended {digest('a conversation')}".encode()
+    for key in (id_key, f"{id_key}:other"):
+        assert bench.rules.remember_ms - 5_000 < bench.run("PTTL", key) <= bench.rules.remember_ms
+
+
+async def test_a_dry_run_does_not_prolong_the_memory_of_the_job(bench: Workbench) -> None:
+    bench.push(b"1", b"2")
+    job, rehearsal = bench.take().jobs
+    await bench.moves.complete([bench.completion(job, job_id="a job")])
+    id_key = bench.keys.id_prefix + digest("a job")
+    bench.run("PEXPIRE", id_key, 5_000)
+
+    await bench.moves.complete([bench.completion(rehearsal, job_id="a job", is_dry_run=True, has_own_id=True)])
+
+    assert bench.run("GET", id_key) == f"ended {digest('a conversation')}".encode()
+    assert 0 < bench.run("PTTL", id_key) <= 5_000
 
 
 async def test_jobs_without_an_id_are_never_copies_of_each_other(bench: Workbench) -> None:
@@ -224,7 +329,7 @@ async def test_an_ended_id_is_remembered_for_a_while_counted_from_its_event(benc
     # given a claim that is nearly over
     job = bench.take_one()
     id_key = bench.keys.id_prefix + digest("a job")
-    await bench.moves.claim([(digest("a job"), digest("a conversation"))])
+    await bench.moves.claim([Claim(digest("a job"), digest("a conversation"))])
     bench.run("PEXPIRE", id_key, 5_000)
 
     # when the job ends
@@ -247,14 +352,17 @@ async def test_a_dropped_copy_does_not_prolong_the_memory_of_its_id(bench: Workb
     assert 0 < bench.run("PTTL", id_key) <= 5_000
 
 
-async def test_a_key_that_somebody_put_where_an_id_belongs_holds_nothing_up(bench: Workbench) -> None:
-    id_key = bench.keys.id_prefix + digest("a job")
-    bench.run("RPUSH", id_key, "not ours")
+@pytest.mark.parametrize("is_dry_run", [True, False])
+async def test_a_key_that_somebody_put_where_an_id_belongs_holds_nothing_up(
+    bench: Workbench, *, is_dry_run: bool
+) -> None:
+    key = bench.keys.id_prefix + digest("a job") + (":other" if is_dry_run else "")
+    bench.run("RPUSH", key, "not ours")
 
-    answers = await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job")])
+    answers = await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job", is_dry_run=is_dry_run)])
 
     assert answers == [PUBLISHED]
-    assert bench.run("GET", id_key) == f"ended {digest('a conversation')}".encode()
+    assert bench.run("GET", key) == f"ended {digest('a conversation')}".encode()
 
 
 async def test_both_streams_are_trimmed_at_about_their_length(bench: Workbench) -> None:

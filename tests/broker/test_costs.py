@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from worker.broker.keys import digest
+from worker.broker.moves import Claim
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -48,7 +49,7 @@ async def a_life(bench: Workbench, jobs: int) -> None:
     taken = bench.take(jobs).jobs
     assert len(taken) == jobs
     ids = [f"job-{number}" for number in range(jobs)]
-    await bench.moves.claim([(digest(name), digest("a conversation")) for name in ids])
+    await bench.moves.claim([Claim(digest(name), digest("a conversation")) for name in ids])
     ends = [bench.completion(job, event=EVENT, job_id=name) for job, name in zip(taken, ids, strict=True)]
     await bench.moves.complete(ends)
 

@@ -70,6 +70,16 @@ def no_job_is_doubled(history: History) -> Found:
             yield key, f"{len(events)} events: {', '.join(event.outcome for event in events)}"
 
 
+def no_event_id_is_used_twice(history: History) -> Found:
+    """What an event's id names is one job's event: consumers take a second one with the same id for the same event."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for event in history.events:
+        owners[event.id].add(history.key_of(event))
+    for event_id, keys in owners.items():
+        if len(keys) > 1:
+            yield None, f"the events of {sorted(keys)} have the id {event_id!r}"
+
+
 def no_event_without_a_job(history: History) -> Found:
     """An event belongs to a job that was sent."""
     for key, events in history.events_of.items():
@@ -255,6 +265,7 @@ def no_call_after_its_expiry(history: History) -> Found:
 INVARIANTS: tuple[Callable[[History], Found], ...] = (
     no_job_is_lost,
     no_job_is_doubled,
+    no_event_id_is_used_twice,
     no_event_without_a_job,
     nothing_is_left,
     no_call_too_many,

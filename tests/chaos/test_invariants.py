@@ -75,7 +75,7 @@ def right() -> History:
         (event("hopeless-1", "exhausted", "server_error", attempts=30), "hopeless-1"),
         (event("invalid-1", "rejected", "invalid_job", subject=None, attempts=0), "invalid-1"),
         (event(anonymous, "rejected", "undecodable", subject=None, attempts=0), "nameless-1"),
-        (event("conflict-1", "rejected", "invalid_job", subject="conflict-1-other", attempts=0), pair[1].key),
+        (event("conflict-1", "rejected", "invalid_job", id="own", subject="conflict-1-other", attempts=0), pair[1].key),
     ]
     return History(
         plan=Plan(1, 10.0, "lock-worker", "redis", 2, 10, 5.0, 100.0, 50.0, jobs, ()),
@@ -152,7 +152,7 @@ def counts(**changed: int) -> Change:
 
 def undead(name: str) -> Change:
     def change(history: History) -> None:
-        body = next(each.body for each in history.events if each.id == name and each.is_failure)
+        body = next(each.body for each in history.events if each.job_id == name and each.is_failure)
         history.dead_letters = [each for each in history.dead_letters if each.event != body]
 
     return change
@@ -214,8 +214,12 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
         [
             undead("conflict-1"),
             ends("conflict-1", event("conflict-1")),
-            lambda history: history.events.__setitem__(-1, event("conflict-1", subject="conflict-1-other")),
+            lambda history: history.events.__setitem__(-1, event("conflict-1", id="own", subject="conflict-1-other")),
         ],
+    ),
+    "two jobs with one id, whose events have one id": (
+        {"no_event_id_is_used_twice"},
+        [lambda history: history.events.__setitem__(-1, replace(history.events[-1], id="conflict-1"))],
     ),
     "a job that is counted twice": ({"counters_add_up"}, [counts(taken=12)]),
     "a job that vanished": ({"counters_add_up"}, [counts(vanished=1)]),

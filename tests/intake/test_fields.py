@@ -185,3 +185,16 @@ def test_a_refused_job_is_told_as_received_up_to_16_kibibytes() -> None:
 def test_a_refused_job_without_an_own_id_is_not_remembered() -> None:
     found = refused(made([[], {"conversation_id": "c-1", "dryrun": True}], headers={"id": ABSENT}))
     assert (found.subject, found.binding) == ("c-1", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_dry_run"),
+    [({"dry_run": True}, True), ({"dry_run": "true"}, False), ({"dryrun": True}, False), ({}, False)],
+)
+def test_a_refused_message_is_a_dry_run_only_if_it_says_so(said: dict[str, Any], *, is_dry_run: bool) -> None:
+    assert refused(made([[], {"conversation_id": "c-1", "rule": "r-1", **said}])).is_dry_run is is_dry_run
+
+
+def test_a_job_knows_whether_it_is_a_dry_run() -> None:
+    assert accepted(made([[], {"conversation_id": "c-1", "dry_run": True}])).is_dry_run
+    assert not accepted(made([[], {"conversation_id": "c-1"}])).is_dry_run

@@ -83,7 +83,7 @@ def test_derived_ids_tell_equal_bytes_and_are_never_the_same() -> None:
 
 def test_a_body_that_cannot_be_read_keeps_the_id_in_the_headers() -> None:
     found = refused(made("!"))
-    assert (found.id, found.binding, found.subject, found.echo) == (JOB_ID, None, None, None)
+    assert (found.id, found.binding, found.subject, found.echo) == (JOB_ID, "", None, None)
 
 
 @pytest.mark.parametrize("job_id", ["x", "two words", "!~", JOB_ID, "i" * 128])

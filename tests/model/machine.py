@@ -30,7 +30,7 @@ from tests.model import reference, standing
 from tests.model.reference import End, Message, Take
 from worker.broker import moves
 from worker.broker.keys import digest
-from worker.broker.moves import ClaimAnswer, Completion, read_take, take_command
+from worker.broker.moves import Claim, ClaimAnswer, CompleteAnswer, Completion, read_take, take_command
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -102,13 +102,15 @@ class Server:
 class Hold:
     """A job that a worker holds, as far as it knows.
 
-    ``claimed`` is what it was told of the job's id (None: it has not asked yet).
+    ``claimed`` is what it was told of the job's id (None: it has not asked yet); ``is_taken``: that it names another
+    event already.
     """
 
     worker: str
     job: Delivery
     message: Message
     claimed: ClaimAnswer | None = None
+    is_taken: bool = False
 
     def _repr_pretty_(self, printer: Any, _: object) -> None:
         """How hypothesis shows it in a story."""
@@ -146,7 +148,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Workers died on them before the story begins; one by one that would take most of its steps."""
         jobs = []
         for crashes in deaths:
-            self._send(None, "x", 0, 0)
+            self._send(None, "x", 0, 0, is_dry_run=False)
             take = Take(self._new_token("ann"), "ann", wanted=1, wanted_bytes=PLENTY, held=1, is_probe=False)
             jobs += self._take(take).jobs
             self.model.take(take, is_paused=False)
@@ -161,20 +163,25 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.waiting < MOST_WAITING)
     @rule(
-        job_id=st.sampled_from([None, *IDS]), conversation=st.sampled_from(CONVERSATIONS),
-        priority=st.sampled_from(PRIORITIES), padding=paddings, copies=times,
+        job_id=st.sampled_from([None, *IDS]), conversation=st.sampled_from(CONVERSATIONS), names_none=seldom,
+        is_dry_run=st.booleans(), priority=st.sampled_from(PRIORITIES), padding=paddings, copies=times,
     )  # fmt: skip
-    def produce(self, job_id: str | None, conversation: str, priority: int, padding: int, copies: int) -> None:
-        if job_id == ONE_CONVERSATION_ID:
+    def produce(
+        self, job_id: str | None, conversation: str, priority: int, padding: int, copies: int, *,
+        names_none: bool, is_dry_run: bool,
+    ) -> None:  # fmt: skip
+        if names_none:
+            conversation = ""
+        elif job_id == ONE_CONVERSATION_ID:
             conversation = "x"
         for _ in range(copies):
-            self._send(job_id, conversation, priority, padding)
+            self._send(job_id, conversation, priority, padding, is_dry_run=is_dry_run)
         self._check("produce")
 
-    def _send(self, job_id: str | None, conversation: str, priority: int, padding: int) -> None:
+    def _send(self, job_id: str | None, conversation: str, priority: int, padding: int, *, is_dry_run: bool) -> None:
         number = len(self.sent) + 1
-        raw = f"{number} {job_id} {conversation} ".encode().ljust(padding + 1, b".")
-        message = Message(number, job_id, conversation, raw)
+        raw = f"{number} {job_id} {conversation} {is_dry_run} ".encode().ljust(padding + 1, b".")
+        message = Message(number, job_id, conversation, raw, is_dry_run)
         self.sent.append(message)
         self.bench.push(raw, priority=priority)
         self.model.send(message, priority)
@@ -223,7 +230,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _incidents(self) -> list[Callable[[], None]]:
         """What may happen now; the moves have most of the steps."""
         found = [self.the_scripts_are_flushed]
-        if ONE_CONVERSATION_ID in self.model.ids:
+        if {ONE_CONVERSATION_ID, f"{ONE_CONVERSATION_ID}:other"} & self.model.ids.keys():
             found.append(self.an_id_is_remembered_no_longer)
         if self.model.draining:
             found.append(self.the_time_to_drain_is_over)
@@ -234,9 +241,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     def an_id_is_remembered_no_longer(self) -> None:
         """Only one that is used for one conversation: a claim that runs out in a conflict decides it anew."""
-        self.bench.run("DEL", self.bench.keys.id_prefix + digest(ONE_CONVERSATION_ID))
-        del self.model.ids[ONE_CONVERSATION_ID]
-        for number, _ in self.model.events:
+        for rest in ("", ":other"):
+            self.bench.run("DEL", self.bench.keys.id_prefix + digest(ONE_CONVERSATION_ID) + rest)
+            self.model.ids.pop(ONE_CONVERSATION_ID + rest, None)
+        for number, *_ in self.model.events:
             # From here on a copy is a new job: in the laws it has another id.
             if self.sent[number - 1].id == ONE_CONVERSATION_ID:
                 self.sent[number - 1] = replace(self.sent[number - 1], id=f"{ONE_CONVERSATION_ID}, the one of {number}")
@@ -278,10 +286,11 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: bool(self._unclaimed()))
     @rule(holds=_holds(lambda machine: machine._unclaimed()), repeats=times)
     def claim(self, holds: list[Hold], repeats: int) -> None:
-        pairs = [(hold.message.id or "", hold.message.conversation) for hold in holds]
+        messages = [hold.message for hold in holds]
+        claims = [Claim(digest(each.id or ""), each.conversation, each.is_dry_run) for each in messages]
         for _ in range(repeats):
-            answers = self._wait(self.bench.moves.claim([(digest(job_id), binding) for job_id, binding in pairs]))
-            assert answers == self.model.claim(pairs)
+            answers = self._wait(self.bench.moves.claim(claims))
+            assert answers == self.model.claim(messages)
         for hold, answer in zip(holds, answers, strict=True):
             event(f"claim: {answer.name}")
             hold.claimed = answer
@@ -296,8 +305,13 @@ class QueueMachine(RuleBasedStateMachine):
             assert answers == self.model.complete([end for end, _ in ends])
             for answer in answers:
                 event(f"complete: {answer.name}")
-        for hold in holds:
-            self._forget(hold)
+        for hold, answer in zip(holds, answers, strict=True):
+            if answer is CompleteAnswer.TAKEN:
+                hold.is_taken = True
+            elif answer is CompleteAnswer.CONFLICT:
+                hold.claimed = ClaimAnswer.CONFLICT
+            else:
+                self._forget(hold)
         self._check("complete")
 
     @precondition(lambda self: bool(self.held))
@@ -447,13 +461,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _check_the_end(self) -> None:
         now = self._read()
-        ended = {number for number, _ in now.events}
-        told = {(self.sent[number - 1].id, self.sent[number - 1].conversation) for number in ended}
+        ended = {number for number, *_ in now.events}
+        told = [self.sent[number - 1] for number in ended]
         silent = [message for message in self.sent if message.number not in ended]
         for message in silent:
-            job_id = message.id
+            assert message.conversation
             assert any(
-                (job_id, message.conversation) == (known and known.partition(",")[0], where) for known, where in told
+                (message.id, message.conversation, message.is_dry_run)
+                == (other.id and other.id.partition(",")[0], other.conversation, other.is_dry_run)
+                for other in told
             ), f"{message} has no event, and is no copy of one that has"
         assert now.counters.get("deduplicated", 0) == len(silent)
         assert list(self.bench.troubles()) == []
@@ -463,11 +479,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _unclaimed(self) -> list[Hold]:
         """What must be claimed before it is called or ended."""
-        return [hold for hold in self.held if hold.claimed is None and hold.message.id]
+        return [hold for hold in self.held if hold.claimed is None and hold.message.id and hold.message.conversation]
 
     def _decided(self) -> list[Hold]:
         """What its worker can end."""
-        return [hold for hold in self.held if hold.claimed is not None or not hold.message.id]
+        return [
+            hold
+            for hold in self.held
+            if hold.claimed is not None or not (hold.message.id and hold.message.conversation)
+        ]
 
     def _stale(self) -> list[Hold]:
         """What another worker has, or nobody any more."""
@@ -475,26 +495,37 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _end(self, hold: Hold, *, is_locked: bool) -> tuple[End, Hold]:
         job, message, remembered = hold.job, hold.message, hold.message.id
-        outcome: str | None = "locked" if is_locked else "refused"
+        is_dry_run, event_id, has_own_id = message.is_dry_run, message.id or f"of {message.number}", hold.is_taken
+        outcome: str | None = "rejected"
+        if message.conversation:
+            outcome = "refused" if not is_locked else "would_lock" if is_dry_run else "locked"
         if job.crashes >= reference.POISONOUS_CRASHES:
             outcome = "poisoned"
         if hold.claimed is ClaimAnswer.CONFLICT:
             # The id goes on standing for what it stood for; this end is remembered beside it.
             outcome, remembered = outcome if outcome == "poisoned" else "conflict", message.beside
+            event_id, is_dry_run, has_own_id = f"conflict of {message.beside}", False, True
         elif hold.claimed is ClaimAnswer.COPY:
             outcome, remembered = None, None
-        return End(job.ref, job.token, outcome, outcome not in {None, "locked"}, remembered), hold
+        elif hold.is_taken:
+            event_id = f"second of {message.beside}"
+            if not message.conversation:
+                event_id, remembered = f"of {message.number}", None
+        is_failure = outcome not in {None, "locked", "would_lock"}
+        return End(job.ref, job.token, outcome, is_failure, remembered, event_id, is_dry_run, has_own_id), hold
 
     @staticmethod
     def _completion(end: End, hold: Hold) -> Completion:
         return Completion(
             ref=end.ref,
             token=end.token,
-            event=b"" if end.outcome is None else standing.write_event(hold.message.number, end.outcome),
+            event=b"" if end.outcome is None else standing.write_event(hold.message.number, end.outcome, end.event_id),
             outcome=end.outcome or "",
             is_dead_letter=end.is_failure,
             id_digest="" if end.id is None else digest(end.id),
             binding="" if end.id is None else hold.message.conversation,
+            is_dry_run=end.is_dry_run,
+            has_own_id=end.has_own_id,
         )
 
     def _take_in_hand(self, worker: str, jobs: Sequence[Delivery], *, is_lost: bool) -> None:

@@ -27,18 +27,19 @@ POISONOUS_CRASHES = 3
 class Message:
     """A message as a producer sent it; the number is the test's own name for it.
 
-    ``id`` is the job id (None: it has none).
+    ``id`` is the job id (None: it has none), ``conversation`` is empty where it names none.
     """
 
     number: int
     id: str | None
     conversation: str
     raw: bytes = field(repr=False)
+    is_dry_run: bool = False
 
     @property
     def beside(self) -> str:
         """What its end is remembered by, where its id stands for another conversation."""
-        return f"{self.id}\n{self.conversation}"
+        return f"{self.id}\n{self.conversation}" + ("\ndry run" if self.is_dry_run else "")
 
     @property
     def kept(self) -> bytes:
@@ -58,13 +59,19 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A completion. Without ``outcome`` it drops a copy; without ``id`` nothing is remembered."""
+    """A completion. Without ``outcome`` it drops a copy; without ``id`` nothing is remembered.
+
+    ``event_id``, which is all that the event's id says in this model: the job's, or one of its own.
+    """
 
     ref: str
     token: str
     outcome: str | None
     is_failure: bool
     id: str | None
+    event_id: str = ""
+    is_dry_run: bool = False
+    has_own_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +100,8 @@ class Queue:
         self.delayed: set[str] = set()
         self.due: list[str] = []
         self.ids: dict[str, str] = {}
-        self.events: list[tuple[int, str]] = []
-        self.dead: list[tuple[int, str]] = []
+        self.events: list[tuple[int, str, str]] = []
+        self.dead: list[tuple[int, str, str]] = []
         self.counters: Counter[str] = Counter()
         self.takes_of_new_jobs = 0
         self.draining: str | None = None
@@ -171,18 +178,16 @@ class Queue:
         self.counters["taken"] += 1
         return self._hold(ref, token)
 
-    def claim(self, pairs: Iterable[tuple[str, str]]) -> list[ClaimAnswer]:
-        """``claim.lua`` for pairs of job id and conversation."""
-        answers = []
-        for job_id, conversation in pairs:
-            known = self.ids.setdefault(job_id, f"claimed {conversation}")
-            if known == f"claimed {conversation}":
-                answers.append(ClaimAnswer.GO)
-            elif known == f"ended {conversation}":
-                answers.append(ClaimAnswer.COPY)
-            else:
-                answers.append(ClaimAnswer.CONFLICT)
-        return answers
+    def claim(self, messages: Iterable[Message]) -> list[ClaimAnswer]:
+        """``claim.lua`` for messages with an id and a conversation."""
+        return [self._claim(message.id or "", message) for message in messages]
+
+    def _claim(self, job_id: str, message: Message) -> ClaimAnswer:
+        ended = f"ended {message.conversation}"
+        if self.ids.get(f"{job_id}:other" if message.is_dry_run else job_id) == ended:
+            return ClaimAnswer.COPY
+        known = self.ids.setdefault(job_id, f"claimed {message.conversation}")
+        return ClaimAnswer.GO if known in {f"claimed {message.conversation}", ended} else ClaimAnswer.CONFLICT
 
     def complete(self, ends: Iterable[End]) -> list[CompleteAnswer]:
         """``complete.lua``."""
@@ -191,19 +196,32 @@ class Queue:
     def _complete(self, end: End) -> CompleteAnswer:
         if not self.is_held(end.ref, end.token):
             return CompleteAnswer.GONE
-        message = self.records.pop(end.ref).message
-        self._leave_flight(end.ref)
-        ended = f"ended {message.conversation}"
-        if end.outcome is None or (end.id is not None and self.ids.get(end.id) == ended):
+        message = self.records[end.ref].message
+        where, other = end.id or "", f"{end.id or ''}:other"
+        place = other if end.is_dry_run or not message.conversation else where
+        claimed, ended = f"claimed {message.conversation}", f"ended {message.conversation}"
+        meaning = self.ids.get(where, "")
+        if end.outcome is None or (message.conversation and self.ids.get(place) == ended):
+            answer = CompleteAnswer.COPY
             self.counters["deduplicated"] += 1
-            return CompleteAnswer.COPY
-        self.events.append((message.number, end.outcome))
-        if end.is_failure:
-            self.dead.append((message.number, end.outcome))
-        if end.id is not None:
-            self.ids[end.id] = ended
-        self.counters.update(("finished", f"outcome:{end.outcome}"))
-        return CompleteAnswer.PUBLISHED
+        elif message.conversation and meaning.startswith("ended ") and meaning != ended:
+            return CompleteAnswer.CONFLICT
+        elif not end.has_own_id and (meaning.startswith("ended ") or other in self.ids):
+            return CompleteAnswer.TAKEN
+        else:
+            answer = CompleteAnswer.PUBLISHED
+            event = message.number, end.outcome, end.event_id
+            self.events.append(event)
+            if end.is_failure:
+                self.dead.append(event)
+            if end.id is not None:
+                self.ids[place] = ended
+                if end.is_dry_run and meaning in {"", claimed}:
+                    self.ids[where] = claimed
+            self.counters.update(("finished", f"outcome:{end.outcome}"))
+        del self.records[end.ref]
+        self._leave_flight(end.ref)
+        return answer
 
     def delay(self, jobs: Iterable[tuple[str, str, int]]) -> list[bool]:
         """``delay.lua`` for triples of ref, token and calls."""
@@ -294,7 +312,7 @@ class Queue:
             },
             "ids": self.ids,
             "events": self.events,
-            "dead": [(number, outcome) for number, outcome in self.dead],
+            "dead": self.dead,
             "counters": {name: count for name, count in self.counters.items() if count},
             "draining": self.draining,
         }

@@ -44,8 +44,8 @@ class Standing:
     delayed: dict[str, float]
     records: dict[str, StoredRecord]
     ids: dict[str, str]
-    events: list[tuple[int, str]]
-    dead: list[tuple[int, str]]
+    events: list[tuple[int, str, str]]
+    dead: list[tuple[int, str, str]]
     dead_messages: list[bytes]
     counters: dict[str, int]
     draining: str | None
@@ -145,13 +145,13 @@ def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, 
         leases={ref: float(score) for ref, score in _pairs(leases).items()},
         delayed={ref: float(score) for ref, score in _pairs(delayed).items()},
         records={ref: _record(_pairs(fields)) for ref, fields in _pairs(records).items()},
-        ids={ids[digest]: meaning.decode() for digest, meaning in _pairs(meanings).items()},
+        ids={_name(key, ids): meaning.decode() for key, meaning in _pairs(meanings).items()},
         events=[read_event(_pairs(fields)["event"]) for fields in events],
         dead=[read_event(letter["event"]) for letter in dead_letters],
         dead_messages=[letter["message"] for letter in dead_letters],
         counters={name: int(count) for name, count in _pairs(counters).items()},
         draining=None if draining is None else draining.decode(),
-        forever=[ids[digest] for digest, ttl in _pairs(lifetimes).items() if ttl == -1]
+        forever=[_name(key, ids) for key, ttl in _pairs(lifetimes).items() if ttl == -1]
         + ["draining"] * (draining_ms == -1),
         now_ms=int(seconds) * 1000 + int(micros) // 1000,
     )
@@ -162,15 +162,21 @@ def _pairs(flat: list[Any]) -> dict[str, Any]:
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def write_event(number: int, outcome: str) -> bytes:
-    """A result event, as far as Redis is concerned: the number of the message, and the outcome."""
-    return f"{number} {outcome}".encode()
+def _name(key: str, ids: Mapping[str, str]) -> str:
+    """A digest as the job id behind it; what follows it stays."""
+    digest, colon, rest = key.partition(":")
+    return ids[digest] + colon + rest
 
 
-def read_event(event: bytes) -> tuple[int, str]:
+def write_event(number: int, outcome: str, event_id: str) -> bytes:
+    """A result event, as far as Redis is concerned: the number of the message, the outcome, and the event's id."""
+    return f"{number} {outcome} {event_id}".encode()
+
+
+def read_event(event: bytes) -> tuple[int, str, str]:
     """What :func:`write_event` wrote."""
-    number, outcome = event.decode().split(" ")
-    return int(number), outcome
+    number, outcome, event_id = event.decode().split(" ", 2)
+    return int(number), outcome, event_id
 
 
 def number_of(raw: bytes) -> int:
@@ -191,6 +197,7 @@ def broken_laws(now: Standing, before: Standing | None, sent: Sequence[Message],
     yield from _every_job_is_in_one_place(now, by_number)
     yield from _a_token_names_who_holds_a_job(now)
     yield from _one_event_a_job(now, by_number)
+    yield from _an_event_id_names_one_event(now, by_number)
     yield from _dead_letters_are_the_failures(now, by_number)
     yield from _counters_tell_the_truth(now)
     if before is not None:
@@ -208,7 +215,7 @@ def _every_job_is_in_one_place(now: Standing, sent: Mapping[int, Message]) -> It
         yield f"the indexes hold {sorted(refs)}, and there are records of {sorted(now.records)}"
     raws = [*now.arrived, *(record.raw for record in now.records.values())]
     raws += [raw for messages in now.stock.values() for raw in messages]
-    places = Counter([*(number for number, _ in now.events), *map(number_of, raws)])
+    places = Counter([*(number for number, *_ in now.events), *map(number_of, raws)])
     if twice := [number for number, times in places.items() if times > 1]:
         yield f"these messages stand in two places, or have two events: {twice}"
 
@@ -220,26 +227,32 @@ def _a_token_names_who_holds_a_job(now: Standing) -> Iterator[str]:
 
 
 def _one_event_a_job(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
-    if strangers := [number for number, _ in now.events if number not in sent]:
+    if strangers := [number for number, *_ in now.events if number not in sent]:
         yield f"these events have no message: {strangers}"
-    jobs = Counter(
-        (message.id, message.conversation) for number, _ in now.events if (message := sent[number]).id is not None
-    )
+    ended = [sent[number] for number, *_ in now.events]
+    jobs = Counter((each.id, each.conversation, each.is_dry_run) for each in ended if each.id and each.conversation)
     if twice := [job for job, times in jobs.items() if times > 1]:
         yield f"there are two events for the same id and conversation: {twice}"
 
 
+def _an_event_id_names_one_event(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
+    # An id that was forgotten has another name since (QueueMachine.an_id_is_remembered_no_longer): its time is over.
+    ids = Counter((event_id, (sent[number].id or "").partition(",")[2]) for number, _, event_id in now.events)
+    if twice := [event_id for event_id, times in ids.items() if times > 1]:
+        yield f"two events have the same id: {twice}"
+
+
 def _dead_letters_are_the_failures(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
-    failures = [(number, outcome) for number, outcome in now.events if outcome != "locked"]
+    failures = [event for event in now.events if event[1] not in {"locked", "would_lock"}]
     if now.dead != failures:
         yield f"the dead letters are {now.dead}, the failures {failures}"
-    if now.dead_messages != [sent[number].kept for number, _ in now.dead]:
+    if now.dead_messages != [sent[number].kept for number, *_ in now.dead]:
         yield "a dead letter's message is not what was sent"
 
 
 def _counters_tell_the_truth(now: Standing) -> Iterator[str]:
     counters = now.counters
-    outcomes = Counter(f"outcome:{outcome}" for _, outcome in now.events)
+    outcomes = Counter(f"outcome:{outcome}" for _, outcome, _ in now.events)
     if {name: count for name, count in counters.items() if name.startswith("outcome:")} != outcomes:
         yield f"the outcomes are {dict(outcomes)}, the counters {counters}"
     if counters.get("finished", 0) != len(now.events):

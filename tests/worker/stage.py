@@ -195,7 +195,9 @@ class Stage:
 
     def event_of(self, job: str, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
         """Wait for the event of one job."""
-        return dict(eventually(lambda: [event for event in self.events() if event["id"] == job], job, seconds)[0])
+        return dict(
+            eventually(lambda: [event for event in self.events() if event["data"]["job_id"] == job], job, seconds)[0]
+        )
 
     def wait_idle(self) -> None:
         """Wait until no job is waiting or held anywhere."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sandbox.redis_server import RedisServer
 
-DEDUPLICATE_SECONDS = 2
+DEDUPLICATE_SECONDS = 900
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,19 @@ def message(job: str | None, conversation: str, **fields: Any) -> bytes:
     return json.dumps({"body": body, "headers": headers, "properties": {"body_encoding": "utf-8"}}).encode()
 
 
-def outcomes(stage: Stage, job: str) -> list[str]:
-    """How a job ended, each time that it did, now that the workers have settled everything."""
+def events_of(stage: Stage, job: str) -> list[dict[str, Any]]:
+    """The events of a job, now that the workers have settled everything: the first has its id, and no other has."""
     stage.wait_idle()
-    return [event["data"]["outcome"] for event in stage.events() if event["id"] == job]
+    found = [event for event in stage.events() if event["data"]["job_id"] == job]
+    ids = [event["id"] for event in found]
+    assert ids[:1] == [job][: len(ids)]
+    assert len(set(ids)) == len(ids)
+    return found
+
+
+def outcomes(stage: Stage, job: str) -> list[str]:
+    """How a job ended, each time that it did."""
+    return [event["data"]["outcome"] for event in events_of(stage, job)]
 
 
 def calls_for(stage: Stage, conversation: str) -> int:
@@ -105,12 +114,13 @@ def test_a_copy_that_comes_when_the_id_is_forgotten_is_a_new_job(stage: Stage, j
     stage.event_of(job)
     key = stage.keys.id_prefix + digest(job)
     assert 0 < stage.redis.pttl(key) <= DEDUPLICATE_SECONDS * 1000
-    eventually(lambda: not stage.redis.exists(key), "the id is forgotten")
+    stage.redis.pexpire(key, 0)
 
     stage.push(message(job, job))
 
     stage.wait_idle()
-    assert outcomes(stage, job) == ["locked", "locked"]
+    again = [(event["id"], event["data"]["outcome"]) for event in stage.events() if event["data"]["job_id"] == job]
+    assert again == [(job, "locked")] * 2
     assert calls_for(stage, job) == 2
 
 
@@ -169,9 +179,9 @@ def test_the_id_of_a_job_is_rejected_for_another_conversation_without_a_call(sta
 
     assert outcomes(stage, job) == ["locked", "rejected"]
     (event,) = [event for event in stage.events() if event["subject"] == f"{job}-other"]
-    assert (event["id"], event["data"]["error"]["type"], event["data"]["attempts"]) == (job, "invalid_job", 0)
+    assert (event["data"]["error"]["type"], event["data"]["attempts"]) == ("invalid_job", 0)
     assert calls_for(stage, f"{job}-other") == 0
-    assert [dead for dead, _ in stage.dead_letters() if dead["id"] == job] == [event]
+    assert [dead for dead, _ in stage.dead_letters() if dead["data"]["job_id"] == job] == [event]
 
 
 def test_the_id_of_a_job_in_flight_is_rejected_for_another_conversation(stage: Stage, job: str) -> None:
@@ -181,8 +191,32 @@ def test_the_id_of_a_job_in_flight_is_rejected_for_another_conversation(stage: S
 
     stage.push(message(job, f"{job}-other"))
 
-    assert outcomes(stage, job) == ["rejected", "locked"]
+    stage.wait_idle()
+    rejected, locked = [event for event in stage.events() if event["data"]["job_id"] == job]
+    assert (rejected["data"]["outcome"], locked["data"]["outcome"]) == ("rejected", "locked")
+    assert rejected["id"] != locked["id"] == job
     assert calls_for(stage, f"{job}-other") == 0
+
+
+def test_a_job_whose_id_came_to_stand_for_another_conversation_during_its_call_still_tells_that_it_is_locked(
+    stage: Stage, job: str
+) -> None:
+    # given a call that takes longer than its claim of the id lasts, and another job that uses the id meanwhile
+    stage.api.script = Script(rules=(Rule(id=job, then=Delay(ms=1000)),))
+    stage.push(message(job, job))
+    eventually(lambda: calls_for(stage, job), "the call")
+    stage.redis.delete(stage.keys.id_prefix + digest(job))
+    stage.push(message(job, f"{job}-other"))
+    assert stage.event_of(job)["subject"] == f"{job}-other"
+
+    # when the call is answered, and both are sent once more
+    assert outcomes(stage, job) == ["locked", "locked"]
+    stage.push(message(job, job))
+    stage.push(message(job, f"{job}-other"))
+
+    # then each of them was one job with one event
+    assert [event["subject"] for event in events_of(stage, job)] == [f"{job}-other", job]
+    assert calls_for(stage, job) == calls_for(stage, f"{job}-other") == 1
 
 
 @pytest.mark.parametrize("fields", [{}, {"dryrun": True}], ids=["a job", "no job"])
@@ -201,13 +235,99 @@ def test_an_id_used_for_another_conversation_still_stands_for_the_first_one(
     assert (calls_for(stage, job), calls_for(stage, f"{job}-other")) == (1, 0)
 
 
+def test_a_job_that_was_tried_as_a_dry_run_before_is_called_and_has_its_event(stage: Stage, job: str) -> None:
+    stage.push(message(job, job, dry_run=True))
+    stage.event_of(job)
+
+    stage.push(message(job, job))
+
+    assert outcomes(stage, job) == ["would_lock", "locked"]
+    assert calls_for(stage, job) == 1
+
+
+def test_a_dry_run_after_the_job_itself_has_its_event_too(stage: Stage, job: str) -> None:
+    stage.push(message(job, job))
+    stage.event_of(job)
+
+    stage.push(message(job, job, dry_run=True))
+
+    assert outcomes(stage, job) == ["locked", "would_lock"]
+    assert calls_for(stage, job) == 1
+
+
+@pytest.mark.parametrize("is_dry_run_first", [True, False], ids=["dry run first", "job first"])
+def test_copies_of_a_dry_run_and_of_the_job_are_each_copies_of_their_own(
+    stage: Stage, job: str, *, is_dry_run_first: bool
+) -> None:
+    before = dropped(stage)
+    for is_dry_run in (is_dry_run_first, not is_dry_run_first) * 2:
+        stage.push(message(job, job, dry_run=is_dry_run))
+        stage.wait_idle()
+
+    first, second = events_of(stage, job)
+    assert [first["data"]["outcome"] == "would_lock", second["data"]["outcome"] == "would_lock"] == [
+        is_dry_run_first, not is_dry_run_first,
+    ]  # fmt: skip
+    assert calls_for(stage, job) == 1
+    assert dropped(stage) - before == 2
+
+
+def test_a_dry_run_beside_the_job_in_flight_takes_nothing_from_it(stage: Stage, job: str) -> None:
+    stage.api.script = Script(rules=(Rule(id=job, then=Delay(ms=300)),))
+    stage.push(message(job, job))
+    eventually(lambda: calls_for(stage, job), "the call")
+
+    stage.redis.lpush(QUEUE, *[message(job, job, dry_run=True)] * 5)
+
+    assert outcomes(stage, job) == ["would_lock", "locked"]
+    assert calls_for(stage, job) == 1
+
+
+@pytest.mark.parametrize("is_dry_run", [True, False], ids=["dry run first", "job first"])
+def test_an_id_stands_for_one_conversation_also_between_a_dry_run_and_a_job(
+    stage: Stage, job: str, *, is_dry_run: bool
+) -> None:
+    stage.push(message(job, job, dry_run=is_dry_run))
+    stage.event_of(job)
+
+    stage.push(message(job, f"{job}-other", dry_run=not is_dry_run))
+
+    assert outcomes(stage, job) == ["would_lock" if is_dry_run else "locked", "rejected"]
+    assert calls_for(stage, f"{job}-other") == 0
+
+
+def test_a_dry_run_that_was_rejected_stands_in_no_jobs_way(stage: Stage, job: str) -> None:
+    stage.push(message(job, job, dry_run=True, rule="r-7"))
+    stage.event_of(job)
+
+    stage.push(message(job, job))
+
+    assert outcomes(stage, job) == ["rejected", "locked"]
+
+
+def test_a_message_without_a_conversation_is_a_copy_of_nothing_and_stands_in_no_jobs_way(
+    stage: Stage, job: str
+) -> None:
+    for _ in range(3):
+        stage.push(message(job, ""))
+        stage.wait_idle()
+
+    stage.push(message(job, job))
+    stage.wait_idle()
+    stage.push(message(job, job, dry_run=True))
+    stage.wait_idle()
+    stage.push(message(job, ""))
+
+    assert outcomes(stage, job) == [*["rejected"] * 3, "locked", "would_lock", "rejected"]
+
+
 def test_messages_without_an_id_are_never_copies_however_alike(stage: Stage, job: str) -> None:
     stage.redis.lpush(QUEUE, *[message(None, job)] * 3)
     stage.wait_idle()
     stage.push(message(None, job))
     stage.wait_idle()
 
-    ids = {event["id"] for event in stage.events() if event["subject"] == job}
+    ids = {event["id"] for event in stage.events() if event.get("subject") == job}
     assert len(ids) == 4
     assert calls_for(stage, job) == 4
     assert not any(stage.redis.exists(stage.keys.id_prefix + digest(each)) for each in ids)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from redis.exceptions import NoScriptError
 
@@ -102,9 +102,24 @@ class Taken:
     is_all: bool
 
 
+class Claim(NamedTuple):
+    """What a job id is to stand for. A dry run and the real job of one id are two things."""
+
+    id_digest: str
+    binding: str
+    is_dry_run: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How a job in flight ends. An empty ``event`` drops it as a copy of a job whose event is out."""
+    """How a job in flight ends.
+
+    Attributes:
+        event: empty: it is dropped as a copy of a job whose event is out.
+        id_digest: of its id; empty: nothing is remembered of it.
+        binding: what its id stands for; empty: nothing, the message names no conversation.
+        has_own_id: the event's id is not the job's, so other events under the job's id do not matter.
+    """
 
     ref: str
     token: str
@@ -113,6 +128,8 @@ class Completion:
     is_dead_letter: bool
     id_digest: str
     binding: str
+    is_dry_run: bool = False
+    has_own_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +163,17 @@ class ClaimAnswer(IntEnum):
 
 
 class CompleteAnswer(IntEnum):
-    """What became of a completion."""
+    """What became of a completion.
+
+    Nothing yet where the job id names another event (TAKEN) or stands for another conversation by now (CONFLICT): it is
+    to be made again, with an event that has an id of its own.
+    """
 
     GONE = 0
     PUBLISHED = 1
     COPY = 2
+    TAKEN = 3
+    CONFLICT = 4
 
 
 #: By number: an enumeration's own look-up takes longer than all else that is done with an answer.
@@ -313,9 +336,9 @@ class Moves:
         """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it."""
         await self._run(["BLMOVE", self.keys.stock[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)])
 
-    async def claim(self, ids: Sequence[tuple[str, str]]) -> list[ClaimAnswer]:
-        """Bind job ids to what they are for: pairs of digest and binding; one answer for each."""
-        arguments = [part for pair in ids for part in pair]
+    async def claim(self, claims: Sequence[Claim]) -> list[ClaimAnswer]:
+        """Bind job ids to what they are for; one answer for each."""
+        arguments = [part for claim in claims for part in (claim.id_digest, claim.binding, int(claim.is_dry_run))]
         answer = await self._call(scripts.CLAIM, [], [self.keys.id_prefix, self.rules.remember_ms, *arguments])
         return [_CLAIM_ANSWERS[code] for code in answer]
 
@@ -334,6 +357,8 @@ class Moves:
                 int(end.is_dead_letter),
                 end.id_digest,
                 end.binding,
+                int(end.is_dry_run),
+                int(end.has_own_id),
             ]
         keys = [self.keys.leases, self.keys.counters, self.rules.results, self.rules.dead]
         return [_COMPLETE_ANSWERS[code] for code in await self._call(scripts.COMPLETE, keys, arguments)]

@@ -23,7 +23,7 @@ def finished(delivery: Delivery, event: Event, seconds: float) -> None:
         logging.WARNING if event.failed else logging.INFO,
         "job_finished",
         extra={
-            "job": event.id,
+            "job": delivery.intake.id,
             "conversation": delivery.intake.subject,
             "outcome": event.outcome,
             "attempts": delivery.calls,

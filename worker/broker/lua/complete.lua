@@ -2,8 +2,9 @@
 -- KEYS  1 leases   2 counters   3 results stream   4 dead stream
 -- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to remember an id
 --       then for each job: ref, lease token, event (empty: a copy, dropped), outcome, 1 if it is a dead letter, digest of its id
---       (empty: not remembered), binding
+--       (empty: not remembered), binding (empty: it names no conversation), 1 if it is a dry run, 1 if the event's id is not the job's
 -- Returns for each job  1 published | 2 dropped as a copy | 0 not ours any more (nothing changed)
+--       | 3 the job's id names another event, 4 and stands for something else: end it with an id of its own (nothing changed)
 -- Crash: all or nothing; repeating it is harmless: a job that is gone answers 0.
 
 local leases, counters, results, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -32,9 +33,11 @@ end
 
 -- What the ids stand for: asked for all at once, and kept up to date below, as two copies may end in one call.
 local id_keys, known = {}, {}
-for at = 7, #ARGV, 7 do
+for at = 7, #ARGV, 9 do
   if ARGV[at + 5] ~= '' then
-    id_keys[#id_keys + 1] = id_prefix .. ARGV[at + 5]
+    local id_key = id_prefix .. ARGV[at + 5]
+    id_keys[#id_keys + 1] = id_key
+    id_keys[#id_keys + 1] = id_key .. ':other'
   end
 end
 if #id_keys > 0 then
@@ -43,15 +46,29 @@ if #id_keys > 0 then
   end
 end
 
-for at = 7, #ARGV, 7 do
+local function remember(key, meaning)
+  known[key] = meaning
+  redis.call('SET', key, meaning, 'PX', remember_ms)
+end
+
+for at = 7, #ARGV, 9 do
   local ref, token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
-  local record, id_key = record_prefix .. ref, id_prefix .. digest
+  local is_dry_run, has_own_id = ARGV[at + 7] == '1', ARGV[at + 8] == '1'
+  local record, id_key, claimed, ended = record_prefix .. ref, id_prefix .. digest, 'claimed ' .. binding, 'ended ' .. binding
+  local other_key = id_key .. ':other'
+  local end_key = (is_dry_run or binding == '') and other_key or id_key
+  local meaning = known[id_key] or ''
+  local has_ended = string.sub(meaning, 1, 6) == 'ended '
   local answer = 0
   if not gone[ref] and redis.pcall('HGET', record, 'token') == token then
-    if event == '' or known[id_key] == 'ended ' .. binding then
+    if event == '' or (binding ~= '' and known[end_key] == ended) then
       answer = 2
       count('deduplicated')
+    elseif binding ~= '' and has_ended and meaning ~= ended then
+      answer = 4
+    elseif not has_own_id and (has_ended or known[other_key]) then
+      answer = 3
     else
       answer = 1
       redis.call('XADD', results, 'MAXLEN', '~', results_kept, '*', 'event', event)
@@ -60,15 +77,19 @@ for at = 7, #ARGV, 7 do
       end
       redis.call('PUBLISH', channel, event)
       if digest ~= '' then
-        known[id_key] = 'ended ' .. binding
-        redis.call('SET', id_key, known[id_key], 'PX', remember_ms)
+        remember(end_key, ended)
+        if is_dry_run and (meaning == '' or meaning == claimed) then -- so long the id stands for this conversation
+          remember(id_key, claimed)
+        end
       end
       count('finished')
       count('outcome:' .. outcome)
     end
-    gone[ref] = true
-    records[#records + 1] = record
-    refs[#refs + 1] = ref
+    if answer == 1 or answer == 2 then
+      gone[ref] = true
+      records[#records + 1] = record
+      refs[#refs + 1] = ref
+    end
   end
   answers[#answers + 1] = answer
 end

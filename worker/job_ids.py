@@ -1,0 +1,54 @@
+"""What a job's id stands for while it is remembered, and the ids of events that the job's id cannot name.
+
+An event has its job's id, but where that names another event already. Who comes first decides: then a lone dry run has
+its job's id like any other job, and a job that was tried as a dry run before is the one whose event has an id of its
+own. That is decided in the step that publishes, so two workers cannot both have it; what it is follows from the job, so
+it is the same whoever makes it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from worker.broker.keys import digest
+from worker.broker.moves import Claim
+
+if TYPE_CHECKING:
+    from tasks.message import Intake
+
+EVENT_NAMESPACE = uuid.UUID("35cdaaa5-80cb-5ecf-8558-f29e11864c15")
+"""The UUIDv5 of the URL ``urn:lock-worker:event``; it must never change."""
+
+
+def to_claim(intake: Intake) -> Claim | None:
+    """What a job's id is to stand for before it begins; None: the message names no id, or no conversation."""
+    return Claim(digest(intake.id), intake.binding, intake.is_dry_run) if intake.binding else None
+
+
+def to_remember(intake: Intake, *, is_conflict: bool, has_own_id: bool) -> Claim:
+    """By what the end of a job is remembered; without a digest it is not.
+
+    In a conflict the id goes on standing for what it stood for, and this end is remembered beside it.
+    """
+    if is_conflict:
+        return Claim(digest(_beside(intake)), intake.binding or "")
+    if intake.binding is None or (has_own_id and not intake.binding):
+        return Claim("", "")
+    return Claim(digest(intake.id), intake.binding, intake.is_dry_run)
+
+
+def own_event_id(intake: Intake, *, is_conflict: bool) -> str:
+    """The id of an event that its job's id cannot name.
+
+    No other event has it as long as the end is remembered. Messages that name no conversation are copies of nothing,
+    however alike, so theirs is random.
+    """
+    if not intake.binding:
+        return str(uuid.uuid4())
+    return str(uuid.uuid5(EVENT_NAMESPACE, f"{_beside(intake)}\n{'conflict' if is_conflict else 'second'}"))
+
+
+def _beside(intake: Intake) -> str:
+    """Id and binding in one text. Neither holds a line break, so no two jobs have the same."""
+    return f"{intake.id}\n{intake.binding}" + ("\ndry run" if intake.is_dry_run else "")
