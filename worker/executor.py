@@ -22,7 +22,7 @@ from worker import job_ids
 from worker.admission import LeaseLostError
 from worker.batcher import insist
 from worker.broker.keys import Keys
-from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Moves
+from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Copy, Moves
 from worker.lane import Assignment, Lane
 from worker.observe import jobs
 from worker.settled import Delayed, Ended, Gone, Settled
@@ -368,7 +368,8 @@ class Executor:
         self._carry_out(item, Finished(event.under(own_id)), is_conflict=is_conflict)
 
     def _drop_copy(self, item: Assignment) -> None:
-        completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, "", "")  # noqa: FBT003 - no dead letter
+        end = job_ids.to_remember(item.delivery.intake, is_conflict=False, has_own_id=False)
+        completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, *end)  # noqa: FBT003 - no dead letter
         self._lane(item.delivery.queue).complete.put((item, completion))
 
     def _server_is_read_only(self, error: ReadOnlyError) -> None:
@@ -405,14 +406,14 @@ class Executor:
         item = self._assignments[_key(delivery)] = Assignment(delivery, self._admission.poisoned(delivery))
         self._spawn(self._begin(delivery.queue, [item]))  # claimed like any other, so that its id tells copies apart
 
-    def completed(self, item: Assignment, answer: CompleteAnswer) -> None:
+    def completed(self, item: Assignment, answer: CompleteAnswer | Copy) -> None:
         """Told that a completion was answered."""
         if answer is CompleteAnswer.PUBLISHED and isinstance(item.decision, Finished):
             event = item.decision.event
             jobs.finished(item.delivery, event, (self.clock.now_ms() - item.delivery.first_ms) / 1000)
             self.settled(item, Ended(event.outcome, event.problem.detail if event.failed and event.problem else None))
-        elif answer is CompleteAnswer.COPY:
-            jobs.copy_dropped(item.delivery)
+        elif isinstance(answer, Copy):
+            jobs.copy_dropped(item.delivery, answer.first_outcome)
             self.settled(item, Gone())
         elif answer is not CompleteAnswer.GONE and isinstance(item.decision, Finished):
             self._end_under_its_own_id(item, item.decision.event, is_conflict=answer is CompleteAnswer.CONFLICT)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from tasks.decision import Decision, Later
-    from worker.broker.moves import CompleteAnswer, Completion, Delivery, Moves
+    from worker.broker.moves import CompleteAnswer, Completion, Copy, Delivery, Moves
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Assignment:
 class Told(Protocol):
     """Who is told what Redis answered."""
 
-    def completed(self, item: Assignment, answer: CompleteAnswer) -> None:
+    def completed(self, item: Assignment, answer: CompleteAnswer | Copy) -> None:
         """Told that a completion was answered."""
 
     def delayed(self, item: Assignment, later: Later, *, is_ours: bool) -> None:
@@ -56,7 +56,7 @@ class Lane:
 
     def __init__(self, told: Told, moves: Moves) -> None:
         self.moves = moves
-        self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer] = Batcher(
+        self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer | Copy] = Batcher(
             "complete",
             lambda batch: moves.complete([completion for _, completion in batch]),
             weigh=lambda item: len(item[1].event),

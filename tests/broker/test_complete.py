@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.moves import KEPT_BYTES, Claim, CompleteAnswer
+from worker.broker.moves import KEPT_BYTES, Claim, CompleteAnswer, Copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ANY_BYTES = bytes(range(256)) + b"\r\n\x00\xff\xfe{}"
 
-PUBLISHED, COPY, GONE = CompleteAnswer.PUBLISHED, CompleteAnswer.COPY, CompleteAnswer.GONE
+PUBLISHED, COPY, GONE = CompleteAnswer.PUBLISHED, Copy(None), CompleteAnswer.GONE
 TAKEN, CONFLICT = CompleteAnswer.TAKEN, CompleteAnswer.CONFLICT
 
 
@@ -313,6 +313,47 @@ async def test_a_dry_run_does_not_prolong_the_memory_of_the_job(bench: Workbench
 
     assert bench.run("GET", id_key) == f"ended {digest('a conversation')}".encode()
     assert 0 < bench.run("PTTL", id_key) <= 5_000
+
+
+@pytest.mark.parametrize("event", [b"an event", b""], ids=["in flight beside it", "told by its claim"])
+@pytest.mark.parametrize("is_dry_run", [True, False])
+@pytest.mark.parametrize("outcome", ["refused", "would_lock", "locked"])
+async def test_a_copy_is_told_how_the_first_one_ended_if_without_a_lock(
+    bench: Workbench, outcome: str, event: bytes, *, is_dry_run: bool
+) -> None:
+    bench.push(b"sent twice", b"sent twice")
+    first, second = bench.take().jobs
+    end = bench.completion(first, job_id="a job", outcome=outcome, is_dry_run=is_dry_run)
+    await bench.moves.complete([end])
+    copy = bench.completion(second, event=event, job_id="a job", outcome="exhausted", is_dry_run=is_dry_run)
+
+    assert await bench.moves.complete([copy]) == [Copy(None if outcome == "locked" else outcome)]
+
+
+async def test_two_copies_in_one_call_know_of_each_other(bench: Workbench) -> None:
+    bench.push(b"sent twice", b"sent twice")
+
+    ends = [bench.completion(job, job_id="a job", outcome="refused") for job in bench.take().jobs]
+
+    assert await bench.moves.complete(ends) == [PUBLISHED, Copy("refused")]
+
+
+async def test_a_copy_of_a_job_that_the_version_before_ended_is_one_and_nothing_is_said_of_its_end(
+    bench: Workbench,
+) -> None:
+    bench.run("SET", bench.keys.id_prefix + digest("a job"), f"ended {digest('a conversation')}", "PX", 60_000)
+
+    assert await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job")]) == [Copy(None)]
+
+
+async def test_how_a_job_ended_is_remembered_as_long_as_that_it_did(bench: Workbench) -> None:
+    await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job", outcome="refused")])
+
+    id_key = bench.keys.id_prefix + digest("a job")
+    assert (
+        bench.run("GET", id_key) == f"ended {digest('a conversation')}".encode()
+    )  # what the version before understands
+    assert abs(bench.run("PEXPIRETIME", id_key) - bench.run("PEXPIRETIME", f"{id_key}:unlocked")) <= 1
 
 
 async def test_jobs_without_an_id_are_never_copies_of_each_other(bench: Workbench) -> None:

@@ -241,7 +241,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def an_id_is_remembered_no_longer(self) -> None:
         """Only one that is used for one conversation: a claim that runs out in a conflict decides it anew."""
-        for rest in ("", ":other"):
+        for rest in ("", ":unlocked", ":other", ":other:unlocked"):
             self.bench.run("DEL", self.bench.keys.id_prefix + digest(ONE_CONVERSATION_ID) + rest)
             self.model.ids.pop(ONE_CONVERSATION_ID + rest, None)
         for number, *_ in self.model.events:
@@ -304,7 +304,7 @@ class QueueMachine(RuleBasedStateMachine):
             answers = self._wait(self.bench.moves.complete([self._completion(end, hold) for end, hold in ends]))
             assert answers == self.model.complete([end for end, _ in ends])
             for answer in answers:
-                event(f"complete: {answer.name}")
+                event(f"complete: {answer.name if isinstance(answer, CompleteAnswer) else answer}")
         for hold, answer in zip(holds, answers, strict=True):
             if answer is CompleteAnswer.TAKEN:
                 hold.is_taken = True
@@ -506,7 +506,7 @@ class QueueMachine(RuleBasedStateMachine):
             outcome, remembered = outcome if outcome == "poisoned" else "conflict", message.beside
             event_id, is_dry_run, has_own_id = f"conflict of {message.beside}", False, True
         elif hold.claimed is ClaimAnswer.COPY:
-            outcome, remembered = None, None
+            outcome = None
         elif hold.is_taken:
             event_id = f"second of {message.beside}"
             if not message.conversation:

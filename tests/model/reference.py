@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.broker.moves import SUSPICIOUS_CRASHES, ClaimAnswer, CompleteAnswer, TakeState
+from worker.broker.moves import SUSPICIOUS_CRASHES, ClaimAnswer, CompleteAnswer, Copy, TakeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -189,11 +189,11 @@ class Queue:
         known = self.ids.setdefault(job_id, f"claimed {message.conversation}")
         return ClaimAnswer.GO if known in {f"claimed {message.conversation}", ended} else ClaimAnswer.CONFLICT
 
-    def complete(self, ends: Iterable[End]) -> list[CompleteAnswer]:
+    def complete(self, ends: Iterable[End]) -> list[CompleteAnswer | Copy]:
         """``complete.lua``."""
         return [self._complete(end) for end in ends]
 
-    def _complete(self, end: End) -> CompleteAnswer:
+    def _complete(self, end: End) -> CompleteAnswer | Copy:
         if not self.is_held(end.ref, end.token):
             return CompleteAnswer.GONE
         message = self.records[end.ref].message
@@ -201,8 +201,9 @@ class Queue:
         place = other if end.is_dry_run or not message.conversation else where
         claimed, ended = f"claimed {message.conversation}", f"ended {message.conversation}"
         meaning = self.ids.get(where, "")
+        answer: CompleteAnswer | Copy
         if end.outcome is None or (message.conversation and self.ids.get(place) == ended):
-            answer = CompleteAnswer.COPY
+            answer = Copy(self.ids.get(f"{place}:unlocked"))
             self.counters["deduplicated"] += 1
         elif message.conversation and meaning.startswith("ended ") and meaning != ended:
             return CompleteAnswer.CONFLICT
@@ -216,6 +217,8 @@ class Queue:
                 self.dead.append(event)
             if end.id is not None:
                 self.ids[place] = ended
+                if end.outcome != "locked":
+                    self.ids[f"{place}:unlocked"] = end.outcome
                 if end.is_dry_run and meaning in {"", claimed}:
                     self.ids[where] = claimed
             self.counters.update(("finished", f"outcome:{end.outcome}"))

@@ -73,6 +73,12 @@ def calls_for(stage: Stage, conversation: str) -> int:
     return sum(call.conversation_id == conversation for call in stage.api.calls())
 
 
+def copies_told(stage: Stage, job: str) -> list[tuple[str, str | None]]:
+    """How the workers tell of the copies of a job that they dropped: the level, and how the first one ended."""
+    lines = [line for worker in stage.workers for line in worker.lines("job_copy_dropped") if line["job"] == job]
+    return [(line["level"], line.get("first_outcome")) for line in lines]
+
+
 def dropped(stage: Stage) -> int:
     return stage.counters().get("deduplicated", 0)
 
@@ -88,6 +94,7 @@ def test_a_copy_that_comes_after_the_event_is_dropped_without_a_call_and_counted
     assert outcomes(stage, job) == ["locked"]
     assert calls_for(stage, job) == 1
     assert dropped(stage) - before == 2
+    assert eventually(lambda: len(told := copies_told(stage, job)) == 2 and told, "two lines") == [("info", None)] * 2
 
 
 def test_a_copy_of_a_stock_producer_is_a_copy_too(stage: Stage, job: str) -> None:
@@ -132,6 +139,7 @@ def test_a_copy_of_a_job_that_the_api_refused_is_dropped_as_well(stage: Stage, j
     stage.push(message(job, job))
 
     assert outcomes(stage, job) == ["refused"]
+    assert eventually(lambda: copies_told(stage, job), "the line") == [("warning", "refused")]
     assert calls_for(stage, job) == 1
     assert [event["id"] for event, _ in stage.dead_letters()].count(job) == 1
 
@@ -270,6 +278,8 @@ def test_copies_of_a_dry_run_and_of_the_job_are_each_copies_of_their_own(
     ]  # fmt: skip
     assert calls_for(stage, job) == 1
     assert dropped(stage) - before == 2
+    told = eventually(lambda: len(found := copies_told(stage, job)) == 2 and found, "two lines")
+    assert sorted(told) == [("info", None), ("warning", "would_lock")]
 
 
 def test_a_dry_run_beside_the_job_in_flight_takes_nothing_from_it(stage: Stage, job: str) -> None:

@@ -16,6 +16,7 @@ key                                type    holds                                
 ``lw:1:<queue>:delayed``           zset    refs that wait, by the moment they are due (ms)          promoted
 ``lw:1:<queue>:id:<digest>``       string  what a job id stands for: ``claimed|ended <binding>``    DEDUPLICATE_SECONDS
 ``lw:1:<queue>:id:<digest>:other`` string  what else had an event under it: ``ended <binding>``     DEDUPLICATE_SECONDS
+``lw:1:<queue>:id:<end>:unlocked`` string  the outcome of that end, where it was without a lock     DEDUPLICATE_SECONDS
 ``lw:1:<queue>:counters``          hash    totals since the queue was first used                    never
 ``lw:1:<queue>:upkeep``            hash    when the fleet last looked after this queue              never
 ``lw:1:<queue>:draining``          string  the worker that empties its hands for a suspect          seconds (TTL)
@@ -28,7 +29,7 @@ key                                type    holds                                
 The fleet's pause and rate stand once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
 A job id ``ended`` when its real job did. Its dry run, which is another thing, is remembered under ``:other``, and so is
 a message that names no conversation (with an empty binding), which is a copy of nothing. A job whose id stands for
-another conversation is remembered under a digest of both.
+another conversation is remembered under a digest of both. ``<end>`` is ``<digest>`` or ``<digest>:other``.
 
 A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own where only its
 beginning is kept in ``raw``; ``first`` is the moment of the first take (ms). What is not there is 0.

@@ -171,9 +171,19 @@ class CompleteAnswer(IntEnum):
 
     GONE = 0
     PUBLISHED = 1
-    COPY = 2
-    TAKEN = 3
-    CONFLICT = 4
+    TAKEN = 2
+    CONFLICT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What became of a completion: it was dropped as a copy.
+
+    ``first_outcome`` is how the first one ended, if without a lock; None: with one, or by a worker of the version
+    before, which does not say.
+    """
+
+    first_outcome: str | None
 
 
 #: By number: an enumeration's own look-up takes longer than all else that is done with an answer.
@@ -342,7 +352,7 @@ class Moves:
         answer = await self._call(scripts.CLAIM, [], [self.keys.id_prefix, self.rules.remember_ms, *arguments])
         return [_CLAIM_ANSWERS[code] for code in answer]
 
-    async def complete(self, completions: Sequence[Completion]) -> list[CompleteAnswer]:
+    async def complete(self, completions: Sequence[Completion]) -> list[CompleteAnswer | Copy]:
         """End jobs: publish, keep the dead letters, remember the ids and forget the jobs, in one step."""
         arguments: list[Argument] = [
             self.keys.record_prefix, self.keys.id_prefix, self.rules.results,
@@ -361,7 +371,11 @@ class Moves:
                 int(end.has_own_id),
             ]
         keys = [self.keys.leases, self.keys.counters, self.rules.results, self.rules.dead]
-        return [_COMPLETE_ANSWERS[code] for code in await self._call(scripts.COMPLETE, keys, arguments)]
+        answers = await self._call(scripts.COMPLETE, keys, arguments)
+        return [
+            _COMPLETE_ANSWERS[answer] if isinstance(answer, int) else Copy(answer.decode("utf-8", "replace") or None)
+            for answer in answers
+        ]
 
     async def delay(self, jobs: Sequence[tuple[Delivery, float]]) -> list[bool]:
         """Put jobs aside for so many seconds each; True where the job was still ours."""

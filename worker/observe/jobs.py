@@ -47,10 +47,16 @@ def delayed(delivery: Delivery, later: Later) -> None:
     )
 
 
-def copy_dropped(delivery: Delivery) -> None:
-    """It was a copy of a job whose event is out."""
+def copy_dropped(delivery: Delivery, first_outcome: str | None) -> None:
+    """It was a copy of a job whose event is out, and which ended so if it was not locked.
+
+    Then whoever sent it again may have hoped for a lock, and no event tells that there is none.
+    """
     metrics.COPIES.inc()
-    logger.info("job_copy_dropped", extra={"job": delivery.intake.id})
+    if first_outcome is None:
+        logger.info("job_copy_dropped", extra={"job": delivery.intake.id})
+    else:
+        logger.warning("job_copy_dropped", extra={"job": delivery.intake.id, "first_outcome": first_outcome})
 
 
 def settled_elsewhere(delivery: Delivery) -> None:

@@ -3,8 +3,9 @@
 -- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to remember an id
 --       then for each job: ref, lease token, event (empty: a copy, dropped), outcome, 1 if it is a dead letter, digest of its id
 --       (empty: not remembered), binding (empty: it names no conversation), 1 if it is a dry run, 1 if the event's id is not the job's
--- Returns for each job  1 published | 2 dropped as a copy | 0 not ours any more (nothing changed)
---       | 3 the job's id names another event, 4 and stands for something else: end it with an id of its own (nothing changed)
+-- Returns for each job  1 published | 0 not ours any more (nothing changed)
+--       | 2 the job's id names another event, 3 and stands for something else: end it with an id of its own (nothing changed)
+--       | a text: dropped as a copy; the outcome of the first one if it ended without a lock, else empty
 -- Crash: all or nothing; repeating it is harmless: a job that is gone answers 0.
 
 local leases, counters, results, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -55,7 +56,7 @@ for at = 7, #ARGV, 9 do
   local ref, token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
   local is_dry_run, has_own_id = ARGV[at + 7] == '1', ARGV[at + 8] == '1'
-  local record, id_key, claimed, ended = record_prefix .. ref, id_prefix .. digest, 'claimed ' .. binding, 'ended ' .. binding
+  local record, id_key, ended = record_prefix .. ref, id_prefix .. digest, 'ended ' .. binding
   local other_key = id_key .. ':other'
   local end_key = (is_dry_run or binding == '') and other_key or id_key
   local meaning = known[id_key] or ''
@@ -63,12 +64,12 @@ for at = 7, #ARGV, 9 do
   local answer = 0
   if not gone[ref] and redis.pcall('HGET', record, 'token') == token then
     if event == '' or (binding ~= '' and known[end_key] == ended) then
-      answer = 2
+      answer = redis.call('MGET', end_key .. ':unlocked')[1] or ''
       count('deduplicated')
     elseif binding ~= '' and has_ended and meaning ~= ended then
-      answer = 4
-    elseif not has_own_id and (has_ended or known[other_key]) then
       answer = 3
+    elseif not has_own_id and (has_ended or known[other_key]) then
+      answer = 2
     else
       answer = 1
       redis.call('XADD', results, 'MAXLEN', '~', results_kept, '*', 'event', event)
@@ -78,14 +79,18 @@ for at = 7, #ARGV, 9 do
       redis.call('PUBLISH', channel, event)
       if digest ~= '' then
         remember(end_key, ended)
-        if is_dry_run and (meaning == '' or meaning == claimed) then -- so long the id stands for this conversation
+        if outcome ~= 'locked' then -- beside the end, as workers of the version before know no other words for that
+          remember(end_key .. ':unlocked', outcome)
+        end
+        local claimed = is_dry_run and 'claimed ' .. binding
+        if claimed and (meaning == '' or meaning == claimed) then -- so long the id stands for this conversation
           remember(id_key, claimed)
         end
       end
       count('finished')
       count('outcome:' .. outcome)
     end
-    if answer == 1 or answer == 2 then
+    if answer ~= 2 and answer ~= 3 then
       gone[ref] = true
       records[#records + 1] = record
       refs[#refs + 1] = ref
