@@ -221,19 +221,28 @@ class Settings(BaseSettings):
         json_schema_extra={"unit": "seconds"},
     )
 
+    JOB_MAX_AGE_SECONDS: float = Field(
+        86_400.0,
+        ge=0,
+        le=31_536_000,
+        description="How old a job may become, counted from its first take or, if later, from its `eta`. Then it ends "
+        "as `exhausted` with its last problem, whatever holds it back; 0 for no bound.",
+        json_schema_extra={"unit": "seconds"},
+    )
     RATE_LIMIT_PER_SECOND: float | None = Field(
         None,
         gt=0,
         le=1_000_000,
-        description="Calls that may start in a second, over the whole fleet; unset for no limit.",
+        description="Calls that may start in a second, over the whole fleet; unset for no limit but the API's own.",
         json_schema_extra={"unit": "calls per second"},
     )
     BREAKER_FAILURES: int = Field(
         10,
         ge=0,
         le=1_000_000,
-        description="Failed calls in a row, over at least 3 different jobs, after which a process stops taking jobs "
-        "and probes with single ones until the API answers again; 0 for no breaker.",
+        description="Failed calls in a row, most of them of different jobs that were never tried before and none "
+        "answered between, after which a process stops taking jobs and probes with single ones until the API answers "
+        "again; more where many jobs are bad anyway; 0 for no breaker.",
         json_schema_extra={"unit": "calls"},
     )
 

@@ -24,7 +24,7 @@ import redis.asyncio
 from benchmarks import bulk
 from sandbox.redis_server import RedisServer
 from worker.broker.keys import Keys, digest
-from worker.broker.moves import Completion, Moves, Rules, read_take, take_command
+from worker.broker.moves import Completion, Delay, Moves, Rules, Wish, read_take, take_command
 
 if TYPE_CHECKING:
     from worker.broker.moves import Delivery
@@ -76,7 +76,7 @@ class Backlog:
         """A full take."""
         self._takes += 1
         token = f"bench.{self._takes}"
-        command = take_command(KEYS, RULES, token=token, worker="bench", wanted=AT_ONCE, held=0, whole_text=True)
+        command = take_command(KEYS, RULES, token=token, worker="bench", wish=Wish(AT_ONCE, 0), whole_text=True)
         answer = self.client.execute_command(*command)
         return read_take(answer, KEYS, RULES, token=token, sent_at=time.monotonic(), wanted=AT_ONCE).jobs
 
@@ -85,7 +85,7 @@ class Backlog:
         left = jobs
         while left > 0:
             taken = self.take()
-            await self.moves.delay([(job, seconds) for job in taken])
+            await self.moves.delay([Delay(job, seconds) for job in taken])
             left -= len(taken)
 
     def forget_timings(self) -> None:

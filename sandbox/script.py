@@ -8,13 +8,17 @@ arrive in.
 from __future__ import annotations
 
 import math
+import time
 from fnmatch import fnmatchcase
 from random import Random
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sandbox.faults import AnyAnswer, AnyDelay, Delay, DelayBetween, DelayLognormal, Drop, Fault
+from sandbox.faults import AnyAnswer, AnyDelay, Delay, DelayBetween, DelayLognormal, Drop, Fault, Respond
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Rule(BaseModel):
@@ -56,20 +60,39 @@ class Rule(BaseModel):
         )
 
 
+class Quota(BaseModel):
+    """How many calls the API has room for in each window of time; what comes beyond that is answered 429.
+
+    Windows follow each other without a gap, as the counters of most rate limiters do.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calls: int = Field(ge=0)
+    seconds: float = Field(default=1.0, gt=0)
+    retry_after: str | None = Field(default=None, description="The header, verbatim; left out without it.")
+
+
 class Script(BaseModel):
-    """The rules of a sandbox API, in order, and the seed of what is left to chance in them."""
+    """The rules of a sandbox API, in order, the seed of what is left to chance in them, and its quota."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rules: tuple[Rule, ...] = ()
     seed: int = 0
+    quota: Quota | None = None
 
 
 class Chooser:
-    """Chooses what happens to a call or a connection; remembers only how often each rule was used."""
+    """Chooses what happens to a call or a connection; remembers only how often each rule and the quota were used.
 
-    def __init__(self, script: Script) -> None:
+    ``clock`` is monotonic seconds.
+    """
+
+    def __init__(self, script: Script, clock: Callable[[], float] = time.monotonic) -> None:
         self.script = script
+        self._clock = clock
+        self._window, self._room = -1, 0
         self._used = [0] * len(script.rules)
         self._delays: list[tuple[int, Rule, AnyDelay]] = []
         self._answers: list[tuple[int, Rule, AnyAnswer]] = []
@@ -97,6 +120,19 @@ class Chooser:
             if rule.covers(conversation_id, call) and self._falls(index, rule, conversation_id, call):
                 return fault
         return None
+
+    def over_quota(self) -> Respond | None:
+        """Use the quota for a call; return what it is answered where nothing is left."""
+        quota = self.script.quota
+        if quota is None:
+            return None
+        window = int(self._clock() / quota.seconds)
+        if window != self._window:
+            self._window, self._room = window, quota.calls
+        self._room -= 1
+        if self._room >= 0:
+            return None
+        return Respond(status=429, headers={} if quota.retry_after is None else {"Retry-After": quota.retry_after})
 
     def accept(self, connection: int) -> Drop | None:
         """Return how the connection of that number is dropped at once, or None."""

@@ -1,8 +1,8 @@
 """The endpoint as documented, between a request and the steps of its answer; no sockets.
 
 ``POST /conversations/{id}/lock`` where ``{id}`` is exactly one percent-encoded segment. The order in which a call is
-judged: path and method, the delays of the script, the bearer token, the script's faults, and at last the right
-answer.
+judged: path and method, the delays of the script, the bearer token, the quota, the script's faults, and at last the
+right answer.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Upstream:
         if self.token is not None and authorization != "right":
             refusal = message(401, "A valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
             reply = self._plain(call, HTTPStatus.UNAUTHORIZED, refusal)
-        elif (fault := chooser.answer(conversation_id, call.attempt)) is not None:
+        elif (fault := chooser.over_quota() or chooser.answer(conversation_id, call.attempt)) is not None:
             self.log.decided(call, _name(fault))
             reply = Reply(stage(fault, conversation_id), call)
         else:

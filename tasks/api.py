@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import quote
 
@@ -49,11 +50,13 @@ class Answer:
         body: the body, its content encoding undone. Empty where the status is not 2xx and the body could not be had
             (too large, cut short, too late, undecodable): such a status says enough by itself.
         retry_after: the header of that name, verbatim.
+        date: the header ``Date``, verbatim: the host's own clock.
     """
 
     status: int
     body: bytes
     retry_after: str | None
+    date: str | None = None
 
 
 class CallFailed(Exception):  # noqa: N818 - it names what happened, as the outcomes do
@@ -65,10 +68,12 @@ class CallFailed(Exception):  # noqa: N818 - it names what happened, as the outc
             in a content encoding that cannot be undone.
         detail: a sentence for the person on call.
         status: the status of the answer, where its head had come. It is a 2xx: see :class:`Answer` for the others.
+        was_sent: whether the API may have had the request; False: there was no connection.
     """
 
-    def __init__(self, kind: Kind, detail: str, status: int | None = None) -> None:
+    def __init__(self, kind: Kind, detail: str, status: int | None = None, *, was_sent: bool = True) -> None:
         super().__init__(detail)
+        self.was_sent: Final = was_sent
         self.kind: Final = kind
         self.detail: Final = detail
         self.status: Final = status
@@ -91,6 +96,7 @@ class ManagemApi:
         url = httpx.URL(base_url)
         self._prefix = url.raw_path.rstrip(b"/")
         self._token = token
+        self._refused_token: int | None = None
         self._timeout_seconds = timeout_seconds
         self._transport = OneHostTransport(
             origin=url.copy_with(raw_path=b"/"),
@@ -114,40 +120,52 @@ class ManagemApi:
         Raises:
             CallFailed: there was no answer that can be used.
         """
-        request = self._request(conversation_id, idempotency_key, traceparent)
+        request, token_hash = self._request(conversation_id, idempotency_key, traceparent)
         reply: Reply | None = None
+        was_sent = True
         kind: Kind
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 reply = await self._transport.send(request)
                 body = await _read(reply)
-            return Answer(reply.status, body, reply.headers.get("Retry-After"))
+            if reply.status == HTTPStatus.UNAUTHORIZED:
+                self._refused_token = token_hash
+            return self._answer(reply, body)
         except TimeoutError:
             what = "answer" if reply is None else "complete answer"
             kind, detail = "timeout", f"The API gave no {what} within {self._timeout_seconds:g} seconds."
         except httpx.NetworkError as error:
             kind, detail = "unreachable", str(error)
+            was_sent = not isinstance(error, httpx.ConnectError)
         except httpx.RequestError as error:
             kind, detail = "unusable", str(error)
         except Exception as error:  # noqa: BLE001 - callers are promised that nothing else comes out
             kind, detail = "unusable", f"The HTTP client failed with {type(error).__name__}."
         # Out here, what is raised has no error behind it whose text could quote what the host sent.
         if reply is None:
-            raise CallFailed(kind, detail)
+            raise CallFailed(kind, detail, was_sent=was_sent)
         if reply.status in _SUCCESS:
             raise CallFailed(kind, detail, reply.status)
-        return Answer(reply.status, b"", reply.headers.get("Retry-After"))
+        return self._answer(reply, b"")
+
+    def token_is_new(self) -> bool:
+        """Whether the token is another one now than the API refused last."""
+        return self._refused_token is not None and hash(self._token()) != self._refused_token
+
+    def _answer(self, reply: Reply, body: bytes) -> Answer:
+        return Answer(reply.status, body, reply.headers.get("Retry-After"), reply.headers.get("Date"))
 
     async def aclose(self) -> None:
         """Close all connections: calls in flight fail as ``unreachable``, and so do later ones."""
         await self._transport.aclose()
 
-    def _request(self, conversation_id: str, idempotency_key: str, traceparent: str) -> Request:
+    def _request(self, conversation_id: str, idempotency_key: str, traceparent: str) -> tuple[Request, int]:
+        """A request, and the hash of the token in it: no frame that an error could show has the token itself."""
         token = self._token()
         if not (token.isascii() and token.isprintable()):
             # Encoding it would fail too, with an error that holds it.
             raise ValueError("the API token holds something else than visible ASCII")
-        return self._transport.request(
+        request = self._transport.request(
             b"%s/conversations/%s/lock" % (self._prefix, quote(conversation_id, safe="").encode("ascii")),
             [
                 (b"Authorization", b"Bearer " + token.encode("ascii")),
@@ -155,6 +173,7 @@ class ManagemApi:
                 (b"traceparent", traceparent.encode("ascii")),
             ],
         )
+        return request, hash(token)
 
 
 async def _read(reply: Reply) -> bytes:

@@ -21,10 +21,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The job has to wait ``delay`` seconds; ``reason`` is a stable word for logs and metrics."""
+    """The job has to wait ``delay`` seconds; ``reason`` is a stable word for logs and metrics.
+
+    ``is_retry``: a call for it failed, so it comes back beside new work and not before it.
+    """
 
     delay: float
     reason: str
+    is_retry: bool = False
 
 
 Decision: TypeAlias = Finished | Later

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from tasks import conversation, event
 from tasks.api import CallFailed
@@ -25,12 +24,14 @@ from tasks.outcome import (
     Poisoned,
     Problem,
     ProblemType,
+    Refused,
     Rejected,
     Revoked,
     WouldLock,
 )
-from tasks.retry import IN_PLACE_SECONDS, parse_retry_after
-from tasks.verdict import Blame, Retryable, Verdict, judge, judge_failure
+from tasks.progress import Progress
+from tasks.retry import IN_PLACE_SECONDS
+from tasks.verdict import Blame, Overloaded, Retryable, Verdict, judge, judge_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,10 +42,8 @@ if TYPE_CHECKING:
     from tasks.message import Accepted, Intake, Refusal
     from tasks.retry import RetryPolicy
 
-#: The statuses whose ``Retry-After`` speaks to all callers, and not of one conversation.
-_PAUSING = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-
 TASK_NAME = "moderation.lock_conversation"
+_TOO_OLD = "The job is older than JOB_MAX_AGE_SECONDS, so it is not called again."
 
 logger = logging.getLogger(__name__)
 
@@ -54,32 +53,72 @@ class Run:
     """One delivery of a job to this worker.
 
     Attributes:
-        attempts: calls made so far, earlier deliveries included.
+        job: the job id.
+        key: what the worker knows the delivery by.
+        attempts: calls made so far that count, earlier deliveries included.
         received_at: when the job was first taken.
+        ends_at: when the job is too old to be called; None: never.
         clock: the moment, on the Redis server's clock.
         before_call: awaited before each call; it raises when the job is not ours any more, and that ends the run.
+        progress: what is known of the calls so far.
+        is_retry: a call of the job failed before.
+        is_probe: the job was taken to find out whether calls succeed again.
+        is_newest: the job is new, and was taken from the end where the newest stand.
+        is_calling: a call is under way.
+        is_over: this delivery has come to its decision.
+        epoch: the fleet's, when the last call began.
     """
 
+    job: str
+    key: tuple[str, str]
     attempts: int
     received_at: datetime
+    ends_at: datetime | None
     clock: Callable[[], datetime]
     before_call: Callable[[], Awaitable[None]]
+    progress: Progress = field(default_factory=Progress)
+    is_retry: bool = False
+    is_probe: bool = False
+    is_newest: bool = False
+    is_calling: bool = False
+    is_over: bool = False
+    epoch: int = 0
 
 
 class Flow(Protocol):
     """What holds calls back, beside a job's own waits."""
 
-    def answered(self) -> None:
-        """Told that a call was answered as it should."""
+    def begins(self, run: Run) -> None:
+        """Told that a call begins."""
 
-    def failed(self, job: str, blame: Blame) -> bool:
-        """Told that a call for a job failed; True if that counts as an attempt of the job."""
+    def answered(self, run: Run) -> None:
+        """Told that a call was answered as it should, or with a final no."""
+
+    def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
+        """Told that a call failed; returns the attempts that its job has lost by that."""
+
+    def refused(self, run: Run, status: int, retry_after: float | None) -> float:
+        """Told that the API refused a call for load; returns the seconds that its job waits at least."""
+
+    @property
+    def doubts_token(self) -> bool:
+        """Whether the token was refused just now, so that a second try with the same one is in vain."""
+
+    @property
+    def needs_permits(self) -> bool:
+        """Whether each call needs a permit, which only a take gives."""
 
     def holds_back(self) -> bool:
-        """Whether a job must not wait for its next call in its slot, because the call has to ask first."""
+        """Whether the next call has to ask first."""
 
-    def pause(self, seconds: float) -> None:
-        """Let nobody in the fleet take a job for so long."""
+    def may_wait_in_slot(self) -> bool:
+        """Whether a job may keep its slot until its next call."""
+
+    def waits_in_slot(self, change: int) -> None:
+        """Told that one more, or one less, waits in its slot."""
+
+    def reason(self) -> Problem:
+        """Why a job that was never called could not be."""
 
 
 class LockConversation:
@@ -115,15 +154,22 @@ class LockConversation:
             if end is not None:
                 return self.report(job, run, end)
             verdict = await self._call(job, run)
-            if not isinstance(verdict, Retryable):
-                self._flow.answered()
-                return self.report(job, run, verdict)
             decision = self._decide(job, run, verdict)
-            if isinstance(decision, Finished) or decision.delay > IN_PLACE_SECONDS or self._flow.holds_back():
+            if isinstance(decision, Finished) or not self._may_wait_here(decision):
                 return decision
-            await self._sleep(decision.delay)
-            if self._flow.holds_back():  # since then; what holds back takes is not to be passed by in a slot
-                return Later(0, decision.reason)
+            await self._wait(decision.delay)
+            if self._flow.holds_back():  # since then: this job must not pass by what holds takes back
+                return Later(0, decision.reason, is_retry=decision.is_retry)
+
+    def _may_wait_here(self, later: Later) -> bool:
+        return later.is_retry and later.delay <= IN_PLACE_SECONDS and self._flow.may_wait_in_slot()
+
+    async def _wait(self, seconds: float) -> None:
+        self._flow.waits_in_slot(+1)
+        try:
+            await self._sleep(seconds)
+        finally:
+            self._flow.waits_in_slot(-1)
 
     def rejected(self, refusal: Refusal, run: Run) -> Finished:
         """End a message that is no valid job."""
@@ -146,7 +192,7 @@ class LockConversation:
     def failed(self, job: Accepted, run: Run, error: Exception) -> Decision:
         """Decide on a job that an error of the worker's own interrupted: it is retried as if the API had failed."""
         detail = f"The worker failed with {type(error).__name__}; its log tells more."
-        return self._decide(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
+        return self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
 
     def report(self, intake: Intake, run: Run, outcome: Outcome) -> Finished:
         """Make the event that tells how a job ended."""
@@ -161,26 +207,34 @@ class LockConversation:
         )
         return Finished(event.build(facts, outcome))
 
-    def _admit(self, job: Accepted, run: Run) -> Expired | WouldLock | None:
+    def _admit(self, job: Accepted, run: Run) -> Expired | WouldLock | Exhausted | None:
         """The end of a job that must not be called, or None."""
         if job.expires_at is not None and run.clock() >= job.expires_at:
             detail = f"The job expired at {job.expires_at.isoformat()}, before it could be called."
             return Expired(Problem(ProblemType.EXPIRED, detail))
         if job.job.dry_run:
             return WouldLock()
+        if run.ends_at is not None and run.clock() >= run.ends_at:
+            problem = run.progress.problem or self._flow.reason()
+            return Exhausted(replace(problem, detail=f"{problem.detail} {_TOO_OLD}"))
         return None
 
     async def _call(self, job: Accepted, run: Run) -> Verdict:
         """Call; when the token is not accepted, once more, because it may have been renewed since it was read."""
         verdict = await self._call_once(job, run)
-        if isinstance(verdict, Retryable) and verdict.blame is Blame.TOKEN and not self._flow.holds_back():
-            run.attempts -= 1
+        if isinstance(verdict, Retryable) and verdict.blame is Blame.TOKEN and self._is_worth_a_second_try(run):
             verdict = await self._call_once(job, run)
         return verdict
 
+    def _is_worth_a_second_try(self, run: Run) -> bool:
+        if self._api.token_is_new():
+            return True
+        return not (run.is_retry or run.is_probe or self._flow.doubts_token or self._flow.needs_permits)
+
     async def _call_once(self, job: Accepted, run: Run) -> Verdict:
         await run.before_call()
-        run.attempts += 1
+        self._flow.begins(run)
+        run.is_calling = True
         conversation_id = job.job.conversation_id
         try:
             answer = await self._api.lock(
@@ -189,8 +243,10 @@ class LockConversation:
                 traceparent=_next_span(job.traceparent),
             )
         except CallFailed as failure:
+            run.is_calling = False
             return judge_failure(failure)
-        verdict = judge(answer, conversation_id)
+        run.is_calling = False
+        verdict = judge(answer, conversation_id, now=run.clock(), may_be_at_work=run.progress.may_be_at_work)
         if isinstance(verdict, Locked):
             drift = conversation.drift(verdict.conversation)
             if drift:
@@ -198,17 +254,40 @@ class LockConversation:
             return Locked(conversation.shown(verdict.conversation, self._shown))
         return verdict
 
-    def _decide(self, job: Accepted, run: Run, failure: Retryable) -> Decision:
-        retry_after = parse_retry_after(failure.retry_after, run.clock())
-        if retry_after and failure.problem.status in _PAUSING:
-            self._flow.pause(self._policy.capped(retry_after))
-        if not self._flow.failed(job.id, failure.blame):
-            run.attempts -= 1  # the outage's, not the job's
-            return Later(self._policy.aside(retry_after), failure.problem.type.value)
-        delay = self._policy.delay(run.attempts, retry_after)
-        if delay is None:
-            return self.report(job, run, Exhausted(failure.problem))
-        return Later(delay, failure.problem.type.value)
+    def _decide(self, job: Accepted, run: Run, verdict: Verdict) -> Decision:
+        match verdict:
+            case Retryable():
+                return self._retry(job, run, verdict)
+            case Overloaded(problem, retry_after):
+                run.progress.problem = problem
+                asked = None if retry_after is None else self._policy.capped(retry_after)
+                # Beside new work: a job that is refused for what it is must not be the first one after each pause.
+                return Later(self._flow.refused(run, problem.status or 0, asked), problem.type.value, is_retry=True)
+            case Locked() | Refused():
+                run.attempts += 1
+                self._flow.answered(run)
+                return self.report(job, run, verdict)
+            case _:
+                assert_never(verdict)
+
+    def _retry(self, job: Accepted, run: Run, failure: Retryable) -> Decision:
+        progress = run.progress
+        progress.problem = failure.problem
+        progress.may_be_at_work = progress.may_be_at_work or failure.may_be_at_work
+        counted = self._flow.failed(run, failure.blame, failure.problem)
+        # Earlier calls may count only now; all of them together are no more than a job has.
+        run.attempts += min(counted, max(1, self._policy.max_attempts - run.attempts))
+        run.is_retry = True
+        reason = failure.problem.type.value
+        if failure.blame is Blame.TOKEN:
+            reason = "token_refused"
+        if not counted and (self._flow.holds_back() or failure.blame is not Blame.TOKEN):
+            return Later(self._policy.aside(failure.retry_after), reason, is_retry=True)
+        delay = self._policy.delay(max(1, run.attempts), failure.retry_after)
+        if counted and delay is None:
+            outcome = Refused if failure.blame is Blame.TOKEN else Exhausted
+            return self.report(job, run, outcome(failure.problem))
+        return Later(self._policy.aside(None) if delay is None else delay, reason, is_retry=True)
 
 
 def _next_span(traceparent: str | None) -> str:

@@ -1,6 +1,6 @@
 """What an answer of the API means: the one table of what is locked, what is final and what is worth another try.
 
-Everything here is pure. The statuses are those of ``docs/failure-modes`` and of the README's table.
+Everything here is pure. The statuses are those of ``docs/failure-modes.md``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic_core import from_json
 
 from tasks.outcome import Locked, Problem, ProblemType, Refused
+from tasks.retry import parse_date, parse_retry_after
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tasks.api import Answer, CallFailed
 
 
@@ -23,23 +26,41 @@ class Blame(Enum):
     """Whose fault a failed call is, and so what holds back the next ones."""
 
     API = "api"
-    LOAD = "load"
+    NETWORK = "network"
     TOKEN = "token"  # noqa: S105 - a word, not a secret
+    JOB = "job"
     WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """The call may succeed another time; ``retry_after`` is the header, verbatim."""
+    """The call may succeed another time.
+
+    Attributes:
+        problem: what went wrong.
+        retry_after: seconds that the API asked to wait for; None: it named none.
+        blame: whose fault it is.
+        may_be_at_work: the answer was lost or late, so the call may still be at work.
+    """
 
     problem: Problem
-    retry_after: str | None = None
+    retry_after: float | None = None
     blame: Blame = Blame.API
+    may_be_at_work: bool = False
 
 
-Verdict: TypeAlias = Locked | Refused | Retryable
+@dataclass(frozen=True, slots=True)
+class Overloaded:
+    """The API asks for fewer calls; that is never the job's fault. ``retry_after`` as above."""
 
-_BLAME = {HTTPStatus.UNAUTHORIZED: Blame.TOKEN, HTTPStatus.TOO_MANY_REQUESTS: Blame.LOAD}
+    problem: Problem
+    retry_after: float | None = None
+
+
+Verdict: TypeAlias = Locked | Refused | Retryable | Overloaded
+
+#: Answers of a proxy or of the API that gave up waiting: the call itself may still be at work.
+_LATE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 _RETRYABLE = {
     HTTPStatus.UNAUTHORIZED: (
         ProblemType.FORBIDDEN,
@@ -47,7 +68,6 @@ _RETRYABLE = {
     ),
     HTTPStatus.REQUEST_TIMEOUT: (ProblemType.TIMEOUT, "The API gave up waiting for the request."),
     HTTPStatus.TOO_EARLY: (ProblemType.SERVER_ERROR, "The API was not ready for the request."),
-    HTTPStatus.TOO_MANY_REQUESTS: (ProblemType.RATE_LIMITED, "The API asked for fewer calls."),
 }
 _FINAL = {
     HTTPStatus.FORBIDDEN: (
@@ -67,38 +87,73 @@ _REDIRECT_OR_CLIENT_ERROR = range(300, 500)
 _SERVER_ERROR = range(500, 600)
 
 
-def judge(answer: Answer, conversation_id: str) -> Verdict:
-    """What an answer means for a job."""
-    status = answer.status
-    if status in _SUCCESS:
-        return _confirmation(answer, conversation_id)
+def judge(answer: Answer, conversation_id: str, *, now: datetime, may_be_at_work: bool = False) -> Verdict:
+    """What an answer means for a job.
+
+    Args:
+        answer: the answer.
+        conversation_id: of the job.
+        now: the moment, for a ``Retry-After`` that is a date where the answer has no date of its own.
+        may_be_at_work: an earlier call of this job may still be at work.
+    """
+    retry_after = parse_retry_after(answer.retry_after, parse_date(answer.date) or now)
+    if answer.status in _SUCCESS:
+        return _confirmation(answer, conversation_id, retry_after)
+    return (
+        _overload(answer.status, retry_after)
+        or _retryable(answer.status, retry_after, may_be_at_work)
+        or _final(answer.status)
+    )
+
+
+def _overload(status: int, retry_after: float | None) -> Overloaded | None:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Overloaded(Problem(ProblemType.RATE_LIMITED, "The API asked for fewer calls.", status), retry_after)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after is not None:
+        detail = "The API answered 503 and asked to be left alone for a while."
+        return Overloaded(Problem(ProblemType.SERVER_ERROR, detail, status), retry_after)
+    return None
+
+
+def _retryable(status: int, retry_after: float | None, may_be_at_work: bool) -> Retryable | None:  # noqa: FBT001 - as judge has it
+    if status == HTTPStatus.CONFLICT and (retry_after is not None or may_be_at_work):
+        detail = "The API answered 409: an earlier call of this job may still be at work."
+        return Retryable(Problem(ProblemType.UNCONFIRMED, detail, status), retry_after, Blame.JOB, may_be_at_work)
     if status in _RETRYABLE:
         kind, detail = _RETRYABLE[HTTPStatus(status)]
-        return Retryable(Problem(kind, detail, status), answer.retry_after, _BLAME.get(HTTPStatus(status), Blame.API))
+        blame = Blame.TOKEN if status == HTTPStatus.UNAUTHORIZED else Blame.API
+        return Retryable(Problem(kind, detail, status), retry_after, blame, status in _LATE)
     if status in _SERVER_ERROR:
-        return Retryable(Problem(ProblemType.SERVER_ERROR, f"The API answered {status}.", status), answer.retry_after)
+        problem = Problem(ProblemType.SERVER_ERROR, f"The API answered {status}.", status)
+        return Retryable(problem, retry_after, may_be_at_work=status in _LATE)
+    if status not in _REDIRECT_OR_CLIENT_ERROR:
+        detail = f"The API answered {status}, which is no final HTTP status."
+        return Retryable(Problem(ProblemType.UNCONFIRMED, detail, status))
+    return None
+
+
+def _final(status: int) -> Refused:
     if status in _FINAL:
         kind, detail = _FINAL[HTTPStatus(status)]
         return Refused(Problem(kind, detail, status))
-    if status in _REDIRECT_OR_CLIENT_ERROR:
-        detail = f"The API answered {status}"
-        if status < HTTPStatus.BAD_REQUEST:
-            detail += ", and redirects are not followed; check API_URL"
-        return Refused(Problem(ProblemType.REFUSED, f"{detail}.", status))
-    return Retryable(
-        Problem(ProblemType.UNCONFIRMED, f"The API answered {status}, which is no final HTTP status.", status)
-    )
+    detail = f"The API answered {status}"
+    if status < HTTPStatus.BAD_REQUEST:
+        detail += ", and redirects are not followed; check API_URL"
+    return Refused(Problem(ProblemType.REFUSED, f"{detail}.", status))
 
 
 def judge_failure(failure: CallFailed) -> Retryable:
     """What a call without a usable answer means for a job."""
-    return Retryable(Problem(_CALL_FAILED[failure.kind], failure.detail, failure.status))
+    problem = Problem(_CALL_FAILED[failure.kind], failure.detail, failure.status)
+    if not failure.was_sent:
+        return Retryable(problem, blame=Blame.NETWORK)
+    return Retryable(problem, may_be_at_work=True)
 
 
-def _confirmation(answer: Answer, conversation_id: str) -> Verdict:
+def _confirmation(answer: Answer, conversation_id: str, retry_after: float | None) -> Verdict:
     def unconfirmed(what: str) -> Retryable:
         detail = f"The API answered {answer.status}, but {what}."
-        return Retryable(Problem(ProblemType.UNCONFIRMED, detail, answer.status), answer.retry_after)
+        return Retryable(Problem(ProblemType.UNCONFIRMED, detail, answer.status), retry_after)
 
     try:
         body = _json(answer.body)

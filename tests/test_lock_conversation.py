@@ -18,6 +18,7 @@ from tasks.job import Job
 from tasks.lock_conversation import LockConversation, Run
 from tasks.message import Accepted, Refusal
 from tasks.outcome import Problem, ProblemType
+from tasks.progress import Progress
 from tasks.retry import IN_PLACE_SECONDS, RetryPolicy
 from tasks.verdict import Blame
 
@@ -63,9 +64,11 @@ class Scene:
         self.looks = 0
         self.answers = 0
         self.blamed: list[Blame] = []
-        self.paused: list[float] = []
+        self.refusals: list[tuple[int, float | None]] = []
+        self.waiting = 0
         self.is_held_back = self.closes_meanwhile = False
-        self.outage = False
+        self.has_slots = True
+        self.outage = self.doubts_token = self.needs_permits = self.is_token_new = False
         self.chance = 0.0
         self.handler = LockConversation(
             api=cast("ManagemApi", self),
@@ -77,16 +80,20 @@ class Scene:
             sleep=self._sleep,
         )
 
-    async def __call__(self, job: Accepted | None = None, *, attempts: int = 0) -> Decision:
-        self.run = self.new_run(attempts)
+    async def __call__(self, job: Accepted | None = None, *, attempts: int = 0, **facts: Any) -> Decision:
+        self.run = self.new_run(attempts, **facts)
         return await self.handler(job or accepted(), self.run)
 
-    async def finished(self, job: Accepted | None = None, *, attempts: int = 0) -> dict[str, Any]:
+    async def finished(self, job: Accepted | None = None, *, attempts: int = 0, **facts: Any) -> dict[str, Any]:
         """Run a job that must come to its end, and give its event."""
-        return event_of(await self(job, attempts=attempts))
+        return event_of(await self(job, attempts=attempts, **facts))
 
-    def new_run(self, attempts: int = 0) -> Run:
-        return Run(attempts=attempts, received_at=RECEIVED, clock=lambda: self.now, before_call=self._before_call)
+    def new_run(self, attempts: int = 0, **facts: Any) -> Run:
+        usual: dict[str, Any] = {"ends_at": None, "is_retry": attempts > 0, **facts}
+        return Run(
+            job="job-1", key=("q", "r"), attempts=attempts, received_at=RECEIVED, clock=lambda: self.now,
+            before_call=self._before_call, **usual,
+        )  # fmt: skip
 
     async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
         """As the API's client."""
@@ -96,23 +103,41 @@ class Scene:
             raise said
         return said
 
-    def answered(self) -> None:
-        """As the gates."""
+    def token_is_new(self) -> bool:
+        """As the API's client."""
+        return self.is_token_new
+
+    # As the flow control
+
+    def begins(self, run: Run) -> None:
+        assert run.job == "job-1"
+
+    def answered(self, run: Run) -> None:
+        assert not run.is_calling
         self.answers += 1
 
-    def failed(self, job: str, blame: Blame) -> bool:
-        """As the gates: in an outage, and with a token that is refused, no failure is the job's."""
-        assert job == "job-1"
+    def refused(self, run: Run, status: int, retry_after: float | None) -> float:
+        assert not run.is_calling
+        self.refusals.append((status, retry_after))
+        return max(2.0, retry_after or 0)
+
+    def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
+        """In an outage, and with a token that is refused, no failure is the job's."""
+        assert run.progress.problem == problem
         self.blamed.append(blame)
-        return blame is not Blame.TOKEN and not self.outage
+        return int(blame is not Blame.TOKEN and not self.outage)
 
     def holds_back(self) -> bool:
-        """As the gates."""
         return self.is_held_back
 
-    def pause(self, seconds: float) -> None:
-        """As the fleet's pause."""
-        self.paused.append(seconds)
+    def may_wait_in_slot(self) -> bool:
+        return self.has_slots and not self.is_held_back
+
+    def waits_in_slot(self, change: int) -> None:
+        self.waiting += change
+
+    def reason(self) -> Problem:
+        return Problem(ProblemType.RATE_LIMITED, "The fleet is paused.")
 
     async def _before_call(self) -> None:
         self.looks += 1
@@ -120,6 +145,7 @@ class Scene:
             raise LostError
 
     async def _sleep(self, seconds: float) -> None:
+        assert self.waiting == 1
         self.slept.append(seconds)
         self.is_held_back = self.is_held_back or self.closes_meanwhile
         self.now += timedelta(seconds=seconds)
@@ -187,7 +213,7 @@ async def test_a_job_that_expires_in_a_moment_is_called() -> None:
 
 
 async def test_a_job_that_expires_between_two_calls_in_place_is_not_called_again() -> None:
-    scene = Scene(status(500, "0.9"), status(500, "1"), locked())
+    scene = Scene(status(500), status(500, "1"), locked())
     event = await scene.finished(accepted(expires_at=NOW + timedelta(seconds=0.5)))
     assert event["data"]["outcome"] == "expired"
     assert event["data"]["attempts"] == len(scene.calls) == 2
@@ -264,7 +290,7 @@ async def test_a_retry_after_of_a_second_is_still_slept_in_place_and_one_beyond_
     assert in_place.slept == [IN_PLACE_SECONDS]
 
     put_aside = Scene(status(500, "2"), locked())
-    assert await put_aside() == Later(2.0, "server_error")
+    assert await put_aside() == Later(2.0, "server_error", is_retry=True)
     assert put_aside.run.attempts == len(put_aside.calls) == 1
     assert put_aside.slept == []
 
@@ -272,7 +298,6 @@ async def test_a_retry_after_of_a_second_is_still_slept_in_place_and_one_beyond_
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (status(429, "30"), "rate_limited"),
         (status(408, "30"), "timeout"),
         (status(502, "30"), "server_error"),
         (Answer(200, b"{}", "30"), "unconfirmed"),
@@ -280,11 +305,12 @@ async def test_a_retry_after_of_a_second_is_still_slept_in_place_and_one_beyond_
     ],
 )
 async def test_a_job_that_has_to_wait_names_its_reason(said: Answer, reason: str) -> None:
-    assert await Scene(said)() == Later(30.0, reason)
+    assert await Scene(said)() == Later(30.0, reason, is_retry=True)
 
 
 async def test_a_year_to_wait_is_cut_to_the_longest_wait() -> None:
-    assert await Scene(status(429, "31536000"))() == Later(60.0, "rate_limited")
+    assert await Scene(status(500, "31536000"))() == Later(60.0, "server_error", is_retry=True)
+    assert await Scene(status(429, "31536000"))() == Later(60.0, "rate_limited", is_retry=True)
 
 
 async def test_calls_of_earlier_deliveries_count() -> None:
@@ -300,10 +326,10 @@ async def test_a_job_that_had_more_calls_than_are_allowed_now_is_called_once_mor
 
 
 async def test_an_exhausted_job_tells_the_last_problem() -> None:
-    scene = Scene(status(500), status(500), CallFailed("unreachable", "No connection."), status(429, "5"))
+    scene = Scene(status(500), status(500), CallFailed("unreachable", "No connection."), status(408))
     event = await scene.finished()
     assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "exhausted")
-    assert (event["data"]["error"]["type"], event["data"]["error"]["status"]) == ("rate_limited", 429)
+    assert (event["data"]["error"]["type"], event["data"]["error"]["status"]) == ("timeout", 408)
     assert event["data"]["attempts"] == len(scene.calls) == MAX_ATTEMPTS
     assert len(scene.slept) == MAX_ATTEMPTS - 1
 
@@ -464,12 +490,12 @@ async def test_a_job_that_is_not_called_says_nothing_of_the_api() -> None:
     ("said", "blame"),
     [
         (status(500), Blame.API),
-        (status(503, "30"), Blame.API),
         (status(408), Blame.API),
         (CallFailed("timeout", "Too late."), Blame.API),
-        (CallFailed("unreachable", "No connection."), Blame.API),
+        (CallFailed("unreachable", "Cut off."), Blame.API),
+        (CallFailed("unreachable", "No connection.", was_sent=False), Blame.NETWORK),
         (Answer(200, b"{}", None), Blame.API),
-        (status(429), Blame.LOAD),
+        (status(409, "1"), Blame.JOB),
         (status(401), Blame.TOKEN),
     ],
 )
@@ -489,7 +515,7 @@ async def test_a_failure_of_an_outage_costs_the_job_no_attempt_and_sets_it_aside
 
     decision = await scene(attempts=attempts)
 
-    assert decision == Later(5.0, "server_error")
+    assert decision == Later(5.0, "server_error", is_retry=True)
     assert scene.run.attempts == attempts
     assert scene.slept == []
 
@@ -503,19 +529,56 @@ async def test_a_job_that_is_set_aside_waits_no_less_than_its_answer_asked_for(
 ) -> None:
     scene = Scene(status(500, retry_after))
     scene.outage, scene.chance = True, chance
-    assert await scene() == Later(wait, "server_error")
+    assert await scene() == Later(wait, "server_error", is_retry=True)
 
 
-@pytest.mark.parametrize("attempts", [0, 2, MAX_ATTEMPTS])
-async def test_a_refused_token_is_tried_once_more_and_then_costs_the_job_nothing(attempts: int) -> None:
+async def test_a_refused_token_is_tried_once_more_and_then_costs_the_job_nothing() -> None:
     scene = Scene(status(401))
+    scene.closes_meanwhile = True
 
-    decision = await scene(attempts=attempts)
+    decision = await scene()
 
-    assert decision == Later(5.0, "forbidden")
+    assert isinstance(decision, Later)
+    assert decision.reason == "token_refused"
     assert len(scene.calls) == scene.looks == 2
-    assert scene.run.attempts == attempts
+    assert scene.run.attempts == 0
     assert scene.blamed == [Blame.TOKEN]
+
+
+@pytest.mark.parametrize("doubt", ["doubts_token", "needs_permits", "is_retry", "is_probe"])
+async def test_a_second_try_with_the_same_token_is_not_made_where_it_is_in_vain_or_may_not_be(doubt: str) -> None:
+    scene = Scene(status(401))
+    scene.has_slots = False
+    facts: dict[str, Any] = {}
+    if doubt.startswith("is_"):
+        facts[doubt] = True
+    else:
+        setattr(scene, doubt, True)
+
+    await scene(**facts)
+
+    assert len(scene.calls) == 1
+
+
+async def test_a_new_token_is_tried_at_once_whatever_is_in_doubt() -> None:
+    scene = Scene(status(401), locked())
+    scene.doubts_token = scene.is_token_new = True
+
+    event = await scene.finished()
+
+    assert (event["data"]["outcome"], event["data"]["attempts"], len(scene.calls)) == ("locked", 1, 2)
+
+
+async def test_a_conversation_that_is_refused_with_a_token_that_serves_others_ends_as_forbidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(status(401))
+    monkeypatch.setattr(scene, "failed", lambda *_: 1)  # others succeed with it
+
+    event = await scene.finished(attempts=1)
+
+    assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("refused", "forbidden")
+    assert event["data"]["attempts"] == MAX_ATTEMPTS
 
 
 async def test_a_token_that_was_renewed_meanwhile_serves_at_the_second_try_and_that_is_one_attempt() -> None:
@@ -536,31 +599,28 @@ async def test_a_call_that_fails_after_a_refused_token_is_one_attempt() -> None:
     assert scene.blamed == [Blame.API]
 
 
-async def test_while_the_token_is_known_to_be_refused_a_probe_is_one_call() -> None:
-    scene = Scene(status(401))
-    scene.is_held_back = True
+@pytest.mark.parametrize(
+    ("said", "reason", "asked"),
+    [
+        (status(429, "30"), "rate_limited", 30.0),
+        (status(429), "rate_limited", None),
+        (status(429, "soon"), "rate_limited", None),
+        (status(429, "0"), "rate_limited", 0.0),
+        (status(429, "86400"), "rate_limited", 60.0),
+        (status(503, "30"), "server_error", 30.0),
+    ],
+)
+async def test_an_overloaded_api_costs_the_job_nothing_and_the_fleet_is_told_what_was_asked_for(
+    said: Answer, reason: str, asked: float | None
+) -> None:
+    scene = Scene(said)
 
-    await scene()
+    decision = await scene(attempts=MAX_ATTEMPTS - 1)
 
-    assert len(scene.calls) == 1
-
-
-@pytest.mark.parametrize("code", [429, 503])
-async def test_a_retry_after_of_an_overloaded_api_pauses_the_fleet(code: int) -> None:
-    scene = Scene(status(code, "30"))
-
-    decision = await scene()
-
-    assert scene.paused == [30.0]
-    assert decision == Later(30.0, "rate_limited" if code == 429 else "server_error")
-
-
-async def test_a_pause_is_no_longer_than_the_longest_wait() -> None:
-    scene = Scene(status(429, "86400"))
-
-    await scene()
-
-    assert scene.paused == [60.0]
+    assert decision == Later(max(2.0, asked or 0), reason, is_retry=True)
+    assert scene.refusals == [(said.status, asked)]
+    assert (scene.run.attempts, scene.blamed, scene.slept) == (MAX_ATTEMPTS - 1, [], [])
+    assert scene.run.progress.problem is not None
 
 
 @pytest.mark.parametrize("code", [401, 404, 408, 425, 500, 502, 504])
@@ -569,29 +629,62 @@ async def test_a_retry_after_on_any_other_answer_is_the_jobs_own(code: int) -> N
 
     await scene()
 
-    assert scene.paused == []
+    assert scene.refusals == []
 
 
-@pytest.mark.parametrize("code", [429, 503])
 @pytest.mark.parametrize(
-    "retry_after", [None, "", "0", "-2", "2.5", "1e9", "soon", "NaN", "\x00", "Sun, 06 Nov 1994 08:49:37 GMT"]
+    "late", [CallFailed("timeout", "Too late."), CallFailed("unreachable", "Cut off."), status(504)]
 )
-async def test_without_a_moment_to_wait_for_nobody_pauses(code: int, retry_after: str | None) -> None:
-    scene = Scene(status(code, retry_after), locked())
-
+async def test_a_409_after_a_call_whose_answer_was_lost_or_late_is_tried_again(late: Said) -> None:
+    scene = Scene(late, status(409), locked())
     event = await scene.finished()
-
-    assert event["data"]["attempts"] == 2
-    assert scene.paused == []
+    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 3)
 
 
-async def test_a_call_that_pauses_the_fleet_is_an_attempt_like_any_other() -> None:
-    scene = Scene(status(429, "2"))
+@pytest.mark.parametrize("before", [status(500), CallFailed("unreachable", "No connection.", was_sent=False)])
+async def test_a_409_after_calls_that_left_nothing_at_work_is_final(before: Said) -> None:
+    scene = Scene(before, status(409))
+    event = await scene.finished()
+    assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("refused", "refused")
 
-    event = await scene.finished(attempts=MAX_ATTEMPTS - 1)
 
-    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("exhausted", MAX_ATTEMPTS)
-    assert scene.paused == [2.0]
+# Growing too old
+
+
+async def test_a_job_that_is_too_old_is_not_called_and_ends_with_its_last_problem() -> None:
+    known = Progress(problem=Problem(ProblemType.UNREACHABLE, "No connection."))
+    scene = Scene()
+
+    event = await scene.finished(attempts=3, ends_at=NOW, progress=known)
+
+    assert (event["data"]["outcome"], event["data"]["attempts"], scene.calls) == ("exhausted", 3, [])
+    assert event["data"]["error"]["type"] == "unreachable"
+    assert "No connection." in event["data"]["error"]["detail"]
+    assert "JOB_MAX_AGE_SECONDS" in event["data"]["error"]["detail"]
+
+
+async def test_a_job_that_was_never_called_names_what_held_it_back() -> None:
+    event = await Scene().finished(ends_at=NOW)
+    assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("exhausted", "rate_limited")
+
+
+async def test_a_job_that_grows_too_old_between_two_calls_is_not_called_again() -> None:
+    scene = Scene(status(500, "0.9"))
+    event = await scene.finished(ends_at=NOW + timedelta(seconds=0.5))
+    assert (event["data"]["outcome"], event["data"]["error"]["type"], len(scene.calls)) == (
+        "exhausted",
+        "server_error",
+        1,
+    )
+
+
+async def test_where_too_many_wait_in_their_slots_already_a_job_waits_in_redis() -> None:
+    scene = Scene(status(500), locked())
+    scene.has_slots = False
+
+    assert isinstance(await scene(), Later)
+
+    assert scene.slept == []
 
 
 async def test_while_calls_are_held_back_no_job_waits_in_its_slot() -> None:
@@ -609,7 +702,7 @@ async def test_a_job_that_slept_while_the_gates_closed_is_not_called_but_asks_li
     scene = Scene(status(500), locked())
     scene.closes_meanwhile = True
 
-    assert await scene() == Later(0, "server_error")
+    assert await scene() == Later(0, "server_error", is_retry=True)
 
     assert (len(scene.slept), len(scene.calls), scene.run.attempts) == (1, 1, 1)
 

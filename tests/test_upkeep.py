@@ -14,8 +14,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.broker.keys import Keys
-from worker.broker.moves import Delivery, Moves, Promoted, Recovered
+from worker.broker.moves import Delivery, FleetNews, Moves, Promoted, Recovered
 from worker.clock import ServerClock
+from worker.flow.flow import NO_NEWS
 from worker.hands import Hands
 from worker.upkeep import Upkeep
 
@@ -32,18 +33,35 @@ def delivery(ref: str, queue: str = QUEUE) -> Delivery:
     )  # fmt: skip
 
 
+def promoted(count: int | None, next_due_ms: int | None = None, next_deadline_ms: int | None = None) -> Promoted:
+    return Promoted(count, next_due_ms, next_deadline_ms, NO_NEWS)
+
+
+class Fleet:
+    """The fleet's flow control as this worker knows it."""
+
+    version = 3
+
+    def __init__(self) -> None:
+        self.news: list[FleetNews] = []
+
+    def saw(self, fleet: FleetNews) -> None:
+        self.news.append(fleet)
+
+
 @dataclass
 class FakeMoves:
     """Redis, as the moves show it. An answer that is an error is raised."""
 
     lease_ms: int = 30_000
     not_ours: set[str] = field(default_factory=set)
-    promoted: Promoted = field(default_factory=lambda: Promoted(0, None))
+    promoted: Promoted = field(default_factory=lambda: promoted(0))
     recovered: Recovered = field(default_factory=lambda: Recovered(0, NOW_MS, []))
     troubles: list[Exception] = field(default_factory=list)
     renewed: list[list[str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     between_ms: int = 0
+    expired: list[Delivery] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = Keys(QUEUE)
@@ -54,9 +72,15 @@ class FakeMoves:
         self._fail()
         return [job.ref not in self.not_ours for job in jobs]
 
-    async def promote(self, *, between_ms: int) -> Promoted:  # noqa: ARG002 - the moves' signature
+    async def promote(self, *, between_ms: int, version: int) -> Promoted:  # noqa: ARG002 - the moves' signature
+        assert version == Fleet.version
         self._fail()
         return self.promoted
+
+    async def expire(self, *, token: str, sent_at: float) -> list[Delivery]:
+        assert sent_at <= time.monotonic()
+        self.tokens.append(token)
+        return self.expired
 
     async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
         assert sent_at <= time.monotonic()
@@ -78,10 +102,13 @@ class Bench:
         self.clock = ServerClock()
         self.ready = 0
         self.poisoned: list[Delivery] = []
+        self.expired: list[Delivery] = []
+        self.fleet = Fleet()
         tokens = (f"token-{number}" for number in itertools.count(1))
         self.upkeep = Upkeep(
             cast("Moves", self.moves), self.hands, self.clock,
-            next_token=lambda: next(tokens), on_ready=self._on_ready, on_poisoned=self.poisoned.append,
+            next_token=lambda: next(tokens), fleet=self.fleet, on_ready=self._on_ready,
+            on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
         )  # fmt: skip
 
     def _on_ready(self) -> None:
@@ -163,7 +190,7 @@ async def test_leases_are_renewed_three_times_in_their_length_and_sooner_after_a
 async def test_the_next_look_comes_when_the_next_job_is_due_and_soon_in_any_case(
     next_due_ms: int | None, seconds: float
 ) -> None:
-    assert await Bench(promoted=Promoted(0, next_due_ms)).upkeep.look_once() == seconds
+    assert await Bench(promoted=promoted(0, next_due_ms)).upkeep.look_once() == seconds
 
 
 async def test_with_short_leases_it_is_looked_so_often_that_a_silence_stands_out() -> None:
@@ -185,13 +212,13 @@ async def test_looks_go_on_whatever_redis_answers(waits: list[float], caplog: py
 
 
 @pytest.mark.parametrize(
-    ("promoted", "recovered", "is_told"),
+    ("due", "recovered", "is_told"),
     [(0, 0, False), (None, None, False), (2, 0, True), (2, None, True), (0, 1, True), (None, 1, True)],
 )
 async def test_who_waits_for_jobs_is_told_when_some_became_ready(
-    promoted: int | None, recovered: int | None, *, is_told: bool
+    due: int | None, recovered: int | None, *, is_told: bool
 ) -> None:
-    bench = Bench(promoted=Promoted(promoted, None), recovered=Recovered(recovered, NOW_MS, []))
+    bench = Bench(promoted=promoted(due), recovered=Recovered(recovered, NOW_MS, []))
 
     await bench.upkeep.look_once()
 
@@ -216,6 +243,23 @@ async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended() -> None:
 
     assert bench.hands.held() == [job]
     assert bench.poisoned == [job]
+
+
+async def test_jobs_that_are_too_old_are_held_and_handed_over_to_be_ended() -> None:
+    job = delivery("old")
+    bench = Bench(promoted=promoted(0, next_deadline_ms=0), expired=[job])
+
+    await bench.upkeep.look_once()
+
+    assert bench.hands.held() == bench.expired == [job]
+
+
+async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_look() -> None:
+    bench = Bench()
+
+    await bench.upkeep.look_once()
+
+    assert bench.fleet.news == [NO_NEWS]
 
 
 async def test_the_clock_is_set_by_the_server() -> None:

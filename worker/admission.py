@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from tasks import progress
 from tasks.decision import Later
 from tasks.lock_conversation import Run
 from tasks.message import Refusal
@@ -39,12 +40,14 @@ class Admission:
         read: reads messages.
         handler: knows how each end of a job is told.
         clock: the server's clock.
+        max_age_seconds: how old a job may become; 0: no bound.
     """
 
-    def __init__(self, *, read: Read, handler: LockConversation, clock: ServerClock) -> None:
+    def __init__(self, *, read: Read, handler: LockConversation, clock: ServerClock, max_age_seconds: float) -> None:
         self._read = read
         self._handler = handler
         self._clock = clock
+        self._max_age_ms = max_age_seconds * 1000
         self._warned: set[str] = set()
 
     def admit(self, delivery: Delivery, now: datetime) -> Decision | None:
@@ -72,21 +75,43 @@ class Admission:
                 await asyncio.sleep(0.05)
             if delivery.is_lost:
                 raise LeaseLostError
+            delivery.has_permit = False  # it is used
 
+        known = progress.from_bytes(delivery.progress)
+        # A worker that died, or was told to stop, in the middle of a call left no word of it.
+        known.may_be_at_work |= delivery.crashes > 0 or (delivery.calls > 0 and not delivery.progress)
+        deadline = self.deadline_ms(delivery)
         return Run(
+            job=delivery.intake.id,
+            key=(delivery.queue, delivery.ref),
             attempts=delivery.calls,
             received_at=self._clock.at(delivery.first_ms),
+            ends_at=self._clock.at(deadline) if deadline else None,
             clock=self._clock.now,
             before_call=before_call,
+            progress=known,
+            is_retry=delivery.is_retry or delivery.calls > 0,
+            is_probe=delivery.is_probe,
+            is_newest=delivery.is_newest,
         )
+
+    def deadline_ms(self, delivery: Delivery) -> int:
+        """When a job is too old, in milliseconds of the server's clock; 0: never."""
+        if not self._max_age_ms:
+            return 0
+        not_before = getattr(delivery.intake, "not_before", None)
+        begin = max(delivery.first_ms, not_before.timestamp() * 1000) if not_before else delivery.first_ms
+        return round(begin + self._max_age_ms)
 
     def failed(self, delivery: Delivery, error: Exception, attempts: int) -> Decision:
         """An error of the worker's own interrupted a job; it counts as a call."""
         metrics.ERRORS.inc()
         logger.error("job_error", exc_info=error, extra={"job": delivery.intake.id})
         run = self.run_of(delivery)
-        run.attempts = delivery.calls = max(attempts, delivery.calls + 1)
-        return self._handler.failed(delivery.intake, run, error)
+        run.attempts = max(attempts, delivery.calls)
+        decision = self._handler.failed(delivery.intake, run, error)
+        delivery.calls, delivery.progress = run.attempts, run.progress.to_bytes()
+        return decision
 
     def revoked(self, delivery: Delivery) -> Finished:
         """A job was revoked through Celery."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import worker.garbage  # isort: skip  # noqa: F401 - first, or the loading of the rest takes longer
 
+import secrets
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -76,11 +77,18 @@ def build(found: Settings) -> WorkerApp:
         user_agent=f"lock-worker/{version('lock-worker')}",
     )
     hands = Hands(found.CONCURRENCY)
+    clock = ServerClock()
+    name = secrets.token_hex(6)
     flow = Flow(
         hands,
+        name=name,
         failures=found.BREAKER_FAILURES,
         is_rate_limited=found.RATE_LIMIT_PER_SECOND is not None,
-        pause=lambda seconds: app.executor.pause(seconds),  # noqa: PLW0108 - the executor comes later
+        longest_pause=found.RETRY_MAX_DELAY_SECONDS,
+        changes=lambda: app.executor.flow_changes(),  # noqa: PLW0108 - the executor comes later
+        forgive=lambda jobs: app.executor.forgive(jobs),  # noqa: PLW0108 - as above
+        server_ms=clock.now_ms,
+        token_is_new=api.token_is_new,
     )
     handler = LockConversation(
         api=api,
@@ -92,12 +100,13 @@ def build(found: Settings) -> WorkerApp:
         ),
         shown=found.RESULT_CONVERSATION,
     )
-    clock = ServerClock()
     app.redis_url = connection.public_url(found)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.allow_eviction = found.REDIS_ALLOW_EVICTION
     app.executor = Executor(
-        admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock),
+        admission=Admission(
+            read=reader(TASK_NAME), handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS
+        ),
         handler=handler,
         link=connection.link(found),
         rules=Rules(
@@ -110,10 +119,12 @@ def build(found: Settings) -> WorkerApp:
             lease_ms=round(found.LEASE_SECONDS * 1000),
             remember_ms=found.DEDUPLICATE_SECONDS * 1000,
             poisonous_crashes=found.MAX_DELIVERIES,
+            max_age_ms=round(found.JOB_MAX_AGE_SECONDS * 1000),
         ),
         hands=hands,
         clock=clock,
-        gates=flow,
+        flow=flow,
+        name=name,
         queues=job_queues,
         close=api.aclose,
     )
@@ -172,7 +183,12 @@ def _health(found: Settings, reception: Reception) -> HealthServer:
     except OSError as error:
         where = f"{found.HEALTH_HOST}:{found.HEALTH_PORT}"
         sys.exit(f"lock-worker does not start: HEALTH_PORT: cannot listen on {where} ({error.strerror}); 0 is for none")
-    return HealthServer(listening, reasons=reception.reasons_not_ready, refresh=reception.refresh_gauges)
+    return HealthServer(
+        listening,
+        reasons=reception.reasons_not_ready,
+        held_back_by=reception.fleet_held_back_by,
+        refresh=reception.refresh_gauges,
+    )
 
 
 def _start() -> WorkerApp:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
 import threading
 import time
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
+
+from redis.exceptions import RedisError
 
 from tasks.decision import Decision, Finished, Later
 from worker import job_ids
@@ -26,11 +27,11 @@ from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Copy, M
 from worker.lane import Assignment, Lane
 from worker.observe import jobs
 from worker.settled import Delayed, Ended, Gone, Settled
-from worker.taker import Gates, Taker
+from worker.taker import Taker
 from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from redis.exceptions import ReadOnlyError
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from worker.broker.link import Link
     from worker.broker.moves import Delivery, Rules
     from worker.clock import ServerClock
+    from worker.flow.flow import Flow
     from worker.hands import Hands
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ _LOOK_SECONDS = 0.01
 #: How long Celery's thread waits at most for the word that a queue is left alone.
 _CANCEL_SECONDS = 1.0
 _AFTER_AN_ERROR_SECONDS = 0.5
+#: How often it is looked whether a breaker has opened or closed.
+_VOTE_SECONDS = 1.0
 
 
 class Service(Protocol):
@@ -93,7 +97,8 @@ class Executor:
         rules: the settings of the moves.
         hands: what this worker holds.
         clock: the server's clock.
-        gates: what holds this process back from taking jobs.
+        flow: what holds this process back, and the fleet.
+        name: this worker's name in Redis; new for every process.
         queues: the queues this worker takes jobs from.
         close: closes what the handler has open.
 
@@ -111,7 +116,8 @@ class Executor:
         rules: Rules,
         hands: Hands,
         clock: ServerClock,
-        gates: Gates,
+        flow: Flow,
+        name: str,
         queues: Callable[[], Iterable[str]],
         close: Callable[[], Awaitable[None]],
     ) -> None:
@@ -124,7 +130,9 @@ class Executor:
         self._link = link
         self._queues = queues
         self._close = close
-        self._name = secrets.token_hex(6)
+        self._name = name
+        self._flow = flow
+        self._throttling: asyncio.Task[None] | None = None
         self._tokens = count(1)
         self._lanes: dict[str, Lane] = {}
         self._assignments: dict[tuple[str, str], Assignment] = {}
@@ -132,7 +140,7 @@ class Executor:
         self.taker = Taker(
             name=self._name,
             moves=lambda queue: self._lane(queue).moves,
-            hands=hands, clock=clock, gates=gates,
+            hands=hands, clock=clock, gates=flow,
             next_token=self.next_token, receive=self.receive, hand_back=self._hand_back,
             read_only=self._server_is_read_only,
         )  # fmt: skip
@@ -199,11 +207,6 @@ class Executor:
         """Stop running a job and hand it back."""
         self._call(self._cancel, delivery)
 
-    def pause(self, seconds: float) -> None:
-        """Let nobody in the fleet take a job for so long."""
-        lane = next(iter(self._lanes.values()))
-        self._spawn(insist("pause", lambda: lane.moves.pause(seconds)))
-
     def close(self, seconds: float) -> None:
         """Take no more; let the jobs in flight finish, and hand back what is left before ``seconds`` are over."""
         self.hands.is_closed = True
@@ -225,6 +228,38 @@ class Executor:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     # -- the asyncio side --
+
+    def flow_changes(self) -> None:
+        """Told that this process has something to change in the fleet's flow control."""
+        if self._throttling is None or self._throttling.done():
+            self._throttling = self._spawn(self._throttle())
+
+    async def _throttle(self) -> None:
+        moves = next(iter(self._lanes.values())).moves
+        while (change := self._flow.change()) is not None:
+            _, fleet = await insist("throttle", partial(moves.throttle, change))
+            self._flow.saw(fleet)
+
+    def forgive(self, jobs: Mapping[tuple[str, str], int]) -> None:
+        """Take back attempts that an outage cost jobs which wait in Redis."""
+        for queue, lane in self._lanes.items():
+            waiting = [(ref, attempts) for (where, ref), attempts in jobs.items() if where == queue]
+            if waiting:
+                self._spawn(self._forgive(lane.moves, waiting))
+
+    async def _forgive(self, moves: Moves, jobs: list[tuple[str, int]]) -> None:
+        try:
+            await moves.forgive(jobs)
+        except (RedisError, OSError) as error:  # they lose an attempt; a second try could give them two
+            logger.warning("attempts_not_given_back", extra={"error": str(error), "jobs": len(jobs)})
+
+    async def _vote(self) -> None:
+        """Tell the fleet, from time to time, which breakers are open here."""
+        while True:
+            await asyncio.sleep(_VOTE_SECONDS)
+            told = self._flow.vote()
+            if told is not None and self._lanes:
+                await insist("vote", partial(next(iter(self._lanes.values())).moves.vote, self._name, told))
 
     def _turn(self, ready: threading.Event) -> None:
         with asyncio.Runner() as runner:
@@ -258,8 +293,11 @@ class Executor:
             self._lanes[queue] = Lane(self, moves)
             upkeep = Upkeep(
                 moves, self.hands, self.clock,
-                next_token=self.next_token, on_ready=self.taker.look, on_poisoned=self._end_poisoned,
+                next_token=self.next_token, fleet=self._flow, on_ready=self.taker.look,
+                on_poisoned=self._end_poisoned, on_expired=self.receive,
             )  # fmt: skip
+            if len(self._lanes) == 1:
+                self._upkeep.add(asyncio.create_task(self._vote()))
             self._upkeep |= {asyncio.create_task(upkeep.keep_leases()), asyncio.create_task(upkeep.look_around())}
         return self._lanes[queue]
 
@@ -329,19 +367,31 @@ class Executor:
         try:
             decision = await self._handler(delivery.intake, run)
         except asyncio.CancelledError:
-            delivery.calls = run.attempts
+            delivery.calls = run.attempts + run.is_calling
             raise
         except LeaseLostError:
+            self._give_permit_back(delivery)
             jobs.lease_lost(delivery)
             self.settled(item, Gone())
             return
         except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours
             decision = self._admission.failed(delivery, error, run.attempts)
         else:
-            delivery.calls = run.attempts
+            delivery.calls, delivery.progress = run.attempts, run.progress.to_bytes()
+        finally:
+            run.is_over = True
+        item.deadline_ms = self._admission.deadline_ms(delivery)
         self._carry_out(item, decision)
 
+    def _give_permit_back(self, delivery: Delivery) -> None:
+        """What a job was taken by, a permit or a probe, is for calls: of a job that makes none it goes back at once."""
+        if delivery.has_permit:
+            delivery.has_permit = False
+            self._flow.unused(delivery)
+            self.taker.gates_changed()
+
     def _carry_out(self, item: Assignment, decision: Decision, *, is_conflict: bool = False) -> None:
+        self._give_permit_back(item.delivery)
         lane = self._lane(item.delivery.queue)
         match decision:
             case Finished(event):
@@ -368,6 +418,7 @@ class Executor:
         self._carry_out(item, Finished(event.under(own_id)), is_conflict=is_conflict)
 
     def _drop_copy(self, item: Assignment) -> None:
+        self._give_permit_back(item.delivery)
         end = job_ids.to_remember(item.delivery.intake, is_conflict=False, has_own_id=False)
         completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, *end)  # noqa: FBT003 - no dead letter
         self._lane(item.delivery.queue).complete.put((item, completion))
@@ -382,6 +433,7 @@ class Executor:
             self._release(Assignment(delivery))
 
     def _release(self, item: Assignment) -> None:
+        self._give_permit_back(item.delivery)
         self._lane(item.delivery.queue).release.put(item)
 
     def _cancel(self, delivery: Delivery) -> None:
@@ -425,6 +477,8 @@ class Executor:
         """Told that a delay was answered."""
         if is_ours:
             jobs.delayed(item.delivery, later)
+        else:
+            jobs.settled_elsewhere(item.delivery)
         self.settled(item, Delayed(later.delay, later.reason) if is_ours else Gone())
 
     def released(self, item: Assignment) -> None:

@@ -1,4 +1,4 @@
-"""The one language of all gates: admit so many jobs, or wait with a reason."""
+"""What a breaker answers before a take: how many jobs may be taken, or how long to wait and why."""
 
 from __future__ import annotations
 

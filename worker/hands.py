@@ -21,6 +21,8 @@ class Hands:
         self.is_draining = False
         self._has_suspect = False
         self._held: dict[str, Delivery] = {}
+        #: How many of them failed before.
+        self.retries = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -32,12 +34,14 @@ class Hands:
     def add(self, delivery: Delivery) -> None:
         """Hold a job."""
         self._held[delivery.token + delivery.ref] = delivery
+        self.retries += delivery.is_retry
         if delivery.is_alone:
             self._has_suspect = True
 
     def drop(self, delivery: Delivery) -> None:
         """Hold a job no longer."""
-        self._held.pop(delivery.token + delivery.ref, None)
+        if self._held.pop(delivery.token + delivery.ref, None) is not None:
+            self.retries -= delivery.is_retry
         if delivery.is_alone:
             self._has_suspect = False
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from worker.batcher import Batcher
+from worker.broker.moves import Delay
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,6 +27,7 @@ class Assignment:
         is_at_celery: it is being shown, and goes on when it comes back.
         is_revoked: Celery said so.
         is_cancelled: it is to go back to Redis.
+        deadline_ms: when it is too old, where that is to be noted.
     """
 
     delivery: Delivery
@@ -36,6 +38,14 @@ class Assignment:
     is_at_celery: bool = False
     is_revoked: bool = False
     is_cancelled: bool = False
+    deadline_ms: int = 0
+
+
+def _delay(item: Assignment, later: Later) -> Delay:
+    delivery = item.delivery
+    return Delay(
+        delivery, later.delay, is_retry=later.is_retry, deadline_ms=item.deadline_ms, progress=delivery.progress
+    )
 
 
 class Told(Protocol):
@@ -64,7 +74,7 @@ class Lane:
         )
         self.delay: Batcher[tuple[Assignment, Later], bool] = Batcher(
             "delay",
-            lambda batch: moves.delay([(item.delivery, later.delay) for item, later in batch]),
+            lambda batch: moves.delay([_delay(item, later) for item, later in batch]),
             weigh=lambda _: 0,
             settled=lambda item, is_ours: told.delayed(item[0], item[1], is_ours=is_ours),
         )

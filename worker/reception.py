@@ -49,15 +49,22 @@ class Reception:
         if hands.is_closed:
             return ["stopping"]
         reasons = [] if self._executor.clock.silent_seconds < _SILENT_SECONDS else ["redis_unreachable"]
-        closed = [gate.reason for gate in self._flow.gates if not gate.is_closed]
+        open_reasons = [breaker.reason for breaker in self._flow.breakers if breaker.is_open]
         is_idle = took_at is None or time.monotonic() - took_at > _SILENT_SECONDS
-        if is_idle and hands.wanted() and not closed:
+        if is_idle and hands.wanted() and not open_reasons and not self._flow.is_paused:
             reasons.append("takes_no_jobs")
-        return reasons + closed
+        return reasons + [reason for reason in open_reasons if reason == self._flow.token.reason]
+
+    def fleet_held_back_by(self) -> list[str]:
+        """What holds back the whole fleet, and is no fault of this pod: the API is down, or asked for a pause."""
+        found = [self._flow.api.reason] if self._flow.api.is_open else []
+        return [*found, "paused"] if self._flow.is_paused else found
 
     def refresh_gauges(self) -> None:
         """Bring the gauges of what this worker holds up to date."""
         metrics.IN_HAND.set(len(self._executor.hands))
         metrics.CONCURRENCY.set(self._executor.hands.limit)
-        for gate in self._flow.gates:
-            metrics.GATE_OPEN.labels(gate.reason).set(gate.is_closed)
+        for breaker in self._flow.breakers:
+            metrics.BREAKER_OPEN.labels(breaker.reason).set(breaker.is_open)
+        metrics.FLEET_PAUSED.labels("api").set(self._flow.is_paused)
+        metrics.FLEET_LIMIT.set(self._flow.fleet.rate)

@@ -25,9 +25,8 @@ from worker.gate import Wait
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.broker.moves import Delivery, Moves, Taken
+    from worker.broker.moves import Delivery, Moves, Taken, Wish
     from worker.clock import ServerClock
-    from worker.gate import Admit, Answer
     from worker.hands import Hands
 
 logger = logging.getLogger(__name__)
@@ -48,11 +47,14 @@ _LONGEST_AWAY_SECONDS = 2.0
 class Gates(Protocol):
     """What holds a worker back from taking jobs."""
 
-    def ask(self) -> Answer:
-        """How many jobs to take now, or how long to wait."""
+    def ask(self) -> Wish | Wait:
+        """What to take now, or how long to wait and why."""
 
-    def unused(self) -> None:
-        """Told that a take found nothing."""
+    def took(self, wish: Wish, taken: Taken) -> None:
+        """Told what a take brought."""
+
+    def not_taken(self) -> None:
+        """Told that a take failed."""
 
 
 class Taker:
@@ -97,6 +99,7 @@ class Taker:
         self._closed_until = self._full_until = 0.0
         self._away_seconds = _AWAY_SECONDS
         self._empty_queues = 0
+        self._retries_may_wait = False
         self._news = asyncio.Event()
         self._waiting: tuple[str, asyncio.Task[None]] | None = None
         #: When a take was answered last, on the monotonic clock.
@@ -125,6 +128,14 @@ class Taker:
 
     def room(self) -> None:
         """Told that there may be room for more jobs."""
+        if self._retries_may_wait:
+            self._retries_may_wait = False
+            self._empty_queues = 0
+        self._news.set()
+
+    def gates_changed(self) -> None:
+        """Told that what held takes back may not do so any more: a permit came back unused."""
+        self._closed_until = self._full_until = 0.0
         self._news.set()
 
     async def run(self) -> None:
@@ -145,7 +156,7 @@ class Taker:
         if not queues or wanted <= 0:
             await self._wait_for_news()
         elif now < self._closed_until:
-            await asyncio.sleep(min(self._closed_until - now, _ASK_AGAIN_SECONDS))
+            await self._wait_for_news(min(self._closed_until - now, _ASK_AGAIN_SECONDS))
         elif now < self._full_until and wanted < len(self._hands):
             # A moment later more slots will be free, and one take fills them all.
             await asyncio.sleep(self._full_until - now)
@@ -154,11 +165,11 @@ class Taker:
         else:
             await self._ask_and_take(queues[0])
 
-    async def _wait_for_news(self) -> None:
+    async def _wait_for_news(self, seconds: float = _ASK_AGAIN_SECONDS) -> None:
         # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
         self._news.clear()
         try:
-            async with asyncio.timeout(_ASK_AGAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._news.wait()
         except TimeoutError:
             pass
@@ -183,31 +194,31 @@ class Taker:
     async def _ask_and_take(self, queue: str) -> None:
         answer = self._gates.ask()
         if isinstance(answer, Wait):
-            self._closed_until = time.monotonic() + min(answer.seconds, _ASK_AGAIN_SECONDS)
-        elif answer.jobs <= 0:
+            await self._wait_for_news(min(answer.seconds, _ASK_AGAIN_SECONDS))
+        elif answer.wanted <= 0:
             await self._wait_for_news()
         else:
             await self._take(queue, answer)
 
-    async def _take(self, queue: str, admitted: Admit) -> None:
+    async def _take(self, queue: str, wish: Wish) -> None:
         sent_at = time.monotonic()
         self.is_calling = True
         try:
-            taken = await self._moves(queue).take(
-                token=self._next_token(), worker=self._name, wanted=admitted.jobs, held=len(self._hands),
-                is_probe=admitted.is_probe, sent_at=sent_at,
-            )  # fmt: skip
+            taken = await self._moves(queue).take(wish, token=self._next_token(), worker=self._name, sent_at=sent_at)
         except (RedisError, OSError) as error:
             self._failed(queue, error)
         else:
-            self._taken(queue, taken, sent_at)
+            self._taken(queue, wish, taken, sent_at)
         finally:
             self.is_calling = False
 
-    def _taken(self, queue: str, taken: Taken, sent_at: float) -> None:
+    def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> None:
+        self._gates.took(wish, taken)
         self.took_at = time.monotonic()
         self._away_seconds = _AWAY_SECONDS
         self._clock.told(taken.server_ms)
+        if sum(delivery.is_retry for delivery in taken.jobs) >= wish.retries_most:
+            self._retries_may_wait = True  # on a list that nobody can wait on, until one that is in hand has ended
         for delivery in taken.jobs:
             self._hands.add(delivery)
         if self._hands.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
@@ -219,8 +230,6 @@ class Taker:
         else:
             self._empty_queues = 0
             self._full_until = sent_at + _SPACING_SECONDS
-        if not taken.jobs:
-            self._gates.unused()
         if taken.wait_ms:
             self._closed_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
         self._queues.remove(queue)
@@ -229,7 +238,7 @@ class Taker:
             self._receive(taken.jobs)
 
     def _failed(self, queue: str, error: BaseException) -> None:
-        self._gates.unused()
+        self._gates.not_taken()
         self._empty_queues = 0
         match error:
             case ReadOnlyError():

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from worker.broker.moves import Delivery, Moves
+    from worker.broker.moves import Delivery, FleetNews, Moves
     from worker.clock import ServerClock
     from worker.hands import Hands
 
@@ -37,6 +37,17 @@ _RENEW_AGAIN_SECONDS = 0.25
 _RENEW_AT_ONCE = 500
 
 
+class Fleet(Protocol):
+    """The fleet's flow control, as far as it is known here."""
+
+    @property
+    def version(self) -> int:
+        """The version of it that is known."""
+
+    def saw(self, fleet: FleetNews) -> None:
+        """Told what stands in Redis."""
+
+
 class Upkeep:
     """Looks after one queue.
 
@@ -45,8 +56,10 @@ class Upkeep:
         hands: what this worker holds.
         clock: told the server's time.
         next_token: makes a lease token.
+        fleet: given what stands in Redis of the fleet's flow control, and asked which version of it is known.
         on_ready: called when jobs became ready, so that this worker need not wait to see them.
         on_poisoned: given each job that is to be ended as poisoned.
+        on_expired: given jobs that are too old.
     """
 
     def __init__(
@@ -56,8 +69,10 @@ class Upkeep:
         clock: ServerClock,
         *,
         next_token: Callable[[], str],
+        fleet: Fleet,
         on_ready: Callable[[], None],
         on_poisoned: Callable[[Delivery], None],
+        on_expired: Callable[[Sequence[Delivery]], None],
     ) -> None:
         self._moves = moves
         self._hands = hands
@@ -65,6 +80,8 @@ class Upkeep:
         self._next_token = next_token
         self._on_ready = on_ready
         self._on_poisoned = on_poisoned
+        self._on_expired = on_expired
+        self._fleet = fleet
         self._look_seconds = min(_LOOK_SECONDS, moves.rules.lease_ms / 1000 / _LOOKS_IN_A_LEASE)
         self._recover_between_ms = min(_RECOVER_BETWEEN_MS, round(self._look_seconds * 1000 * _RECOVER_SHARE))
 
@@ -111,7 +128,10 @@ class Upkeep:
 
     async def look_once(self) -> float:
         """Promote and recover once; returns the seconds until the next look."""
-        promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS)
+        promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS, version=self._fleet.version)
+        self._fleet.saw(promoted.fleet)
+        if promoted.next_deadline_ms == 0:
+            await self._expire()
         sent_at = time.monotonic()
         recovered = await self._moves.recover(
             token=self._next_token(), sent_at=sent_at, between_ms=self._recover_between_ms
@@ -129,6 +149,14 @@ class Upkeep:
         if promoted.next_due_ms is None:
             return self._look_seconds
         return min(self._look_seconds, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
+
+    async def _expire(self) -> None:
+        sent_at = time.monotonic()
+        expired = await self._moves.expire(token=self._next_token(), sent_at=sent_at)
+        for delivery in expired:
+            self._hands.add(delivery)
+        if expired:
+            self._on_expired(expired)
 
 
 async def _pause(seconds: float) -> None:

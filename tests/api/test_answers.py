@@ -91,9 +91,9 @@ async def test_an_answer_may_come_byte_by_byte(make_api: MakeApi) -> None:
 @pytest.mark.parametrize(
     ("encoding", "encoded"),
     [
-        ("gzip", gzip.compress(TEXT)),
-        ("x-gzip", gzip.compress(TEXT)),
-        (" GZip ", gzip.compress(TEXT)),
+        ("gzip", gzip.compress(TEXT, mtime=0)),
+        ("x-gzip", gzip.compress(TEXT, mtime=0)),
+        (" GZip ", gzip.compress(TEXT, mtime=0)),
         ("deflate", zlib.compress(TEXT)),
         ("deflate", bare_deflate(TEXT)),
         ("identity", TEXT),
@@ -112,7 +112,7 @@ async def test_an_empty_body_needs_no_decoding(make_api: MakeApi) -> None:
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
 async def test_a_body_of_just_the_limit_is_taken(make_api: MakeApi, encoding: str) -> None:
     body = bytes(range(256)) * (MAX_BODY_BYTES // 256)
-    encoded = {"identity": body, "gzip": gzip.compress(body, 0), "deflate": zlib.compress(body, 9)}[encoding]
+    encoded = {"identity": body, "gzip": gzip.compress(body, 0, mtime=0), "deflate": zlib.compress(body, 9)}[encoding]
     async with RawHost(answering(answer("200 OK", encoded, f"Content-Encoding: {encoding}"))) as host:
         got = await lock(make_api(host.url))
     assert got.body == body
@@ -125,14 +125,14 @@ BAD_BODIES = {
     "too large, and said to be larger": ("Content-Length: 99999999999", bytes(2 * MAX_BODY_BYTES)),
     "too large, in chunks": ("Transfer-Encoding: chunked", PIECE * (2 * MAX_BODY_BYTES // 0x10000)),
     "too large, until the end": ("Connection: close", bytes(2 * MAX_BODY_BYTES)),
-    "too large by a byte when inflated": ("Content-Encoding: gzip", gzip.compress(bytes(MAX_BODY_BYTES + 1))),
-    "a bomb of gzip": ("Content-Encoding: gzip", gzip.compress(BOMB)),
+    "too large by a byte when inflated": ("Content-Encoding: gzip", gzip.compress(bytes(MAX_BODY_BYTES + 1), mtime=0)),
+    "a bomb of gzip": ("Content-Encoding: gzip", gzip.compress(BOMB, mtime=0)),
     "a bomb of deflate": ("Content-Encoding: deflate", zlib.compress(BOMB)),
     "no gzip": ("Content-Encoding: gzip", b"no gzip"),
     "no deflate": ("Content-Encoding: deflate", b"no deflate"),
-    "half a gzip": ("Content-Encoding: gzip", gzip.compress(TEXT)[:-9]),
+    "half a gzip": ("Content-Encoding: gzip", gzip.compress(TEXT, mtime=0)[:-9]),
     "an encoding that was not asked for": ("Content-Encoding: br", b"\x0b\x02\x80{}\x03"),
-    "two encodings": ("Content-Encoding: gzip, gzip", gzip.compress(gzip.compress(TEXT))),
+    "two encodings": ("Content-Encoding: gzip, gzip", gzip.compress(gzip.compress(TEXT), mtime=0)),
 }
 
 

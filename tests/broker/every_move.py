@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from worker.broker.keys import digest
-from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, Delivery
+from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, Delay, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,56 +17,76 @@ if TYPE_CHECKING:
 ID, BINDING = digest("a job"), digest("a conversation")
 #: Dead letters, and the messages they become.
 LETTERS = (("1-1", b"one again"), ("1-2", b"two again"))
+#: Of the fleet's flow control, before the move.
+VERSION = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The jobs that this worker holds."""
+    """The jobs that this worker holds, and two that wait."""
 
     dead_letter: Delivery
     copy: Delivery
+    waiting: tuple[Delivery, Delivery]
 
 
 async def set_scene(bench: Workbench, name: str) -> Scene:
     """Put jobs in every place of the queue, before the move of this name."""
     names = (
         b"again",
+        b"retry",
         b"suspect",
         b"due",
+        b"due retry",
+        b"due suspect",
         b"waiting",
         b"lost",
+        b"lost retry",
         b"near suspicion",
         b"nearly poisoned",
         b"dead letter",
         b"copy",
     )
     bench.push(*names)
-    again, suspect, due, waiting, lost, near, nearly, dead_letter, copy = bench.take(len(names)).jobs
-    bench.run("HSET", bench.record_key(suspect), "crashes", SUSPICIOUS_CRASHES)
+    taken = bench.take(len(names)).jobs
+    again, retry, suspect, due, due_retry, due_suspect, waiting, lost, lost_retry, near, nearly, dead_letter, copy = (
+        taken
+    )
+    for job in (suspect, due_suspect):
+        bench.run("HSET", bench.record_key(job), "crashes", SUSPICIOUS_CRASHES)
     bench.run("HSET", bench.record_key(near), "crashes", SUSPICIOUS_CRASHES - 1)
     bench.run("HSET", bench.record_key(nearly), "crashes", bench.rules.poisonous_crashes - 1)
-    await bench.moves.release([again, suspect])
-    await bench.moves.delay([(due, 60), (waiting, 60)])
-    bench.make_due(due)
-    bench.lapse(lost, near, nearly)
+    for job in (retry, lost_retry):
+        bench.run("HSET", bench.record_key(job), "retry", 1)
+    again.calls = waiting.calls = 2
+    await bench.moves.release([again, retry, suspect])
+    if name == "expire":
+        bench.make_too_old(again, retry, suspect)
+    await bench.delay(due, waiting, due_suspect)
+    await bench.delay(due_retry, is_retry=True)
+    bench.make_due(due, due_retry, due_suspect)
+    bench.lapse(lost, lost_retry, near, nearly)
     bench.fleet_was_awake()
     for held in (dead_letter, copy):
         bench.run("ZADD", bench.keys.leases, bench.now_ms() + 10_000, held.ref)
-    if name in {"take", "take (under a rate limit)"}:  # a suspect is passed by: another worker empties its hands for it
+    if name in PAST_THE_SUSPECT:  # another worker empties its hands for it
         bench.run("SET", bench.keys.draining, "worker-2", "PX", 30_000)
     for priority in (0, 3, 6, 9):
         bench.push(b"new", priority=priority)
     bench.arrive(b"arrived")
     bench.run("SET", bench.rules.fleet.rate, 1, "PX", 30_000)
+    bench.run("HSET", bench.rules.fleet.limit, "version", VERSION, "epoch", 1, "rate", 0, "answered", 3, "state", "old")
+    bench.run("HSET", bench.rules.fleet.breakers, "worker-2", f"{bench.now_ms()} api_down", "worker-3", "1 api_down")
+    bench.run("PEXPIRE", bench.rules.fleet.breakers, 30_000)
     await bench.moves.claim([Claim(ID, BINDING)])
     if name == "replay":
         for entry, _ in LETTERS:
             bench.run("XADD", bench.rules.dead, entry, "event", b"an event", "message", b"a message")
-    return Scene(dead_letter, copy)
+    return Scene(dead_letter, copy, (again, waiting))
 
 
 async def _take(bench: Workbench, _: Scene) -> object:
-    return bench.take(100, held=1)
+    return bench.take(100, held=1, answered=2, failed=1)
 
 
 async def _take_the_suspect(bench: Workbench, _: Scene) -> object:
@@ -77,8 +97,32 @@ async def _take_under_a_rate_limit(bench: Workbench, _: Scene) -> object:
     return bench.under(rate=1000.0).take(100, held=1)
 
 
+async def _take_a_probe(bench: Workbench, _: Scene) -> object:
+    return bench.take(1, held=1, is_probe=True, which_new="newest")
+
+
+async def _throttle(bench: Workbench, _: Scene) -> object:
+    return await bench.throttle(3.5, version=VERSION, epoch=2, pause=30)
+
+
 async def _pause(bench: Workbench, _: Scene) -> None:
-    await bench.moves.pause(30)
+    await bench.pause(30)
+
+
+async def _vote(bench: Workbench, _: Scene) -> None:
+    await bench.moves.vote("worker-1", "api_down for 3 s")
+
+
+async def _take_the_vote_back(bench: Workbench, _: Scene) -> None:
+    await bench.moves.vote("worker-2", "")
+
+
+async def _forgive(bench: Workbench, scene: Scene) -> None:
+    await bench.moves.forgive([(job.ref, 1) for job in scene.waiting])
+
+
+async def _expire(bench: Workbench, _: Scene) -> object:
+    return await bench.expire()
 
 
 async def _claim(bench: Workbench, _: Scene) -> object:
@@ -94,7 +138,9 @@ async def _complete(bench: Workbench, scene: Scene) -> object:
 
 
 async def _delay(bench: Workbench, scene: Scene) -> object:
-    return await bench.moves.delay([(scene.dead_letter, 5), (scene.copy, 10)])
+    return await bench.moves.delay(
+        [Delay(scene.dead_letter, 5, is_retry=True, deadline_ms=1, progress=b"{}"), Delay(scene.copy, 10)]
+    )
 
 
 async def _release(bench: Workbench, scene: Scene) -> object:
@@ -106,7 +152,7 @@ async def _renew(bench: Workbench, scene: Scene) -> object:
 
 
 async def _promote(bench: Workbench, _: Scene) -> object:
-    return await bench.moves.promote(between_ms=0)
+    return await bench.promote()
 
 
 async def _replay(bench: Workbench, _: Scene) -> object:
@@ -125,7 +171,13 @@ MOVES: dict[str, Move] = {
     "take (the suspect)": _take_the_suspect,
     "take (told to drain)": _take,
     "take (under a rate limit)": _take_under_a_rate_limit,
-    "pause": _pause,
+    "take (a probe)": _take_a_probe,
+    "throttle": _throttle,
+    "throttle (a pause alone)": _pause,
+    "vote": _vote,
+    "vote (taken back)": _take_the_vote_back,
+    "forgive": _forgive,
+    "expire": _expire,
     "claim": _claim,
     "complete": _complete,
     "delay": _delay,
@@ -135,6 +187,8 @@ MOVES: dict[str, Move] = {
     "recover": _recover,
     "replay": _replay,
 }
+#: Those before which another worker empties its hands for the suspect.
+PAST_THE_SUSPECT = {"take", "take (under a rate limit)", "take (a probe)"}
 
 
 def script_of(name: str) -> str:
@@ -164,7 +218,7 @@ async def command_of(name: str) -> Command:
     client: Any = _Capturing()
     job = Delivery("take1.1", "take1", b"", 0, 0, 0, 0, 0.0, "moderation.lock")
     try:
-        await MOVES[name](Workbench(client, client), Scene(job, job))
+        await MOVES[name](Workbench(client, client), Scene(job, job, (job, job)))
     except _CapturedError as captured:
         return captured.command
     raise AssertionError(f"{name} sent nothing")

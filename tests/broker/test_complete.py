@@ -142,7 +142,7 @@ async def test_a_worker_that_lost_its_lease_publishes_nothing(
 async def test_a_job_in_nobodys_hands_cannot_be_ended(bench: Workbench, state: str) -> None:
     job = bench.take_one()
     if state == "delayed":
-        await bench.moves.delay([(job, 60)])
+        await bench.delay(job)
     elif state == "released":
         await bench.moves.release([job])
     else:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from worker.broker.moves import Delay
+
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
 
@@ -15,7 +17,7 @@ async def test_a_delayed_job_is_in_nobodys_hands_and_waits_for_its_moment(bench:
     job = bench.take_one(b"a message")
     before = bench.now_ms()
 
-    assert await bench.moves.delay([(job, 60.5)]) == [True]
+    assert await bench.delay(job, seconds=60.5) == [True]
 
     assert bench.in_flight() == []
     assert bench.delayed() == [job.ref]
@@ -27,7 +29,7 @@ async def test_a_delayed_job_is_in_nobodys_hands_and_waits_for_its_moment(bench:
 async def test_the_moment_is_kept_to_the_millisecond_a_year_ahead(bench: Workbench) -> None:
     job, year = bench.take_one(), 366 * 24 * 3600.0
 
-    await bench.moves.delay([(job, year)])
+    await bench.delay(job, seconds=year)
 
     waits_ms = float(bench.run("ZSCORE", bench.keys.delayed, job.ref)) - bench.now_ms()
     assert year * 1000 - 10_000 < waits_ms <= year * 1000
@@ -37,7 +39,7 @@ async def test_a_part_of_a_millisecond_is_never_too_early(bench: Workbench) -> N
     bench.push(b"0 ms", b"0.1 ms")
     jobs = bench.take().jobs
 
-    await bench.moves.delay(list(zip(jobs, (0, 0.0001), strict=True)))
+    await bench.moves.delay([Delay(job, seconds) for job, seconds in zip(jobs, (0, 0.0001), strict=True)])
 
     due = [float(bench.run("ZSCORE", bench.keys.delayed, job.ref)) for job in jobs]
     assert due[1] == due[0] + 1
@@ -47,7 +49,7 @@ async def test_the_calls_made_are_kept_and_no_crash_is_counted(bench: Workbench)
     job = bench.take_one()
     job.calls = 4
 
-    await bench.moves.delay([(job, 60)])
+    await bench.delay(job)
 
     assert bench.record(job)["calls"] == b"4"
     assert "crashes" not in bench.record(job)
@@ -59,7 +61,7 @@ async def test_each_job_of_a_call_gets_its_own_answer_and_its_own_delay(bench: W
     await bench.moves.complete([bench.completion(jobs[3])])
 
     answers = await bench.moves.delay(
-        [(jobs[0], 20), (replace(jobs[1], token="not this one"), 5), (jobs[2], 10), (jobs[3], 5)]
+        [Delay(jobs[0], 20), Delay(replace(jobs[1], token="not this one"), 5), Delay(jobs[2], 10), Delay(jobs[3], 5)]
     )
 
     assert answers == [True, False, True, False]
@@ -72,14 +74,14 @@ async def test_each_job_of_a_call_gets_its_own_answer_and_its_own_delay(bench: W
 async def test_a_job_that_is_not_ours_any_more_stays_as_it_is(bench: Workbench, why: str) -> None:
     job = bench.take_one()
     if why == "repeated":
-        await bench.moves.delay([(job, 60)])
+        await bench.delay(job)
     else:
         await bench.crash(job)
         bench.take()
     before = bench.snapshot()
     job.calls = 7
 
-    assert await bench.moves.delay([(job, 5)]) == [False]
+    assert await bench.delay(job, seconds=5) == [False]
 
     assert bench.snapshot() == before
 
@@ -92,7 +94,7 @@ async def test_a_destroyed_record_does_not_stop_the_others(bench: Workbench, dam
     if damage == "overwritten":
         bench.run("SET", bench.record_key(jobs[0]), "somebody's own")
 
-    assert await bench.moves.delay([(job, 60) for job in jobs]) == [False, True]
+    assert await bench.delay(*jobs) == [False, True]
 
     if damage == "overwritten":
         assert bench.run("GETDEL", bench.record_key(jobs[0])) == b"somebody's own"

@@ -8,7 +8,7 @@ import pytest
 import redis.exceptions
 
 from tests.broker.every_move import MOVES, script_of, set_scene
-from worker.broker.moves import Moves, take_command
+from worker.broker.moves import Moves, Wish, take_command
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -60,7 +60,7 @@ async def test_a_take_is_refused_unchanged_by_digest_and_passes_by_its_whole_tex
 
     def take(*, whole_text: bool = False) -> Any:
         return bench.run(
-            *take_command(bench.keys, bench.rules, token="t", worker="w", wanted=1, held=1, whole_text=whole_text)
+            *take_command(bench.keys, bench.rules, token="t", worker="w", wish=Wish(1, 1), whole_text=whole_text)
         )
 
     with pytest.raises(redis.exceptions.NoScriptError):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FIELDS = {
     "counters": ("taken", "finished", "deduplicated", "delayed", "released", "crashes", "vanished", "outcome:refused"),
     "upkeep": ("promoted_at", "recovered_at", "awake_since", "empty_at"),
+    "limit": ("version", "epoch", "rate", "answered", "failed", "probe_at", "state"),
 }
 
 
@@ -27,7 +28,8 @@ async def test_words_in_place_of_numbers_stop_no_move(bench: Workbench, name: st
 
     await MOVES[name](bench, scene)
 
-    assert bench.snapshot() != before
+    is_advice_alone = (name, key) == ("throttle", "limit")  # made from a version that is not there
+    assert (bench.snapshot() != before) != is_advice_alone
     bench.run("FLUSHALL")  # with its totals gone, nothing can be checked of this queue any more
 
 

@@ -16,10 +16,12 @@ NAMED = {
     **dict.fromkeys(KEYS.stock, ("list", False)),
     KEYS.arrived: ("list", False),
     KEYS.again: ("list", False),
+    KEYS.retries: ("list", False),
     KEYS.suspects: ("list", False),
     KEYS.record_prefix + "token.1": ("hash", False),
     KEYS.leases: ("zset", False),
     KEYS.delayed: ("zset", False),
+    KEYS.deadlines: ("zset", False),
     KEYS.id_prefix + digest("a job"): ("string", True),
     KEYS.id_prefix + digest("a job") + ":other": ("string", True),
     KEYS.id_prefix + digest("a job") + ":unlocked": ("string", True),
@@ -29,6 +31,8 @@ NAMED = {
     KEYS.draining: ("string", True),
     FLEET.pause: ("string", True),
     FLEET.rate: ("string", True),
+    FLEET.limit: ("hash", False),
+    FLEET.breakers: ("hash", True),
     "the results": ("stream", False),
     "the dead": ("stream", False),
 }
@@ -52,7 +56,7 @@ def test_every_key_stands_in_the_glossary(key: str) -> None:
 
 def test_every_line_of_the_glossary_is_a_key() -> None:
     assert [row.pattern.pattern for row in table() if not any(row.pattern.fullmatch(key) for key in NAMED)] == []
-    assert len(table()) == 18
+    assert len(table()) == 22
 
 
 def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
@@ -71,7 +75,7 @@ def test_queues_share_no_key() -> None:
 
     names = {name for name, value in vars(Keys).items() if isinstance(value, cached_property)}
 
-    assert len(names) == 13
+    assert len(names) == 17
     assert all(getattr(KEYS, name) != getattr(other, name) for name in names)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import SUSPICIOUS_CRASHES, UPKEEP_JOBS, Promoted
+from worker.broker.moves import SUSPICIOUS_CRASHES, UPKEEP_JOBS
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 async def delayed(bench: Workbench, *messages: bytes) -> list[Delivery]:
     """Jobs put aside for a minute."""
     jobs = [bench.take_one(message) for message in messages]
-    await bench.moves.delay([(job, 60) for job in jobs])
+    await bench.delay(*jobs)
     return jobs
 
 
 async def test_with_nothing_delayed_nothing_is_due(bench: Workbench) -> None:
-    assert await bench.moves.promote(between_ms=0) == Promoted(count=0, next_due_ms=None)
+    promoted = await bench.promote()
+
+    assert (promoted.count, promoted.next_due_ms, promoted.next_deadline_ms) == (0, None, None)
 
 
 async def test_a_due_job_becomes_ready_and_the_others_wait(bench: Workbench) -> None:
     due, waiting = await delayed(bench, b"due", b"waiting")
     bench.make_due(due)
 
-    promoted = await bench.moves.promote(between_ms=0)
+    promoted = await bench.promote()
 
     assert promoted.count == 1
     assert promoted.next_due_ms is not None
@@ -39,9 +41,9 @@ async def test_a_due_job_becomes_ready_and_the_others_wait(bench: Workbench) -> 
 
 async def test_a_job_that_is_nearly_due_waits_until_it_is(bench: Workbench) -> None:
     job = bench.take_one()
-    await bench.moves.delay([(job, 2)])
+    await bench.delay(job, seconds=2)
 
-    promoted = await bench.moves.promote(between_ms=0)
+    promoted = await bench.promote()
 
     assert promoted.count == 0
     assert promoted.next_due_ms is not None
@@ -55,7 +57,7 @@ async def test_promoted_jobs_come_before_what_is_new_the_longest_due_first(bench
     bench.run("ZADD", bench.keys.delayed, 1, older.ref)
     bench.push(b"new")
 
-    await bench.moves.promote(between_ms=0)
+    await bench.promote()
 
     assert [job.raw for job in bench.take().jobs] == [b"older", b"newer", b"new"]
 
@@ -66,7 +68,7 @@ async def test_promoted_jobs_queue_behind_those_that_were_ready_before(bench: Wo
     await bench.moves.release([released])
     bench.make_due(*jobs)
 
-    await bench.moves.promote(between_ms=0)
+    await bench.promote()
 
     assert [job.raw for job in bench.take().jobs] == [b"released", b"delayed"]
 
@@ -74,10 +76,10 @@ async def test_promoted_jobs_queue_behind_those_that_were_ready_before(bench: Wo
 async def test_a_delayed_suspect_is_run_alone_when_its_moment_has_come(bench: Workbench) -> None:
     job = bench.take_one()
     bench.run("HSET", bench.record_key(job), "crashes", SUSPICIOUS_CRASHES)
-    await bench.moves.delay([(job, 60)])
+    await bench.delay(job)
     bench.make_due(job)
 
-    assert (await bench.moves.promote(between_ms=0)).count == 1
+    assert (await bench.promote()).count == 1
 
     assert (bench.suspects(), bench.again()) == ([job.ref], [])
 
@@ -85,10 +87,10 @@ async def test_a_delayed_suspect_is_run_alone_when_its_moment_has_come(bench: Wo
 async def test_a_job_just_below_suspicion_runs_with_the_others(bench: Workbench) -> None:
     job = bench.take_one()
     bench.run("HSET", bench.record_key(job), "crashes", SUSPICIOUS_CRASHES - 1)
-    await bench.moves.delay([(job, 60)])
+    await bench.delay(job)
     bench.make_due(job)
 
-    await bench.moves.promote(between_ms=0)
+    await bench.promote()
 
     assert bench.again() == [job.ref]
 
@@ -96,32 +98,35 @@ async def test_a_job_just_below_suspicion_runs_with_the_others(bench: Workbench)
 async def test_one_call_promotes_a_bounded_number(bench: Workbench) -> None:
     bench.run("LPUSH", bench.keys.queue, *range(UPKEEP_JOBS + 1))
     jobs = [job for _ in range(3) for job in bench.take(250).jobs]
-    await bench.moves.delay([(job, 60) for job in jobs])
+    await bench.delay(*jobs)
     bench.make_due(*jobs)
 
-    assert await bench.moves.promote(between_ms=0) == Promoted(count=UPKEEP_JOBS, next_due_ms=0)
-    assert await bench.moves.promote(between_ms=0) == Promoted(count=1, next_due_ms=None)
+    rounds = [await bench.promote(), await bench.promote()]
+
+    assert [(promoted.count, promoted.next_due_ms) for promoted in rounds] == [(UPKEEP_JOBS, 0), (1, None)]
 
 
 async def test_one_worker_of_the_fleet_is_enough(bench: Workbench) -> None:
     (job,) = await delayed(bench, b"a job")
-    assert (await bench.moves.promote(between_ms=60_000)).count == 0
+    assert (await bench.promote(between_ms=60_000)).count == 0
     bench.make_due(job)
     before = bench.snapshot()
 
     # another worker, or the same one repeating itself, is told when to look again
-    assert await bench.moves.promote(between_ms=60_000) == Promoted(count=None, next_due_ms=0)
+    promoted = await bench.promote(between_ms=60_000)
+
+    assert (promoted.count, promoted.next_due_ms) == (None, 0)
 
     assert bench.snapshot() == before
 
 
 async def test_the_next_round_comes_when_its_time_has_come(bench: Workbench) -> None:
     jobs = await delayed(bench, b"a job")
-    await bench.moves.promote(between_ms=60_000)
+    await bench.promote(between_ms=60_000)
     bench.make_due(*jobs)
     bench.run("HSET", bench.keys.upkeep, "promoted_at", bench.now_ms() - 60_000)
 
-    assert (await bench.moves.promote(between_ms=60_000)).count == 1
+    assert (await bench.promote(between_ms=60_000)).count == 1
 
 
 async def test_a_clock_that_went_back_does_not_stop_the_rounds(bench: Workbench) -> None:
@@ -129,15 +134,15 @@ async def test_a_clock_that_went_back_does_not_stop_the_rounds(bench: Workbench)
     bench.make_due(*jobs)
     bench.run("HSET", bench.keys.upkeep, "promoted_at", bench.now_ms() + 3_600_000)
 
-    assert (await bench.moves.promote(between_ms=1000)).count == 1
+    assert (await bench.promote(between_ms=1000)).count == 1
 
 
 async def test_repeating_it_promotes_nothing_twice(bench: Workbench) -> None:
     jobs = await delayed(bench, b"a job")
     bench.make_due(*jobs)
 
-    assert (await bench.moves.promote(between_ms=0)).count == 1
-    assert (await bench.moves.promote(between_ms=0)).count == 0
+    assert (await bench.promote()).count == 1
+    assert (await bench.promote()).count == 0
 
     assert bench.again() == [jobs[0].ref]
 
@@ -156,7 +161,7 @@ async def test_a_destroyed_record_does_not_stop_the_others(bench: Workbench, dam
     if damage == "overwritten":
         bench.run("SET", record, "somebody's own")
 
-    assert (await bench.moves.promote(between_ms=0)).count == 3
+    assert (await bench.promote()).count == 3
 
     expected = {b"1", b"3"} if damage in {"deleted", "overwritten"} else {b"1", b"2", b"3"}
     assert {job.raw for job in bench.take().jobs} == expected

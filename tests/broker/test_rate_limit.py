@@ -44,7 +44,7 @@ def most_in_a_window(moments: list[float], seconds: float) -> int:
 class TimeMachine:
     """A queue with work for ever, on a clock that goes on when it is told to."""
 
-    def __init__(self, bench: Workbench, rate: float) -> None:
+    def __init__(self, bench: Workbench, rate: float | None) -> None:
         self.bench = bench.under(rate=rate)
         self.key = bench.rules.fleet.rate
         self.passed_ms = 0.0
@@ -60,13 +60,13 @@ class TimeMachine:
             self.bench.run("SET", self.key, max(0, int(until) - math.floor(ms * 1000)), "PX", 60_000)
         self.passed_ms += ms
 
-    def take(self, wanted: int = 200) -> int:
+    def take(self, wanted: int = 200, *, unused: int = 0) -> int:
         """Take, end what was taken at once, and tell how long to wait, in milliseconds."""
         bench = self.bench
         missing = wanted - bench.run("LLEN", bench.keys.queue)
         if missing > 0:
             bench.run("LPUSH", bench.keys.queue, *range(missing))
-        taken = bench.take(wanted)
+        taken = bench.take(wanted, unused=unused)
         self.answers.append(taken.state)
         self.moments += [(taken.server_ms + self.passed_ms) / 1000] * len(taken.jobs)
         for job in taken.jobs:

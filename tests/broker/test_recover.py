@@ -55,9 +55,9 @@ async def test_only_recover_counts_crashes(bench: Workbench) -> None:
     """A job with many calls, delays, and pod restarts is no poisoned one."""
     job = bench.take_one()
     for _ in range(10):
-        await bench.moves.delay([(job, 60)])
+        await bench.delay(job)
         bench.make_due(job)
-        await bench.moves.promote(between_ms=0)
+        await bench.promote()
         (job,) = bench.take().jobs
         await bench.moves.renew([job])
         await bench.moves.release([job])

@@ -55,7 +55,7 @@ async def test_a_lease_that_was_lost_stays_lost(bench: Workbench, state: str) ->
     if state == "completed":
         await bench.moves.complete([bench.completion(job)])
     elif state == "delayed":
-        await bench.moves.delay([(job, 60)])
+        await bench.delay(job)
     elif state == "released":
         await bench.moves.release([job])
     else:

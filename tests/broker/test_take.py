@@ -61,7 +61,7 @@ async def test_a_probe_takes_a_new_job_before_those_that_failed_before(bench: Wo
     await bench.moves.release([bench.take_one(b"again")])
     bench.push(b"new", priority=9)
 
-    takes = [raws(bench.take(1, is_probe=True)) for _ in range(3)]
+    takes = [raws(bench.take(1, is_probe=True, unused=1)) for _ in range(3)]
 
     assert takes == [[b"new"], [b"again"], []]
 
@@ -187,9 +187,9 @@ async def test_a_job_that_comes_back_keeps_its_record_and_gets_a_fresh_token(ben
     # given a job that was called three times, then lost its worker
     first = bench.take_one(b"a message")
     first.calls = 3
-    await bench.moves.delay([(first, 0)])
+    await bench.delay(first, seconds=0)
     bench.make_due(first)
-    await bench.moves.promote(between_ms=0)
+    await bench.promote()
     (second,) = bench.take().jobs
     await bench.crash(second)
 

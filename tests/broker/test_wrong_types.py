@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ResponseError
 
-from tests.broker.every_move import MOVES, keys_of, set_scene
+from tests.broker.every_move import MOVES, keys_of, script_of, set_scene
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -18,7 +18,7 @@ async def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(bench: Work
     scene = await set_scene(bench, name)
     untouched = bench.snapshot()
 
-    for key in await keys_of(name):
+    for key in set(await keys_of(name)) - {bench.keys.limit}:
         # given a key that holds what no key of ours holds
         bench.run("DEL", key)
         bench.run("SADD", key, "not ours")
@@ -37,3 +37,21 @@ async def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(bench: Work
     assert bench.snapshot() == untouched
     await MOVES[name](bench, scene)
     assert bench.snapshot() != untouched
+
+
+@pytest.mark.parametrize("name", [name for name in MOVES if script_of(name) in {"take", "promote", "throttle"}])
+async def test_a_limit_of_a_wrong_type_is_thrown_away_and_the_move_goes_on(bench: Workbench, name: str) -> None:
+    """It is advice. Nobody's mistake in it may stop the fleet."""
+    scene = await set_scene(bench, name)
+    bench.run("DEL", bench.keys.limit)
+    bench.run("SADD", bench.keys.limit, "not ours")
+
+    await MOVES[name](bench, scene)
+
+    assert bench.run("TYPE", bench.keys.limit) in {b"none", b"hash"}
+
+
+async def test_all_other_moves_leave_the_limit_alone() -> None:
+    users = {script_of(name) for name in MOVES if "lw:1:moderation.lock:limit" in await keys_of(name)}
+
+    assert users == {"take", "promote", "throttle"}

@@ -16,20 +16,20 @@ from redis.exceptions import NoScriptError
 from tests.broker import glossary
 from worker.broker.keys import Keys, digest
 from worker.broker.link import Link
-from worker.broker.moves import Completion, Moves, Rules, read_take, replay_command, take_command
+from worker.broker.moves import Change, Completion, Delay, Moves, Rules, Wish, read_take, replay_command, take_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
-    from worker.broker.moves import Client, Delivery, Recovered, Taken
+    from worker.broker.moves import Client, Delivery, FleetNews, Promoted, Recovered, Taken
 
 #: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
 RULES = Rules(
     fleet=Keys("moderation.lock"), rate=None,
     results="moderation.results", results_maxlen=1000, dead="moderation.dead", dead_maxlen=1000,
-    lease_ms=30_000, remember_ms=900_000, poisonous_crashes=5,
+    lease_ms=30_000, remember_ms=900_000, poisonous_crashes=5, max_age_ms=86_400_000,
 )  # fmt: skip
 LONG_AGO_MS = 3_600_000
 #: What PTTL answers of a key that is not there.
@@ -86,17 +86,16 @@ class Workbench:
         return next(self._tokens)
 
     def take(
-        self, wanted: int = 10, *, held: int = 0, worker: str = "worker-1", token: str = "", is_probe: bool = False
+        self, wanted: int = 10, *, held: int = 0, worker: str = "worker-1", token: str = "", **wishes: Any
     ) -> Taken:
-        """Take jobs as the worker's event loop does: by digest, and by the whole text where the server asks for it."""
+        """Take jobs: by digest, and by the whole text where the server asks for it."""
         token, sent_at = token or self.new_token(), time.monotonic()
+        wish = Wish(wanted, held, **wishes)
 
         def call(*, whole_text: bool) -> Any:
-            command = take_command(
-                self.keys, self.rules,
-                token=token, worker=worker, wanted=wanted, held=held, is_probe=is_probe, whole_text=whole_text,
-            )  # fmt: skip
-            return self.run(*command)
+            return self.run(
+                *take_command(self.keys, self.rules, token=token, worker=worker, wish=wish, whole_text=whole_text)
+            )
 
         try:
             answer = call(whole_text=False)
@@ -123,6 +122,34 @@ class Workbench:
         )  # fmt: skip
         return replace(end, **changes)
 
+    async def delay(self, *jobs: Delivery, seconds: float = 60, **how: Any) -> list[bool]:
+        """Put jobs aside, all alike."""
+        return await self.moves.delay([Delay(job, seconds, **how) for job in jobs])
+
+    async def retry(self, *messages: bytes, deadline_ms: int = 0) -> list[Delivery]:
+        """New jobs whose call failed, and which are ready again."""
+        jobs = [self.take_one(message) for message in messages]
+        await self.delay(*jobs, is_retry=True, deadline_ms=deadline_ms)
+        for job in jobs:
+            self.make_due(job)
+            await self.promote()
+        return jobs
+
+    async def promote(self, *, between_ms: int = 0, version: int = -1) -> Promoted:
+        return await self.moves.promote(between_ms=between_ms, version=version)
+
+    async def expire(self) -> list[Delivery]:
+        return await self.moves.expire(token=self.new_token(), sent_at=time.monotonic())
+
+    async def throttle(
+        self, rate: float = 0.0, *, version: int = 0, epoch: int = 0, state: str = "a state", pause: float = 0.0
+    ) -> tuple[bool, FleetNews]:
+        return await self.moves.throttle(Change(version, epoch, rate, state, pause, "a test"))
+
+    async def pause(self, seconds: float) -> None:
+        """The fleet takes no job for so long, at the least."""
+        assert (await self.throttle(state="", pause=seconds))[0]
+
     async def recover(self, *, between_ms: int = 0) -> Recovered:
         return await self.moves.recover(token=self.new_token(), sent_at=time.monotonic(), between_ms=between_ms)
 
@@ -148,6 +175,11 @@ class Workbench:
         """The moment these delayed jobs wait for has come."""
         for job in jobs:
             self.run("ZADD", self.keys.delayed, "XX", self.now_ms() - 1, job.ref)
+
+    def make_too_old(self, *jobs: Delivery) -> None:
+        """These jobs, which are ready again, have been on their way for too long."""
+        for job in jobs:
+            assert self.run("ZADD", self.keys.deadlines, "XX", "CH", self.now_ms() - LONG_AGO_MS, job.ref) == 1
 
     def fleet_was_awake(self) -> None:
         """Some worker looked for lapsed jobs just now, and so it went on for hours."""
@@ -177,6 +209,18 @@ class Workbench:
 
     def again(self) -> list[str]:
         return [ref.decode() for ref in self.run("LRANGE", self.keys.again, 0, -1)]
+
+    def retries(self) -> list[str]:
+        return [ref.decode() for ref in self.run("LRANGE", self.keys.retries, 0, -1)]
+
+    def deadlines(self) -> dict[str, float]:
+        """When each job that is ready again is too old."""
+        scores = self.client.zrange(self.keys.deadlines, 0, -1, withscores=True)
+        return {ref.decode(): score for ref, score in scores}
+
+    def limit(self) -> dict[str, bytes]:
+        """What stands in Redis of the fleet's flow control."""
+        return {name.decode(): value for name, value in self.client.hgetall(self.rules.fleet.limit).items()}
 
     def suspects(self) -> list[str]:
         return [ref.decode() for ref in self.run("LRANGE", self.keys.suspects, 0, -1)]
@@ -229,6 +273,7 @@ class Workbench:
             "in flight": self.in_flight(),
             "delayed": self.delayed(),
             "again": self.again(),
+            "retries": self.retries(),
             "suspects": self.suspects(),
         }
         refs = [ref for where in held.values() for ref in where]
@@ -239,6 +284,9 @@ class Workbench:
         }
         if lost := records - set(refs):
             yield f"records that no list or set leads to: {lost}"
+        ready = {*held["again"], *held["retries"], *held["suspects"]}
+        if self.rules.max_age_ms and set(self.deadlines()) != ready:
+            yield f"{ready} are ready again, but {set(self.deadlines())} have a deadline"
 
         totals = self.counters()
         ends = {name: totals.get(name, 0) for name in ("finished", "deduplicated", "vanished")}

@@ -100,7 +100,8 @@ class Conductor:
 
     def calm(self) -> None:
         """Let the API do only what it always does, beside the storms that last."""
-        self._api.api.script = weather.script(self._plan.seed, self._plan.api_median_ms, sorted(self._storms))
+        storms = sorted(self._storms)
+        self._api.api.script = weather.script(self._plan.seed, self._plan.api_median_ms, storms, self._plan.quota)
 
     def ended(self, process: Process) -> None:
         """A process ended, though nobody killed it: what it left in flight comes back when the leases are over."""

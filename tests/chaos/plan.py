@@ -28,7 +28,7 @@ PAUSE_SECONDS = (0.2, LEASE_SECONDS * 1.3)
 _MEAN_GAP_SECONDS = 4.5
 #: At most so many jobs come in a second, and of what the workers could do at best at most this share.
 _JOBS_PER_SECOND = 100
-_LOAD_SHARE = 0.4
+_LOAD_SHARE = 0.3
 #: Of the API's latency.
 _MEAN_OVER_MEDIAN = 1.4
 _COPY_SHARE = 0.06
@@ -53,11 +53,13 @@ class Kind(StrEnum):
 
 
 _KIND_WEIGHTS = {
-    Kind.GOOD: 80, Kind.DRY_RUN: 3, Kind.MISSING: 4, Kind.FORBIDDEN: 2, Kind.EXPIRING: 2, Kind.CONFLICT: 1,
-    Kind.INVALID: 3, Kind.NAMELESS: 2,
+    Kind.GOOD: 73, Kind.DRY_RUN: 3, Kind.MISSING: 4, Kind.FORBIDDEN: 2, Kind.HOPELESS: 10, Kind.EXPIRING: 2,
+    Kind.CONFLICT: 1, Kind.INVALID: 3, Kind.NAMELESS: 2,
 }  # fmt: skip
-#: With three of them and nothing else to do, a breaker takes the API for down, and rightly.
-_HOPELESS_JOBS = 2
+#: A limit of the calls a second, ours or the API's, leaves room for the calls that hopeless jobs need beside.
+_LIMIT_SHARES = (2.8, 3.5)
+_RATE_LIMITED_ROUNDS = 0.3
+_QUOTA_ROUNDS = 0.6
 
 
 class Route(StrEnum):
@@ -172,7 +174,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A round. ``rate_limit`` is in calls a second over the fleet; None for no limit."""
+    """A round.
+
+    Attributes:
+        rate_limit: the workers' own, in calls a second over the fleet; None for no limit.
+        quota: calls that the API accepts in a second, and refuses beyond with 429; None for any number.
+    """
 
     seed: int
     seconds: float
@@ -182,6 +189,7 @@ class Plan:
     concurrency: int
     shutdown_seconds: float
     rate_limit: float | None
+    quota: int | None
     api_median_ms: float
     jobs: tuple[Job, ...]
     faults: tuple[Fault, ...]
@@ -201,6 +209,8 @@ def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kill
     median_ms = random.choice([50.0, 200.0, 400.0])
     most = pods * concurrency / (median_ms / 1000 * _MEAN_OVER_MEDIAN)
     per_second = random.uniform(0.5, 1.0) * min(_JOBS_PER_SECOND, most * _LOAD_SHARE)
+    limit = max(5, round(per_second * random.uniform(*_LIMIT_SHARES)))
+    limited = 1.0 if is_plain else random.random()
     return Plan(
         seed=seed,
         seconds=seconds,
@@ -209,7 +219,8 @@ def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kill
         pods=pods,
         concurrency=concurrency,
         shutdown_seconds=random.choice([0.5, 1.5, 5.0]),
-        rate_limit=round(per_second * random.uniform(1.8, 2.5)) if random.random() < 0.4 and not is_plain else None,
+        rate_limit=limit if limited < _RATE_LIMITED_ROUNDS else None,
+        quota=limit if _RATE_LIMITED_ROUNDS <= limited < _QUOTA_ROUNDS else None,
         api_median_ms=median_ms,
         jobs=tuple(_jobs(random, seconds, per_second, is_plain=is_plain)),
         faults=tuple(_faults(random, seconds, pods, is_plain=is_plain)),
@@ -220,8 +231,6 @@ def _jobs(random: Random, seconds: float, per_second: float, *, is_plain: bool) 
     moments = _arrivals(random, seconds, per_second)
     for number, at in enumerate(moments):
         kind = Kind.GOOD if is_plain else random.choices([*_KIND_WEIGHTS], [*_KIND_WEIGHTS.values()])[0]
-        if not is_plain and 1 <= number <= _HOPELESS_JOBS:
-            kind = Kind.HOPELESS
         yield from _job(random, number, at, kind, is_plain=is_plain)
 
 

@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tests.chaos.plan import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -34,6 +36,7 @@ def command(plan: Plan, *, kills_only: bool) -> str:
 def headline(plan: Plan) -> str:
     """What a round is going to do."""
     limit = "" if plan.rate_limit is None else f", {plan.rate_limit:g} calls/s at most"
+    limit += "" if plan.quota is None else f", a quota of {plan.quota} calls/s"
     return (
         f"seed {plan.seed}: {plan.pods} workers of {plan.target} with {plan.concurrency} slots on {plan.server}, "
         f"{len(plan.jobs)} jobs, {len(plan.faults)} faults in {plan.seconds:g} s, "
@@ -56,6 +59,10 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         f"  jobs      {len(sent)} sent for sure, {len(perhaps)} perhaps, in {len(history.messages)} messages; "
         f"{len(history.events)} events: {_counts(Counter(event.outcome for event in history.events))}"
     )
+    waits = _waits_of_good_jobs(history)
+    if waits:
+        p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
+        yield f"  good jobs {p50:.2f} s from sent to event at p50, {p99:.2f} s at p99"
     yield f"  calls     {len(history.calls)}: {_counts(Counter(call.answer for call in history.calls))}"
     if history.counters is not None:
         names = ("taken", "finished", "deduplicated", "delayed", "released", "crashes")
@@ -94,6 +101,17 @@ def _hands(history: History) -> str:
     known = sum(len(loss.jobs) for loss in history.losses if loss.jobs is not None)
     unknown = sum(1 for loss in history.losses if loss.jobs is None)
     return f"{known}{f' and those of {unknown} that nobody knows' if unknown else ''}"
+
+
+def _waits_of_good_jobs(history: History) -> list[float]:
+    """Seconds from a job's first message, or its countdown's end, to its event, the shortest first."""
+    return sorted(
+        min(event.at for event in history.events_of[key])
+        - min(message.ended for message in history.messages_of[key])
+        - job.countdown
+        for key, job in history.jobs.items()
+        if job.kind is Kind.GOOD and history.events_of[key] and history.messages_of[key]
+    )
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -104,8 +104,8 @@ class LockWorker:
             "SHUTDOWN_SECONDS": str(plan.shutdown_seconds),
             "ATTEMPT_TIMEOUT_SECONDS": str(ATTEMPT_TIMEOUT_SECONDS),
             "RETRY_BASE_SECONDS": "0.05",
-            "RETRY_MAX_DELAY_SECONDS": "1.5",
-            "MAX_ATTEMPTS": "30",
+            "RETRY_MAX_DELAY_SECONDS": "3",
+            "MAX_ATTEMPTS": "12",
             "MAX_DELIVERIES": "100",
             "RATE_LIMIT_PER_SECOND": "" if plan.rate_limit is None else str(plan.rate_limit),
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from tests.worker.parts import flow_of
 from worker.batcher import insist
 from worker.broker.keys import Keys
 from worker.clock import ServerClock
@@ -40,9 +41,15 @@ class LosingMoves:
 
 def upkeep(moves: Any) -> Upkeep:
     hands = Hands(1)
-    delivery: Delivery = SimpleNamespace(token="t", ref="r", queue="moderation.lock", is_alone=False)  # type: ignore[assignment]
+    delivery: Delivery = SimpleNamespace(  # type: ignore[assignment]
+        token="t", ref="r", queue="moderation.lock", is_alone=False, is_retry=False
+    )
     hands.add(delivery)
-    return Upkeep(moves, hands, ServerClock(), next_token=str, on_ready=lambda: None, on_poisoned=lambda _: None)
+    return Upkeep(
+        moves, hands, ServerClock(),
+        next_token=str, fleet=flow_of(hands), on_ready=lambda: None, on_poisoned=lambda _: None,
+        on_expired=lambda _: None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("work", ["keep_leases", "look_around", "insist"])

@@ -78,7 +78,7 @@ def right() -> History:
         (event("conflict-1", "rejected", "invalid_job", id="own", subject="conflict-1-other", attempts=0), pair[1].key),
     ]
     return History(
-        plan=Plan(1, 10.0, "lock-worker", "redis", 2, 10, 5.0, 100.0, 50.0, jobs, ()),
+        plan=Plan(1, 10.0, "lock-worker", "redis", 2, 10, 5.0, 100.0, None, 50.0, jobs, ()),
         began=BEGAN,
         attempt_timeout=1.5,
         messages=[message(each.key) for each in jobs],

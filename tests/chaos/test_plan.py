@@ -58,8 +58,17 @@ def test_against_stock_celery_a_round_only_kills_and_sends_what_it_can_read() ->
     assert {send.route for job in plan.jobs for send in job.sends} == {Route.CELERY}
 
 
-def test_some_rounds_have_a_rate_limit() -> None:
-    limits = {make_plan(seed, 10).rate_limit for seed in SEEDS}
+@pytest.mark.parametrize("which", ["rate_limit", "quota"])
+def test_some_rounds_have_a_limit_of_ours_and_others_a_quota_of_the_apis(which: str) -> None:
+    plans = [make_plan(seed, 10) for seed in SEEDS]
+    limits = {getattr(plan, which) for plan in plans}
 
     assert None in limits
     assert len(limits) > 2
+    assert not [plan for plan in plans if plan.rate_limit and plan.quota]
+
+
+def test_a_tenth_of_the_jobs_is_for_conversations_that_the_api_never_locks() -> None:
+    jobs = make_plan(1, 600).jobs
+
+    assert 0.08 < sum(job.kind is Kind.HOPELESS for job in jobs) / len(jobs) < 0.12

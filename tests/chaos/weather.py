@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandbox.faults import Delay, DelayBetween, DelayLognormal, Drip, Drop, Respond, WrongBody
-from sandbox.script import Rule, Script
+from sandbox.script import Quota, Rule, Script
 from tests.chaos.plan import Act, Kind
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ STORMS: dict[Act, tuple[Rule, ...]] = {
 """The rules that a fault of the API adds while it lasts."""
 
 
-def script(seed: int, median_ms: float, storms: Iterable[Act]) -> Script:
+def script(seed: int, median_ms: float, storms: Iterable[Act], quota: int | None = None) -> Script:
     """The API's script while these storms last."""
     always = (
         Rule(then=DelayLognormal(median_ms=median_ms, sigma=_LATENCY_SIGMA)),
@@ -52,4 +52,5 @@ def script(seed: int, median_ms: float, storms: Iterable[Act]) -> Script:
         Rule(ids=f"{Kind.HOPELESS}-*", then=Respond(status=500)),
     )
     # Those that never pass come first: a storm has answers, too, that confirm the lock.
-    return Script(seed=seed, rules=(*always, *(rule for storm in storms for rule in STORMS[storm])))
+    rules = (*always, *(rule for storm in storms for rule in STORMS[storm]))
+    return Script(seed=seed, rules=rules, quota=None if quota is None else Quota(calls=quota, retry_after="1"))

@@ -35,9 +35,9 @@ def call(conversation_id: str, authorization: Literal["right", "wrong"] = "right
 
 def standing(dropped: int, in_flight: int = 0) -> Standing:
     return Standing(
-        server_seconds=0, priorities={}, arrived=0, again=0, suspects=0, ready=0, oldest_ready=None,
-        delayed=0, next_due=None, in_flight=in_flight, paused=None, dead_letters=0, results=0, last_upkeep=None,
-        totals={"deduplicated": dropped},
+        server_seconds=0, priorities={}, arrived=0, again=0, retries=0, suspects=0, ready=0, oldest_ready=None,
+        delayed=0, next_due=None, in_flight=in_flight, paused=None, limit=None, open_breakers={}, dead_letters=0,
+        results=0, last_upkeep=None, totals={"deduplicated": dropped},
     )  # fmt: skip
 
 

@@ -6,7 +6,10 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from worker.broker.keys import Keys
+from worker.flow.limit import Limit
 
 if TYPE_CHECKING:
     import redis
@@ -26,13 +29,18 @@ def status(terminal: Terminal) -> dict[str, Any]:
 
 def fill(client: redis.Redis) -> None:
     now_ms = int(time.time() * 1000)
-    for count, key in enumerate([*KEYS.stock, KEYS.arrived, KEYS.again, KEYS.suspects], start=1):
+    for count, key in enumerate([*KEYS.stock, KEYS.arrived, KEYS.again, KEYS.suspects, KEYS.retries], start=1):
         client.lpush(key, *range(count))
     client.zadd(KEYS.delayed, {"a": now_ms + 100_000, "b": now_ms + 200_000})
     client.zadd(KEYS.leases, {"c": now_ms, "d": now_ms, "e": now_ms})
     client.hset(KEYS.upkeep, mapping={"empty_at": now_ms - 60_000, "promoted_at": now_ms - 2_000, "recovered_at": 1})
     client.hset(KEYS.counters, mapping={"finished": 12, "outcome:locked": 11})
     client.set(KEYS.pause, "the API said so", px=50_000)
+    state = Limit(rate=12.5, by="lock-1@pod", status=429).to_json()
+    client.hset(KEYS.limit, mapping={"version": 7, "rate": "12.500000", "state": state, "answered": 3})
+    client.hset(
+        KEYS.breakers, mapping={"lock-1@pod": f"{now_ms - 3000} api_down for 2 s: no connection", "dead": "1 x"}
+    )
     client.xadd("moderation.results", {"event": "{}"})
     for _ in range(2):
         client.xadd("moderation.dead", {"event": "{}", "message": ""})
@@ -41,12 +49,13 @@ def fill(client: redis.Redis) -> None:
 def test_an_unused_queue_has_nothing_in_it(terminal: Terminal) -> None:
     found = status(terminal)
     assert found["ready"] == {
-        "total": 0, "priorities": {"0": 0, "3": 0, "6": 0, "9": 0}, "arrived": 0, "again": 0, "suspects": 0,
-        "oldest_at_most_seconds": None,
+        "total": 0, "priorities": {"0": 0, "3": 0, "6": 0, "9": 0}, "arrived": 0, "again": 0, "retries": 0,
+        "suspects": 0, "oldest_at_most_seconds": None,
     }  # fmt: skip
     assert found["delayed"] == {"total": 0, "next_due_seconds": None}
     assert (found["in_flight"], found["dead_letters"], found["results"], found["totals"]) == (0, 0, 0, {})
     assert (found["last_upkeep_seconds"], found["paused_seconds"]) == (None, None)
+    assert (found["limit"], found["open_breakers"]) == (None, {})
 
 
 def test_each_state_has_its_number(terminal: Terminal, redis_client: redis.Redis) -> None:
@@ -54,12 +63,15 @@ def test_each_state_has_its_number(terminal: Terminal, redis_client: redis.Redis
     found = status(terminal)
     ready = found["ready"]
     assert ready["priorities"] == {"0": 1, "3": 2, "6": 3, "9": 4}
-    assert (ready["arrived"], ready["again"], ready["suspects"], ready["total"]) == (5, 6, 7, 28)
+    assert (ready["arrived"], ready["again"], ready["suspects"], ready["retries"]) == (5, 6, 7, 8)
+    assert ready["total"] == 36
     assert 59 < ready["oldest_at_most_seconds"] < 120
     assert found["delayed"]["total"] == 2
     assert 40 < found["delayed"]["next_due_seconds"] <= 100
     assert (found["in_flight"], found["dead_letters"], found["results"]) == (3, 2, 1)
     assert 0 < found["paused_seconds"] <= 50
+    assert found["limit"] == {"calls_per_second": 12.5, "by": "lock-1@pod", "status": 429}
+    assert found["open_breakers"] == {"lock-1@pod": "api_down for 2 s: no connection"}
     assert 1 < found["last_upkeep_seconds"] < 60
     assert found["totals"] == {"finished": 12, "outcome:locked": 11}
 
@@ -68,11 +80,40 @@ def test_people_read_the_same(terminal: Terminal, redis_client: redis.Redis) -> 
     fill(redis_client)
     shown = terminal.run("status").stdout
     words = [line.split() for line in shown.splitlines()]
-    for row in (["ready", "28"], ["delayed", "2"], ["in", "flight", "3"], ["dead", "letters", "2"], ["finished", "12"]):
+    for row in (
+        ["ready", "36"],
+        ["retries", "8"],
+        ["delayed", "2"],
+        ["in", "flight", "3"],
+        ["dead", "letters", "2"],
+        ["finished", "12"],
+    ):
         assert any(line[: len(row)] == row for line in words), row
     assert "The API asked all workers to wait; they go on in " in shown
+    assert "All workers keep to 12.5 calls a second" in shown
+    assert "lock-1@pod holds back: api_down for 2 s: no connection" in shown
     assert "none that is new waits longer than 1 min" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "limit", [{"rate": "a word"}, {"rate": "nan"}, {"rate": "0"}, {"rate": "9" * 400}, {"state": "a state"}]
+)
+def test_a_limit_that_makes_no_sense_is_none(
+    terminal: Terminal, redis_client: redis.Redis, limit: dict[str, str]
+) -> None:
+    redis_client.hset(KEYS.limit, mapping=limit)  # type: ignore[arg-type]
+
+    assert status(terminal)["limit"] is None
+
+
+def test_a_limit_that_a_person_set_is_shown_though_nobody_tells_why(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    redis_client.hset(KEYS.limit, "rate", "0.5")
+
+    assert status(terminal)["limit"] == {"calls_per_second": 0.5, "by": "", "status": 0}
+    assert "All workers keep to 0.5 calls a second" in terminal.run("status").stdout
 
 
 def test_looking_changes_nothing(terminal: Terminal, redis_client: redis.Redis) -> None:

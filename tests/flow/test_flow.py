@@ -1,320 +1,257 @@
-"""All gates of a process together: what a take may bring, what a failure costs a job, and what may wait in a slot."""
+"""The flow control of one process: what a take asks for, and what a failure costs a job."""
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import count
 
-import pytest
-
+from tasks.lock_conversation import Run
+from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 from tests.flow.clock import Clock
-from worker.broker.moves import Delivery
-from worker.flow.flow import Flow
-from worker.gate import Admit, Answer, Wait
+from worker.broker.moves import Delivery, FleetNews, Taken, TakeState, Wish
+from worker.flow.flow import NO_NEWS, Flow
+from worker.gate import Wait
 from worker.hands import Hands
 
-LIMIT = 8
+SLOTS = 8
+PROBLEM = Problem(ProblemType.SERVER_ERROR, "The API answered 500.", 500)
 
 
 class Scene:
-    """The gates of a process with so many slots."""
+    """The flow control of a process with so many slots."""
 
-    def __init__(self, *, failures: int = 10, is_rate_limited: bool = False) -> None:
+    def __init__(self) -> None:
         self.clock = Clock()
-        self.hands = Hands(LIMIT)
-        self.paused: list[float] = []
+        self.hands = Hands(SLOTS)
+        self.forgiven: Counter[tuple[str, str]] = Counter()
+        self.changes = 0
+        self._numbers = count()
         self.flow = Flow(
-            self.hands,
-            failures=failures,
-            is_rate_limited=is_rate_limited,
-            pause=self.paused.append,
-            clock=self.clock,
-            chance=lambda: 0.0,
-        )
+            self.hands, name="pod", failures=10, is_rate_limited=False, longest_pause=300, changes=self._changed,
+            forgive=self.forgiven.update, server_ms=lambda: self.clock.now * 1000, clock=self.clock, chance=lambda: 0.0,
+        )  # fmt: skip
 
-    def hold(self, jobs: int) -> None:
-        for ref in range(jobs):
-            self.hands.add(Delivery(f"{ref}", "t", b"", 0, 0, 0, 0, 0.0, "q"))
+    def _changed(self) -> None:
+        self.changes += 1
 
-    def break_down(self) -> None:
-        """The API fails for all."""
-        for number in range(10):
-            self.flow.failed(f"job-{number}", Blame.API)
-        assert self.flow.api.is_open
+    def run(self, *, is_retry: bool = False, is_probe: bool = False) -> Run:
+        """A job whose call has begun."""
+        name = f"job-{next(self._numbers)}"
 
-    def refuse_the_token(self) -> None:
-        self.flow.failed("job-1", Blame.TOKEN)
-        assert self.flow.token.is_open
+        async def before_call() -> None: ...
 
-    def ask_for_a_probe(self) -> float:
-        """Ask, as often as told, until a probe may pass; how long that was."""
-        waited = 0.0
+        run = Run(
+            name, ("q", name), 0, datetime.now(UTC), None, lambda: datetime.now(UTC), before_call,
+            is_retry=is_retry, is_probe=is_probe,
+        )  # fmt: skip
+        self.flow.begins(run)
+        return run
+
+    def answer(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.flow.answered(self.run())
+
+    def fail(self, run: Run, blame: Blame = Blame.API) -> int:
+        counted = self.flow.failed(run, blame, PROBLEM)
+        run.attempts += counted
+        run.is_over = run.is_retry = True
+        return counted
+
+    def others_were_answered(self, answered: int) -> None:
+        self.flow.saw(FleetNews(0, 0, 0.0, answered, 0, 0, None))
+
+    def wish(self) -> Wish:
+        wish = self.flow.ask()
+        assert isinstance(wish, Wish)
+        return wish
+
+    def probe(self) -> Run:
+        """Wait until a probe may go, and begin its call."""
         while isinstance(answer := self.flow.ask(), Wait):
-            waited += answer.seconds
             self.clock.wait(answer.seconds)
-        assert answer == Admit(1, is_probe=True)
-        return waited
+        assert answer.is_probe
+        return self.run(is_probe=True)
 
 
-# Taking
-
-
-def test_in_good_times_the_free_slots_decide() -> None:
+def well() -> Scene:
     scene = Scene()
-    assert scene.flow.ask() == Admit(LIMIT)
-    scene.hold(5)
-    assert scene.flow.ask() == Admit(3)
-    scene.hold(LIMIT)
-    assert scene.flow.ask() == Admit(0)
+    scene.answer(SLOTS)
+    return scene
 
 
-def test_a_worker_that_stops_takes_nothing() -> None:
-    scene = Scene()
-    scene.hands.is_closed = True
-    assert scene.flow.ask() == Admit(0)
+def down() -> tuple[Scene, list[Run]]:
+    scene = well()
+    failed = [scene.run() for _ in range(10)]
+    for run in failed:
+        scene.fail(run)
+    assert scene.flow.api.is_open
+    return scene, failed
 
 
-@pytest.mark.parametrize(
-    ("trouble", "answer"),
-    [("break_down", Wait(1.0, "api_down")), ("refuse_the_token", Wait(5.0, "token_refused"))],
-)
-def test_each_gate_that_is_closed_holds_all_takes_back_and_names_its_reason(trouble: str, answer: Answer) -> None:
-    scene = Scene()
-    getattr(scene, trouble)()
-    assert scene.flow.ask() == answer
+def test_all_free_slots_are_asked_for_oldest_jobs_first() -> None:
+    wish = well().wish()
+
+    assert (wish.wanted, wish.which_new, wish.is_probe) == (SLOTS, "oldest", False)
 
 
-def test_a_probe_is_one_job_whatever_is_free() -> None:
-    scene = Scene()
-    scene.break_down()
-    scene.hold(2)
-    assert scene.ask_for_a_probe() == 1.0
-    assert scene.flow.ask() == Wait(1.0, "api_down")
+def test_counts_go_with_the_next_take_once() -> None:
+    scene = well()
+    wish = scene.wish()
+    scene.flow.took(wish, Taken(TakeState.EMPTY, 0, 0, NO_NEWS, [], is_all=True))
+
+    assert wish.answered == SLOTS
+    assert scene.wish().answered == 0
 
 
-def test_a_probe_is_not_spent_while_no_slot_is_free() -> None:
-    scene = Scene()
-    scene.break_down()
-    scene.clock.wait(1.0)
-    scene.hold(LIMIT)
-    assert scene.flow.ask() == Admit(0)
-
-    scene.hands.drop(scene.hands.held()[0])
-
-    assert scene.flow.ask() == Admit(1, is_probe=True)
-
-
-def test_a_probe_of_one_gate_that_another_gate_keeps_back_is_not_lost() -> None:
-    # given a token that is refused, and an API that fails since
-    scene = Scene()
-    scene.refuse_the_token()
-    scene.clock.wait(4.5)
-    scene.break_down()
-
-    # when the token's probe is due, the API's is not
-    scene.clock.wait(0.5)
-    assert scene.flow.ask() == Wait(0.5, "api_down")
-
-    # then one probe serves both as soon as the last gate allows it
-    scene.clock.wait(0.5)
-    assert scene.flow.ask() == Admit(1, is_probe=True)
-    assert scene.flow.ask() == Wait(5.0, "token_refused")
-
-
-def test_a_probe_that_a_recovering_gate_has_no_room_for_is_not_lost() -> None:
-    scene = Scene()
-    scene.break_down()
-    scene.ask_for_a_probe()
-    scene.flow.answered()
-    scene.refuse_the_token()
-    scene.hold(1)
-    scene.clock.wait(5.0)
-    assert scene.flow.ask() == Admit(0)
-
-    scene.hands.drop(scene.hands.held()[0])
-
-    assert scene.flow.ask() == Admit(1, is_probe=True)
-
-
-def test_a_take_that_found_nothing_gives_the_probe_back() -> None:
-    scene = Scene()
-    scene.break_down()
-    scene.refuse_the_token()
-    scene.ask_for_a_probe()
-
-    scene.flow.unused()
-
-    assert scene.ask_for_a_probe() == 0.0
-
-
-def test_recovery_counts_what_is_held() -> None:
-    scene = Scene()
-    scene.break_down()
-    scene.ask_for_a_probe()
-    scene.flow.answered()
-    assert scene.flow.ask() == Admit(1)
-    scene.hold(1)
-    assert scene.flow.ask() == Admit(0)
+def test_a_suspicious_run_lets_takes_draw_from_both_ends() -> None:
+    scene = well()
     for _ in range(3):
-        scene.flow.answered()
-    assert scene.flow.ask() == Admit(3)
-    while not scene.flow.api.is_closed:
-        scene.flow.answered()
-    assert scene.flow.ask() == Admit(LIMIT - 1)
+        scene.fail(scene.run())
+
+    assert {scene.wish().which_new for _ in range(2)} == {"newest", "oldest"}
 
 
-# Failures
+def test_attempts_of_the_run_that_opened_the_breaker_come_back_when_a_fresh_probe_fails_too() -> None:
+    scene, failed = down()
+
+    assert scene.fail(scene.probe()) == 0
+
+    assert scene.forgiven == Counter({run.key: 1 for run in failed})
 
 
-def test_one_refusal_of_the_token_is_enough_and_none_is_an_attempt() -> None:
+def test_an_answered_probe_leaves_them_counted() -> None:
+    scene, _ = down()
+    scene.flow.answered(scene.probe())
+
+    assert not scene.forgiven
+
+
+def test_while_the_breaker_is_open_no_failure_costs_an_attempt() -> None:
+    scene, _ = down()
+
+    assert scene.fail(scene.run()) == 0
+
+
+def test_a_job_known_to_be_at_fault_is_counted_even_then() -> None:
+    scene, _ = down()
+    run = scene.run(is_retry=True)
+    run.progress.faults = 2
+
+    assert scene.fail(run) == 1
+
+
+def test_a_job_is_at_fault_that_fails_again_and_again_while_others_are_answered() -> None:
+    scene = well()
+    run = scene.run()
+    for answered in (100, 200, 300):
+        scene.others_were_answered(answered)
+        scene.fail(run)
+
+    assert run.progress.faults == 2
+
+
+def test_a_token_that_never_worked_opens_its_breaker_at_once_and_costs_no_attempt() -> None:
     scene = Scene()
-    assert [scene.flow.failed("job-1", Blame.TOKEN) for _ in range(3)] == [False] * 3
-    assert scene.flow.token.is_open
-    assert scene.flow.api.is_closed
+
+    assert scene.fail(scene.run(), Blame.TOKEN) == 0
+    assert isinstance(scene.flow.ask(), Wait)
 
 
-def test_a_refused_token_is_probed_every_few_seconds_and_no_more_rarely() -> None:
+def test_one_401_of_a_token_that_works_waits_for_the_next_answer_to_be_judged() -> None:
+    scene = well()
+    run = scene.run()
+
+    assert scene.fail(run, Blame.TOKEN) == 0
+    scene.others_were_answered(100)
+    assert scene.fail(run, Blame.TOKEN) == 2
+    assert not scene.flow.token.is_open
+
+
+def test_a_token_is_proven_where_others_succeed() -> None:
     scene = Scene()
-    scene.refuse_the_token()
-    waits = []
-    for number in range(5):
-        waits.append(scene.ask_for_a_probe())
-        scene.flow.failed(f"job-{number}", Blame.TOKEN)
-    assert waits == [5.0] * 5
+    scene.others_were_answered(5)
+    scene.others_were_answered(6)
+    scene.fail(scene.run(), Blame.TOKEN)
+
+    assert not scene.flow.token.is_open
 
 
-def test_a_token_that_works_again_lets_jobs_in_by_degrees_and_one_refusal_stops_them() -> None:
-    scene = Scene()
-    scene.refuse_the_token()
-    scene.ask_for_a_probe()
-    scene.flow.answered()
-    assert scene.flow.ask() == Admit(1)
-    scene.flow.answered()
-    assert scene.flow.ask() == Admit(2)
+def test_a_refusal_for_load_asks_for_a_cut_and_a_pause_once() -> None:
+    scene = well()
+    first, second = scene.run(), scene.run()
 
-    scene.flow.failed("job-1", Blame.TOKEN)
+    scene.flow.refused(first, 429, 7.0)
+    scene.flow.refused(second, 429, 7.0)
 
-    assert scene.flow.ask() == Wait(5.0, "token_refused")
-
-
-@pytest.mark.parametrize("blame", [Blame.LOAD, Blame.WORKER])
-def test_overload_and_errors_of_our_own_are_attempts_and_close_no_gate(blame: Blame) -> None:
-    scene = Scene()
-    assert [scene.flow.failed(f"job-{number}", blame) for number in range(100)] == [True] * 100
-    assert scene.flow.ask() == Admit(LIMIT)
+    change = scene.flow.change()
+    assert change is not None
+    assert change.pause_seconds == 7.0
+    assert change.epoch == 1
+    assert scene.flow.is_paused
+    assert scene.changes == 1
 
 
-def test_no_breaker_means_that_every_failure_is_an_attempt() -> None:
-    scene = Scene(failures=0)
-    assert [scene.flow.failed(f"job-{number}", Blame.API) for number in range(100)] == [True] * 100
-    assert scene.flow.ask() == Admit(LIMIT)
+def test_a_refusal_of_before_the_cut_is_no_news() -> None:
+    scene = well()
+    run = scene.run()
+    scene.flow.saw(FleetNews(1, 1, 5.0, 0, 0, 0, b"{}"))
+
+    scene.flow.refused(run, 429, None)
+
+    assert scene.changes == 0
 
 
-def test_without_a_breaker_a_refused_token_still_stops_all() -> None:
-    scene = Scene(failures=0)
-    scene.refuse_the_token()
-    assert scene.flow.ask() == Wait(5.0, "token_refused")
+def test_a_job_refused_again_while_others_are_answered_waits_by_itself() -> None:
+    scene = well()
+    run = scene.run()
+    scene.flow.refused(run, 429, None)
+    scene.flow.saw(FleetNews(1, 1, 5.0, 500, 0, 0, b"{}"))
+    scene.flow.begins(run)
+
+    waits = scene.flow.refused(run, 429, None)
+
+    assert scene.changes == 1
+    assert waits > 0
 
 
-@pytest.mark.parametrize("trouble", ["break_down", "refuse_the_token"])
-@pytest.mark.parametrize("blame", [Blame.API, Blame.LOAD, Blame.TOKEN])
-def test_a_probe_is_no_attempt_however_it_fails(trouble: str, blame: Blame) -> None:
-    scene = Scene()
-    getattr(scene, trouble)()
-    scene.ask_for_a_probe()
+def test_what_came_to_no_call_is_given_back_with_the_next_take() -> None:
+    scene = well()
+    delivery = Delivery("r", "t", b"", 0, 0, 0, 0, 0.0, "q", taken_at=scene.clock())
 
-    assert scene.flow.failed("job-1", blame) is False
+    scene.flow.unused(delivery)
+    assert scene.wish().unused == 1
 
-
-@pytest.mark.parametrize("trouble", ["break_down", "refuse_the_token"])
-def test_an_error_of_our_own_is_an_attempt_at_any_time_or_it_could_go_on_for_ever(trouble: str) -> None:
-    scene = Scene()
-    getattr(scene, trouble)()
-    scene.ask_for_a_probe()
-
-    assert scene.flow.failed("job-1", Blame.WORKER) is True
+    scene.flow.unused(delivery)
+    scene.clock.wait(1)
+    assert scene.wish().unused == 0, "the permits of a second ago could let calls of one second start in another"
 
 
-# Waiting in a slot
-
-
-def test_in_good_times_a_job_may_wait_in_its_slot() -> None:
-    assert not Scene().flow.holds_back()
-
-
-def test_where_every_call_needs_a_permit_none_does() -> None:
-    assert Scene(is_rate_limited=True).flow.holds_back()
-
-
-@pytest.mark.parametrize("trouble", ["break_down", "refuse_the_token"])
-def test_none_does_until_the_gate_is_wide_open_again(trouble: str) -> None:
-    scene = Scene()
-    getattr(scene, trouble)()
-    assert scene.flow.holds_back()
-    scene.flow.answered()
-    assert scene.flow.holds_back()
-
-    while not all(gate.is_closed for gate in scene.flow.gates):
-        scene.flow.answered()
-
-    assert not scene.flow.holds_back()
-
-
-def test_none_does_during_a_pause_that_this_worker_asked_for() -> None:
-    scene = Scene()
-    scene.flow.pause(10)
-    scene.flow.pause(2)
-    assert scene.flow.holds_back()
-    scene.clock.wait(9.9)
-    assert scene.flow.holds_back()
-    scene.clock.wait(0.2)
-    assert not scene.flow.holds_back()
-
-
-def test_a_pause_is_the_fleets_and_ends_there() -> None:
-    """Whoever deletes the key in Redis ends it for all workers, this one too."""
-    scene = Scene()
-    scene.flow.pause(10)
-    assert scene.paused == [10]
-    assert scene.flow.ask() == Admit(LIMIT)
-
-
-# What it says
-
-
-def test_a_pause_is_said_once_though_all_calls_under_way_are_answered_the_same(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    scene = Scene()
-    for _ in range(100):
-        scene.flow.pause(2)
-        scene.clock.wait(0.001)
+def test_no_job_waits_in_its_slot_where_failures_are_slow() -> None:
+    scene = well()
+    assert scene.flow.may_wait_in_slot()
+    run = scene.run()
     scene.clock.wait(2)
-    scene.flow.pause(3)
+    scene.fail(run)
 
-    assert len(scene.paused) == 101
-    lines = [(record.levelno, record.message, record.__dict__["seconds"]) for record in caplog.records]
-    assert lines == [(logging.WARNING, "fleet_paused", 2), (logging.WARNING, "fleet_paused", 3)]
+    assert not scene.flow.may_wait_in_slot()
 
 
-def test_a_refused_token_tells_the_person_on_call_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
-    scene = Scene()
-    scene.refuse_the_token()
-    scene.ask_for_a_probe()
-    scene.flow.failed("job-2", Blame.TOKEN)
+def test_a_call_that_was_interrupted_is_not_taken_for_a_stuck_one_for_ever() -> None:
+    scene = well()
+    for _ in range(5):
+        scene.run().is_over = True
+    scene.clock.wait(5)
 
-    assert [record.message for record in caplog.records] == ["breaker_opened", "breaker_probe_failed"]
-    for record in caplog.records:
-        assert (record.levelno, record.__dict__["reason"]) == (logging.ERROR, "token_refused")
-        for word in ("401", "API_TOKEN_FILE", "API_TOKEN", "restart", "wait in Redis", "lose no attempt"):
-            assert word in record.__dict__["advice"]
+    assert {scene.wish().which_new for _ in range(4)} == {"oldest"}
 
 
-def test_an_api_that_is_down_tells_the_person_on_call_where_to_look(caplog: pytest.LogCaptureFixture) -> None:
-    Scene().break_down()
+def test_calls_that_are_stuck_let_takes_draw_from_both_ends() -> None:
+    scene = well()
+    for _ in range(3):
+        run = scene.run()
+        scene.hands.add(Delivery(run.job, "t", b"", 0, 0, 0, 0, 0.0, "q"))
+    scene.clock.wait(5)
 
-    (record,) = caplog.records
-    assert (record.levelno, record.message) == (logging.ERROR, "breaker_opened")
-    assert record.__dict__["reason"] == "api_down"
-    for word in ("API_URL", "job_delayed", "wait in Redis", "lose no attempt"):
-        assert word in record.__dict__["advice"]
+    assert {scene.wish().which_new for _ in range(4)} == {"newest", "oldest"}

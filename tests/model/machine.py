@@ -27,16 +27,26 @@ from redis.exceptions import NoScriptError
 
 from tests.broker.workbench import RULES, Workbench
 from tests.model import reference, standing
-from tests.model.reference import End, Message, Take
+from tests.model.reference import End, Message, PutAside, Take
 from worker.broker import moves
 from worker.broker.keys import digest
-from worker.broker.moves import Claim, ClaimAnswer, CompleteAnswer, Completion, read_take, take_command
+from worker.broker.moves import (
+    Claim,
+    ClaimAnswer,
+    CompleteAnswer,
+    Completion,
+    Delay,
+    TakeState,
+    Wish,
+    read_take,
+    take_command,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from typing import Self, TypeVar
 
-    from worker.broker.moves import Delivery, Taken
+    from worker.broker.moves import Delivery, FleetNews, Taken
 
     Answer = TypeVar("Answer")
 
@@ -48,7 +58,13 @@ CONVERSATIONS = ("x", "y")
 PRIORITIES = (0, 3, 6, 9)
 #: No lease passes by itself, and no moment comes by itself: the machine says when.
 HOUR_MS = 3_600_000
-MODEL_RULES = replace(RULES, lease_ms=HOUR_MS, remember_ms=HOUR_MS, poisonous_crashes=reference.POISONOUS_CRASHES)
+MODEL_RULES = replace(
+    RULES, lease_ms=HOUR_MS, remember_ms=HOUR_MS, poisonous_crashes=reference.POISONOUS_CRASHES, max_age_ms=HOUR_MS
+)
+#: A rate so low that its second permit never comes by itself, and how long a permit that comes back is waited for.
+LOW_RATE = 0.05
+WAIT_FOR_A_PERMIT_MS = 20_000
+PERMIT_THAT_CAME_BACK_MS = 1_060
 
 MOST_WAITING = 6
 PLENTY = 1_000_000
@@ -56,6 +72,7 @@ workers = st.sampled_from(WORKERS)
 limits = st.sampled_from([1, 2, 3, PLENTY])
 byte_limits = st.sampled_from([1, 40, PLENTY])
 times = st.integers(1, 2)
+few = st.integers(0, 2)
 paddings = st.sampled_from([0, 0, 30, reference.LARGEST_BYTES])
 seldom = st.sampled_from([False] * 5 + [True])
 
@@ -141,6 +158,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.over: list[Hold] = []
         self._tokens = dict.fromkeys(WORKERS, 0)
         self._past = self.bench.now_ms() - HOUR_MS
+        #: Of the fleet's flow control, each that there was.
+        self.versions = [0]
         self._before: standing.Standing | None = None
 
     @initialize(deaths=st.lists(st.integers(0, reference.POISONOUS_CRASHES - 1), max_size=4))
@@ -149,11 +168,14 @@ class QueueMachine(RuleBasedStateMachine):
         jobs = []
         for crashes in deaths:
             self._send(None, "x", 0, 0, is_dry_run=False)
-            take = Take(self._new_token("ann"), "ann", wanted=1, wanted_bytes=PLENTY, held=1, is_probe=False)
+            take = Take(self._new_token("ann"), "ann", PLENTY, Wish(wanted=1, held=1))
             jobs += self._take(take).jobs
-            self.model.take(take, is_paused=False)
+            self.model.take(take)
             self.bench.run("HSET", self.bench.record_key(jobs[-1]), "crashes", crashes)
             self.model.records[jobs[-1].ref].crashes = crashes
+            if crashes == 0:
+                self.bench.run("HSET", self.bench.record_key(jobs[-1]), "retry", 1)
+                self.model.records[jobs[-1].ref].is_retry = True
         if jobs:
             self._wait(self.bench.moves.release(jobs))
             self.model.release([(job.ref, job.token, 0) for job in jobs])
@@ -221,6 +243,17 @@ class QueueMachine(RuleBasedStateMachine):
         self._lapse(ref)
         self._check("lapse")
 
+    @precondition(lambda self: bool(self.model.records))
+    @rule(ref=_one_of(lambda machine: sorted(machine.model.records)), is_found_by=st.sampled_from([None, *WORKERS]))
+    def a_job_gets_too_old(self, ref: str, is_found_by: str | None) -> None:
+        self._past += 1
+        self.bench.run("HSET", self.bench.keys.record_prefix + ref, "deadline", self._past)
+        self.bench.run("ZADD", self.bench.keys.deadlines, "XX", self._past, ref)
+        self.model.age(ref, self._past)
+        self._check("age")
+        if is_found_by is not None and self.model.too_old:
+            self.expire(is_found_by, PLENTY, PLENTY, is_lost=False)
+
     @precondition(lambda self: self.steps % 5 == 4)
     @rule(what=st.runner().flatmap(lambda machine: st.sampled_from(machine._incidents())))
     def something_happens(self, what: Callable[[], None]) -> None:
@@ -234,7 +267,28 @@ class QueueMachine(RuleBasedStateMachine):
             found.append(self.an_id_is_remembered_no_longer)
         if self.model.draining:
             found.append(self.the_time_to_drain_is_over)
+        if self.model.leases or self.model.delayed:
+            found.append(self.a_worker_of_the_version_before_leaves_a_deadline_behind)
+        if self.model.fleet.was_probed:
+            found.append(self.the_next_probe_may_go)
+        if not self.model.fleet.has_permit:
+            found.append(self.the_next_permit_comes)
         return found
+
+    def a_worker_of_the_version_before_leaves_a_deadline_behind(self) -> None:
+        """Its take knows nothing of deadlines; then it may put the job aside or end it."""
+        ref = min({*self.model.leases, *self.model.delayed})
+        self._past += 1
+        self.bench.run("ZADD", self.bench.keys.deadlines, self._past, ref)
+        self.model.leave_deadline(ref, self._past)
+
+    def the_next_probe_may_go(self) -> None:
+        self.bench.run("HDEL", self.bench.keys.limit, "probe_at")
+        self.model.fleet.was_probed = False
+
+    def the_next_permit_comes(self) -> None:
+        self.bench.run("DEL", self.bench.keys.rate)
+        self.model.fleet.has_permit = True
 
     def the_scripts_are_flushed(self) -> None:
         self.bench.run("SCRIPT", "FLUSH", "SYNC")
@@ -255,33 +309,115 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- the moves
 
-    @precondition(lambda self: bool(self.model.again or self.model.suspects or self.model.waiting))
+    @precondition(lambda self: bool(self.model.ready or self.model.waiting))
     @rule(
         worker=workers, wanted=st.integers(1, 4), wanted_bytes=byte_limits, held_elsewhere=st.integers(0, 1),
-        is_probe=st.booleans(), is_paused=seldom, is_lost=seldom, repeats=times,
+        which_new=st.sampled_from(["oldest", "newest"]), retries_first=few, retries_more=few,
+        answered=few, failed=few, unused=st.sampled_from([0, 0, 1, 2]),
+        is_probe=st.sampled_from([False, True, False]), is_paused=seldom, is_lost=seldom,
+        knows_the_fleet=st.booleans(), repeats=times,
     )  # fmt: skip
     def take(
         self, worker: str, wanted: int, wanted_bytes: int, held_elsewhere: int, repeats: int, *,
-        is_probe: bool, is_paused: bool, is_lost: bool,
+        which_new: str, retries_first: int, retries_more: int, answered: int, failed: int, unused: int,
+        is_probe: bool, is_paused: bool, is_lost: bool, knows_the_fleet: bool,
     ) -> None:  # fmt: skip
         """A worker may hold jobs of other queues. A proxy may send a call twice: the last answer arrives, or none."""
-        held = held_elsewhere + sum(hold.worker == worker for hold in self.held)
-        take = Take(self._new_token(worker), worker, wanted, wanted_bytes, held, is_probe=is_probe)
-        if is_paused:
-            self._wait(self.bench.moves.pause(HOUR_MS / 1000))
+        wish = Wish(
+            wanted=wanted, held=held_elsewhere + sum(hold.worker == worker for hold in self.held), which_new=which_new,
+            is_probe=is_probe, retries_first=retries_first, retries_most=retries_first + retries_more,
+            answered=answered, failed=failed, unused=unused, version=self.versions[-1] if knows_the_fleet else -1,
+        )  # fmt: skip
+        take = Take(self._new_token(worker), worker, wanted_bytes, wish)
+        self._pause(is_paused=is_paused)
         for _ in range(repeats):
+            self._the_next_permit_is_far()
             began = self.bench.now_ms()
             taken = self._take(take)
-            state, refs = self.model.take(take, is_paused=is_paused)
+            state, refs = self.model.take(take)
             event(f"take: {state.name}")
             assert taken.state is state
             assert [job.ref for job in taken.jobs] == refs
             assert began <= taken.server_ms <= self.bench.now_ms()
-            assert (0 < taken.wait_ms <= HOUR_MS) if is_paused else taken.wait_ms == 0
-        if is_paused:
-            self.bench.run("DEL", MODEL_RULES.fleet.pause)
+            self._check_the_wait(taken, wish)
+            self._check_the_news(taken.fleet, is_known=knows_the_fleet)
+        self._pause(is_paused=False)
         self._take_in_hand(worker, taken.jobs, is_lost=is_lost)
         self._check("take")
+
+    def _pause(self, *, is_paused: bool) -> None:
+        if is_paused:
+            self._wait(self.bench.pause(HOUR_MS / 1000))
+        else:
+            self.bench.run("DEL", MODEL_RULES.fleet.pause)
+        self.model.fleet.is_paused = is_paused
+
+    def _the_next_permit_is_far(self) -> None:
+        """However long the steps before took."""
+        if not self.model.fleet.has_permit:
+            until = (self.bench.now_ms() + WAIT_FOR_A_PERMIT_MS) * 1000
+            self.bench.run("SET", self.bench.keys.rate, until, "PX", HOUR_MS)
+
+    def _check_the_wait(self, taken: Taken, wish: Wish) -> None:
+        if taken.state is TakeState.PAUSED:
+            assert 0 < taken.wait_ms <= HOUR_MS
+        elif taken.state is TakeState.LIMITED and not self.model.fleet.has_permit:
+            longest = PERMIT_THAT_CAME_BACK_MS if wish.unused and self.model.fleet.rate else WAIT_FOR_A_PERMIT_MS
+            assert 0 < taken.wait_ms <= (HOUR_MS if wish.is_probe else longest)
+        else:
+            assert (0 < taken.wait_ms <= HOUR_MS) == (taken.state is TakeState.LIMITED)
+
+    def _check_the_news(self, news: FleetNews, *, is_known: bool) -> None:
+        fleet = self.model.fleet
+        assert (news.version, news.epoch, news.rate) == (fleet.version, fleet.epoch, fleet.rate)
+        assert (news.answered, news.failed) == (fleet.answered, fleet.failed)
+        assert (news.paused_ms > 0) == fleet.is_paused
+        assert news.state == (None if is_known or not fleet.state else fleet.state)
+
+    @rule(
+        version=st.runner().flatmap(lambda machine: st.sampled_from(machine.versions)), epoch=few,
+        rate=st.sampled_from([0.0, 0.0, LOW_RATE]), is_the_newest=st.booleans(),
+    )  # fmt: skip
+    def throttle(self, version: int, epoch: int, rate: float, *, is_the_newest: bool) -> None:
+        """Only from the newest version; a call that is sent twice changes nothing more."""
+        version = self.versions[-1] if is_the_newest else version
+        state = f"{len(self.versions)} {epoch} {rate}"
+        for _ in range(2):
+            done, news = self._wait(self.bench.throttle(rate, version=version, epoch=epoch, state=state))
+            assert done == self.model.throttle(version=version, epoch=epoch, rate=rate, state=state.encode())
+            if done:
+                assert news.version > self.versions[-1]
+                self.versions.append(news.version)
+                self.model.fleet.version = news.version
+            self._check_the_news(news, is_known=False)
+        if not rate and self.model.fleet.rate == 0 and not self.model.fleet.has_permit:
+            self.the_next_permit_comes()
+        self._check("throttle")
+
+    @precondition(lambda self: bool(self.model.too_old))
+    @rule(worker=workers, at_most=limits, most_bytes=byte_limits, is_lost=seldom)
+    def expire(self, worker: str, at_most: int, most_bytes: int, *, is_lost: bool) -> None:
+        token = self._new_token(worker)
+        with self._limits(EXPIRE_JOBS=at_most, TAKE_BYTES=most_bytes):
+            expired = self._wait(self.bench.moves.expire(token=token, sent_at=time.monotonic()))
+        refs = self.model.expire(token=token, at_most=at_most, most_bytes=most_bytes)
+        assert [job.ref for job in expired] == refs
+        event(f"expire: {bool(refs)}")
+        self._take_in_hand(worker, expired, is_lost=is_lost)
+        self._check("expire")
+
+    @precondition(lambda self: bool(self.model.records))
+    @rule(
+        refs=st.runner().flatmap(
+            lambda machine: st.lists(st.sampled_from(sorted(machine.model.records)), min_size=1, max_size=4)
+        ),
+        attempts=few,
+    )
+    def forgive(self, refs: list[str], attempts: int) -> None:
+        jobs = [(ref, attempts) for ref in [*refs, "nobody's"]]
+        self._wait(self.bench.moves.forgive(jobs))
+        self.model.forgive(jobs)
+        self._check("forgive")
 
     @precondition(lambda self: bool(self._unclaimed()))
     @rule(holds=_holds(lambda machine: machine._unclaimed()), repeats=times)
@@ -315,19 +451,35 @@ class QueueMachine(RuleBasedStateMachine):
         self._check("complete")
 
     @precondition(lambda self: bool(self.held))
-    @rule(holds=_holds(lambda machine: machine.held), calls=st.integers(0, 2), repeats=times)
-    def delay(self, holds: list[Hold], calls: int, repeats: int) -> None:
+    @rule(
+        holds=_holds(lambda machine: machine.held), calls=few, is_retry=st.booleans(),
+        progress=st.sampled_from([b"", b"a", b"b"]), has_deadline=st.booleans(), repeats=times,
+    )  # fmt: skip
+    def delay(
+        self, holds: list[Hold], calls: int, progress: bytes, repeats: int, *, is_retry: bool, has_deadline: bool
+    ) -> None:
+        """A deadline comes half an hour before the moment to wait for, so the job waits for the deadline alone."""
         for hold in holds:
             hold.job.calls += calls
         began = self.bench.now_ms()
+        deadline = began + HOUR_MS // 2 if has_deadline else 0
         moved: set[str] = set()
         for _ in range(repeats):
-            answers = self._wait(self.bench.moves.delay([(hold.job, HOUR_MS / 1000) for hold in holds]))
-            assert answers == self.model.delay([(hold.job.ref, hold.job.token, hold.job.calls) for hold in holds])
+            delays = [Delay(hold.job, HOUR_MS / 1000, is_retry, deadline, progress) for hold in holds]
+            answers = self._wait(self.bench.moves.delay(delays))
+            assert answers == self.model.delay(
+                [
+                    PutAside(hold.job.ref, hold.job.token, hold.job.calls, is_retry, progress, has_deadline)
+                    for hold in holds
+                ]
+            )
             moved |= {hold.job.ref for hold, is_ours in zip(holds, answers, strict=True) if is_ours}
         now = self._check("delay")
         for ref in moved:
-            assert began + HOUR_MS <= now.delayed[ref] <= now.now_ms + HOUR_MS
+            if has_deadline:
+                assert now.delayed[ref] == deadline
+            else:
+                assert began + HOUR_MS <= now.delayed[ref] <= now.now_ms + HOUR_MS
         for hold in holds:
             self._forget(hold)
 
@@ -369,6 +521,11 @@ class QueueMachine(RuleBasedStateMachine):
                 assert promoted.next_due_ms == 0
             else:
                 assert (promoted.next_due_ms is not None) == bool(self.model.delayed)
+            if self.model.too_old:
+                assert promoted.next_deadline_ms == 0
+            else:
+                assert (promoted.next_deadline_ms is not None) == bool(self.model.deadlines)
+            self._check_the_news(promoted.fleet, is_known=False)
         self._check("promote")
 
     @precondition(lambda self: bool(self.model.lapsed))
@@ -406,7 +563,7 @@ class QueueMachine(RuleBasedStateMachine):
         ends = [self._end(hold, is_locked=False) for hold in holds]
         made: dict[str, Sequence[object]] = {
             "complete": self._wait(self.bench.moves.complete([self._completion(end, hold) for end, hold in ends])),
-            "delay": self._wait(self.bench.moves.delay([(job, 1.0) for job in jobs])),
+            "delay": self._wait(self.bench.delay(*jobs, is_retry=True, deadline_ms=1, progress=b"late")),
             "release": self._wait(self.bench.moves.release(jobs)),
             "renew": self._wait(self.bench.moves.renew(jobs)),
         }
@@ -435,6 +592,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _heal(self) -> None:
         self.the_time_to_drain_is_over()
+        self.the_next_probe_may_go()
+        self.throttle(0, 0, 0.0, is_the_newest=True)
         for hold in list(self.held):
             self._forget(hold)
         for ref in sorted(self.model.leases):
@@ -453,7 +612,12 @@ class QueueMachine(RuleBasedStateMachine):
             self.promote(PLENTY, 1, is_gated=False)
         if self.model.lapsed:
             self.recover("ann", PLENTY, 1, "awake", is_lost=False)
-        self.take("ann", 4, PLENTY, 0, 1, is_probe=False, is_paused=False, is_lost=False)
+        if self.model.too_old:
+            self.expire("ann", PLENTY, PLENTY, is_lost=False)
+        self.take(
+            "ann", 4, PLENTY, 0, 1, which_new="oldest", retries_first=1, retries_more=1, answered=1, failed=0, unused=0,
+            is_probe=False, is_paused=False, is_lost=False, knows_the_fleet=True,
+        )  # fmt: skip
         if unclaimed := self._unclaimed():
             self.claim(unclaimed, 1)
         if decided := self._decided():
@@ -533,6 +697,7 @@ class QueueMachine(RuleBasedStateMachine):
             record = self.model.records[job.ref]
             assert (job.raw, job.size) == (record.message.kept, len(record.message.raw))
             assert (job.calls, job.crashes) == (record.calls, record.crashes)
+            assert (job.is_retry, job.progress) == (record.is_retry, record.progress)
             hold = Hold(worker, job, record.message)
             (self.over if is_lost else self.held).append(hold)
 
@@ -555,10 +720,11 @@ class QueueMachine(RuleBasedStateMachine):
                 TAKE_BYTES=take.wanted_bytes,
                 LARGEST_MESSAGE_BYTES=reference.LARGEST_BYTES,
                 KEPT_BYTES=reference.KEPT_BYTES,
+                PROBE_GAP_MS=HOUR_MS,
             ):
                 command = take_command(
-                    self.bench.keys, MODEL_RULES, token=take.token, worker=take.worker,
-                    wanted=take.wanted, held=take.held, is_probe=take.is_probe, whole_text=whole_text,
+                    self.bench.keys, MODEL_RULES,
+                    token=take.token, worker=take.worker, wish=take.wish, whole_text=whole_text,
                 )  # fmt: skip
             return self.bench.run(*command)
 
@@ -567,7 +733,8 @@ class QueueMachine(RuleBasedStateMachine):
             answer = call(whole_text=False)
         except NoScriptError:
             answer = call(whole_text=True)
-        return read_take(answer, self.bench.keys, MODEL_RULES, token=take.token, sent_at=sent_at, wanted=take.wanted)
+        wanted = take.wish.wanted
+        return read_take(answer, self.bench.keys, MODEL_RULES, token=take.token, sent_at=sent_at, wanted=wanted)
 
     def _new_token(self, worker: str) -> str:
         self._tokens[worker] += 1

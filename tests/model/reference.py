@@ -2,7 +2,8 @@
 
 The machine makes each move here and on a real server, and compares the answers and then all that stands in Redis.
 Where the scripts count in milliseconds, this model knows two states only: a lease holds or has lapsed, a moment is
-ahead or has come. Of several that have lapsed or come, the one that did so first goes first.
+ahead or has come, a ready job may still run or is too old, a permit is free or given. Of several that have lapsed or
+come, the one that did so first goes first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from worker.broker.moves import SUSPICIOUS_CRASHES, ClaimAnswer, CompleteAnswer,
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from worker.broker.moves import Wish
 
 #: Small enough that a few messages are too large, and that a few are too many for one take.
 LARGEST_BYTES = 120
@@ -49,12 +52,19 @@ class Message:
 
 @dataclass(slots=True)
 class Record:
-    """A job that was taken once."""
+    """A job that was taken once.
+
+    ``too_old_at`` is the moment since when its deadline is over (None: it is ahead).
+    """
 
     message: Message
     token: str
     calls: int = 0
     crashes: int = 0
+    is_retry: bool = False
+    progress: bytes = b""
+    has_deadline: bool = False
+    too_old_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +86,39 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A worker's call for jobs; ``held`` is how many it holds already."""
+    """A worker's call for jobs."""
 
     token: str
     worker: str
-    wanted: int
     wanted_bytes: int
-    held: int
-    is_probe: bool
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class PutAside:
+    """A delay of a job."""
+
+    ref: str
+    token: str
+    calls: int
+    is_retry: bool
+    progress: bytes
+    has_deadline: bool
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The fleet's flow control. A limit here is so low that it gives one permit."""
+
+    version: int = 0
+    epoch: int = 0
+    rate: float = 0.0
+    state: bytes = b""
+    answered: int = 0
+    failed: int = 0
+    is_paused: bool = False
+    has_permit: bool = True
+    was_probed: bool = False
 
 
 class Queue:
@@ -93,7 +128,11 @@ class Queue:
         self.stock: dict[int, list[Message]] = {0: [], 3: [], 6: [], 9: []}
         self.arrived: list[Message] = []
         self.again: list[str] = []
+        self.retries: list[str] = []
         self.suspects: list[str] = []
+        self.deadlines: set[str] = set()
+        self.too_old: dict[str, int] = {}
+        self.fleet = Fleet()
         self.records: dict[str, Record] = {}
         self.leases: set[str] = set()
         self.lapsed: list[str] = []
@@ -110,6 +149,11 @@ class Queue:
     def waiting(self) -> int:
         """Messages that nobody has taken yet."""
         return len(self.arrived) + sum(map(len, self.stock.values()))
+
+    @property
+    def ready(self) -> list[str]:
+        """Jobs that are ready again."""
+        return [*self.again, *self.retries, *self.suspects]
 
     def is_held(self, ref: str, token: str) -> bool:
         """Whether a token is the one that holds a job."""
@@ -135,14 +179,42 @@ class Queue:
         self.delayed.discard(ref)
         self.due = [other for other in self.due if other != ref] + [ref]
 
+    def age(self, ref: str, moment: int) -> None:
+        """The deadline of a job passes, whether it is ready or not."""
+        self.records[ref].has_deadline, self.records[ref].too_old_at = True, moment
+        if ref in self.deadlines or ref in self.too_old:
+            self._note_deadline(ref)
+
+    def leave_deadline(self, ref: str, moment: int) -> None:
+        """A worker of the version before takes a job and leaves its deadline behind."""
+        self.deadlines.discard(ref)
+        self.too_old[ref] = moment
+
     # -- the moves
 
-    def take(self, take: Take, *, is_paused: bool) -> tuple[TakeState, list[str]]:
+    def take(self, take: Take) -> tuple[TakeState, list[str]]:
         """``take.lua``: the state it answers, and the jobs."""
+        wish, fleet, wanted = take.wish, self.fleet, take.wish.wanted
+        fleet.answered += wish.answered
+        fleet.failed += wish.failed
+        if fleet.is_paused:
+            return TakeState.PAUSED, []
+        if wish.is_probe and fleet.was_probed and not wish.unused:
+            return TakeState.LIMITED, []
+        if fleet.rate:
+            if not fleet.has_permit:
+                return TakeState.LIMITED, []
+            wanted = min(wanted, 1)
+        state, taken = self._take(take, wanted)
+        if taken:
+            fleet.has_permit = not fleet.rate
+            fleet.was_probed = fleet.was_probed or wish.is_probe
+        return state, taken
+
+    def _take(self, take: Take, wanted: int) -> tuple[TakeState, list[str]]:
         taken: list[str] = []
-        if is_paused:
-            return TakeState.PAUSED, taken
-        if self.suspects and take.held == 0:
+        wish = take.wish
+        if self.suspects and wish.held == 0:
             self.draining = None
             return TakeState.ALONE, [self._hold(self.suspects.pop(0), take.token)]
         if self.suspects:
@@ -150,20 +222,27 @@ class Queue:
             if self.draining == take.worker:
                 return TakeState.DRAIN, taken
 
-        names, fresh = "", 0
-        ready: list[list[str] | list[Message]] = [self.again, self.arrived, *self.stock.values()]
-        for waiting in ready[1:] + ready[:1] if take.is_probe else ready:
-            while waiting and len(taken) < take.wanted and self._bytes(taken) < take.wanted_bytes:
-                one = waiting.pop(0)
-                if isinstance(one, Message):
-                    if not names:
-                        self.takes_of_new_jobs += 1
-                        names = f"{take.token}.{self.takes_of_new_jobs}"
-                    fresh += 1
-                    taken.append(self._hold_new(one, take.token, f"{names}.{fresh}"))
-                else:
-                    taken.append(self._hold(one, take.token))
+        for ready, most, is_from_the_end in self._sources(wish, wanted):
+            begun = len(taken)
+            while ready and len(taken) < min(wanted, begun + most) and self._bytes(taken) < take.wanted_bytes:
+                one = ready.pop(-1 if is_from_the_end else 0)
+                taken.append(self._hold_new(one, take.token, taken) if isinstance(one, Message) else one)
+                self._hold(taken[-1], take.token)
         return (TakeState.JOBS if taken else TakeState.EMPTY), taken
+
+    def _sources(self, wish: Wish, wanted: int) -> Iterable[tuple[list[str] | list[Message], int, bool]]:
+        """The lists in their turn: with how many jobs at most, and whether from the other end. Asked for lazily."""
+        new = [(messages, wanted, wish.which_new == "newest") for messages in (self.arrived, *self.stock.values())]
+        if wish.is_probe:
+            yield from new
+            yield self.again, wanted, False
+            yield self.retries, wanted, False
+            return
+        yield self.again, wanted, False
+        retries = len(self.retries)
+        yield self.retries, wish.retries_first, False
+        yield from new
+        yield self.retries, wish.retries_most - (retries - len(self.retries)), False
 
     def _bytes(self, refs: Iterable[str]) -> int:
         return sum(len(self.records[ref].message.kept) for ref in refs)
@@ -171,12 +250,17 @@ class Queue:
     def _hold(self, ref: str, token: str) -> str:
         self.records[ref].token = token
         self.leases.add(ref)
+        self._drop_deadline(ref)
         return ref
 
-    def _hold_new(self, message: Message, token: str, ref: str) -> str:
+    def _hold_new(self, message: Message, token: str, taken: list[str]) -> str:
+        fresh = sum(ref.startswith(f"{token}.{self.takes_of_new_jobs}.") for ref in taken)
+        if not fresh:
+            self.takes_of_new_jobs += 1
+        ref = f"{token}.{self.takes_of_new_jobs}.{fresh + 1}"
         self.records[ref] = Record(message, token)
         self.counters["taken"] += 1
-        return self._hold(ref, token)
+        return ref
 
     def claim(self, messages: Iterable[Message]) -> list[ClaimAnswer]:
         """``claim.lua`` for messages with an id and a conversation."""
@@ -226,15 +310,47 @@ class Queue:
         self._leave_flight(end.ref)
         return answer
 
-    def delay(self, jobs: Iterable[tuple[str, str, int]]) -> list[bool]:
-        """``delay.lua`` for triples of ref, token and calls."""
+    def delay(self, jobs: Iterable[PutAside]) -> list[bool]:
+        """``delay.lua``."""
         answers = []
-        for ref, token, calls in jobs:
-            answers.append(self._let_go(ref, token, calls))
+        for job in jobs:
+            answers.append(self._let_go(job.ref, job.token, job.calls))
             if answers[-1]:
-                self.delayed.add(ref)
+                record = self.records[job.ref]
+                record.is_retry = record.is_retry or job.is_retry
+                record.progress = job.progress or record.progress
+                if job.has_deadline:
+                    record.has_deadline, record.too_old_at = True, None
+                self.delayed.add(job.ref)
                 self.counters["delayed"] += 1
         return answers
+
+    def forgive(self, jobs: Iterable[tuple[str, int]]) -> None:
+        """``forgive.lua`` for pairs of ref and attempts."""
+        for ref, attempts in jobs:
+            record = self.records.get(ref)
+            if record is not None and not record.token:
+                record.calls = max(0, record.calls - attempts)
+
+    def expire(self, *, token: str, at_most: int, most_bytes: int) -> list[str]:
+        """``expire.lua``: the jobs that are to be ended."""
+        expired: list[str] = []
+        for ref in sorted(self.too_old, key=self.too_old.__getitem__)[:at_most]:
+            if self._bytes(expired) >= most_bytes:
+                break
+            del self.too_old[ref]
+            for ready in (self.again, self.retries, self.suspects):
+                if ref in ready:
+                    ready.remove(ref)
+                    expired.append(self._hold(ref, token))
+        return expired
+
+    def throttle(self, *, version: int, epoch: int, rate: float, state: bytes) -> bool:
+        """``throttle.lua``; what version a change makes, the answer tells."""
+        if version != self.fleet.version:
+            return False
+        self.fleet.epoch, self.fleet.rate, self.fleet.state = epoch, rate, state
+        return True
 
     def release(self, jobs: Sequence[tuple[str, str, int]]) -> list[bool]:
         """``release.lua`` for triples of ref, token and calls: they go to the front, in their order."""
@@ -243,6 +359,7 @@ class Queue:
             answers.append(self._let_go(ref, token, calls))
             if answers[-1]:
                 self._ready_list(ref).insert(0, ref)
+                self._note_deadline(ref)
                 self.counters["released"] += 1
         return answers[::-1]
 
@@ -261,6 +378,7 @@ class Queue:
         promoted, self.due = self.due[:at_most], self.due[at_most:]
         for ref in promoted:
             self._ready_list(ref).append(ref)
+            self._note_deadline(ref)
         return len(promoted)
 
     def recover(self, *, token: str, at_most: int, most_bytes: int) -> tuple[int, list[str]]:
@@ -275,10 +393,13 @@ class Queue:
             self.counters["crashes"] += 1
             self._leave_flight(ref)
             if record.crashes >= POISONOUS_CRASHES:
-                poisoned.append(self._hold(ref, token))
+                record.token = token
+                self.leases.add(ref)
+                poisoned.append(ref)
             else:
                 record.token = ""
                 self._ready_list(ref).append(ref)
+                self._note_deadline(ref)
                 ready += 1
         return ready, poisoned
 
@@ -294,7 +415,22 @@ class Queue:
         self.lapsed = [other for other in self.lapsed if other != ref]
 
     def _ready_list(self, ref: str) -> list[str]:
-        return self.suspects if self.records[ref].crashes >= SUSPICIOUS_CRASHES else self.again
+        record = self.records[ref]
+        if record.crashes >= SUSPICIOUS_CRASHES:
+            return self.suspects
+        return self.retries if record.is_retry else self.again
+
+    def _note_deadline(self, ref: str) -> None:
+        self._drop_deadline(ref)
+        moment = self.records[ref].too_old_at
+        if moment is None:
+            self.deadlines.add(ref)
+        else:
+            self.too_old[ref] = moment
+
+    def _drop_deadline(self, ref: str) -> None:
+        self.deadlines.discard(ref)
+        self.too_old.pop(ref, None)
 
     # -- what ought to stand in Redis
 
@@ -304,13 +440,33 @@ class Queue:
             "stock": {step: [message.raw for message in messages] for step, messages in self.stock.items()},
             "arrived": [message.raw for message in self.arrived],
             "again": self.again,
+            "retries": self.retries,
             "suspects": self.suspects,
+            "deadlines": self.deadlines,
+            "too old": sorted(self.too_old, key=self.too_old.__getitem__),
+            "fleet": (
+                self.fleet.version,
+                self.fleet.epoch,
+                self.fleet.rate,
+                self.fleet.state,
+                self.fleet.answered,
+                self.fleet.failed,
+            ),
             "leases": self.leases,
             "lapsed": self.lapsed,
             "delayed": self.delayed,
             "due": self.due,
             "records": {
-                ref: (record.message.kept, len(record.message.raw), record.token, record.calls, record.crashes)
+                ref: (
+                    record.message.kept,
+                    len(record.message.raw),
+                    record.token,
+                    record.calls,
+                    record.crashes,
+                    record.is_retry,
+                    record.progress,
+                    record.has_deadline,
+                )
                 for ref, record in self.records.items()
             },
             "ids": self.ids,

@@ -30,6 +30,9 @@ class StoredRecord:
     token: str
     calls: int
     crashes: int
+    is_retry: bool
+    progress: bytes
+    has_deadline: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,10 @@ class Standing:
     stock: dict[int, list[bytes]]
     arrived: list[bytes]
     again: list[str]
+    retries: list[str]
     suspects: list[str]
+    deadlines: dict[str, float]
+    limit: dict[str, bytes]
     leases: dict[str, float]
     delayed: dict[str, float]
     records: dict[str, StoredRecord]
@@ -58,13 +64,33 @@ class Standing:
             "stock": self.stock,
             "arrived": self.arrived,
             "again": self.again,
+            "retries": self.retries,
             "suspects": self.suspects,
+            "deadlines": {ref for ref, score in self.deadlines.items() if not self._is_past(score)},
+            "too old": [ref for ref, score in self.deadlines.items() if self._is_past(score)],
+            "fleet": (
+                int(self.limit.get("version", 0)),
+                int(self.limit.get("epoch", 0)),
+                float(self.limit.get("rate", 0)),
+                self.limit.get("state", b""),
+                int(self.limit.get("answered", 0)),
+                int(self.limit.get("failed", 0)),
+            ),
             "leases": {ref for ref, score in self.leases.items() if not self._is_past(score)},
             "lapsed": [ref for ref, score in self.leases.items() if self._is_past(score)],
             "delayed": {ref for ref, score in self.delayed.items() if not self._is_past(score)},
             "due": [ref for ref, score in self.delayed.items() if self._is_past(score)],
             "records": {
-                ref: (record.raw, record.size, record.token, record.calls, record.crashes)
+                ref: (
+                    record.raw,
+                    record.size,
+                    record.token,
+                    record.calls,
+                    record.crashes,
+                    record.is_retry,
+                    record.progress,
+                    record.has_deadline,
+                )
                 for ref, record in self.records.items()
             },
             "ids": self.ids,
@@ -80,7 +106,12 @@ class Standing:
     @property
     def in_indexes(self) -> list[str]:
         """Every ref, as often as it stands in an index."""
-        return [*self.again, *self.suspects, *self.leases, *self.delayed]
+        return [*self.ready, *self.leases, *self.delayed]
+
+    @property
+    def ready(self) -> list[str]:
+        """The refs of all jobs that are ready again."""
+        return [*self.again, *self.retries, *self.suspects]
 
     @property
     def waiting(self) -> int:
@@ -92,6 +123,7 @@ class Standing:
 _READ = """
 local again, suspects, arrived, leases, delayed, counters, draining, results, dead =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local retries, deadlines, limit = KEYS[10], KEYS[11], KEYS[12]
 
 local function list(key)
   return redis.call('LRANGE', key, 0, -1)
@@ -119,8 +151,9 @@ local function each(prefix, command)
 end
 
 return {
-  redis.call('TIME'), {list(KEYS[10]), list(KEYS[11]), list(KEYS[12]), list(KEYS[13])},
-  list(arrived), list(again), list(suspects), index(leases), index(delayed),
+  redis.call('TIME'), {list(KEYS[13]), list(KEYS[14]), list(KEYS[15]), list(KEYS[16])},
+  list(arrived), list(again), list(retries), list(suspects), index(leases), index(delayed), index(deadlines),
+  redis.call('HGETALL', limit),
   each(ARGV[1], 'HGETALL'), each(ARGV[2], 'GET'), each(ARGV[2], 'PTTL'),
   stream(results), stream(dead), redis.call('HGETALL', counters),
   redis.call('GET', draining), redis.call('PTTL', draining),
@@ -131,9 +164,9 @@ return {
 def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, str]) -> Standing:
     """Read it all; ``ids`` gives the job id behind each digest."""
     names = [keys.again, keys.suspects, keys.arrived, keys.leases, keys.delayed, keys.counters, keys.draining]
-    names += [results, dead, *keys.stock]
+    names += [results, dead, keys.retries, keys.deadlines, keys.limit, *keys.stock]
     (
-        (seconds, micros), stock, arrived, again, suspects, leases, delayed,
+        (seconds, micros), stock, arrived, again, retries, suspects, leases, delayed, deadlines, limit,
         records, meanings, lifetimes, events, letters, counters, draining, draining_ms,
     ) = client.eval(_READ, len(names), *names, keys.record_prefix, keys.id_prefix)  # fmt: skip
     dead_letters = [_pairs(letter) for letter in letters]
@@ -141,7 +174,10 @@ def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, 
         stock={step: messages[::-1] for step, messages in zip((0, 3, 6, 9), stock, strict=True)},
         arrived=arrived[::-1],
         again=[ref.decode() for ref in again],
+        retries=[ref.decode() for ref in retries],
         suspects=[ref.decode() for ref in suspects],
+        deadlines={ref: float(score) for ref, score in _pairs(deadlines).items()},
+        limit=_pairs(limit),
         leases={ref: float(score) for ref, score in _pairs(leases).items()},
         delayed={ref: float(score) for ref, score in _pairs(delayed).items()},
         records={ref: _record(_pairs(fields)) for ref, fields in _pairs(records).items()},
@@ -188,6 +224,7 @@ def _record(fields: Mapping[str, bytes]) -> StoredRecord:
     return StoredRecord(
         raw=fields["raw"], size=int(fields.get("size", len(fields["raw"]))), first=int(fields["first"]),
         token=fields["token"].decode(), calls=int(fields.get("calls", 0)), crashes=int(fields.get("crashes", 0)),
+        is_retry=fields.get("retry") == b"1", progress=fields.get("progress", b""), has_deadline="deadline" in fields,
     )  # fmt: skip
 
 
@@ -211,6 +248,8 @@ def _every_job_is_in_one_place(now: Standing, sent: Mapping[int, Message]) -> It
     ended = now.counters.get("finished", 0) + now.counters.get("deduplicated", 0)
     if len(sent) != ended + now.waiting + len(refs):
         yield f"{len(sent)} messages were sent, but {ended} have ended, {now.waiting} wait and {len(refs)} were taken"
+    if without := set(now.ready) - now.deadlines.keys():
+        yield f"these jobs are ready again and have no deadline: {without}"
     if sorted(refs) != sorted(now.records):
         yield f"the indexes hold {sorted(refs)}, and there are records of {sorted(now.records)}"
     raws = [*now.arrived, *(record.raw for record in now.records.values())]
@@ -269,6 +308,10 @@ def _what_is_past_stays(now: Standing, before: Standing, move: str) -> Iterator[
             continue
         if record.first != was.first:
             yield f"{ref} was first taken at {was.first}, and now at {record.first}"
+        if record.calls < was.calls and move != "forgive":
+            yield f"the calls of {ref} went from {was.calls} to {record.calls} in {move}"
+        if record.is_retry < was.is_retry:
+            yield f"{ref} is no retry any more"
         if record.crashes != was.crashes and (move, record.crashes) != ("recover", was.crashes + 1):
             yield f"the crashes of {ref} went from {was.crashes} to {record.crashes} in {move}"
     if now.events[: len(before.events)] != before.events:

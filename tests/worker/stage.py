@@ -19,6 +19,7 @@ import redis
 from celery import Celery
 
 from sandbox.api import SandboxApi, run_in_thread
+from sandbox.script import Script
 from worker.broker.keys import Keys
 
 if TYPE_CHECKING:
@@ -168,6 +169,19 @@ class Stage:
         """Start a worker that takes jobs."""
         return self.start(*arguments, **settings).wait_ready()
 
+    def warm_up(self, worker: WorkerProcess, jobs: int = 100) -> WorkerProcess:
+        """Let the only worker come to the end of its slow start; nothing of that is left in Redis or the API's log."""
+        script, self.api.script = self.api.script, Script()
+        before = int(self.redis.xlen(RESULTS))
+        for number in range(jobs):
+            self.send(f"warm-up-{number}")
+        eventually(lambda: self.redis.xlen(RESULTS) == before + jobs, "a worker that is warm")
+        self.wait_idle()
+        self.redis.delete(RESULTS, self.keys.counters)
+        self.api.reset()
+        self.api.script = script
+        return worker
+
     def send(self, conversation_id: object = "c-1", *, task: str = TASK, **options: Any) -> str:
         """Enqueue a job as a stock Celery producer does; keyword ``fields`` are further fields of the job."""
         kwargs = {"conversation_id": conversation_id, **options.pop("fields", {})}
@@ -207,14 +221,14 @@ class Stage:
         """Jobs that are not over, wherever they are."""
         keys = self.keys
         with self.redis.pipeline(transaction=True) as at_once:  # or a job that moves meanwhile could be overlooked
-            for name in (*keys.stock, keys.arrived, keys.again, keys.suspects):
+            for name in (*keys.stock, keys.arrived, keys.again, keys.retries, keys.suspects):
                 at_once.llen(name)
             at_once.zcard(keys.leases).zcard(keys.delayed)
             return sum(at_once.execute())
 
     def leftovers(self) -> list[str]:
         """The keys that stay in Redis for ever and are not those that may."""
-        permanent = {RESULTS, DEAD, self.keys.counters, self.keys.upkeep}
+        permanent = {RESULTS, DEAD, self.keys.counters, self.keys.upkeep, self.keys.limit}
         names = [key.decode() for key in self.redis.scan_iter()]
         forever = [name for name in names if name not in permanent and not name.startswith("_kombu.binding")]
         return [name for name in forever if self.redis.ttl(name) == -1]

@@ -48,7 +48,6 @@ MIB = 1 << 20
 RETRIED: dict[str, tuple[AnyAnswer, str, int | None]] = {
     "408": (Respond(status=408), "timeout", 408),
     "425": (Respond(status=425), "server_error", 425),
-    "429": (Respond(status=429), "rate_limited", 429),
     "500": (Respond(status=500), "server_error", 500),
     "502": (Respond(status=502), "server_error", 502),
     "503": (Respond(status=503), "server_error", 503),
@@ -145,8 +144,13 @@ def end_of(event: dict[str, Any]) -> tuple[str, int, str | None, int | None]:
 
 
 def wait_parked(stage: Stage) -> float:
-    """Wait until one job is put aside, and held by nobody; give the moment it is due, as a Unix time."""
-    ((_, due_ms),) = eventually(lambda: stage.redis.zrange(stage.keys.delayed, 0, -1, withscores=True), "a parked job")
+    """Wait until one job is put aside for long, and held by nobody; give the moment it is due, as a Unix time."""
+
+    def parked() -> Any:
+        soon = (time.time() + 10) * 1000
+        return stage.redis.zrange(stage.keys.delayed, soon, "+inf", byscore=True, withscores=True)
+
+    ((_, due_ms),) = eventually(parked, "a parked job")
     assert stage.redis.zcard(stage.keys.leases) == 0
     return float(due_ms) / 1000
 
@@ -259,7 +263,7 @@ def test_a_final_no_is_called_once_and_nothing_is_sent_elsewhere(
 ) -> None:
     with run_in_thread(SandboxApi()) as elsewhere:
         location = f"{elsewhere.url}/conversations/{conversation}/lock"
-        answer_always(stage, conversation, Respond(status=status, headers={"Location": location, "Retry-After": "1"}))
+        answer_always(stage, conversation, Respond(status=status, headers={"Location": location}))
         job = stage.send(conversation)
 
         event = stage.event_of(job)
@@ -285,13 +289,13 @@ def test_calls_in_place_and_after_a_wait_in_redis_are_counted_together(stage: St
 
 def test_a_job_ends_when_its_calls_are_used_up_and_tells_the_last_problem(stage: Stage, conversation: str) -> None:
     parked = Respond(status=500, headers={"Retry-After": "30"})
-    answer_in_turn(stage, conversation, parked, Drop(at="request"), Respond(status=429))
+    answer_in_turn(stage, conversation, parked, Drop(at="request"), Respond(status=408))
     job = stage.send(conversation)
     wait_parked(stage)
 
     make_due(stage)
 
-    assert end_of(stage.event_of(job)) == ("exhausted", MAX_ATTEMPTS, "rate_limited", 429)
+    assert end_of(stage.event_of(job)) == ("exhausted", MAX_ATTEMPTS, "timeout", 408)
     assert len(calls_for(stage, conversation)) == MAX_ATTEMPTS
 
 
@@ -312,6 +316,31 @@ def test_every_call_of_a_job_has_its_idempotency_key_and_continues_the_producers
     contexts = [(call.traceparent or "").split("-") for call in calls]
     assert {(version, trace_id, flags) for version, trace_id, _, flags in contexts} == {("00", trace, "01")}
     assert len({parent} | {span for _, _, span, _ in contexts}) == 4
+
+
+# A call that may still be at work
+
+
+def test_a_409_to_the_call_after_one_that_took_too_long_is_tried_again(stage: Stage, conversation: str) -> None:
+    answer_in_turn(stage, conversation, Delay(ms=60_000), Respond(status=409))
+    job = stage.send(conversation)
+    assert end_of(stage.event_of(job)) == ("locked", 3, None, None)
+
+
+def test_a_409_is_tried_again_though_the_call_before_it_was_made_by_another_delivery(
+    stage: Stage, conversation: str
+) -> None:
+    answer_in_turn(stage, conversation, Respond(status=504, headers={"Retry-After": "30"}), Respond(status=409))
+    job = stage.send(conversation)
+    wait_parked(stage)
+    make_due(stage)
+    assert end_of(stage.event_of(job)) == ("locked", 3, None, None)
+
+
+def test_a_409_that_asks_to_be_tried_again_is(stage: Stage, conversation: str) -> None:
+    answer_in_turn(stage, conversation, Respond(status=409, headers={"Retry-After": "0"}))
+    job = stage.send(conversation)
+    assert end_of(stage.event_of(job)) == ("locked", 2, None, None)
 
 
 # Retry-After
@@ -338,15 +367,15 @@ def test_a_retry_after_as_a_date_is_waited_out(stage: Stage, conversation: str) 
     assert second.at_wall >= moment.timestamp() - CLOCK_STEP_SECONDS
 
 
-@pytest.mark.parametrize("header", ["-30", "soon", "1e9", "30.5", "Sun, 99 Nov 2099 08:49:37 GMT"])
-def test_a_retry_after_without_sense_is_as_good_as_none(
-    header: str, stage: Stage, conversation: str, worker: WorkerProcess
-) -> None:
+@pytest.mark.parametrize("header", ["-30", "soon", "1e9", "30.5.1", "Sun, 99 Nov 2099 08:49:37 GMT"])
+def test_a_retry_after_without_sense_is_as_good_as_none(header: str, stage: Stage, conversation: str) -> None:
     answer_in_turn(stage, conversation, Respond(status=500, headers={"Retry-After": header}))
     job = stage.send(conversation)
 
     assert end_of(stage.event_of(job)) == ("locked", 2, None, None)
-    assert [line for line in worker.lines("job_delayed") if line["job"] == job] == []
+    first, second = calls_for(stage, conversation)
+    assert first.ended_monotonic is not None
+    assert second.at_monotonic - first.ended_monotonic < 1
 
 
 @pytest.mark.parametrize("header", ["31536000", "9" * 400, "Fri, 22 Nov 2999 08:49:37 GMT"])

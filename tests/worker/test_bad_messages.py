@@ -138,7 +138,7 @@ BAD = {
     "pickle": Bad(message(content_type="application/x-python-serialize"), "undecodable", subject=None),
     "a gzip bomb": Bad(
         message(
-            as_base64(gzip.compress(MARKER.encode() + b" " * 100_000_000)),
+            as_base64(gzip.compress(MARKER.encode() + b" " * 100_000_000, mtime=0)),
             headers={"compression": "application/x-gzip"},
         ),
         "undecodable",

@@ -15,11 +15,11 @@ from tasks.api import Answer, ManagemApi
 from tasks.lock_conversation import TASK_NAME, LockConversation
 from tasks.retry import RetryPolicy
 from tests.broker.workbench import RULES, Workbench, link_to
+from tests.worker.parts import flow_of
 from tests.worker.stage import eventually
 from worker.admission import Admission
 from worker.clock import ServerClock
 from worker.executor import Executor
-from worker.flow.flow import Flow
 from worker.hands import Hands
 from worker.intake import reader
 
@@ -94,7 +94,7 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
     managem = CountingApi(
         base_url=api.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
     )
-    flow = Flow(hands, failures=0, is_rate_limited=False, pause=lambda _: None)
+    flow = flow_of(hands)
     handler = LockConversation(
         api=managem,
         flow=flow,
@@ -102,8 +102,8 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
         shown="state",
     )
     executor = Executor(
-        admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock),
-        handler=handler, link=link, rules=RULES, hands=hands, clock=clock, gates=flow,
+        admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock, max_age_seconds=0),
+        handler=handler, link=link, rules=RULES, hands=hands, clock=clock, flow=flow, name="w",
         queues=lambda: ["moderation.lock"], close=managem.aclose,
     )  # fmt: skip
     executor.books = ClosedBooks()

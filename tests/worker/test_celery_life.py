@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,7 +268,13 @@ def test_delayed_jobs_of_an_added_queue_become_ready(life: Stage) -> None:
     control = life.producer.control
     keys = Keys("third")
     life.send("c-1", task_id="delayed-1", queue="third")
-    record = {"raw": life.redis.rpop("third"), "size": 1, "first": 0, "calls": 0, "crashes": 0, "token": ""}
+    record = {
+        "raw": life.redis.rpop("third"),
+        "first": round(time.time() * 1000),
+        "calls": 0,
+        "crashes": 0,
+        "token": "",
+    }
     life.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
     life.redis.zadd(keys.delayed, {"ref-1": 0})
 

@@ -68,9 +68,9 @@ def test_an_idle_worker_stops_at_once(stage: Stage) -> None:
 
 
 def test_a_busy_worker_takes_no_more_and_finishes_what_it_holds(stage: Stage) -> None:
+    worker = stage.warm_up(stage.worker(CONCURRENCY=5, SHUTDOWN_SECONDS=60))
     for number in range(50):
         stage.send(f"brief-{number}")
-    worker = stage.worker(CONCURRENCY=5, SHUTDOWN_SECONDS=60)
     stage.wait_events(5)
     called = len(stage.api.calls())
 
@@ -86,8 +86,8 @@ def test_a_busy_worker_takes_no_more_and_finishes_what_it_holds(stage: Stage) ->
 
 
 def test_jobs_that_do_not_end_in_time_are_handed_back_and_taken_by_another_worker_at_once(stage: Stage) -> None:
+    worker = stage.warm_up(stage.worker(SHUTDOWN_SECONDS=1, LEASE_SECONDS=60))
     jobs = {stage.send(f"slow-{number}") for number in range(3)}
-    worker = stage.worker(SHUTDOWN_SECONDS=1, LEASE_SECONDS=60)
     eventually(lambda: len(stage.api.calls()) == 3, "three calls")
 
     assert seconds_to_stop(worker) < 1 + SLACK_SECONDS
@@ -121,8 +121,9 @@ def test_jobs_that_do_not_end_in_time_are_handed_back_and_taken_by_another_worke
 def test_however_a_worker_is_stopped_no_job_is_lost_or_doubled(
     stage: Stage, signals: tuple[signal.Signals, ...], remap: str, *, is_clean: bool
 ) -> None:
-    jobs = {stage.send(f"slow-{number}") for number in range(8)}
     worker = stage.worker(CONCURRENCY=4, SHUTDOWN_SECONDS=1, LEASE_SECONDS=60, REMAP_SIGTERM=remap)
+    stage.warm_up(worker)
+    jobs = {stage.send(f"slow-{number}") for number in range(8)}
     eventually(lambda: len(stage.api.calls()) == 4, "four calls")
 
     for how in signals[:-1]:
@@ -159,9 +160,9 @@ def test_without_redis_a_busy_worker_stops_in_bounded_time(
     """Celery takes its leave of Redis three times, and waits five seconds for each answer; meanwhile the time runs."""
     with RedisServer(server_binary) as server, Stage(server.url, tmp_path) as own:
         own.api.script = SCRIPT
+        worker = own.warm_up(own.worker(SHUTDOWN_SECONDS=shutdown_seconds))
         for number in range(3):
             own.send(f"slow-{number}")
-        worker = own.worker(SHUTDOWN_SECONDS=shutdown_seconds)
         eventually(lambda: len(own.api.calls()) == 3, "three calls")
         server.kill() if trouble == "gone" else server.pause()
 

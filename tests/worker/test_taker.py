@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
+import worker.taker
 from tests.broker.workbench import Workbench, link_to
-from worker.broker.moves import Delivery
+from tests.worker.parts import flow_of
+from worker.broker.moves import Delivery, Wish
 from worker.clock import ServerClock
-from worker.flow.flow import Flow
 from worker.hands import Hands
 from worker.taker import Taker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+    from worker.broker.moves import Taken
 
 QUEUE = "moderation.lock"
 SECONDS = 10.0
@@ -35,7 +38,7 @@ class Scene:
         tokens = count(1)
         self.taker = Taker(
             name="w", moves=lambda _: bench.moves, hands=hands, clock=ServerClock(),
-            gates=Flow(hands, failures=0, is_rate_limited=False, pause=lambda _: None),
+            gates=flow_of(hands),
             next_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
             read_only=lambda _: None,
         )  # fmt: skip
@@ -114,6 +117,44 @@ async def test_jobs_that_became_ready_are_taken_though_a_wait_is_under_way(scene
     await scene.until_received(2)
 
 
+class OneRetryAtATime:
+    """Gates that let a worker hold one retry, beside whatever is new."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+
+    def ask(self) -> Wish:
+        most = 1 - self._hands.retries
+        return Wish(self._hands.wanted(), len(self._hands), retries_first=most, retries_most=most)
+
+    def took(self, wish: Wish, taken: Taken) -> None:
+        pass
+
+    def not_taken(self) -> None:
+        pass
+
+
+async def test_a_retry_that_there_is_no_room_for_yet_is_taken_as_soon_as_there_is(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that happens on its list ends the wait for a message, and waits for all of these would take too long."""
+    monkeypatch.setattr(worker.taker, "WAIT_SECONDS", 2.0)
+    scene.hands.limit = 4
+    monkeypatch.setattr(scene.taker, "_gates", OneRetryAtATime(scene.hands))
+    bench, retries = scene.bench, [str(number) for number in range(10)]
+    for ref in retries:
+        bench.run("HSET", bench.keys.record_prefix + ref, "raw", "a job", "token", "", "retry", 1)
+    bench.run("RPUSH", bench.keys.retries, *retries)
+    scene.taker.look()
+
+    async with asyncio.timeout(SECONDS):
+        for number in range(1, len(retries)):
+            await scene.until_received(number)
+            assert len(scene.received) == number
+            scene.drop(scene.received[-1])
+        await scene.until_received(len(retries))
+
+
 async def test_no_job_is_taken_beyond_the_free_slots(scene: Scene) -> None:
     scene.bench.push(b"first", b"second")
     await scene.until_received(1)
@@ -128,8 +169,8 @@ async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scen
     await scene.until_it_waits()
     take = scene.bench.moves.take
 
-    async def take_and_cancel(**asked: object) -> object:
-        taken = await take(**asked)  # type: ignore[arg-type]
+    async def take_and_cancel(wish: Wish, **asked: object) -> object:
+        taken = await take(wish, **asked)  # type: ignore[arg-type]
         scene.taker.cancel(QUEUE)
         return taken
 

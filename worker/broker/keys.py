@@ -10,10 +10,12 @@ key                                type    holds                                
 ``<queue>\x06\x16<3|6|9>``         list    the same for priorities 3..5, 6..8, 9                    taken
 ``lw:1:<queue>:arrived``           list    messages that woke a waiting worker, newest first        taken
 ``lw:1:<queue>:again``             list    refs of jobs that are ready again, next first            taken
+``lw:1:<queue>:retries``           list    the same for jobs whose call failed, beside new work     taken
 ``lw:1:<queue>:suspects``          list    refs of jobs to be run alone: workers died on them       taken
 ``lw:1:<queue>:job:<ref>``         hash    a job's record: raw, size, first, calls, crashes, token  completed
 ``lw:1:<queue>:leases``            zset    refs in flight, by the moment their lease is over (ms)   completed, moved on
 ``lw:1:<queue>:delayed``           zset    refs that wait, by the moment they are due (ms)          promoted
+``lw:1:<queue>:deadlines``         zset    refs ready again, by the moment they are too old (ms)    taken, expired
 ``lw:1:<queue>:id:<digest>``       string  what a job id stands for: ``claimed|ended <binding>``    DEDUPLICATE_SECONDS
 ``lw:1:<queue>:id:<digest>:other`` string  what else had an event under it: ``ended <binding>``     DEDUPLICATE_SECONDS
 ``lw:1:<queue>:id:<end>:unlocked`` string  the outcome of that end, where it was without a lock     DEDUPLICATE_SECONDS
@@ -22,17 +24,21 @@ key                                type    holds                                
 ``lw:1:<queue>:draining``          string  the worker that empties its hands for a suspect          seconds (TTL)
 ``lw:1:<LOCK_QUEUE>:pause``        string  there while the API has asked the whole fleet to wait    Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``         string  until when the rate limit's permits are given (us)       seconds (TTL)
+``lw:1:<LOCK_QUEUE>:limit``        hash    the fleet's flow control: see ``worker.flow.limit``      never
+``lw:1:<LOCK_QUEUE>:breakers``     hash    workers with an open breaker: when told, and which       a minute (TTL)
 ``RESULTS_CHANNEL``                stream  result events; the pub/sub channel has the same name     RESULTS_MAXLEN
 ``DEAD_STREAM``                    stream  dead letters: event and raw message                      DEAD_MAXLEN
 =================================  ======  =======================================================  ====================
 
-The fleet's pause and rate stand once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
+The fleet's flow control stands once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
 A job id ``ended`` when its real job did. Its dry run, which is another thing, is remembered under ``:other``, and so is
 a message that names no conversation (with an empty binding), which is a copy of nothing. A job whose id stands for
 another conversation is remembered under a digest of both. ``<end>`` is ``<digest>`` or ``<digest>:other``.
 
 A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own where only its
-beginning is kept in ``raw``; ``first`` is the moment of the first take (ms). What is not there is 0.
+beginning is kept in ``raw``; ``first`` is the moment of the first take (ms). What is not there is 0. A job that was put
+aside also has ``retry`` (1: a call for it failed), ``deadline`` (when it is too old, ms; without it that is counted
+from ``first``) and ``progress`` (what the worker must know of its calls: ``tasks.progress``).
 """
 
 from __future__ import annotations
@@ -71,6 +77,16 @@ class Keys:
     def again(self) -> str:
         """Refs of jobs that are ready again."""
         return f"{PREFIX}:{self.queue}:again"
+
+    @cached_property
+    def retries(self) -> str:
+        """Refs of jobs that are ready again after a failed call."""
+        return f"{PREFIX}:{self.queue}:retries"
+
+    @cached_property
+    def deadlines(self) -> str:
+        """When jobs that are ready again are too old."""
+        return f"{PREFIX}:{self.queue}:deadlines"
 
     @cached_property
     def suspects(self) -> str:
@@ -116,6 +132,16 @@ class Keys:
     def pause(self) -> str:
         """There while the fleet is to wait."""
         return f"{PREFIX}:{self.queue}:pause"
+
+    @cached_property
+    def limit(self) -> str:
+        """The rate that the fleet keeps to, and what it was found by."""
+        return f"{PREFIX}:{self.queue}:limit"
+
+    @cached_property
+    def breakers(self) -> str:
+        """Which workers have an open breaker."""
+        return f"{PREFIX}:{self.queue}:breakers"
 
     @cached_property
     def rate(self) -> str:

@@ -35,6 +35,19 @@ UPKEEP_JOBS = 500
 SUSPICIOUS_CRASHES = 2
 #: How far a burst may be ahead of the rate limit: well below the quarter of a second that would be too much.
 BURST_US = 80_000
+#: The same for the limit that the API's refusals set: an API that counts by the second refuses what comes too early.
+LIMIT_BURST_US = 20_000
+#: A permit that came to no call goes back within this time or not at all, in seconds: a later one would let calls of
+#: one second start in another.
+UNUSED_SECONDS = 0.1
+#: The least time between two probes of the whole fleet.
+PROBE_GAP_MS = 250
+#: How long a worker's word that its breaker is open counts.
+VOTE_MS = 60_000
+#: One call looks in the lists for so many jobs that are too old.
+EXPIRE_JOBS = 50
+#: It looks at so many entries of the lists, about: some milliseconds of the server's time.
+EXPIRE_ENTRIES = 100_000
 _LOW_RATE = 4
 #: A take tells of a new job its ref and its bytes alone.
 _FIELDS_OF_A_NEW_JOB = 2
@@ -58,7 +71,13 @@ class Delivery:
         calls: calls made for it in earlier deliveries, and then by this one.
         crashes: workers that died on it.
         held_until: when the lease is over, on this process's monotonic clock; counted from before the take was sent.
+        is_retry: a call for it failed before.
+        progress: what earlier deliveries left for this one, as it was put aside; the broker does not look at it.
         is_alone: nothing may run beside it.
+        has_permit: it was taken by a permit or as a probe, which goes back if it comes to no call.
+        is_probe: it was taken to find out whether calls succeed again.
+        taken_at: when that was, on this process's monotonic clock.
+        is_newest: it is new, and was taken from the end where the newest stand.
         is_lost: the lease is over and another worker may have the job.
         intake: what the message turned out to be; the broker does not look at it.
     """
@@ -72,8 +91,14 @@ class Delivery:
     crashes: int
     held_until: float
     queue: str
+    is_retry: bool = False
+    progress: bytes = field(default=b"", repr=False)
     is_alone: bool = False
     is_lost: bool = False
+    has_permit: bool = False
+    is_probe: bool = False
+    taken_at: float = 0.0
+    is_newest: bool = False
     intake: Any = field(default=None, repr=False)
 
 
@@ -89,6 +114,70 @@ class TakeState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class FleetNews:
+    """The fleet's flow control as it stands in Redis.
+
+    Attributes:
+        version: another one with each change; 0: nobody has changed it yet.
+        epoch: counts the times that the rate was cut.
+        rate: calls a second that the fleet keeps to; 0: no limit.
+        answered: calls that the API answered, since the queue was first used.
+        failed: calls that failed, refusals for load left out.
+        paused_ms: how long nobody takes a job yet.
+        state: the rest of it, for ``worker.flow.limit``; None: as of the version that the caller knows.
+    """
+
+    version: int
+    epoch: int
+    rate: float
+    answered: int
+    failed: int
+    paused_ms: int
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a worker asks of a take, and what it tells with it.
+
+    Attributes:
+        wanted: jobs at most.
+        held: jobs that it has in flight.
+        which_new: from which end of the producers' lists new jobs come: ``oldest`` or ``newest``.
+        is_probe: the job is a breaker's probe.
+        retries_first: retries that may go before new jobs.
+        retries_most: retries at most.
+        answered: calls that were answered since the last take.
+        failed: calls that failed since then.
+        unused: permits that came to no call and were given UNUSED_SECONDS ago at most.
+        version: of the fleet's flow control, as far as known.
+    """
+
+    wanted: int
+    held: int
+    which_new: str = "oldest"
+    is_probe: bool = False
+    retries_first: int = TAKE_JOBS
+    retries_most: int = TAKE_JOBS
+    answered: int = 0
+    failed: int = 0
+    unused: int = 0
+    version: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the fleet's flow control, made from one version of it; without ``state`` it is a pause alone."""
+
+    version: int
+    epoch: int
+    rate: float
+    state: str
+    pause_seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """The answer of a take.
 
@@ -98,6 +187,7 @@ class Taken:
     state: TakeState
     server_ms: int
     wait_ms: int
+    fleet: FleetNews
     jobs: list[Delivery]
     is_all: bool
 
@@ -108,6 +198,24 @@ class Claim(NamedTuple):
     id_digest: str
     binding: str
     is_dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """How a job in flight is put aside.
+
+    Attributes:
+        seconds: how long.
+        is_retry: its call failed: it comes back beside new work, not before it.
+        deadline_ms: when it is too old, in milliseconds of the server's clock; 0: as its first take says.
+        progress: what the next delivery must know; empty: as before.
+    """
+
+    delivery: Delivery
+    seconds: float
+    is_retry: bool = False
+    deadline_ms: int = 0
+    progress: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +242,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """How many delayed jobs became ready (None: another worker was here just now), and when the next will be due."""
+    """How many delayed jobs became ready (None: another worker was here just now), and when the next will be due.
+
+    ``next_deadline_ms``: when the next of the jobs that are ready again is too old.
+    """
 
     count: int | None
     next_due_ms: int | None
+    next_deadline_ms: int | None
+    fleet: FleetNews
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +317,7 @@ class Rules:
     lease_ms: int
     remember_ms: int
     poisonous_crashes: int
+    max_age_ms: int = 0
 
     @property
     def interval_us(self) -> int:
@@ -236,30 +350,19 @@ def command(script: Script, keys: Sequence[str], arguments: Sequence[Argument], 
     return [name, what, len(keys), *keys, *arguments]
 
 
-def take_command(
-    keys: Keys,
-    rules: Rules,
-    *,
-    token: str,
-    worker: str,
-    wanted: int,
-    held: int,
-    is_probe: bool = False,
-    whole_text: bool = False,
-) -> Command:
-    """The call of ``take.lua`` for up to ``wanted`` jobs by a worker that holds ``held`` already.
-
-    ``is_probe``: new jobs come before those that failed before.
-    """
+def take_command(keys: Keys, rules: Rules, *, token: str, worker: str, wish: Wish, whole_text: bool = False) -> Command:
+    """The call of ``take.lua`` as a worker wishes it."""
     return command(
         scripts.TAKE,
         [
             keys.again, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.upkeep, keys.draining,
-            rules.fleet.pause, rules.fleet.rate, *keys.stock,
+            rules.fleet.pause, rules.fleet.rate, rules.fleet.limit, keys.retries, keys.deadlines, *keys.stock,
         ],
         [
-            keys.record_prefix, token, min(wanted, TAKE_JOBS), TAKE_BYTES, rules.lease_ms,
-            worker, held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, rules.interval_us, BURST_US, int(is_probe),
+            keys.record_prefix, token, min(wish.wanted, TAKE_JOBS), TAKE_BYTES, rules.lease_ms,
+            worker, wish.held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, rules.interval_us, BURST_US, LIMIT_BURST_US,
+            wish.which_new, int(wish.is_probe), wish.retries_first, wish.retries_most,
+            wish.answered, wish.failed, wish.unused, PROBE_GAP_MS, wish.version,
         ],
         whole_text=whole_text,
     )  # fmt: skip
@@ -273,12 +376,22 @@ def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_a
         _new(job, keys, rules, token, sent_at, server_ms=server_ms)
         if len(job) == _FIELDS_OF_A_NEW_JOB
         else _delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE)
-        for job in answer[3:]
+        for job in answer[4:]
     ]
+    fleet = _fleet(answer[3])
     # Fewer than asked for, and nothing that bounds a take was reached: so there were no more.
     is_short = len(jobs) < min(wanted, TAKE_JOBS) and sum(len(job.raw) for job in jobs) < TAKE_BYTES
-    is_all = state is TakeState.EMPTY or (state is TakeState.JOBS and is_short and rules.rate is None)
-    return Taken(state, server_ms, int(answer[2]), jobs, is_all)
+    is_limited = rules.rate is not None or fleet.rate > 0
+    is_all = state is TakeState.EMPTY or (state is TakeState.JOBS and is_short and not is_limited)
+    return Taken(state, server_ms, int(answer[2]), fleet, jobs, is_all)
+
+
+def _fleet(answer: list[bytes]) -> FleetNews:
+    version, epoch, rate, answered, failed, paused_ms, state = answer
+    return FleetNews(
+        version=int(version), epoch=int(epoch), rate=float(rate), answered=int(answered), failed=int(failed),
+        paused_ms=int(paused_ms), state=state or None,
+    )  # fmt: skip
 
 
 def _new(job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, *, server_ms: int) -> Delivery:
@@ -292,11 +405,12 @@ def _new(job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float,
 def _delivery(
     job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, *, is_alone: bool = False
 ) -> Delivery:
-    ref, raw, size, first, calls, crashes = job
+    ref, raw, size, first, calls, crashes, retry, progress = job
     return Delivery(
         ref=ref.decode(), token=token, raw=raw, size=int(size),
         first_ms=int(first), calls=int(calls), crashes=int(crashes),
-        held_until=sent_at + rules.lease_ms / 1000, queue=keys.queue, is_alone=is_alone,
+        held_until=sent_at + rules.lease_ms / 1000, queue=keys.queue,
+        is_retry=retry == b"1", progress=progress, is_alone=is_alone,
     )  # fmt: skip
 
 
@@ -320,7 +434,8 @@ class Moves:
     """The moves of one queue's jobs.
 
     All raise what the client raises (:class:`redis.exceptions.RedisError`, :class:`OSError`); a raised error leaves
-    open whether the move was made, and all but :meth:`take` and :meth:`recover` may be repeated.
+    open whether the move was made, and all but :meth:`take`, :meth:`recover`, :meth:`expire` and :meth:`forgive` may be
+    repeated.
     """
 
     def __init__(self, client: Client, keys: Keys, rules: Rules) -> None:
@@ -328,19 +443,14 @@ class Moves:
         self.keys = keys
         self.rules = rules
 
-    async def take(
-        self, *, token: str, worker: str, wanted: int, held: int, sent_at: float, is_probe: bool = False
-    ) -> Taken:
-        """Take up to ``wanted`` jobs; not to be repeated blindly. ``sent_at`` is the monotonic time of now."""
-        call = partial(
-            take_command,
-            self.keys, self.rules, token=token, worker=worker, wanted=wanted, held=held, is_probe=is_probe,
-        )  # fmt: skip
+    async def take(self, wish: Wish, *, token: str, worker: str, sent_at: float) -> Taken:
+        """Take jobs; not to be repeated blindly. ``sent_at`` is the monotonic time of now."""
+        call = partial(take_command, self.keys, self.rules, token=token, worker=worker, wish=wish)
         try:
             answer = await self._run(call())
         except NoScriptError:
             answer = await self._run(call(whole_text=True))
-        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wanted)
+        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wish.wanted)
 
     async def wait(self, seconds: float) -> None:
         """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it."""
@@ -377,20 +487,27 @@ class Moves:
             for answer in answers
         ]
 
-    async def delay(self, jobs: Sequence[tuple[Delivery, float]]) -> list[bool]:
-        """Put jobs aside for so many seconds each; True where the job was still ours."""
+    async def delay(self, delays: Sequence[Delay]) -> list[bool]:
+        """Put jobs aside; True where the job was still ours."""
         arguments: list[Argument] = [self.keys.record_prefix]
-        for job, seconds in jobs:
-            arguments += [job.ref, job.token, math.ceil(seconds * 1000), job.calls]
+        for delay in delays:
+            job = delay.delivery
+            arguments += [
+                job.ref, job.token, math.ceil(delay.seconds * 1000), job.calls, "1" if delay.is_retry else "",
+                delay.deadline_ms, delay.progress,
+            ]  # fmt: skip
         keys = [self.keys.leases, self.keys.delayed, self.keys.counters]
         return [code == 1 for code in await self._call(scripts.DELAY, keys, arguments)]
 
     async def release(self, jobs: Sequence[Delivery]) -> list[bool]:
         """Hand jobs back to be taken again at once; True where the job was still ours."""
-        arguments: list[Argument] = [self.keys.record_prefix, SUSPICIOUS_CRASHES]
+        arguments: list[Argument] = [self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.max_age_ms]
         for job in jobs:
             arguments += [job.ref, job.token, job.calls]
-        keys = [self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters]
+        keys = [
+            self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.retries,
+            self.keys.deadlines,
+        ]  # fmt: skip
         return [code == 1 for code in await self._call(scripts.RELEASE, keys, arguments)]
 
     async def renew(self, jobs: Sequence[Delivery]) -> list[bool]:
@@ -400,24 +517,66 @@ class Moves:
             arguments += [job.ref, job.token]
         return [code == 1 for code in await self._call(scripts.RENEW, [self.keys.leases], arguments)]
 
-    async def pause(self, seconds: float) -> None:
-        """Let nobody in the fleet take a job for so long, or for longer where that was asked before."""
-        await self._call(scripts.PAUSE, [self.rules.fleet.pause], [math.ceil(seconds * 1000)])
+    async def throttle(self, change: Change) -> tuple[bool, FleetNews]:
+        """Change the fleet's flow control; False where another worker did so since that version."""
+        arguments: list[Argument] = [
+            change.version, change.epoch, f"{change.rate:.6f}", change.state,
+            math.ceil(change.pause_seconds * 1000), change.why,
+        ]  # fmt: skip
+        done, fleet = await self._call(scripts.THROTTLE, [self.rules.fleet.limit, self.rules.fleet.pause], arguments)
+        return done == 1, _fleet(fleet)
 
-    async def promote(self, *, between_ms: int) -> Promoted:
-        """Make due jobs ready, unless the fleet did so in the last ``between_ms``."""
-        keys = [self.keys.delayed, self.keys.again, self.keys.suspects, self.keys.upkeep]
-        arguments: list[Argument] = [self.keys.record_prefix, SUSPICIOUS_CRASHES, UPKEEP_JOBS, between_ms]
-        count, next_due = await self._call(scripts.PROMOTE, keys, arguments)
-        return Promoted(None if count < 0 else count, None if next_due < 0 else next_due)
+    async def vote(self, worker: str, told: str) -> None:
+        """Tell which breakers of a worker are open, or with nothing told, that none is."""
+        await self._call(scripts.VOTE, [self.rules.fleet.breakers], [worker, told, VOTE_MS])
+
+    async def forgive(self, jobs: Sequence[tuple[str, int]]) -> None:
+        """Take back so many attempts of each job (by its ref) that waits now; not to be repeated."""
+        arguments: list[Argument] = [self.keys.record_prefix]
+        for ref, attempts in jobs:
+            arguments += [ref, attempts]
+        await self._call(scripts.FORGIVE, [], arguments)
+
+    async def promote(self, *, between_ms: int, version: int = -1) -> Promoted:
+        """Make due jobs ready, unless the fleet did so in the last ``between_ms``.
+
+        ``version``: of the fleet's flow control, as far as known.
+        """
+        keys = [
+            self.keys.delayed, self.keys.again, self.keys.suspects, self.keys.upkeep, self.keys.retries,
+            self.keys.deadlines, self.rules.fleet.limit, self.rules.fleet.pause,
+        ]  # fmt: skip
+        arguments: list[Argument] = [
+            self.keys.record_prefix, SUSPICIOUS_CRASHES, UPKEEP_JOBS, between_ms, self.rules.max_age_ms, version,
+        ]  # fmt: skip
+        count, next_due, next_deadline, fleet = await self._call(scripts.PROMOTE, keys, arguments)
+        return Promoted(
+            None if count < 0 else count,
+            None if next_due < 0 else next_due,
+            None if next_deadline < 0 else next_deadline,
+            _fleet(fleet),
+        )
+
+    async def expire(self, *, token: str, sent_at: float) -> list[Delivery]:
+        """Take jobs that are ready again and too old, to end them; not to be repeated blindly."""
+        keys = [self.keys.deadlines, self.keys.again, self.keys.retries, self.keys.suspects, self.keys.leases]
+        arguments: list[Argument] = [
+            self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.rules.lease_ms, SUSPICIOUS_CRASHES,
+            EXPIRE_ENTRIES,
+        ]  # fmt: skip
+        _, *jobs = await self._call(scripts.EXPIRE, keys, arguments)
+        return [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]
 
     async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
         """Make jobs of dead workers ready, unless the fleet did so in the last ``between_ms``."""
-        keys = [self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.upkeep]
+        keys = [
+            self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.upkeep,
+            self.keys.retries, self.keys.deadlines,
+        ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
             self.rules.lease_ms, between_ms, self.rules.silence_ms, self.rules.grace_ms,
-            TAKE_BYTES,
+            TAKE_BYTES, self.rules.max_age_ms,
         ]  # fmt: skip
         count, server_ms, *jobs = await self._call(scripts.RECOVER, keys, arguments)
         poisoned = [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]

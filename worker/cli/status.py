@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.endings import load_settings, place, redis_or_stop
+from worker.cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from settings import Settings
-    from worker.cli.standing import Standing
+    from worker.cli.standing import FleetLimit, Standing
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -46,12 +47,21 @@ def _as_json(found: Settings, standing: Standing) -> str:
                 "priorities": standing.priorities,
                 "arrived": standing.arrived,
                 "again": standing.again,
+                "retries": standing.retries,
                 "suspects": standing.suspects,
                 "oldest_at_most_seconds": standing.oldest_ready,
             },
             "delayed": {"total": standing.delayed, "next_due_seconds": standing.next_due},
             "in_flight": standing.in_flight,
             "paused_seconds": standing.paused,
+            "limit": None
+            if standing.limit is None
+            else {
+                "calls_per_second": standing.limit.rate,
+                "by": standing.limit.by,
+                "status": standing.limit.status,
+            },
+            "open_breakers": standing.open_breakers,
             "dead_letters": standing.dead_letters,
             "results": standing.results,
             "last_upkeep_seconds": standing.last_upkeep,
@@ -65,7 +75,8 @@ def _lines(found: Settings, standing: Standing) -> Iterator[str]:
     yield ""
     yield _line("ready", standing.ready, _oldest(standing))
     parts = {_PRIORITY_NAMES[step]: count for step, count in standing.priorities.items()}
-    parts |= {"arrived": standing.arrived, "again": standing.again, "suspects": standing.suspects}
+    parts |= {"arrived": standing.arrived, "again": standing.again, "retries": standing.retries}
+    parts |= {"suspects": standing.suspects}
     for name, count in parts.items():
         if count:
             yield _line(f"  {name}", count)
@@ -76,6 +87,11 @@ def _lines(found: Settings, standing: Standing) -> Iterator[str]:
     yield ""
     if standing.paused is not None:
         yield f"The API asked all workers to wait; they go on in {duration(standing.paused)}."
+    if standing.limit is not None:
+        rate = f"{standing.limit.rate:,.2f}".rstrip("0").rstrip(".")
+        yield f"All workers keep to {rate} calls a second{_refusal(standing.limit)}."
+    for worker, told in standing.open_breakers.items():
+        yield f"{printable(worker)} holds back: {printable(told)}"
     if standing.last_upkeep is None:
         yield "No worker has looked after this queue yet."
     else:
@@ -85,6 +101,10 @@ def _lines(found: Settings, standing: Standing) -> Iterator[str]:
         yield "Since the queue was first used:"
         for name, count in standing.totals.items():
             yield _line(f"  {name}", count)
+
+
+def _refusal(limit: FleetLimit) -> str:
+    return f": the API answered {limit.status} to {printable(limit.by)}" if limit.by else ""
 
 
 def _line(name: str, count: int, note: str = "") -> str:

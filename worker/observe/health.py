@@ -1,8 +1,8 @@
 """The health and metrics server: what an orchestrator and Prometheus ask a worker.
 
 ``/livez`` answers as long as the asyncio loop turns, which keeps the leases; a Redis or an API that is away is no
-reason to restart a pod. ``/readyz`` tells whether the worker takes jobs now, and if not, why. ``/metrics`` is for
-Prometheus.
+reason to restart a pod. ``/readyz`` tells whether this worker can work, and what holds the whole fleet back.
+``/metrics`` is for Prometheus.
 """
 
 from __future__ import annotations
@@ -38,15 +38,22 @@ class HealthServer:
 
     Args:
         listening: the socket.
-        reasons: why the worker takes no jobs now; empty: it does.
+        reasons: why this worker cannot work now; empty: it can.
+        held_back_by: what holds the whole fleet back, which no other pod would mend.
         refresh: brings the gauges up to date.
     """
 
     def __init__(
-        self, listening: socket.socket, *, reasons: Callable[[], list[str]], refresh: Callable[[], None]
+        self,
+        listening: socket.socket,
+        *,
+        reasons: Callable[[], list[str]],
+        held_back_by: Callable[[], list[str]],
+        refresh: Callable[[], None],
     ) -> None:
         self._socket = listening
         self._reasons = reasons
+        self._held_back_by = held_back_by
         self._refresh = refresh
         self._runner: web.AppRunner | None = None
 
@@ -79,7 +86,8 @@ class HealthServer:
         reasons = self._reasons()
         if reasons:
             return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
-        return web.json_response({"status": "ready"})
+        held_back_by = self._held_back_by()
+        return web.json_response({"status": "ready"} | ({"held_back_by": held_back_by} if held_back_by else {}))
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self._refresh()

@@ -34,10 +34,18 @@ SECONDS = Histogram(
 )
 IN_HAND = Gauge("lock_worker_jobs_in_hand", "Jobs that this process holds now.", registry=REGISTRY)
 CONCURRENCY = Gauge("lock_worker_concurrency", "Jobs that this process works on at once at most.", registry=REGISTRY)
-GATE_OPEN = Gauge(
-    "lock_worker_gate_open",
-    "1 while jobs pass, 0 while this process holds back, by reason.",
+BREAKER_OPEN = Gauge(
+    "lock_worker_breaker_open",
+    "1 while a breaker of this process is open and no job but a probe passes, by reason.",
     ["reason"],
+    registry=REGISTRY,
+)
+FLEET_PAUSED = Gauge(
+    "lock_worker_fleet_paused", "1 while the whole fleet takes no jobs, by who asked for it.", ["by"], registry=REGISTRY
+)
+FLEET_LIMIT = Gauge(
+    "lock_worker_fleet_calls_per_second_limit",
+    "Calls a second that the fleet keeps to because the API refused more; 0 for no such limit.",
     registry=REGISTRY,
 )
 

@@ -12,19 +12,31 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
--- A job's record as {raw, size, first taken, calls, crashes}; nil if somebody deleted or overwrote it. A number that somebody took
--- out of it is mended: one maimed record would otherwise stop every move that meets it, for all jobs.
+-- A whole number as one of our scripts would have written it; nil for whatever somebody else put there: a word, 'inf', '0x10', or so
+-- many digits that it is no count and no time.
+local function natural(text)
+  return text and #text <= 15 and tonumber(string.match(text, '^%d+$')) or nil
+end
+
+-- A job's record as {raw, size, first taken, calls, crashes, retry, progress}; nil if somebody deleted or overwrote it. A number that
+-- somebody took out of it is mended: one maimed record would otherwise stop every move that meets it, for all jobs.
 local function read_record(key, now)
-  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'calls', 'crashes')
+  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'calls', 'crashes', 'retry', 'progress')
   local raw = found[1]
   if not raw then
     return nil
   end
   local record = {raw, #raw, now, 0, 0}
   for at = 2, #record do
-    record[at] = string.match(found[at] or '', '^%d+$') or whole(record[at])
+    record[at] = whole(natural(found[at]) or record[at])
   end
+  record[6], record[7] = found[6] or '', found[7] or ''
   return record
+end
+
+-- When a job that is ready again gets too old, in milliseconds: by its record, or counted from `since`.
+local function deadline_of(recorded, since, max_age_ms)
+  return natural(recorded) or since + max_age_ms
 end
 
 -- Ends the script, unchanged, if a key holds something else than the move is about to write.
@@ -41,4 +53,35 @@ local function may(...)
     local command, key = ...
     error({err = 'NOPERM the ACL user of lock-worker may not run ' .. command .. ' on "' .. key .. '"'})
   end
+end
+
+-- What read_fleet needs. The limit is advice: where somebody put something else in its place, it is thrown away and not obeyed, for
+-- it must not stop the fleet.
+local function may_use_limit(limit)
+  may('DEL', limit)
+  may('HMGET', limit, '')
+  may('HSET', limit, '', '')
+end
+
+-- The fleet's flow control as every worker is told it, with what this worker has to add:
+-- {version, epoch, rate, answered, failed, milliseconds of pause left, state where its version is not the known one}
+local function read_fleet(limit, pause, known_version, answered, failed)
+  local kind = redis.call('TYPE', limit).ok
+  if kind ~= 'hash' and kind ~= 'none' then
+    redis.call('DEL', limit)
+  end
+  local found = redis.call('HMGET', limit, 'version', 'epoch', 'rate', 'answered', 'failed', 'state')
+  -- What is no number, or beyond all reason, is as good as absent: 0.
+  local function sum(name, at, more)
+    local total = whole((natural(found[at]) or 0) + more)
+    if more > 0 then
+      redis.call('HSET', limit, name, total)
+    end
+    return total
+  end
+  local version, epoch = whole(natural(found[1]) or 0), whole(natural(found[2]) or 0)
+  local rate = #(found[3] or '') <= 20 and string.match(found[3] or '', '^%d+%.?%d*$') or '0'
+  local state = version ~= known_version and found[6] or ''
+  local paused_ms = whole(math.max(0, redis.call('PTTL', pause)))
+  return {version, epoch, rate, sum('answered', 4, answered), sum('failed', 5, failed), paused_ms, state}
 end

@@ -1,40 +1,64 @@
--- promote: delayed jobs whose moment has come become ready again, before anything new.
--- KEYS  1 delayed   2 again   3 suspects   4 upkeep
+-- promote: delayed jobs whose moment has come become ready again: retries on a list of their own, all others before anything new.
+-- KEYS  1 delayed   2 again   3 suspects   4 upkeep   5 retries   6 deadlines   7 limit   8 pause
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 jobs at most   4 milliseconds between two rounds of the whole fleet
--- Returns {jobs promoted (-1: another worker was here just now), milliseconds to the next due job (-1: none)}
+--       5 milliseconds that a job may live (0: for ever)   6 version of the limit that this worker knows
+-- Returns {jobs promoted (-1: another worker was here just now), milliseconds to the next due job (-1: none),
+--       milliseconds to the next job that is too old (-1: none), fleet}, the last as in take
 -- Crash: all or nothing; repeating it is harmless.
 
 local delayed, again, suspects, upkeep = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local retries, deadlines, limit, pause = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local record_prefix, suspicious, at_most, between_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local max_age_ms, known_version = tonumber(ARGV[5]), ARGV[6]
 
 expect(delayed, 'zset')
 expect(again, 'list')
 expect(suspects, 'list')
 expect(upkeep, 'hash')
+expect(retries, 'list')
+expect(deadlines, 'zset')
+expect(pause, 'string')
 may('ZRANGE', delayed, 0, 0)
 may('ZREM', delayed, '')
 may('RPUSH', again, '')
+may('RPUSH', retries, '')
 may('RPUSH', suspects, '')
+may('ZRANGE', deadlines, 0, 0)
+may('ZADD', deadlines, 0, '')
+may('HGET', upkeep, '')
 may('HSET', upkeep, '', '')
-may('HGET', record_prefix, '')
+may('HMGET', record_prefix, '')
+may('PTTL', pause)
+may_use_limit(limit)
 
 local now = now_ms()
 
-local function next_due()
-  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+local function to_the_first(index)
+  local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
   return first[2] and math.max(0, first[2] - now) or -1
+end
+
+local function answer(count)
+  return {count, to_the_first(delayed), to_the_first(deadlines), read_fleet(limit, pause, known_version, 0, 0)}
 end
 
 local last = tonumber(redis.call('HGET', upkeep, 'promoted_at')) or 0
 if last <= now and now - last < between_ms then
-  return {-1, next_due()}
+  return answer(-1)
 end
 redis.call('HSET', upkeep, 'promoted_at', whole(now))
 
 local due = redis.call('ZRANGE', delayed, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)
 for _, ref in ipairs(due) do
-  local crashes = tonumber(redis.pcall('HGET', record_prefix .. ref, 'crashes')) or 0 -- whatever somebody made of the record
+  local found = redis.pcall('HMGET', record_prefix .. ref, 'crashes', 'retry', 'deadline') -- whatever somebody made of the record
   redis.call('ZREM', delayed, ref)
-  redis.call('RPUSH', crashes >= suspicious and suspects or again, ref)
+  if (tonumber(found[1]) or 0) >= suspicious then
+    redis.call('RPUSH', suspects, ref)
+  else
+    redis.call('RPUSH', found[2] == '1' and retries or again, ref)
+  end
+  if max_age_ms > 0 then
+    redis.call('ZADD', deadlines, whole(deadline_of(found[3], now, max_age_ms)), ref)
+  end
 end
-return {#due, next_due()}
+return answer(#due)

@@ -1,31 +1,37 @@
 -- recover: jobs whose worker gave no sign of life for a lease become ready again, one crash richer. The only move that counts
 -- crashes. A job with too many is handed to the caller, in flight, to be ended as poisoned.
--- KEYS  1 leases   2 again   3 suspects   4 counters   5 upkeep
+-- KEYS  1 leases   2 again   3 suspects   4 counters   5 upkeep   6 retries   7 deadlines
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 crashes that make a poisoned job   4 jobs at most
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
 --       8 a silence of this many milliseconds means that the server was away, not the workers
 --       9 milliseconds the workers then have to renew their leases   10 bytes of poisoned jobs at most, about
+--       11 milliseconds that a job may live (0: for ever)
 -- Returns {jobs recovered (-1: another worker was here just now; -2: the workers have time to renew their leases, and should),
 --       server time in milliseconds, poisoned job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
 
-local leases, again, suspects, counters, upkeep = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local leases, again, suspects, counters, upkeep, retries, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local token, lease_ms = ARGV[5], tonumber(ARGV[6])
 local between_ms, silence_ms, grace_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local most_bytes = tonumber(ARGV[10])
+local most_bytes, max_age_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 
 expect(leases, 'zset')
 expect(again, 'list')
 expect(suspects, 'list')
 expect(counters, 'hash')
 expect(upkeep, 'hash')
+expect(retries, 'list')
+expect(deadlines, 'zset')
 may('ZREM', leases, '')
 may('RPUSH', again, '')
 may('RPUSH', suspects, '')
+may('RPUSH', retries, '')
+may('ZADD', deadlines, 0, '')
 may('HINCRBY', counters, '', 1)
 may('ZRANGE', leases, 0, 0)
 may('ZADD', leases, 0, '')
+may('HGET', record_prefix, '')
 may('HMGET', record_prefix, '')
 may('HSET', record_prefix, '', '')
 
@@ -67,7 +73,15 @@ for _, ref in ipairs(lapsed) do
     else
       redis.call('HSET', name, 'crashes', crashes, 'token', '')
       redis.call('ZREM', leases, ref)
-      redis.call('RPUSH', crashes >= suspicious and suspects or again, ref)
+      if crashes >= suspicious then
+        redis.call('RPUSH', suspects, ref)
+      else
+        redis.call('RPUSH', record[6] == '1' and retries or again, ref)
+      end
+      if max_age_ms > 0 then
+        local deadline = deadline_of(redis.call('HGET', name, 'deadline'), tonumber(record[3]), max_age_ms)
+        redis.call('ZADD', deadlines, whole(deadline), ref)
+      end
       recovered = recovered + 1
     end
   end

@@ -1,25 +1,35 @@
--- take: jobs from the ready lists into flight, oldest first; what comes back goes before what is new.
--- KEYS  1 again   2 suspects   3 arrived   4 leases   5 counters   6 upkeep   7 draining   8 pause   9 rate
---       10.. the stock lists, first priority first
+-- take: jobs from the ready lists into flight, oldest first; what comes back goes before what is new, but for retries.
+-- KEYS  1 again   2 suspects   3 arrived   4 leases   5 counters   6 upkeep   7 draining   8 pause   9 rate   10 limit
+--       11 retries   12 deadlines   13.. the stock lists, first priority first
 -- ARGV  1 record prefix   2 lease token   3 jobs wanted   4 bytes wanted, about   5 lease in milliseconds
 --       6 worker   7 jobs this worker holds   8 milliseconds it may take to empty its hands
 --       9 bytes of the largest message   10 bytes kept of a larger one
 --       11 microseconds between two calls of the fleet (0: no rate limit)   12 microseconds a burst may be ahead
---       13 1 to take new jobs first (a breaker probes each time with another job)
--- Returns {state, server time in milliseconds, milliseconds to wait, job ...},
---       a job being {ref, raw, size, first taken, calls, crashes}, or of one that is new {ref, raw}
+--       13 microseconds a burst may be ahead of the limit that the API's refusals set
+--       14 which new jobs: oldest | newest   15 1: this take is for a breaker's probe
+--       16 retries that may go before new jobs   17 retries at most
+--       18 calls answered since the last take   19 calls failed since then
+--       20 permits that came to no call and were given a tenth of a second ago at most
+--       21 milliseconds between two probes of the fleet   22 version of the limit that this worker knows
+-- Returns {state, server time in milliseconds, milliseconds to wait, fleet, job ...},
+--       fleet being {version, epoch, rate, answered, failed, milliseconds of pause left, state of the limit where its version is news},
+--       a job {ref, raw, size, first taken, calls, crashes, 1 if it is a retry, progress}, or of one that is new {ref, raw}
 --       state  jobs | empty | alone (one suspect: run nothing beside it) | drain (finish what you hold: a suspect waits)
---              | paused (the API asked the fleet to wait) | limited (the rate limit is reached)
+--              | paused (the API asked the fleet to wait) | limited (no permit, or another worker probes just now)
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
 
-local again, suspects, arrived, leases, counters, upkeep, draining, pause, rate =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local first_stock = 10
+local again, suspects, arrived, leases, counters, upkeep, draining, pause, rate, limit, retries, deadlines =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local first_stock = 13
 local record_prefix, token = ARGV[1], ARGV[2]
 local wanted, wanted_bytes, lease_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local worker, held, drain_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local largest, kept = tonumber(ARGV[9]), tonumber(ARGV[10])
-local interval_us, burst_us, is_new_first = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1'
+local interval_us, burst_us, limit_burst_us = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local which_new, is_probe = ARGV[14], ARGV[15] == '1'
+local retries_first, retries_most = tonumber(ARGV[16]), tonumber(ARGV[17])
+local answered, failed, unused = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
+local probe_gap_ms, known_version = tonumber(ARGV[21]), ARGV[22]
 
 expect(again, 'list')
 expect(suspects, 'list')
@@ -30,15 +40,20 @@ expect(upkeep, 'hash')
 expect(draining, 'string')
 expect(pause, 'string')
 expect(rate, 'string')
+expect(retries, 'list')
+expect(deadlines, 'zset')
 for list = first_stock, #KEYS do
   expect(KEYS[list], 'list')
 end
 may('HMGET', record_prefix, '')
 may('HSET', record_prefix, '', '')
 may('LPOP', again)
+may('LPOP', retries)
 may('RPOP', arrived)
+may('LPOP', arrived)
 may('EXISTS', suspects)
 may('ZADD', leases, 0, '')
+may('ZREM', deadlines, '')
 may('HINCRBY', counters, '', 1)
 may('HINCRBY', upkeep, '', 1)
 may('HSET', upkeep, '', '')
@@ -48,10 +63,13 @@ may('DEL', draining)
 may('PTTL', pause)
 may('GET', rate)
 may('SET', rate, '')
+may('HGET', limit, '')
+may_use_limit(limit)
 
 local now = now_ms()
 local lease_end, first_ms = whole(now + lease_ms), whole(now)
 local jobs, held_until, bytes, fresh, vanished = {}, {}, 0, 0, 0
+local fleet = read_fleet(limit, pause, known_version, answered, failed)
 
 local function hold(ref, raw)
   held_until[#held_until + 1] = lease_end
@@ -59,7 +77,9 @@ local function hold(ref, raw)
   bytes = bytes + #raw
 end
 
+local came_back = {}
 local function hold_again(ref)
+  came_back[#came_back + 1] = ref
   local record = read_record(record_prefix .. ref, now)
   if not record then
     vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
@@ -92,7 +112,7 @@ local function hold_new(raw)
   if size > largest then
     raw = string.sub(raw, 1, kept)
     redis.call('HSET', record_prefix .. ref, 'raw', raw, 'size', size, 'first', first_ms, 'token', token)
-    jobs[#jobs + 1] = {ref, raw, tostring(size), first_ms, '0', '0'}
+    jobs[#jobs + 1] = {ref, raw, tostring(size), first_ms, '0', '0', '', ''}
   else
     redis.call('HSET', record_prefix .. ref, 'raw', raw, 'first', first_ms, 'token', token)
     jobs[#jobs + 1] = {ref, raw}
@@ -104,18 +124,27 @@ local function answer(state, wait_ms)
   if #jobs > 0 then
     redis.call('ZADD', leases, unpack(held_until))
   end
+  -- There may be any number of them, for whole lists of jobs vanish with a pattern of keys, and Lua unpacks some thousands at most.
+  for first = 1, #came_back, 1000 do
+    redis.call('ZREM', deadlines, unpack(came_back, first, math.min(first + 999, #came_back)))
+  end
   if fresh > 0 then
     redis.pcall('HINCRBY', counters, 'taken', fresh)
   end
   if vanished > 0 then
     redis.pcall('HINCRBY', counters, 'vanished', vanished)
   end
-  return {state, first_ms, whole(wait_ms or 0), unpack(jobs)}
+  return {state, first_ms, whole(wait_ms or 0), fleet, unpack(jobs)}
 end
 
-local paused_ms = redis.call('PTTL', pause)
-if paused_ms > 0 then
-  return answer('paused', paused_ms)
+-- The limit that the API's refusals set counts where it is lower than the configured one. None is lower than a call in twenty seconds.
+local longest_us = 20000000
+local limit_rate = tonumber(fleet[3])
+if limit_rate > 0 then
+  local limit_us = math.min(math.ceil(1000000 / limit_rate), longest_us)
+  if limit_us > interval_us then
+    interval_us, burst_us = limit_us, limit_burst_us
+  end
 end
 
 -- The rate limit is a generic cell rate algorithm in the server's time: a permit each `interval_us`, the next one at `free_at`, and
@@ -133,6 +162,33 @@ if interval_us > 0 then
   if free_at < now_us or free_at > latest then
     free_at = now_us
   end
+end
+
+local function give_until(moment)
+  free_at = moment
+  redis.call('SET', rate, whole(free_at), 'PX', whole(math.ceil((free_at - now_us) / 1000) + 1000))
+end
+
+-- A permit that came to no call goes back at once, but no further than to now. The caller says so only where it was given a tenth of a
+-- second ago at most, so any second has at most a tenth more calls by that: with the burst less than a fifth too many.
+if interval_us > 0 and unused > 0 and free_at > now_us then
+  give_until(math.max(now_us, free_at - unused * interval_us))
+end
+
+local paused_ms = tonumber(fleet[6])
+if paused_ms > 0 then
+  return answer('paused', paused_ms)
+end
+
+-- While the API is down the whole fleet sends a few probes a second. A probe that came to no call leaves its turn to the next.
+if is_probe and unused == 0 then
+  local wait_ms = (tonumber(redis.call('HGET', limit, 'probe_at')) or 0) - now
+  if wait_ms > 0 and wait_ms <= probe_gap_ms then
+    return answer('limited', wait_ms)
+  end
+end
+
+if interval_us > 0 then
   local permits = math.floor((now_us + burst_us - free_at) / interval_us) + 1
   if permits < 1 then
     -- Back when half a burst is free: nothing is lost by that, and a fleet does not come for every single permit.
@@ -141,11 +197,13 @@ if interval_us > 0 then
   wanted = math.min(wanted, permits)
 end
 
--- Each job taken uses a permit, though some may turn out to need no call: so the limit is never passed.
+-- Each job taken uses a permit.
 local function use_permits()
   if interval_us > 0 and #jobs > 0 then
-    local taken_until = free_at + #jobs * interval_us
-    redis.call('SET', rate, whole(taken_until), 'PX', whole(math.ceil((taken_until - now_us) / 1000) + 1000))
+    give_until(free_at + #jobs * interval_us)
+  end
+  if is_probe and #jobs > 0 then
+    redis.call('HSET', limit, 'probe_at', whole(now + probe_gap_ms))
   end
 end
 
@@ -166,8 +224,12 @@ if redis.call('EXISTS', suspects) == 1 then
   end
 end
 
+local function is_full()
+  return #jobs >= wanted or bytes >= wanted_bytes
+end
+
 local function take_again()
-  while #jobs < wanted and bytes < wanted_bytes do
+  while not is_full() do
     local ref = redis.call('LPOP', again)
     if not ref then
       break
@@ -176,10 +238,23 @@ local function take_again()
   end
 end
 
+local retried = 0
+local function take_retries(most)
+  while retried < most and not is_full() do
+    local ref = redis.call('LPOP', retries)
+    if not ref then
+      break
+    end
+    retried = retried + 1
+    hold_again(ref)
+  end
+end
+
+-- Producers push to the left: the oldest message is popped from the right.
 local function take_new()
   local list = 3
-  while #jobs < wanted and bytes < wanted_bytes do
-    local raw = redis.call('RPOP', KEYS[list])
+  while not is_full() do
+    local raw = redis.call(which_new == 'newest' and 'LPOP' or 'RPOP', KEYS[list])
     if raw then
       hold_new(raw)
     elseif list == #KEYS then
@@ -191,12 +266,15 @@ local function take_new()
   end
 end
 
-if is_new_first then
+if is_probe then
   take_new()
   take_again()
+  take_retries(wanted)
 else
   take_again()
+  take_retries(retries_first)
   take_new()
+  take_retries(retries_most)
 end
 
 use_permits()

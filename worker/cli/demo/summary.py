@@ -50,8 +50,10 @@ def summarize(console: Console, account: Account, standing: Standing, calls: Seq
         console.print(f"  + {' + '.join(terms[_TERMS_A_LINE:])}")
     jobs = len(account.sent) - dropped
     console.print(f"{jobs:,} jobs, {len(account.results):,} events; {standing.dead_letters:,} of them dead letters too")
-    copies = "" if told == len(calls) else " (copies that were under way at once may call too)"
-    console.print(f"{told:,} calls told by the events, {len(calls):,} seen by the API{copies}")
+    refused = sum(call.answer == "429" for call in calls)
+    more = "" if not refused else f", {refused:,} of them refused for load, which count for no job"
+    copies = "" if told >= len(calls) - refused else " (copies that were under way at once may call too)"
+    console.print(f"{told:,} calls told by the events, {len(calls):,} seen by the API{more}{copies}")
     return list(account.problems(standing, calls))
 
 

@@ -1,0 +1,72 @@
+-- expire: jobs that are ready again and too old are handed to the caller, in flight, to be ended. So they end whatever holds takes back.
+-- KEYS  1 deadlines   2 again   3 retries   4 suspects   5 leases
+-- ARGV  1 record prefix   2 jobs at most   3 bytes at most, about   4 lease token   5 lease in milliseconds
+--       6 crashes that make a suspect   7 entries of the lists to look through, about
+-- Returns {server time in milliseconds, job ...}, a job as in take
+-- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
+
+local deadlines, again, retries, suspects, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local record_prefix, at_most, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local token, lease_ms = ARGV[4], tonumber(ARGV[5])
+local suspicious, most_read = tonumber(ARGV[6]), tonumber(ARGV[7])
+
+expect(deadlines, 'zset')
+expect(again, 'list')
+expect(retries, 'list')
+expect(suspects, 'list')
+expect(leases, 'zset')
+may('ZRANGE', deadlines, 0, 0)
+may('ZREM', deadlines, '')
+may('LPOS', again, '')
+may('LLEN', again)
+may('LREM', again, 1, '')
+may('LPOS', retries, '')
+may('LLEN', retries)
+may('LREM', retries, 1, '')
+may('LPOS', suspects, '')
+may('LLEN', suspects)
+may('LREM', suspects, 1, '')
+may('ZADD', leases, 0, '')
+may('HGET', record_prefix, '')
+may('HMGET', record_prefix, '')
+may('HSET', record_prefix, '', '')
+
+local now, jobs, bytes = now_ms(), {}, 0
+
+-- A ready job stands in the list that its record says, most near its head, or in another one: a worker of the version before knows no
+-- retries. The server reads a list up to the place of the job, so what one call has it read is bounded.
+local read = 0
+local function leaves_its_list(ref, record)
+  local lists = {again, retries, suspects}
+  if tonumber(record[5]) >= suspicious then
+    lists = {suspects, retries, again}
+  elseif record[6] == '1' then
+    lists = {retries, again, suspects}
+  end
+  for _, list in ipairs(lists) do
+    local place = redis.call('LPOS', list, ref)
+    read = read + (place or redis.call('LLEN', list))
+    if place then
+      redis.call('LREM', list, 1, ref)
+      return true
+    end
+  end
+  return false
+end
+
+for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)) do
+  if bytes >= most_bytes or read >= most_read then
+    break
+  end
+  local name = record_prefix .. ref
+  redis.call('ZREM', deadlines, ref)
+  local record = read_record(name, now)
+  -- A job that somebody holds stands in no list: its ref was left here by a worker of the version before.
+  if record and redis.call('HGET', name, 'token') == '' and leaves_its_list(ref, record) then
+    redis.call('HSET', name, 'token', token)
+    redis.call('ZADD', leases, whole(now + lease_ms), ref)
+    jobs[#jobs + 1] = {ref, unpack(record)}
+    bytes = bytes + #record[1]
+  end
+end
+return {whole(now), unpack(jobs)}

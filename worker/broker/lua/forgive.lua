@@ -1,0 +1,22 @@
+-- forgive: take back attempts that an outage cost jobs which wait now. A job that somebody holds keeps its count.
+-- KEYS  (none: the records' keys are made from their refs)
+-- ARGV  1 record prefix   then for each job: ref, attempts to take back
+-- Returns the number of jobs whose count changed
+-- Crash: all or nothing. Not to be repeated: each time takes attempts back.
+
+local record_prefix = ARGV[1]
+
+may('HMGET', record_prefix, '')
+may('HSET', record_prefix, '', '')
+
+local changed = 0
+for at = 2, #ARGV, 2 do
+  local record = record_prefix .. ARGV[at]
+  local found = redis.pcall('HMGET', record, 'token', 'calls')
+  local calls = natural(found[2]) or 0
+  if found[1] == '' and calls > 0 then
+    redis.call('HSET', record, 'calls', whole(math.max(0, calls - tonumber(ARGV[at + 1]))))
+    changed = changed + 1
+  end
+end
+return changed

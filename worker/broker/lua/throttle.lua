@@ -1,0 +1,29 @@
+-- throttle: change the rate that the fleet keeps to, if nobody changed it meanwhile, and let it pause.
+-- KEYS  1 limit   2 pause
+-- ARGV  1 version that the change was made from   2 epoch (one more with each cut)   3 calls a second (0: no limit)
+--       4 state of the limit (empty: the pause alone is asked for)   5 milliseconds of pause (0: none)   6 what to say of the pause
+-- Returns {1 changed | 0 somebody else was first (nothing changed), fleet}, the latter as in take
+-- Crash: all or nothing; repeating it is harmless: the version has changed.
+
+local limit, pause = KEYS[1], KEYS[2]
+local version, epoch, rate, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local pause_ms, pause_text = tonumber(ARGV[5]), ARGV[6]
+
+expect(pause, 'string')
+may('PTTL', pause)
+may('SET', pause, '')
+may_use_limit(limit)
+
+local now, fleet = now_ms(), read_fleet(limit, pause, '', 0, 0)
+if state ~= '' then
+  if fleet[1] ~= version then
+    return {0, fleet}
+  end
+  -- Never the number of an earlier change, not even where somebody deleted the limit meanwhile: some worker may still know that one.
+  local next_version = math.max(tonumber(version) + 1, now)
+  redis.call('HSET', limit, 'version', whole(next_version), 'epoch', epoch, 'rate', rate, 'state', state)
+end
+if pause_ms > tonumber(fleet[6]) then -- a longer pause stays
+  redis.call('SET', pause, pause_text, 'PX', whole(pause_ms))
+end
+return {1, read_fleet(limit, pause, '', 0, 0)}

@@ -1,0 +1,248 @@
+"""The rate that the fleet keeps to while the API refuses calls for load (429, or 503 with ``Retry-After``).
+
+A refusal cuts the rate to a little less than what the API accepted just before, and lets the fleet pause. Afterwards
+the rate rises by steps: it doubles up to where it was cut to, climbs slowly to where it was refused, and goes on ever
+faster where nothing is refused. This is TCP's congestion control (RFC 5681; the plateau is CUBIC's, RFC 9438) over
+calls a second; unlike there, one step down is small, because a quota is a sharp edge and not a queue.
+
+A refusal before anything was accepted says nothing of the rate, but that the pause was too short: the next one is
+longer, and single calls find out when it is over. Where such waits were long, the quota counts by the minute or the
+hour, and what was accepted from one refusal to the next, waits included, tells the rate that it allows.
+
+Everything here is pure: the state, and what follows from a refusal or from the passing of time. It stands in Redis as
+one JSON text; whatever is found there instead is read as no limit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+#: What is left of a rate that was refused. Small, so that a fleet settles within 5 % below a quota.
+_CUT = 0.97
+#: A rate is found to be lower by this factor at most where a refusal came before the rate was kept to for a second.
+_LOWEST_SHARE = 0.5
+#: The lowest rate, in calls a second: a probe each ten seconds.
+LOWEST_RATE = 0.1
+#: The rate while it is not known whether the API takes any call at all.
+_PROBE_RATE = 1.0
+#: The share of the rate that calls begin with after a pause.
+_FIRST_SHARE = 0.5
+#: The rate is raised at most so often, in seconds.
+STEP_SECONDS = 0.5
+#: How long the rate takes to climb back to where it was refused, in seconds: at first, and when the same rate was
+#: refused again and again, as a quota does.
+_FIRST_HOLD_SECONDS = 5.0
+_LONGEST_HOLD_SECONDS = 120.0
+_SAME_CEILING = 0.1
+#: Beyond that, a step raises the rate by this share, and by half at most; the share doubles in a third of the time that
+#: the climb took.
+_FIRST_RAISE = 0.0025
+_RAISE_DOUBLES_SHARE = 1 / 3
+_LARGEST_RAISE = 0.5
+#: A limit says nothing where the fleet uses less of it than this share, and is forgotten when that lasts, or when the
+#: API has taken so many times the rate that it refused.
+_USED_SHARE = 0.7
+_FORGET_SECONDS = 600.0
+_FORGET_TIMES = 3.0
+#: Who asks that much before the end of a pause has seen that it was lifted.
+_LIFTED_SECONDS = 2.0
+#: The fleet's own pause where the API named none: at first and at most, in seconds. It doubles with each refusal until
+#: a call is accepted again.
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+#: Waits beyond this, in seconds, mean that the quota does not count by the second.
+_LONG_WAIT_SECONDS = 3.0
+#: Over so many calls it is measured what the API accepts, and over so many seconds at least and at most.
+_MEASURED_CALLS = 20.0
+_SHORTEST_MEASURE_SECONDS = 2.0
+LONGEST_MEASURE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The state of the limit.
+
+    Attributes:
+        rate: calls a second that the fleet keeps to; 0: no limit.
+        target: the rate that it was cut to; it is reached again by doubling. 0: nothing was accepted yet that could
+            tell, so the rate doubles until the next refusal.
+        ceiling: the rate at which a call was refused last; 0 as above.
+        hold_seconds: how long the climb from target to ceiling takes.
+        refusals: cuts since a call was accepted last.
+        accepted_at_cut: calls that the API had accepted at the last cut.
+        began_ms: when the last refusal came before which a call was accepted, in milliseconds of the server's clock.
+        cut_ms: when the last cut's pause is over.
+        changed_ms: when the rate was changed last.
+        by: the worker that was refused.
+        status: the HTTP status of the refusal.
+    """
+
+    rate: float = 0.0
+    target: float = 0.0
+    ceiling: float = 0.0
+    hold_seconds: float = _FIRST_HOLD_SECONDS
+    refusals: int = 0
+    accepted_at_cut: int = 0
+    began_ms: int = 0
+    cut_ms: int = 0
+    changed_ms: int = 0
+    by: str = ""
+    status: int = 0
+
+    def to_json(self) -> str:
+        """As it stands in Redis."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+NO_LIMIT = Limit()
+
+
+def from_json(text: bytes | str) -> Limit:
+    """A limit as it stood in Redis; no limit where that makes no sense."""
+    try:
+        found = json.loads(text)
+        limit = Limit(**{name: type(getattr(NO_LIMIT, name))(found[name]) for name in asdict(NO_LIMIT)})
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return NO_LIMIT
+    numbers = [value for value in asdict(limit).values() if not isinstance(value, str)]
+    return limit if all(math.isfinite(number) and number >= 0 for number in numbers) else NO_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A call that the API refused for load, and how the fleet fared until then.
+
+    Attributes:
+        status: 429 or 503.
+        retry_after: seconds that the API asked for, no longer than is honoured; None: it named none.
+        accepted: calls that the API has accepted ever.
+        accepted_per_second: how many it accepted of late (see :func:`measure_seconds`).
+    """
+
+    status: int
+    retry_after: float | None
+    accepted: int
+    accepted_per_second: float
+
+
+def measure_seconds(limit: Limit, now_ms: float) -> float:
+    """Over how long it is to be measured what the API accepts: no longer than calls go out at all."""
+    if limit.rate == 0:
+        return 1.0
+    wanted = min(LONGEST_MEASURE_SECONDS, max(_SHORTEST_MEASURE_SECONDS, _MEASURED_CALLS / limit.rate))
+    return max(1.0, min(wanted, (now_ms - limit.cut_ms) / 1000))
+
+
+def cut(limit: Limit, refusal: Refusal, *, now_ms: float, by: str, longest_pause: float) -> tuple[Limit, float]:
+    """What follows from a refusal: the limit from now on, and the seconds that the fleet pauses."""
+    was_accepted = limit.rate == 0 or _accepted_since_cut(limit, refusal.accepted, now_ms) > 0
+    refusals = 1 if was_accepted else limit.refusals + 1
+    if was_accepted:
+        ceiling = _ceiling(limit, refusal, now_ms)
+        is_same = abs(ceiling - limit.ceiling) <= _SAME_CEILING * limit.ceiling
+        hold = _hold(limit, is_same=is_same and limit.ceiling > 0)
+        target = max(LOWEST_RATE, _CUT * ceiling) if ceiling else 0.0
+        rate = max(LOWEST_RATE, _FIRST_SHARE * target) if target else _PROBE_RATE
+        lowered = replace(
+            limit, rate=rate, target=target, ceiling=ceiling, hold_seconds=hold, began_ms=round(now_ms)
+        )  # fmt: skip
+    else:
+        lowered = replace(limit, rate=max(LOWEST_RATE, min(_PROBE_RATE, limit.rate)))
+    pause = _pause(refusals, refusal.retry_after, longest_pause)
+    return (
+        replace(
+            lowered,
+            refusals=refusals,
+            accepted_at_cut=refusal.accepted,
+            cut_ms=round(now_ms + pause * 1000),
+            changed_ms=round(now_ms + pause * 1000),
+            by=by,
+            status=refusal.status,
+        ),
+        pause,
+    )
+
+
+def _waited_seconds(limit: Limit) -> float:
+    """From the refusal before which a call was accepted last to the end of the last pause."""
+    return max(0.0, limit.cut_ms - limit.began_ms) / 1000 if limit.rate else 0.0
+
+
+def _hold(limit: Limit, *, is_same: bool) -> float:
+    """How long the climb takes: longer than the time that the quota counts over, so far as waits tell of it."""
+    longest = _LONGEST_HOLD_SECONDS
+    hold = min(longest, limit.hold_seconds * 2) if is_same else max(_FIRST_HOLD_SECONDS, limit.hold_seconds / 2)
+    waited = _waited_seconds(limit)
+    return max(hold, min(waited * 2, _FORGET_SECONDS)) if waited > _LONG_WAIT_SECONDS else hold
+
+
+def _accepted_since_cut(limit: Limit, accepted: int, now_ms: float) -> int:
+    """Calls accepted since the pause was over: no more than began since; the rest was on its way when it was cut."""
+    seconds = max(0.0, now_ms - limit.cut_ms) / 1000
+    return min(accepted - limit.accepted_at_cut, math.floor(limit.rate * seconds))
+
+
+def _ceiling(limit: Limit, refusal: Refusal, now_ms: float) -> float:
+    """The rate at which the API refuses, as far as this refusal tells; 0: nothing was accepted that could tell."""
+    measured = refusal.accepted_per_second
+    if limit.rate == 0:
+        return measured
+    waited = _waited_seconds(limit)
+    if waited > _LONG_WAIT_SECONDS:
+        # Once calls went on for longer than the wait was, the time before it is forgotten by the quota too.
+        went_on = (now_ms - limit.cut_ms) / 1000
+        accepted = refusal.accepted - limit.accepted_at_cut
+        return max(LOWEST_RATE, min(limit.rate, accepted / (went_on if went_on > waited else went_on + waited)))
+    if limit.rate < limit.target:
+        return min(limit.ceiling, max(measured, limit.ceiling * _LOWEST_SHARE))
+    return min(limit.rate, max(measured, limit.rate * _LOWEST_SHARE))
+
+
+def _pause(refusals: int, retry_after: float | None, longest: float) -> float:
+    own = min(longest, _LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(refusals - 1, 20))
+    if retry_after is None:
+        return own
+    return max(retry_after, own if refusals > 1 or retry_after < _FIRST_PAUSE_SECONDS else 0.0)
+
+
+def raised(limit: Limit, *, now_ms: float, accepted: int, accepted_per_second: float) -> Limit | None:
+    """The limit after another moment in which the API accepted calls; None: it stays."""
+    since_change = (now_ms - limit.changed_ms) / 1000
+    if limit.rate == 0 or 0 <= since_change < STEP_SECONDS:
+        return None
+    if since_change < -_LIFTED_SECONDS:  # the pause was lifted before its time, or the server's clock was set back
+        return replace(limit, cut_ms=round(now_ms), changed_ms=round(now_ms))
+    if since_change < 0 or accepted <= limit.accepted_at_cut:
+        return None
+    since_cut = (now_ms - limit.cut_ms) / 1000
+    if limit.target == 0 or limit.rate < limit.target:
+        rate = limit.rate * 2 if limit.target == 0 else min(limit.target, limit.rate * 2)
+        is_used = accepted_per_second >= _USED_SHARE * limit.rate - 1
+    else:
+        rate = _climbed(limit, since_cut)
+        is_used = accepted_per_second >= _USED_SHARE * limit.rate
+    if not is_used:
+        is_over = since_cut > _FORGET_SECONDS or (limit.ceiling > 0 and limit.rate > _FORGET_TIMES * limit.ceiling)
+        return replace(NO_LIMIT, changed_ms=round(now_ms)) if is_over else None
+    return replace(limit, rate=rate, changed_ms=round(now_ms)) if rate > limit.rate else None
+
+
+def _climbed(limit: Limit, since_cut: float) -> float:
+    if since_cut < limit.hold_seconds:
+        return max(limit.rate, limit.target + (limit.ceiling - limit.target) * since_cut / limit.hold_seconds)
+    doubles = limit.hold_seconds * _RAISE_DOUBLES_SHARE
+    doublings = min(20.0, (since_cut - limit.hold_seconds) / doubles)
+    return limit.rate * (1 + min(_LARGEST_RAISE, _FIRST_RAISE * 2**doublings))
+
+
+def describe(limit: Limit) -> dict[str, Any]:
+    """The limit for people and programs that look on."""
+    return {
+        "calls_per_second": round(limit.rate, 3),
+        "by": limit.by,
+        "status": limit.status,
+        "refusals": limit.refusals,
+    }
