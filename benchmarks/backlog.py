@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
-import redis.asyncio
+from redis.asyncio import Connection
+from redis.asyncio.connection import parse_url
 
 from benchmarks import bulk
 from sandbox.redis_server import RedisServer
 from worker.broker.keys import Keys, digest
+from worker.broker.link import Link
 from worker.broker.moves import Completion, Delay, Moves, Rules, Wish, read_take, take_command
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ EVENT = b"e" * 1_500
 AT_ONCE = 256
 ROUNDS = 400
 _SLOW_US = 100
+_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Backlog:
     def __init__(self, url: str) -> None:
         self._url = url
         self.client: Any = redis.Redis.from_url(url)
-        self.moves = Moves(redis.asyncio.Redis.from_url(url), KEYS, RULES)
+        where = parse_url(url)
+        self.moves = Moves(Link(lambda: Connection(**where), timeout_seconds=_TIMEOUT_SECONDS), KEYS, RULES)
         self._takes = 0
 
     def memory(self) -> int:

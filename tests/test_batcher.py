@@ -98,18 +98,22 @@ async def test_what_comes_during_a_call_waits_for_its_end_and_goes_together() ->
     assert server.batches == [[1], [2, 3]]
 
 
-async def test_after_a_call_the_next_one_lets_a_moment_pass_for_more_to_come(waits: list[float]) -> None:
+async def test_the_more_a_call_carried_the_longer_the_next_one_waits_for_more_up_to_a_limit(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher, "ITEM_SECONDS", 100)
+    monkeypatch.setattr(batcher, "SPACING_SECONDS", 450)
     server, settled = Server(), Counter()
     double = batcher_for(server, settled)
-    double.put(1)
-    await settled.wait(1)
-    assert waits == []
+    done = 0
+    for items in (1, 3, 20, 1):
+        for item in range(items):
+            double.put(item)
+        done += items
+        await settled.wait(done)
 
-    double.put(2)
-
-    await settled.wait(2)
-    assert len(waits) == 1
-    assert 0 < waits[0] <= batcher.SPACING_SECONDS
+    # a quiet moment before the first; then a little less than is due, as a little of it has passed
+    assert [round(wait, -1) for wait in waits] == [100, 300, 450]
 
 
 async def test_a_call_carries_a_bounded_number_of_items() -> None:

@@ -20,8 +20,10 @@ Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
 
-#: The least time between the beginnings of two calls, in seconds. An item that comes after a quiet moment goes at once;
-#: under load each call carries what came meanwhile.
+#: The least time between the beginnings of two calls, in seconds: so much for each item of the first, and at most. An
+#: item that comes after a quiet moment goes at once, and soon after a single other one next to at once; under load each
+#: call carries what came meanwhile.
+ITEM_SECONDS = 0.0005
 SPACING_SECONDS = 0.004
 #: What one call carries at most.
 BATCH_ITEMS = 100
@@ -87,8 +89,8 @@ class Batcher(Generic[Item, Answer]):
                 wait = self._next_call_at - now()
                 if wait > 0 and len(self._waiting) < BATCH_ITEMS:
                     await asyncio.sleep(wait)
-                self._next_call_at = now() + SPACING_SECONDS
                 batch = self._next_batch()
+                self._next_call_at = now() + min(len(batch) * ITEM_SECONDS, SPACING_SECONDS)
                 answers = await insist(self._what, lambda batch=batch: self._send(batch))  # type: ignore[misc]
                 for item, answer in zip(batch, answers, strict=True):
                     self._settled(item, answer)

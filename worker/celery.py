@@ -26,7 +26,7 @@ from worker.clock import ServerClock
 from worker.executor import Executor
 from worker.flow.flow import Flow
 from worker.hands import Hands
-from worker.intake import reader
+from worker.intake import ReadAhead, reader
 from worker.observe import logs
 from worker.observe.health import HealthServer, listen
 from worker.options import refused
@@ -100,13 +100,13 @@ def build(found: Settings) -> WorkerApp:
         ),
         shown=found.RESULT_CONVERSATION,
     )
+    read = ReadAhead(reader(TASK_NAME))
     app.redis_url = connection.public_url(found)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.allow_eviction = found.REDIS_ALLOW_EVICTION
     app.executor = Executor(
-        admission=Admission(
-            read=reader(TASK_NAME), handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS
-        ),
+        admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS),
+        look_ahead=read.look,
         handler=handler,
         link=connection.link(found),
         rules=Rules(

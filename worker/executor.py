@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from redis.exceptions import RedisError
 
 from tasks.decision import Decision, Finished, Later
+from tasks.message import Accepted
 from worker import job_ids
 from worker.admission import LeaseLostError
 from worker.batcher import insist
 from worker.broker.keys import Keys
-from worker.broker.moves import ClaimAnswer, CompleteAnswer, Completion, Copy, Moves
+from worker.broker.moves import LARGEST_MESSAGE_BYTES, ClaimAnswer, CompleteAnswer, Completion, Copy, Moves
 from worker.lane import Assignment, Lane
 from worker.observe import jobs
 from worker.settled import Delayed, Ended, Gone, Settled
@@ -32,14 +33,16 @@ from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from redis.exceptions import ReadOnlyError
 
     from tasks.event import Event
     from tasks.lock_conversation import LockConversation
+    from tasks.message import Intake
     from worker.admission import Admission
     from worker.broker.link import Link
-    from worker.broker.moves import Delivery, Rules
+    from worker.broker.moves import Claim, Delivery, Rules
     from worker.clock import ServerClock
     from worker.flow.flow import Flow
     from worker.hands import Hands
@@ -56,6 +59,13 @@ _CANCEL_SECONDS = 1.0
 _AFTER_AN_ERROR_SECONDS = 0.5
 #: How often it is looked whether a breaker has opened or closed.
 _VOTE_SECONDS = 1.0
+
+
+class LookAhead(Protocol):
+    """Reads a message before it is taken."""
+
+    def __call__(self, raw: bytes, *, now: datetime) -> Intake:
+        """Read it."""
 
 
 class Service(Protocol):
@@ -92,6 +102,7 @@ class Executor:
 
     Args:
         admission: decides on jobs before they are run.
+        look_ahead: reads a message before it is taken.
         handler: what is done with a job.
         link: the way to Redis.
         rules: the settings of the moves.
@@ -111,6 +122,7 @@ class Executor:
         self,
         *,
         admission: Admission,
+        look_ahead: LookAhead,
         handler: LockConversation,
         link: Link,
         rules: Rules,
@@ -126,6 +138,7 @@ class Executor:
         self.clock = clock
         self.rules = rules
         self._admission = admission
+        self._look_ahead = look_ahead
         self._handler = handler
         self._link = link
         self._queues = queues
@@ -142,7 +155,7 @@ class Executor:
             moves=lambda queue: self._lane(queue).moves,
             hands=hands, clock=clock, gates=flow,
             next_token=self.next_token, receive=self.receive, hand_back=self._hand_back,
-            read_only=self._server_is_read_only,
+            read_only=self._server_is_read_only, claim_of=self._claim_before_the_take,
         )  # fmt: skip
         self._taking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -340,11 +353,13 @@ class Executor:
 
     async def _begin(self, queue: str, assignments: list[Assignment]) -> None:
         """Start, or end as decided, jobs whose ids are free, and settle the copies."""
-        wanted = [job_ids.to_claim(item.delivery.intake) for item in assignments]
-        claims = [claim for claim in wanted if claim is not None]
-        answers = iter(await insist("claim", lambda: self._lane(queue).moves.claim(claims)) if claims else ())
-        for item, claim in zip(assignments, wanted, strict=True):
-            answer = ClaimAnswer.GO if claim is None else next(answers)
+        claims = [(item, job_ids.to_claim(item.delivery.intake)) for item in assignments]
+        unasked = [claim for item, claim in claims if claim is not None and _known_answer(item.delivery, claim) is None]
+        answers = iter(await insist("claim", lambda: self._lane(queue).moves.claim(unasked)) if unasked else ())
+        for item, claim in claims:
+            answer: ClaimAnswer | None = ClaimAnswer.GO
+            if claim is not None and (answer := _known_answer(item.delivery, claim)) is None:
+                answer = next(answers)
             if answer is ClaimAnswer.COPY:
                 self._drop_copy(item)
             elif answer is ClaimAnswer.CONFLICT:
@@ -359,6 +374,14 @@ class Executor:
                 item.begun_at = time.monotonic()
                 # The loop itself keeps no hold of a task; the assignment does.
                 item.run = asyncio.create_task(self._run(item))
+
+    def _claim_before_the_take(self, raw: bytes) -> Claim | None:
+        """The claim of a message that is about to be taken; None for one that is not claimed as soon as it is taken."""
+        if len(raw) > LARGEST_MESSAGE_BYTES:
+            return None
+        intake = self._look_ahead(raw, now=self.clock.now())
+        is_for_later = isinstance(intake, Accepted) and intake.not_before is not None
+        return None if is_for_later else job_ids.to_claim(intake)
 
     async def _run(self, item: Assignment) -> None:
         """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
@@ -543,3 +566,10 @@ class Executor:
 def _key(delivery: Delivery) -> tuple[str, str]:
     """What tells a job's deliveries apart: this worker may get a job again that was taken from it."""
     return delivery.ref, delivery.token
+
+
+def _known_answer(delivery: Delivery, claim: Claim) -> ClaimAnswer | None:
+    """What the server said of the id along with the take, if it was this one that was claimed."""
+    if delivery.claimed is None or delivery.claimed[0] != claim:
+        return None
+    return ClaimAnswer(delivery.claimed[1])

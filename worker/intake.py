@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from tasks import job
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 logger = logging.getLogger(__name__)
+
+#: How long a message counts as read.
+_KEPT = timedelta(seconds=1)
 
 
 class Read(Protocol):
@@ -41,3 +45,28 @@ def reader(task_name: str) -> Read:
             return Refusal(envelope.derived_id(raw), None, None, problem, None, None)
 
     return read
+
+
+class ReadAhead:
+    """Reads messages, and keeps what it read of one that is about to be taken, so that it is not read twice.
+
+    Not for long: what a message is, an expired one for example, depends on the moment, and the take may bring it only
+    after a pause.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._kept: tuple[bytes, datetime, Intake] | None = None
+
+    def look(self, raw: bytes, *, now: datetime) -> Intake:
+        """Read a message before it is taken; of several, the last one is kept."""
+        intake = self._read(raw, size=len(raw), now=now)
+        self._kept = raw, now, intake
+        return intake
+
+    def __call__(self, raw: bytes, *, size: int, now: datetime) -> Intake:
+        """Read a message that was taken."""
+        kept, self._kept = self._kept, None  # once: a message without an id is a new job each time
+        if kept is not None and kept[0] == raw and now - kept[1] < _KEPT:
+            return kept[2]
+        return self._read(raw, size=size, now=now)

@@ -2,8 +2,9 @@
 
 A job queue is read by turns: ``take`` until the lists are empty; then a ``BLMOVE`` from the producers' list to our
 ``arrived`` list, which wakes exactly one waiting worker a message and leaves the message in Redis; then again a take.
-The take is not sent along with the wait, though that would save a round trip: where the connection was lost without a
-word, the server would take jobs for nobody, and they would come back only when their leases are over.
+The take is not sent behind the wait, though that would save a round trip: where the connection was lost without a
+word, the server would take jobs for nobody, and they would come back only when their leases are over. But the next wait
+is sent behind the take, with the claim of the message that ended the last one (``worker.broker.follow_up``).
 
 Runs on the asyncio side, where the jobs are run: a job that went through Celery's thread would be handed from core to
 core, and two threads that want the interpreter at once wake each other in vain at every system call. That cost as much
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
@@ -23,13 +24,17 @@ from worker.broker.moves import TakeState
 from worker.gate import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from worker.broker.moves import Delivery, Moves, Taken, Wish
+    from worker.broker.follow_up import FollowUp
+    from worker.broker.moves import Claim, Delivery, Moves, Taken, Wish
     from worker.clock import ServerClock
     from worker.hands import Hands
 
 logger = logging.getLogger(__name__)
+
+#: The queue of a message, and its bytes.
+Message: TypeAlias = tuple[str, bytes]
 
 #: How long one wait for a message lasts, in seconds; after it, take looks at the other lists.
 WAIT_SECONDS = 0.5
@@ -70,6 +75,7 @@ class Taker:
         receive: given the jobs of a take.
         hand_back: given jobs that nobody wants any more.
         read_only: told that the server has become a replica. Nothing is taken until a queue is consumed anew.
+        claim_of: the claim that a message's job will need as soon as it is taken, if any.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class Taker:
         receive: Callable[[Sequence[Delivery]], None],
         hand_back: Callable[[Sequence[Delivery]], None],
         read_only: Callable[[ReadOnlyError], None],
+        claim_of: Callable[[bytes], Claim | None],
     ) -> None:
         self._name = name
         self._moves = moves
@@ -94,6 +101,7 @@ class Taker:
         self._receive = receive
         self._hand_back = hand_back
         self._read_only = read_only
+        self._claim_of = claim_of
         self._queues: list[str] = []
         self._not_before: dict[str, float] = {}
         self._closed_until = self._full_until = 0.0
@@ -101,7 +109,8 @@ class Taker:
         self._empty_queues = 0
         self._retries_may_wait = False
         self._news = asyncio.Event()
-        self._waiting: tuple[str, asyncio.Task[None]] | None = None
+        self._waiting: tuple[str, asyncio.Task[bytes | None]] | None = None
+        self._giving_up: asyncio.Task[None] | None = None
         #: When a take was answered last, on the monotonic clock.
         self.took_at: float | None = None
         #: Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases.
@@ -149,7 +158,8 @@ class Taker:
 
     async def _turn(self) -> None:
         """One step: take, or wait for what is in the way."""
-        self._look_at_the_wait()
+        # Of the take that follows at once alone: later, others may have taken the message long ago.
+        woken_by = self._look_at_the_wait()
         now = time.monotonic()
         queues = [queue for queue in self._queues if now >= self._not_before.get(queue, now)]
         wanted = self._hands.wanted()
@@ -163,7 +173,7 @@ class Taker:
         elif self._empty_queues >= len(queues):
             await self._wait_for_a_message(queues[0])
         else:
-            await self._ask_and_take(queues[0])
+            await self._ask_and_take(queues[0], woken_by)
 
     async def _wait_for_news(self, seconds: float = _ASK_AGAIN_SECONDS) -> None:
         # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
@@ -176,41 +186,81 @@ class Taker:
 
     async def _wait_for_a_message(self, queue: str) -> None:
         if self._waiting is None:
-            task = asyncio.create_task(self._moves(queue).wait(WAIT_SECONDS))
-            task.add_done_callback(lambda _: self._news.set())
-            self._waiting = queue, task
+            self._begin_to_wait(queue, self._moves(queue).wait(WAIT_SECONDS))
         await self._wait_for_news()
 
-    def _look_at_the_wait(self) -> None:
-        """If the wait is over: look for jobs, or say why it failed."""
+    def _begin_to_wait(self, queue: str, wait: Coroutine[Any, Any, bytes | None]) -> asyncio.Task[bytes | None]:
+        task = asyncio.create_task(wait)
+        task.add_done_callback(lambda _: self._news.set())
+        self._waiting = queue, task
+        return task
+
+    def _look_at_the_wait(self) -> Message | None:
+        """If the wait is over: look for jobs, or say why it failed; returns the message that ended it."""
         if self._waiting is None or not self._waiting[1].done():
-            return
+            return None
         (queue, task), self._waiting = self._waiting, None
+        was_empty = self._empty_queues >= len(self._queues)
         self._empty_queues = 0  # also when it was refused: a full server refuses the wait alone
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._failed(queue, error)
+        elif was_empty and not task.cancelled() and (message := task.result()) is not None:
+            return queue, message
+        return None
 
-    async def _ask_and_take(self, queue: str) -> None:
+    async def _ask_and_take(self, queue: str, woken_by: Message | None) -> None:
         answer = self._gates.ask()
         if isinstance(answer, Wait):
             await self._wait_for_news(min(answer.seconds, _ASK_AGAIN_SECONDS))
         elif answer.wanted <= 0:
             await self._wait_for_news()
         else:
-            await self._take(queue, answer)
+            await self._take(queue, answer, woken_by)
 
-    async def _take(self, queue: str, wish: Wish) -> None:
+    async def _take(self, queue: str, wish: Wish, woken_by: Message | None) -> None:
+        follow_up = self._follow_up(queue, wish, woken_by)
         sent_at = time.monotonic()
         self.is_calling = True
         try:
-            taken = await self._moves(queue).take(wish, token=self._next_token(), worker=self._name, sent_at=sent_at)
+            taken = await self._moves(queue).take(
+                wish, token=self._next_token(), worker=self._name, sent_at=sent_at, follow_up=follow_up
+            )
         except (RedisError, OSError) as error:
+            self._gates.not_taken()
             self._failed(queue, error)
         else:
+            if follow_up is not None:
+                self._go_on_waiting(queue, wish, taken, follow_up)
             self._taken(queue, wish, taken, sent_at)
         finally:
             self.is_calling = False
+
+    def _follow_up(self, queue: str, wish: Wish, woken_by: Message | None) -> FollowUp | None:
+        """What to send behind a take that follows a wait, and most likely leaves the lists empty and room for more."""
+        if woken_by is None or woken_by[0] != queue or self._waiting is not None or wish.wanted <= 1:
+            return None
+        return self._moves(queue).follow_up(self._claim_of(woken_by[1]), wait_seconds=WAIT_SECONDS)
+
+    def _go_on_waiting(self, queue: str, wish: Wish, taken: Taken, follow_up: FollowUp) -> None:
+        """Note what was claimed along with a take, and wait for the wait."""
+        for delivery in taken.jobs:
+            delivery.claimed = follow_up.claimed
+        if not follow_up.is_waiting:
+            return
+        is_cancelled = self._hands.is_closed or queue not in self._queues  # while the answer was on its way
+        # One that is held back, or has its hands full, would wait for messages that others could take at once.
+        is_held_back = taken.state not in {TakeState.JOBS, TakeState.EMPTY} or len(taken.jobs) >= wish.wanted
+        if is_cancelled or is_held_back:
+            self._give_up(follow_up)
+        else:
+            task = self._begin_to_wait(queue, follow_up.wait())
+            task.add_done_callback(lambda _: self._give_up(follow_up))
+
+    def _give_up(self, follow_up: FollowUp) -> None:
+        """Close the connection of a wait that nobody waits for; also of a task that was cancelled before it began."""
+        if follow_up.is_waiting:
+            self._giving_up = asyncio.create_task(follow_up.give_up())
 
     def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> None:
         self._gates.took(wish, taken)
@@ -238,7 +288,6 @@ class Taker:
             self._receive(taken.jobs)
 
     def _failed(self, queue: str, error: BaseException) -> None:
-        self._gates.not_taken()
         self._empty_queues = 0
         match error:
             case ReadOnlyError():

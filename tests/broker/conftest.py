@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 
 from sandbox.redis_server import RedisServer
-from tests.broker.workbench import Workbench
+from tests.broker.workbench import Workbench, link_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,8 +27,9 @@ def redis_server(server_binary: ServerBinary) -> Iterator[RedisServer]:
 async def bench(redis_url: str, redis_client: Redis) -> AsyncIterator[Workbench]:
     """A queue that no test of this folder leaves in a state that breaks a promise."""
     assert redis_client.keys() == []
-    async with AsyncRedis.from_url(redis_url, protocol=2, retry=AsyncRetry(NoBackoff(), 0)) as async_client:
-        with Redis.from_url(redis_url, protocol=2) as client:
-            bench = Workbench(client, async_client)
-            yield bench
-            assert list(bench.troubles()) == []
+    link = link_to(redis_url, timeout_seconds=5)
+    with Redis.from_url(redis_url, protocol=2) as client:
+        bench = Workbench(client, link)
+        yield bench
+        assert list(bench.troubles()) == []
+    await link.disconnect()

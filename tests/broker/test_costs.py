@@ -89,10 +89,10 @@ async def test_a_jobs_bytes_travel_once_each_way(warm: Workbench) -> None:
     assert meter.read("bytes") / BATCH < len(MESSAGE) + len(EVENT) + 500
 
 
-async def test_a_job_that_comes_alone_costs_three_round_trips_and_less_than_fifty_commands(warm: Workbench) -> None:
+async def test_a_job_that_comes_alone_costs_three_round_trips_and_less_than_forty_commands(warm: Workbench) -> None:
     meter = Meter(warm)
 
     await a_life(warm, 1)
 
     assert meter.read("scripts") == 3
-    assert meter.read("commands") - OWN_COMMANDS < 50
+    assert meter.read("commands") - OWN_COMMANDS < 40

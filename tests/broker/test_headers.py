@@ -108,7 +108,9 @@ def test_take_walks_over_the_lists_from_where_the_header_says() -> None:
     first = inputs(TEXTS["take"], "KEYS").fixed + 1
 
     assert f"local first_stock = {first}\n" in TEXTS["take"]
-    assert "for list = first_stock, #KEYS do" in TEXTS["take"]
+    assert "expect(KEYS[first_stock], 'list')" in TEXTS["take"]
+    assert "unpack(KEYS, first_stock + 1)" in TEXTS["take"]
+    assert "for list = first_stock + 1, #KEYS do" in TEXTS["take"]
     assert "list == 3 and first_stock or list + 1" in TEXTS["take"]
 
 

@@ -76,3 +76,49 @@ async def test_where_nobody_listens_that_is_told() -> None:
 
     with pytest.raises((RedisConnectionError, OSError)):
         await nobody.execute_command("PING")
+
+
+async def test_commands_of_one_write_are_run_in_order_and_each_is_answered(link: Link) -> None:
+    answers = await link.send(["INCR", "n"], ["INCR", "n"], ["GET", "n"])
+
+    assert [await answers.next() for _ in range(3)] == [1, 2, b"2"]
+
+
+async def test_commands_of_one_write_use_one_connection_which_is_free_after_the_last_answer(link: Link) -> None:
+    client_id = await link.execute_command("CLIENT", "ID")
+    answers = await link.send(["CLIENT", "ID"], ["BLPOP", "late", "0.05"])
+    assert await answers.next() == client_id
+    assert await link.execute_command("CLIENT", "ID") != client_id
+
+    assert await answers.next() is None
+
+    assert await link.execute_command("CLIENT", "ID") == client_id
+
+
+async def test_a_command_that_is_refused_does_not_keep_those_behind_it_from_being_answered(link: Link) -> None:
+    answers = await link.send(["NONSENSE"], ["ECHO", "mine"])
+
+    with pytest.raises(ResponseError, match="unknown command"):
+        await answers.next()
+
+    assert await answers.next() == b"mine"
+
+
+async def test_answers_that_nobody_wants_any_more_are_never_taken_for_another_one(link: Link) -> None:
+    answers = await link.send(["ECHO", "first"], ["ECHO", "second"])
+    assert await answers.next() == b"first"
+
+    await answers.close()
+
+    assert await link.execute_command("ECHO", "mine") == b"mine"
+    with pytest.raises(RedisConnectionError, match="closed before this answer"):
+        await answers.next()
+
+
+async def test_the_last_answer_has_as_much_time_as_the_first(redis_url: str) -> None:
+    """A wait that is sent behind another command may last longer than what is left of that one's time."""
+    patient = link_to(redis_url, timeout_seconds=1)
+    answers = await patient.send(["BLPOP", "late", "0.55"], ["BLPOP", "late", "0.55"])
+
+    assert [await answers.next() for _ in range(2)] == [None, None]
+    await patient.disconnect()

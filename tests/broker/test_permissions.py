@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, ResponseError
 
 from tests.broker.every_move import MOVES, keys_of, script_of, set_scene
-from tests.broker.workbench import Workbench
+from tests.broker.workbench import Workbench, link_to
 from worker.broker import scripts
 
 if TYPE_CHECKING:
@@ -46,14 +44,15 @@ def logged_in(bench: Workbench, redis_url: str) -> As:
     async def log_in(*rules: str) -> AsyncIterator[Workbench]:
         name, password = "lock-worker", "a password"
         bench.run("ACL", "SETUSER", name, "reset", "on", f">{password}", *rules)
-        who: dict[str, Any] = {"username": name, "password": password, "protocol": 2}
+        url = redis_url.replace("://", f"://{name}:{quote(password)}@")
+        link = link_to(url, timeout_seconds=5)
         try:
-            async with AsyncRedis.from_url(redis_url, **who, retry=AsyncRetry(NoBackoff(), 0)) as async_client:
-                with Redis.from_url(redis_url, **who) as client:
-                    user = Workbench(client, async_client)
-                    user._tokens = bench._tokens
-                    yield user
+            with Redis.from_url(url, protocol=2) as client:
+                user = Workbench(client, link)
+                user._tokens = bench._tokens
+                yield user
         finally:
+            await link.disconnect()
             bench.run("ACL", "DELUSER", name)
 
     return log_in

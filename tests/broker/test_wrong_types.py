@@ -39,6 +39,26 @@ async def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(bench: Work
     assert bench.snapshot() != untouched
 
 
+async def test_a_take_that_finds_nothing_else_than_new_jobs_finds_a_wrong_type_too(bench: Workbench) -> None:
+    """It asks once whether there is anything else, and not what."""
+    bench.take_one()
+    bench.push(b"a job")
+    untouched = bench.snapshot()
+
+    for key in set(await keys_of("take")) - {bench.keys.limit}:
+        bench.run("DEL", key)
+        bench.run("SADD", key, "not ours")
+        before = bench.snapshot()
+
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            bench.take()
+
+        assert bench.snapshot() == before
+        bench.put_back(untouched, key)
+
+    assert len(bench.take().jobs) == 1
+
+
 @pytest.mark.parametrize("name", [name for name in MOVES if script_of(name) in {"take", "promote", "throttle"}])
 async def test_a_limit_of_a_wrong_type_is_thrown_away_and_the_move_goes_on(bench: Workbench, name: str) -> None:
     """It is advice. Nobody's mistake in it may stop the fleet."""

@@ -20,12 +20,9 @@ import hypothesis.strategies as st
 from hypothesis import event
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from tests.broker.workbench import RULES, Workbench
+from tests.broker.workbench import RULES, Workbench, link_to
 from tests.model import reference, standing
 from tests.model.reference import End, Message, PutAside, Take
 from worker.broker import moves
@@ -86,7 +83,7 @@ class Server:
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self.client: Any = Redis.from_url(self._url, protocol=2)
-        self._async_client = AsyncRedis.from_url(self._url, protocol=2, retry=AsyncRetry(NoBackoff(), 0))
+        self._link = link_to(self._url, timeout_seconds=5)
         self._listener: Any = self.client.pubsub()  # type: ignore[no-untyped-call]
         self._listener.subscribe(MODEL_RULES.results)
         assert self._listener.get_message(timeout=5)["type"] == "subscribe"
@@ -95,7 +92,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._listener.close()
         self.client.close()
-        self.wait(self._async_client.aclose())
+        self.wait(self._link.disconnect())
         self._loop.close()
 
     def wait(self, coroutine: Awaitable[Answer]) -> Answer:
@@ -112,7 +109,7 @@ class Server:
         """An empty queue."""
         self.client.flushall()
         self.heard()  # of a run that was broken off
-        return Workbench(self.client, self._async_client, MODEL_RULES)
+        return Workbench(self.client, self._link, MODEL_RULES)
 
 
 @dataclass(slots=True, eq=False)

@@ -21,7 +21,7 @@ from worker.admission import Admission
 from worker.clock import ServerClock
 from worker.executor import Executor
 from worker.hands import Hands
-from worker.intake import reader
+from worker.intake import ReadAhead, reader
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -101,9 +101,10 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
         policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
         shown="state",
     )
+    read = ReadAhead(reader(TASK_NAME))
     executor = Executor(
-        admission=Admission(read=reader(TASK_NAME), handler=handler, clock=clock, max_age_seconds=0),
-        handler=handler, link=link, rules=RULES, hands=hands, clock=clock, flow=flow, name="w",
+        admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=0),
+        look_ahead=read.look, handler=handler, link=link, rules=RULES, hands=hands, clock=clock, flow=flow, name="w",
         queues=lambda: ["moderation.lock"], close=managem.aclose,
     )  # fmt: skip
     executor.books = ClosedBooks()

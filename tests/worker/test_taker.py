@@ -13,8 +13,10 @@ from redis import Redis
 import worker.taker
 from tests.broker.workbench import Workbench, link_to
 from tests.worker.parts import flow_of
-from worker.broker.moves import Delivery, Wish
+from worker.broker.keys import digest
+from worker.broker.moves import Claim, ClaimAnswer, Delivery, Wish
 from worker.clock import ServerClock
+from worker.gate import Wait
 from worker.hands import Hands
 from worker.taker import Taker
 
@@ -27,6 +29,10 @@ QUEUE = "moderation.lock"
 SECONDS = 10.0
 
 
+def claim_of(raw: bytes) -> Claim:
+    return Claim(digest(raw.decode()), "a conversation")
+
+
 class Scene:
     """A taker that runs, the queue it takes from, and what it received."""
 
@@ -35,12 +41,15 @@ class Scene:
         self.hands = hands
         self.received: list[Delivery] = []
         self.handed_back: list[Delivery] = []
+        flow = flow_of(hands)
+        for breaker in flow.breakers:
+            breaker.succeeded(0.0, hands.limit)  # the slow start is over
         tokens = count(1)
         self.taker = Taker(
             name="w", moves=lambda _: bench.moves, hands=hands, clock=ServerClock(),
-            gates=flow_of(hands),
+            gates=flow,
             next_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
-            read_only=lambda _: None,
+            read_only=lambda _: None, claim_of=claim_of,
         )  # fmt: skip
 
     def receive(self, deliveries: Sequence[Delivery]) -> None:
@@ -55,10 +64,17 @@ class Scene:
         await until(lambda: len(self.received) >= number)
 
     async def until_it_waits(self) -> None:
-        await until(lambda: self.bench.client.info("clients")["blocked_clients"])
+        await until(self.blocked)
 
     async def until_nobody_waits(self) -> None:
-        await until(lambda: not self.bench.client.info("clients")["blocked_clients"])
+        await until(lambda: not self.blocked())
+
+    def reads(self) -> int:
+        """How often the server read from a client, to this moment."""
+        return int(self.bench.client.info("stats")["total_reads_processed"])
+
+    def blocked(self) -> int:
+        return int(self.bench.client.info("clients")["blocked_clients"])
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -89,6 +105,68 @@ async def test_a_message_that_comes_while_it_waits_is_taken(scene: Scene) -> Non
     await scene.until_received(1)
 
 
+async def test_the_message_that_ended_a_wait_is_claimed_with_its_take_and_the_next_wait_begins_with_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a wait that does not end by itself meanwhile, and a server that knows the scripts
+    monkeypatch.setattr("worker.taker.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 3
+    await scene.bench.moves.claim([Claim(digest("another job"), "")])
+    await scene.until_it_waits()
+    scene.bench.push(b"the first")
+    await scene.until_received(1)
+    await scene.until_it_waits()
+    before = scene.reads()
+
+    scene.bench.push(b"a job")
+    await scene.until_received(2)
+
+    assert scene.reads() - before == 3  # the push, what the taker sent, and the question for this number
+    assert scene.received[1].claimed == (claim_of(b"a job"), ClaimAnswer.GO)
+    await scene.until_it_waits()
+
+
+async def test_a_message_that_comes_while_the_wait_behind_a_take_is_under_way_is_taken(scene: Scene) -> None:
+    scene.hands.limit = 10
+    await scene.until_it_waits()
+
+    for number in range(1, 6):
+        scene.bench.push(b"job %d" % number)
+        await scene.until_received(number)
+
+    assert [job.raw for job in scene.received] == [b"job %d" % number for number in range(1, 6)]
+
+
+async def test_a_backlog_that_came_during_a_wait_is_taken_to_the_last_job(scene: Scene) -> None:
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    messages = [b"job %d" % number for number in range(20)]
+    scene.bench.push(*messages)
+
+    for number in range(len(messages)):
+        await scene.until_received(number + 1)
+        scene.drop(scene.received[number])
+
+    assert {job.raw for job in scene.received} == set(messages)
+
+
+async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more(scene: Scene) -> None:
+    scene.hands.limit = 2
+    await scene.until_it_waits()
+    take = scene.bench.moves.take
+
+    async def take_and_cancel(wish: Wish, **asked: object) -> object:
+        taken = await take(wish, **asked)  # type: ignore[arg-type]
+        scene.taker.cancel(QUEUE)
+        return taken
+
+    scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
+    scene.bench.push(b"a job")
+
+    await until(lambda: scene.handed_back)
+    await scene.until_nobody_waits()
+
+
 async def test_a_wait_that_ended_while_the_hands_were_full_does_not_hide_the_next_message(scene: Scene) -> None:
     await scene.until_it_waits()
     other = Delivery(
@@ -115,6 +193,84 @@ async def test_jobs_that_became_ready_are_taken_though_a_wait_is_under_way(scene
     scene.taker.look()
 
     await scene.until_received(2)
+
+
+async def test_a_worker_that_is_held_back_waits_for_no_message_that_others_could_take(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.taker.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    await scene.bench.pause(30)
+    scene.bench.push(b"a job")
+    await scene.until_nobody_waits()
+    assert scene.received == []
+    assert scene.bench.run("LRANGE", scene.bench.keys.arrived, 0, -1) == [b"a job"]
+
+    scene.bench.run("DEL", scene.bench.keys.pause)
+    monkeypatch.setattr(scene.taker, "_gates", Told(scene.hands))
+    scene.taker.gates_changed()
+    await scene.until_received(1)
+
+
+class Told:
+    """Gates that hold nothing back while they are open, and keep what they are told."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        self.is_open = True
+        self.told: list[str] = []
+
+    def ask(self) -> Wish | Wait:
+        self.told.append("asked")
+        return Wish(self._hands.wanted(), len(self._hands)) if self.is_open else Wait(60, "closed")
+
+    def took(self, _wish: Wish, _taken: Taken) -> None:
+        self.told.append("took")
+
+    def not_taken(self) -> None:
+        self.told.append("not taken")
+
+
+async def test_the_gates_are_asked_before_each_take_and_told_of_it_once_whatever_is_sent_with_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.taker.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    gates = Told(scene.hands)
+    monkeypatch.setattr(scene.taker, "_gates", gates)
+
+    # when a message wakes it, and a wait behind a take fails
+    scene.bench.push(b"a job")
+    await scene.until_received(1)
+    await scene.until_it_waits()
+    assert gates.told == ["asked", "took"]
+    scene.bench.client.client_kill_filter(_type="normal")
+
+    # then that is no word of a take
+    await until(lambda: len(gates.told) >= 4)
+    assert gates.told == ["asked", "took"] * 2
+
+
+async def test_a_message_that_came_while_the_gates_were_closed_is_not_claimed_before_it_is_taken(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been taken by others, ended and forgotten by then."""
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    gates = Told(scene.hands)
+    gates.is_open = False
+    monkeypatch.setattr(scene.taker, "_gates", gates)
+    scene.bench.push(b"a job")
+    await until(lambda: gates.told)
+
+    gates.is_open = True
+    scene.taker.look()
+
+    await scene.until_received(1)
+    assert scene.received[0].claimed is None
+    assert not scene.bench.run("EXISTS", scene.bench.keys.id_prefix + claim_of(b"a job").id_digest)
 
 
 class OneRetryAtATime:

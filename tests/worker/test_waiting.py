@@ -64,6 +64,19 @@ def test_a_job_wakes_one_worker_and_not_the_fleet(fleet: Stage) -> None:
     assert calls(fleet, "blmove") <= 2 * jobs + waits_that_ended_by_themselves + WORKERS
 
 
+def test_a_job_that_wakes_a_worker_is_taken_claimed_and_completed_by_one_script_call_each(fleet: Stage) -> None:
+    jobs = 40
+    began = time.monotonic()
+
+    for number in range(jobs):
+        fleet.send(f"c-{number}")
+        fleet.wait_events(number + 1)
+
+    # what each worker does beside: promote, recover, and a take after a wait
+    rounds = WORKERS * ((time.monotonic() - began) / WAIT_SECONDS + 1)
+    assert calls(fleet, "eval", "evalsha") <= 3 * jobs + 3 * rounds
+
+
 def test_an_idle_worker_sends_less_than_ten_commands_a_second(fleet: Stage) -> None:
     eventually(lambda: calls(fleet, "blmove") >= 4 * WORKERS, "two seconds of waiting")
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from redis.exceptions import NoScriptError
 
 from worker.broker import scripts
+from worker.broker.follow_up import FollowUp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.broker.keys import Keys
+    from worker.broker.link import Answers
     from worker.broker.scripts import Script
 
 Argument: TypeAlias = str | int | bytes
@@ -79,6 +81,7 @@ class Delivery:
         taken_at: when that was, on this process's monotonic clock.
         is_newest: it is new, and was taken from the end where the newest stand.
         is_lost: the lease is over and another worker may have the job.
+        claimed: the claim that was sent with its take, perhaps for another job, and its :class:`ClaimAnswer`.
         intake: what the message turned out to be; the broker does not look at it.
     """
 
@@ -99,6 +102,7 @@ class Delivery:
     is_probe: bool = False
     taken_at: float = 0.0
     is_newest: bool = False
+    claimed: tuple[Claim, int] | None = None
     intake: Any = field(default=None, repr=False)
 
 
@@ -424,10 +428,13 @@ def replay_command(keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], 
 
 
 class Client(Protocol):
-    """Sends a command to Redis, once, and returns its answer."""
+    """Sends commands to Redis, each once."""
 
     async def execute_command(self, *command: Any) -> Any:
-        """Send it."""
+        """Send one and return its answer."""
+
+    async def send(self, *commands: Sequence[Argument]) -> Answers:
+        """Send several in one write."""
 
 
 class Moves:
@@ -443,24 +450,40 @@ class Moves:
         self.keys = keys
         self.rules = rules
 
-    async def take(self, wish: Wish, *, token: str, worker: str, sent_at: float) -> Taken:
+    async def take(
+        self, wish: Wish, *, token: str, worker: str, sent_at: float, follow_up: FollowUp | None = None
+    ) -> Taken:
         """Take jobs; not to be repeated blindly. ``sent_at`` is the monotonic time of now."""
         call = partial(take_command, self.keys, self.rules, token=token, worker=worker, wish=wish)
         try:
-            answer = await self._run(call())
+            answer = await (self._run(call()) if follow_up is None else follow_up.send_behind(call()))
         except NoScriptError:
             answer = await self._run(call(whole_text=True))
         return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wish.wanted)
 
-    async def wait(self, seconds: float) -> None:
-        """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it."""
-        await self._run(["BLMOVE", self.keys.stock[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)])
+    async def wait(self, seconds: float) -> bytes | None:
+        """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it.
+
+        Returns a copy of it, or None where none came.
+        """
+        message: bytes | None = await self._client.execute_command(*self._wait_command(seconds))
+        return message
+
+    def follow_up(self, claim: Claim | None, *, wait_seconds: float) -> FollowUp:
+        """The claim of an id and the next wait, to be sent with a take."""
+        claiming = None if claim is None else (claim, command(*self._claiming([claim])))
+        return FollowUp(self._client, claiming, self._wait_command(wait_seconds))
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimAnswer]:
         """Bind job ids to what they are for; one answer for each."""
+        return [_CLAIM_ANSWERS[code] for code in await self._call(*self._claiming(claims))]
+
+    def _wait_command(self, seconds: float) -> Command:
+        return ["BLMOVE", self.keys.stock[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)]
+
+    def _claiming(self, claims: Sequence[Claim]) -> tuple[Script, list[str], list[Argument]]:
         arguments = [part for claim in claims for part in (claim.id_digest, claim.binding, int(claim.is_dry_run))]
-        answer = await self._call(scripts.CLAIM, [], [self.keys.id_prefix, self.rules.remember_ms, *arguments])
-        return [_CLAIM_ANSWERS[code] for code in answer]
+        return scripts.CLAIM, [], [self.keys.id_prefix, self.rules.remember_ms, *arguments]
 
     async def complete(self, completions: Sequence[Completion]) -> list[CompleteAnswer | Copy]:
         """End jobs: publish, keep the dead letters, remember the ids and forget the jobs, in one step."""

@@ -130,8 +130,8 @@ class Refusal:
 
 def measure_seconds(limit: Limit, now_ms: float) -> float:
     """Over how long it is to be measured what the API accepts: no longer than calls go out at all."""
-    if limit.rate == 0:
-        return 1.0
+    if limit.rate == 0 or limit.rate < limit.target:
+        return 1.0  # while the rate doubles, only the last second tells how far it may go
     wanted = min(LONGEST_MEASURE_SECONDS, max(_SHORTEST_MEASURE_SECONDS, _MEASURED_CALLS / limit.rate))
     return max(1.0, min(wanted, (now_ms - limit.cut_ms) / 1000))
 

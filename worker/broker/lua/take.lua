@@ -31,40 +31,48 @@ local retries_first, retries_most = tonumber(ARGV[16]), tonumber(ARGV[17])
 local answered, failed, unused = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
 local probe_gap_ms, known_version = tonumber(ARGV[21]), ARGV[22]
 
-expect(again, 'list')
-expect(suspects, 'list')
 expect(arrived, 'list')
 expect(leases, 'zset')
 expect(counters, 'hash')
 expect(upkeep, 'hash')
-expect(draining, 'string')
-expect(pause, 'string')
-expect(rate, 'string')
-expect(retries, 'list')
-expect(deadlines, 'zset')
-for list = first_stock, #KEYS do
-  expect(KEYS[list], 'list')
-end
-may('HMGET', record_prefix, '')
+expect(KEYS[first_stock], 'list')
+may('EXISTS', suspects)
 may('HSET', record_prefix, '', '')
-may('LPOP', again)
-may('LPOP', retries)
 may('RPOP', arrived)
 may('LPOP', arrived)
-may('EXISTS', suspects)
 may('ZADD', leases, 0, '')
-may('ZREM', deadlines, '')
 may('HINCRBY', counters, '', 1)
 may('HINCRBY', upkeep, '', 1)
 may('HSET', upkeep, '', '')
-may('GET', draining)
-may('SET', draining, '')
-may('DEL', draining)
 may('PTTL', pause)
 may('GET', rate)
 may('SET', rate, '')
 may('HGET', limit, '')
 may_use_limit(limit)
+-- Mostly there is nothing but new jobs of the first priority. One question for all the other keys is cheaper than two for each, one
+-- for its type and one for what is in it; a job that comes alone pays for all of them. The pause, the rate and the limit are obeyed all
+-- the same, below. A deadline stands only beside a job that is ready again.
+local is_plain =
+  redis.call('EXISTS', again, suspects, draining, pause, rate, retries, deadlines, unpack(KEYS, first_stock + 1)) == 0
+if not is_plain then
+  expect(again, 'list')
+  expect(suspects, 'list')
+  expect(draining, 'string')
+  expect(pause, 'string')
+  expect(rate, 'string')
+  expect(retries, 'list')
+  expect(deadlines, 'zset')
+  for list = first_stock + 1, #KEYS do
+    expect(KEYS[list], 'list')
+  end
+  may('HMGET', record_prefix, '')
+  may('LPOP', again)
+  may('LPOP', retries)
+  may('ZREM', deadlines, '')
+  may('GET', draining)
+  may('SET', draining, '')
+  may('DEL', draining)
+end
 
 local now = now_ms()
 local lease_end, first_ms = whole(now + lease_ms), whole(now)
@@ -207,7 +215,7 @@ local function use_permits()
   end
 end
 
-if redis.call('EXISTS', suspects) == 1 then
+if not is_plain and redis.call('EXISTS', suspects) == 1 then
   if held == 0 then
     hold_again(redis.call('LPOP', suspects))
     redis.call('DEL', draining)
@@ -229,7 +237,7 @@ local function is_full()
 end
 
 local function take_again()
-  while not is_full() do
+  while not is_plain and not is_full() do
     local ref = redis.call('LPOP', again)
     if not ref then
       break
@@ -240,7 +248,7 @@ end
 
 local retried = 0
 local function take_retries(most)
-  while retried < most and not is_full() do
+  while not is_plain and retried < most and not is_full() do
     local ref = redis.call('LPOP', retries)
     if not ref then
       break
@@ -257,7 +265,7 @@ local function take_new()
     local raw = redis.call(which_new == 'newest' and 'LPOP' or 'RPOP', KEYS[list])
     if raw then
       hold_new(raw)
-    elseif list == #KEYS then
+    elseif list == #KEYS or (is_plain and list == first_stock) then
       redis.call('HSET', upkeep, 'empty_at', whole(now))
       break
     else
