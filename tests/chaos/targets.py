@@ -105,7 +105,7 @@ class LockWorker:
             "ATTEMPT_TIMEOUT_SECONDS": str(ATTEMPT_TIMEOUT_SECONDS),
             "RETRY_BASE_SECONDS": "0.05",
             "RETRY_MAX_DELAY_SECONDS": "3",
-            "MAX_ATTEMPTS": "12",
+            "MAX_ATTEMPTS": "10",
             "MAX_DELIVERIES": "100",
             "RATE_LIMIT_PER_SECOND": "" if plan.rate_limit is None else str(plan.rate_limit),
         }
@@ -117,7 +117,7 @@ class LockWorker:
 
     def left(self, client: Redis) -> dict[str, int]:
         """All places at one moment, or a job that moves meanwhile could be overlooked."""
-        lists = (*_KEYS.stock, _KEYS.arrived, _KEYS.again, _KEYS.suspects)
+        lists = (*_KEYS.stock, _KEYS.arrived, _KEYS.again, _KEYS.retries, _KEYS.suspects)
         sets = (_KEYS.leases, _KEYS.delayed)
         with client.pipeline(transaction=True) as at_once:
             for name in lists:
@@ -131,7 +131,7 @@ class LockWorker:
 
     def strays(self, client: Redis) -> list[str]:
         """All that has no TTL and is not there for good."""
-        permanent = {RESULTS, DEAD, _KEYS.counters, _KEYS.upkeep}
+        permanent = {RESULTS, DEAD, _KEYS.counters, _KEYS.upkeep, _KEYS.limit}
         names = [name.decode() for name in client.scan_iter(count=1000)]
         remembered = [name for name in names if name.startswith(_KEYS.id_prefix)]
         forever = [name for name in remembered[:100] if client.ttl(name) == -1]

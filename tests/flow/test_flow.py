@@ -12,6 +12,7 @@ from tasks.verdict import Blame
 from tests.flow.clock import Clock
 from worker.broker.moves import Delivery, FleetNews, Taken, TakeState, Wish
 from worker.flow.flow import NO_NEWS, Flow
+from worker.flow.limit import Limit
 from worker.gate import Wait
 from worker.hands import Hands
 
@@ -193,10 +194,16 @@ def test_a_refusal_for_load_asks_for_a_cut_and_a_pause_once() -> None:
     assert scene.changes == 1
 
 
+def limit_of(scene: Scene) -> bytes:
+    """A rate that was cut just now."""
+    now_ms = round(scene.clock.now * 1000)
+    return Limit(rate=5.0, target=5.0, ceiling=5.0, cut_ms=now_ms, changed_ms=now_ms).to_json().encode()
+
+
 def test_a_refusal_of_before_the_cut_is_no_news() -> None:
     scene = well()
     run = scene.run()
-    scene.flow.saw(FleetNews(1, 1, 5.0, 0, 0, 0, b"{}"))
+    scene.flow.saw(FleetNews(1, 1, 5.0, 0, 0, 0, limit_of(scene)))
 
     scene.flow.refused(run, 429, None)
 
@@ -207,7 +214,7 @@ def test_a_job_refused_again_while_others_are_answered_waits_by_itself() -> None
     scene = well()
     run = scene.run()
     scene.flow.refused(run, 429, None)
-    scene.flow.saw(FleetNews(1, 1, 5.0, 500, 0, 0, b"{}"))
+    scene.flow.saw(FleetNews(1, 1, 5.0, 500, 0, 0, limit_of(scene)))
     scene.flow.begins(run)
 
     waits = scene.flow.refused(run, 429, None)
@@ -255,3 +262,13 @@ def test_calls_that_are_stuck_let_takes_draw_from_both_ends() -> None:
     scene.clock.wait(5)
 
     assert {scene.wish().which_new for _ in range(4)} == {"newest", "oldest"}
+
+
+def test_a_rate_that_no_state_explains_is_taken_away() -> None:
+    scene = well()
+    scene.flow.saw(FleetNews(version=7, epoch=1, rate=0.001, answered=0, failed=0, paused_ms=0, state=b"[]"))
+
+    change = scene.flow.change()
+
+    assert change is not None
+    assert (change.version, change.rate, change.pause_seconds) == (7, 0.0, 0.0)

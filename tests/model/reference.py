@@ -202,6 +202,7 @@ class Queue:
         if wish.is_probe and fleet.was_probed and not wish.unused:
             return TakeState.LIMITED, []
         if fleet.rate:
+            fleet.has_permit = fleet.has_permit or wish.unused > 0
             if not fleet.has_permit:
                 return TakeState.LIMITED, []
             wanted = min(wanted, 1)

@@ -251,7 +251,8 @@ def test_an_outage_is_met_with_single_probes_and_costs_no_job_its_attempts(stage
     eventually(lambda: worker.lines("breaker_closed"), "a closed breaker")
     assert [len(worker.lines(f"breaker_{event}")) for event in ("opened", "recovering", "closed")] == [1, 1, 1]
     (opened,) = worker.lines("breaker_opened")
-    assert (opened["level"], opened["reason"], opened["failures"]) == ("error", "api_down", 10)
+    assert (opened["level"], opened["reason"]) == ("error", "api_down")
+    assert opened["failures"] >= 10
     assert "API_URL" in opened["advice"]
 
 

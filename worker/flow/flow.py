@@ -153,6 +153,7 @@ class Flow:
         self._token_served_at = 0.0
         self._refusal: limits.Refusal | None = None
         self._longer_pause = 0.0
+        self._is_unexplained = False
         self._raise_late_ms = 0.0
         self._seen: deque[tuple[float, int]] = deque()
         self._calling: dict[int, tuple[Run, float]] = {}
@@ -282,6 +283,7 @@ class Flow:
                 return  # an older answer, which a newer one has overtaken
             self._raise_late_ms = 1000 * _RAISE_JITTER_SECONDS * self._chance()
             self.limit = limits.NO_LIMIT if fleet.state is None else limits.from_json(fleet.state)
+            self._is_unexplained = fleet.state is not None and self.limit.rate == 0 and fleet.rate > 0
             if fleet.epoch != self.fleet.epoch or (fleet.rate > 0) != (self.fleet.rate > 0):
                 logger.info("fleet_limit", extra=limits.describe(self.limit))
         if fleet.epoch != self.fleet.epoch:
@@ -516,7 +518,8 @@ class Flow:
 
     def _raised(self) -> limits.Limit | None:
         if self.limit.rate == 0:
-            return None
+            # A rate without a state that explains it is somebody's mistake; nobody would ever raise it.
+            return limits.NO_LIMIT if self._is_unexplained else None
         return limits.raised(
             self.limit,
             now_ms=self._server_ms() - self._raise_late_ms,

@@ -58,6 +58,8 @@ _LONG_WAIT_SECONDS = 3.0
 #: Over so many calls it is measured what the API accepts, and over so many seconds at least and at most.
 _MEASURED_CALLS = 20.0
 _SHORTEST_MEASURE_SECONDS = 2.0
+#: While the rate doubles, only the last moment tells how far it may go.
+_RISING_SECONDS = 1.6
 LONGEST_MEASURE_SECONDS = 30.0
 
 
@@ -130,8 +132,10 @@ class Refusal:
 
 def measure_seconds(limit: Limit, now_ms: float) -> float:
     """Over how long it is to be measured what the API accepts: no longer than calls go out at all."""
-    if limit.rate == 0 or limit.rate < limit.target:
-        return 1.0  # while the rate doubles, only the last second tells how far it may go
+    if limit.rate == 0:
+        return 1.0
+    if limit.rate < limit.target:
+        return _RISING_SECONDS
     wanted = min(LONGEST_MEASURE_SECONDS, max(_SHORTEST_MEASURE_SECONDS, _MEASURED_CALLS / limit.rate))
     return max(1.0, min(wanted, (now_ms - limit.cut_ms) / 1000))
 
