@@ -14,7 +14,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.broker.keys import Keys
-from worker.broker.moves import Delivery, FleetNews, Moves, Promoted, Recovered
+from worker.broker.moves import EXPIRE_JOBS, Delivery, FleetNews, Moves, Promoted, Recovered
 from worker.clock import ServerClock
 from worker.flow.flow import NO_NEWS
 from worker.hands import Hands
@@ -252,6 +252,14 @@ async def test_jobs_that_are_too_old_are_held_and_handed_over_to_be_ended() -> N
     await bench.upkeep.look_once()
 
     assert bench.hands.held() == bench.expired == [job]
+
+
+async def test_many_jobs_that_are_too_old_are_ended_in_several_calls_and_the_rest_at_the_next_look() -> None:
+    bench = Bench(promoted=promoted(0, next_deadline_ms=0), expired=[delivery(f"{n}") for n in range(EXPIRE_JOBS)])
+
+    await bench.upkeep.look_once()
+
+    assert len(bench.expired) == 10 * EXPIRE_JOBS
 
 
 async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_look() -> None:

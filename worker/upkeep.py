@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError
 
+from worker.broker.moves import EXPIRE_JOBS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -35,6 +37,8 @@ _RECOVER_SHARE = 0.8
 _RENEWALS = 3
 _RENEW_AGAIN_SECONDS = 0.25
 _RENEW_AT_ONCE = 500
+#: One look ends jobs that are too old in so many calls at most, so that it does not keep others waiting.
+_EXPIRE_CALLS = 10
 
 
 class Fleet(Protocol):
@@ -130,8 +134,6 @@ class Upkeep:
         """Promote and recover once; returns the seconds until the next look."""
         promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS, version=self._fleet.version)
         self._fleet.saw(promoted.fleet)
-        if promoted.next_deadline_ms == 0:
-            await self._expire()
         sent_at = time.monotonic()
         recovered = await self._moves.recover(
             token=self._next_token(), sent_at=sent_at, between_ms=self._recover_between_ms
@@ -144,6 +146,8 @@ class Upkeep:
             self._hands.add(delivery)  # not before: what could not be handed over must not have its lease kept
         if recovered.count:
             logger.warning("jobs_recovered", extra={"queue": self._moves.keys.queue, "jobs": recovered.count})
+        if promoted.next_deadline_ms == 0:
+            await self._expire()
         if promoted.count or recovered.count:
             self._on_ready()
         if promoted.next_due_ms is None:
@@ -151,12 +155,15 @@ class Upkeep:
         return min(self._look_seconds, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
 
     async def _expire(self) -> None:
-        sent_at = time.monotonic()
-        expired = await self._moves.expire(token=self._next_token(), sent_at=sent_at)
-        for delivery in expired:
-            self._hands.add(delivery)
-        if expired:
-            self._on_expired(expired)
+        for _ in range(_EXPIRE_CALLS):
+            sent_at = time.monotonic()
+            expired = await self._moves.expire(token=self._next_token(), sent_at=sent_at)
+            for delivery in expired:
+                self._hands.add(delivery)
+            if expired:
+                self._on_expired(expired)
+            if len(expired) < EXPIRE_JOBS:
+                break
 
 
 async def _pause(seconds: float) -> None:
