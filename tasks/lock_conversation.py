@@ -246,7 +246,7 @@ class LockConversation:
             run.is_calling = False
             return judge_failure(failure)
         run.is_calling = False
-        verdict = judge(answer, conversation_id, now=run.clock(), may_be_at_work=run.progress.may_be_at_work)
+        verdict = judge(answer, conversation_id, now=run.clock, may_be_at_work=run.progress.may_be_at_work)
         if isinstance(verdict, Locked):
             drift = conversation.drift(verdict.conversation)
             if drift:

@@ -17,6 +17,7 @@ from tasks.outcome import Locked, Problem, ProblemType, Refused
 from tasks.retry import parse_date, parse_retry_after
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from tasks.api import Answer, CallFailed
@@ -87,16 +88,20 @@ _REDIRECT_OR_CLIENT_ERROR = range(300, 500)
 _SERVER_ERROR = range(500, 600)
 
 
-def judge(answer: Answer, conversation_id: str, *, now: datetime, may_be_at_work: bool = False) -> Verdict:
+def judge(
+    answer: Answer, conversation_id: str, *, now: Callable[[], datetime], may_be_at_work: bool = False
+) -> Verdict:
     """What an answer means for a job.
 
     Args:
         answer: the answer.
         conversation_id: of the job.
-        now: the moment, for a ``Retry-After`` that is a date where the answer has no date of its own.
+        now: tells the moment, for a ``Retry-After`` that is a date where the answer has no date of its own.
         may_be_at_work: an earlier call of this job may still be at work.
     """
-    retry_after = parse_retry_after(answer.retry_after, parse_date(answer.date) or now)
+    retry_after = None
+    if answer.retry_after is not None:  # dates take long to read, and are seldom of use
+        retry_after = parse_retry_after(answer.retry_after, parse_date(answer.date) or now())
     if answer.status in _SUCCESS:
         return _confirmation(answer, conversation_id, retry_after)
     return (

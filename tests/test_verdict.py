@@ -41,7 +41,7 @@ def judged(
     may_be_at_work: bool = False,
 ) -> Verdict:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge(Answer(status, content, retry_after, date), ID, now=NOW, may_be_at_work=may_be_at_work)
+    return judge(Answer(status, content, retry_after, date), ID, now=lambda: NOW, may_be_at_work=may_be_at_work)
 
 
 def unconfirmed(body: Any, status: int = 200) -> Problem:

@@ -400,10 +400,11 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours
             decision = self._admission.failed(delivery, error, run.attempts)
         else:
-            delivery.calls, delivery.progress = run.attempts, run.progress.to_bytes()
+            delivery.calls = run.attempts
+            if isinstance(decision, Later):
+                delivery.progress, item.deadline_ms = run.progress.to_bytes(), self._admission.deadline_ms(delivery)
         finally:
             run.is_over = True
-        item.deadline_ms = self._admission.deadline_ms(delivery)
         self._carry_out(item, decision)
 
     def _give_permit_back(self, delivery: Delivery) -> None:

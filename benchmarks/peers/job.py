@@ -77,7 +77,7 @@ def result(answer: Answer, job_id: str, conversation_id: str, received_at: datet
     Raises:
         UnexpectedAnswerError: the conversation is not locked, or the answer is not the documented one.
     """
-    verdict = judge(answer, conversation_id, now=received_at)
+    verdict = judge(answer, conversation_id, now=lambda: received_at)
     if not isinstance(verdict, Locked) or drift(verdict.conversation):
         raise UnexpectedAnswerError(str(verdict))
     facts = event.Facts(
