@@ -62,6 +62,9 @@ _RUN = 1000
 _COUNTS_APART_SECONDS = 0.05
 #: Pods raise the rate one at a time: each waits for the others, by up to so many seconds.
 _RAISE_JITTER_SECONDS = 0.25
+#: Without a limit, refusals of less than this share of the calls in a second are no news of the rate.
+_STRAY_SHARE = 0.05
+_STRAY_PAUSE_SECONDS = 0.5
 #: How often a worker tells again that its breaker is open, in seconds.
 _VOTE_SECONDS = 10.0
 _MEANWHILE = "Meanwhile jobs wait in Redis and lose no attempt; once a probe succeeds they go on by themselves."
@@ -154,6 +157,7 @@ class Flow:
         self._refusal: limits.Refusal | None = None
         self._longer_pause = 0.0
         self._is_unexplained = False
+        self._refused_at: deque[float] = deque()
         self._raise_late_ms = 0.0
         self._seen: deque[tuple[float, int]] = deque()
         self._calling: dict[int, tuple[Run, float]] = {}
@@ -342,7 +346,10 @@ class Flow:
         return max(retry_after or 0.0, own_wait * (0.5 + self._chance()))
 
     def _tell_refusal(self, run: Run, status: int, retry_after: float | None, older: int) -> None:
-        if run.epoch == self.fleet.epoch and self._refusal is None:
+        if self._is_stray():
+            # One of very many: the API's wish to wait is granted, but it is no news of the rate.
+            self._pause(status, _STRAY_PAUSE_SECONDS if retry_after is None else retry_after)
+        elif run.epoch == self.fleet.epoch and self._refusal is None:
             self._refusal = limits.Refusal(
                 status,
                 retry_after,
@@ -366,6 +373,23 @@ class Flow:
             self._longer_pause = retry_after
             self._paused_until = self._clock() + retry_after
             self._changes()
+
+    def _is_stray(self) -> bool:
+        """Whether hardly any call is refused, and there is no limit yet."""
+        now = self._clock()
+        self._refused_at.append(now)
+        while now - self._refused_at[0] > 1:
+            self._refused_at.popleft()
+        return not self.limit.rate and len(self._refused_at) < _STRAY_SHARE * self._accepted_per_second()
+
+    def _pause(self, status: int, seconds: float) -> None:
+        if self._clock() + seconds <= self._paused_until:
+            return
+        extra = {"seconds": round(seconds, 3), "status": status, "calls_per_second": self.fleet.rate}
+        logger.warning("fleet_paused", extra=extra)
+        self._longer_pause = seconds
+        self._paused_until = self._clock() + seconds
+        self._changes()
 
     def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
         """A call failed; returns how many attempts its job has lost by it."""
