@@ -171,6 +171,10 @@ class LockConversation:
         finally:
             self._flow.waits_in_slot(-1)
 
+    def ends_without_call(self, job: Accepted, run: Run) -> bool:
+        """Whether a job that would run now comes to its end before a call."""
+        return self._admit(job, run) is not None
+
     def rejected(self, refusal: Refusal, run: Run) -> Finished:
         """End a message that is no valid job."""
         return self.report(refusal, run, Rejected(refusal.problem))

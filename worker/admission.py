@@ -50,8 +50,11 @@ class Admission:
         self._max_age_ms = max_age_seconds * 1000
         self._warned: set[str] = set()
 
-    def admit(self, delivery: Delivery, now: datetime) -> Decision | None:
-        """Read a message; what is decided of it at once, or None where it is a job to be run now."""
+    def admit(self, delivery: Delivery, now: datetime, *, may_call: bool = True) -> Decision | None:
+        """Read a message; what is decided of it at once, or None where it is a job to be run now.
+
+        ``may_call``: whether the job passed what holds takes back. One that did not goes back if it would be called.
+        """
         intake = delivery.intake = self._read(delivery.raw, size=delivery.size, now=now)
         if isinstance(intake, Refusal):
             return self._handler.rejected(intake, self.run_of(delivery))
@@ -64,6 +67,8 @@ class Admission:
             wait = (intake.not_before - now).total_seconds()
             if wait > 0:
                 return Later(wait, "eta")
+        if not may_call and not self._handler.ends_without_call(intake, self.run_of(delivery)):
+            return Later(0, "requeued")
         return None
 
     def run_of(self, delivery: Delivery) -> Run:

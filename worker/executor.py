@@ -307,7 +307,7 @@ class Executor:
             upkeep = Upkeep(
                 moves, self.hands, self.clock,
                 next_token=self.next_token, fleet=self._flow, on_ready=self.taker.look,
-                on_poisoned=self._end_poisoned, on_expired=self.receive,
+                on_poisoned=self._end_poisoned, on_expired=self._end_expired,
             )  # fmt: skip
             if len(self._lanes) == 1:
                 self._upkeep.add(asyncio.create_task(self._vote()))
@@ -320,7 +320,11 @@ class Executor:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def receive(self, deliveries: Sequence[Delivery]) -> None:
+    def _end_expired(self, deliveries: Sequence[Delivery]) -> None:
+        """End jobs that are too old. They passed no gate, so one that is not too old by our settings goes back."""
+        self.receive(deliveries, may_call=False)
+
+    def receive(self, deliveries: Sequence[Delivery], *, may_call: bool = True) -> None:
         """Read the jobs of one take, and run them or settle them at once."""
         now = self.clock.now()
         ready: list[Assignment] = []
@@ -328,11 +332,12 @@ class Executor:
         for delivery in deliveries:
             item = self._assignments[_key(delivery)] = Assignment(delivery)
             try:
-                item.decision = self._admission.admit(delivery, now)
+                item.decision = self._admission.admit(delivery, now, may_call=may_call)
                 item.is_at_celery = item.decision is None and self.books.wants(delivery.intake.id)
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its take from running
                 item.decision = self._admission.failed(delivery, error, 0)
             if isinstance(item.decision, Later):
+                item.deadline_ms = 0 if may_call else self._admission.deadline_ms(delivery)
                 self._carry_out(item, item.decision)
             else:
                 (shown if item.is_at_celery else ready).append(item)

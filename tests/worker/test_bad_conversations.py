@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
-from tests.worker.stage import Stage, eventually
+from tests.worker.stage import QUEUE, Stage, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -167,6 +168,27 @@ def test_jobs_end_when_they_are_too_old_in_a_pause_that_the_api_asked_for(stage:
 
     assert (event["data"]["outcome"], event["data"]["attempts"]) == ("exhausted", 0)
     assert event["data"]["error"]["type"] == "rate_limited"
+
+
+def test_a_job_that_is_not_too_old_after_all_is_not_called_past_a_pause(stage: Stage) -> None:
+    """Its record says so, as that of an eta job may whose worker died; but what is too old passed no gate."""
+    keys = stage.keys
+    stage.redis.set(keys.pause, "a test", px=60_000)
+    stage.send()
+    now_ms = round(time.time() * 1000)
+    record = {"raw": stage.redis.rpop(QUEUE), "first": now_ms, "calls": 0, "crashes": 0, "token": "", "deadline": 1}
+    stage.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
+    stage.redis.rpush(keys.again, "ref-1")
+    stage.redis.zadd(keys.deadlines, {"ref-1": 1})
+
+    stage.worker()
+
+    eventually(lambda: (stage.redis.zscore(keys.deadlines, "ref-1") or 0) > now_ms, "the job back, with its deadline")
+    assert stage.redis.lrange(keys.again, 0, -1) == [b"ref-1"]
+    assert stage.api.calls() == []
+    stage.redis.delete(keys.pause)
+    (event,) = stage.wait_events(1)
+    assert event["data"]["outcome"] == "locked"
 
 
 def test_the_age_of_a_job_counts_from_its_eta(stage: Stage) -> None:

@@ -163,7 +163,7 @@ class Flow:
         self._calling: dict[int, tuple[Run, float]] = {}
         self._in_run: deque[tuple[float, Run]] = deque(maxlen=_RUN)
         self._answered_when_opened = 0
-        self._voted = ""
+        self._voted: list[str] = []
         self._voted_at = 0.0
 
     # -- asked and told by the runtime
@@ -553,16 +553,16 @@ class Flow:
 
     def vote(self) -> str | None:
         """What this worker has to tell of its breakers now; None: nothing new."""
-        reasons = [breaker.reason for breaker in self.breakers if breaker.is_open]
-        told = ""
-        if reasons:
-            problem = "" if self.last_problem is None else f": {self.last_problem.detail}"
-            told = f"{','.join(reasons)} for {self._clock() - min(b.opened_at for b in self.breakers if b.is_open):.0f} s{problem}"  # noqa: E501
-        is_same = bool(told) == bool(self._voted) and (not told or told.split(" ")[0] == self._voted.split(" ")[0])
-        if is_same and (not told or self._clock() - self._voted_at < _VOTE_SECONDS):
+        now, opened = self._clock(), [breaker for breaker in self.breakers if breaker.is_open]
+        reasons = [breaker.reason for breaker in opened]
+        if reasons == self._voted and (not reasons or now - self._voted_at < _VOTE_SECONDS):
             return None
-        self._voted, self._voted_at = told, self._clock()
-        return told
+        self._voted, self._voted_at = reasons, now
+        if not opened:
+            return ""
+        seconds = now - min(breaker.opened_at for breaker in opened)
+        problem = "" if self.last_problem is None else f": {self.last_problem.detail}"
+        return f"{','.join(reasons)} for {seconds:.0f} s{problem}"
 
     # -- measuring
 
