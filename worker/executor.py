@@ -12,8 +12,10 @@ import logging
 import math
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
@@ -56,6 +58,8 @@ _HAND_BACK_SECONDS = 3.0
 _LOOK_SECONDS = 0.01
 #: How long Celery's thread waits at most for the word that a queue is left alone.
 _CANCEL_SECONDS = 1.0
+#: How long the loop may take at most to close what is open, once the jobs are out of hand.
+_CLOSE_SECONDS = 5.0
 _AFTER_AN_ERROR_SECONDS = 0.5
 #: How often it is looked whether a breaker has opened or closed.
 _VOTE_SECONDS = 1.0
@@ -179,10 +183,10 @@ class Executor:
 
     def start(self) -> None:
         """Start the loop in its thread; returns when it turns."""
-        ready = threading.Event()
+        ready: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._turn, args=(ready,), name="asyncio", daemon=True)
         self._thread.start()
-        ready.wait()
+        ready.get()
 
     def consume(self, queue: str) -> None:
         """Take jobs from a queue, keep their leases, and find those that are due or lost."""
@@ -190,11 +194,14 @@ class Executor:
 
     def cancel_queue(self, queue: str) -> None:
         """Take no more jobs from a queue; returns when that is so. It is looked after as long as this worker runs."""
-        done = threading.Event()
+        # A signal handler may interrupt the wait and stop this executor. An Event would deadlock then: who waits for it
+        # holds a lock that its setter needs. A SimpleQueue may be interrupted.
+        done: SimpleQueue[None] = SimpleQueue()
         self._call(self.taker.cancel, queue)
-        self._call(done.set)
-        if self._thread is not None and self._thread.is_alive():
-            done.wait(_CANCEL_SECONDS)
+        self._call(done.put, None)
+        if not self.hands.is_closed and self._thread is not None and self._thread.is_alive():
+            with suppress(Empty):
+                done.get(timeout=_CANCEL_SECONDS)
 
     def wake_celery(self) -> None:
         """End the sleep of Celery's loop. For signal handlers: on its own thread they only interrupt that sleep."""
@@ -228,17 +235,19 @@ class Executor:
     def stop(self, seconds: float) -> None:
         """As :meth:`close`, and wait until it has happened; then end the loop.
 
-        A second call may come from a signal handler while the first one waits, or when all is over.
+        A second call may come from a signal handler while the first one waits, or when all is over. A handler may also
+        have interrupted a thread that holds a lock which the loop needs, such as that of a log handler. So the wait is
+        bounded: the interrupted thread goes on, frees the lock, and waits here again before the worker ends.
         """
         if self._thread is not None and self._thread.is_alive():
             self.close(seconds)
             self._call(self._celery_is_done.set)
-            self._thread.join()
-            self._loop = None
+            self._thread.join(seconds + _CLOSE_SECONDS)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            with suppress(RuntimeError):  # the loop is closed: all is over
+                self._loop.call_soon_threadsafe(function, *arguments)
 
     # -- the asyncio side --
 
@@ -274,7 +283,7 @@ class Executor:
             if told is not None and self._lanes:
                 await insist("vote", partial(next(iter(self._lanes.values())).moves.vote, self._name, told))
 
-    def _turn(self, ready: threading.Event) -> None:
+    def _turn(self, ready: SimpleQueue[None]) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
             asyncio.set_event_loop(self._loop)
@@ -282,7 +291,7 @@ class Executor:
                 self._loop.call_soon(self._lane, queue)
             for service in self.services:
                 runner.run(service.start())
-            self._loop.call_soon(ready.set)
+            self._loop.call_soon(ready.put, None)
             self._loop.run_forever()
 
     def _consume(self, queue: str) -> None:

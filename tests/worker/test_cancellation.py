@@ -1,8 +1,14 @@
-"""A job that is cancelled is handed back, in whatever moment that happens, and nothing of it goes on."""
+"""A job that is cancelled is handed back, in whatever moment that happens, and nothing of it goes on.
+
+So it is with the executor as a whole: a signal handler may stop it, whatever the thread below is about.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +23,7 @@ from tasks.retry import RetryPolicy
 from tests.broker.workbench import RULES, Workbench, link_to
 from tests.worker.parts import flow_of
 from tests.worker.stage import eventually
+from worker import executor as executor_module
 from worker.admission import Admission
 from worker.clock import ServerClock
 from worker.executor import Executor
@@ -24,7 +31,8 @@ from worker.hands import Hands
 from worker.intake import ReadAhead, reader
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from types import FrameType
 
     from worker.broker.moves import Delivery
     from worker.lane import Assignment
@@ -87,16 +95,15 @@ def api() -> Iterator[SandboxApi]:
         yield api
 
 
-@pytest.fixture
-def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
-    link = link_to(redis_url, timeout_seconds=5)
+def build(redis_url: str, server: SandboxApi) -> tuple[Executor, CountingApi]:
+    """An executor that is not started, and its way to the API."""
     hands, clock = Hands(100), ServerClock()
-    managem = CountingApi(
-        base_url=api.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
+    api = CountingApi(
+        base_url=server.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
     )
     flow = flow_of(hands)
     handler = LockConversation(
-        api=managem,
+        api=api,
         flow=flow,
         policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
         shown="state",
@@ -104,13 +111,19 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
     read = ReadAhead(reader(TASK_NAME))
     executor = Executor(
         admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=0),
-        look_ahead=read.look, handler=handler, link=link, rules=RULES, hands=hands, clock=clock, flow=flow, name="w",
-        queues=lambda: ["moderation.lock"], close=managem.aclose,
+        look_ahead=read.look, handler=handler, link=link_to(redis_url, timeout_seconds=5), rules=RULES, hands=hands,
+        clock=clock, flow=flow, name="w", queues=lambda: ["moderation.lock"], close=api.aclose,
     )  # fmt: skip
     executor.books = ClosedBooks()
+    return executor, api
+
+
+@pytest.fixture
+def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
+    executor, counting = build(redis_url, api)
     executor.start()
     with Redis.from_url(redis_url, protocol=2) as sync_client:
-        yield Bench(Workbench(sync_client, link), executor, managem)
+        yield Bench(Workbench(sync_client, executor._link), executor, counting)
         executor.stop(1)
 
 
@@ -157,3 +170,64 @@ def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does
         assert bench.queue.run("LPOP", bench.queue.keys.again) == delivery.ref.encode()
         assert bench.queue.run("ZCARD", bench.queue.keys.leases) == 0
     assert bench.queue.run("EXISTS", RULES.results) == 0
+
+
+def is_turning(executor: Executor) -> bool:
+    """Whether the executor's loop still turns."""
+    return executor._thread is not None and executor._thread.is_alive()
+
+
+def test_a_signal_handler_can_stop_it_at_any_line_of_the_wait_for_its_word_on_a_queue(
+    redis_url: str, api: SandboxApi
+) -> None:
+    """Celery's handler of a second Ctrl+C does so, on top of the shutdown that the first one began."""
+    for moment in count():
+        executor, _ = build(redis_url, api)
+        executor.start()
+        lines, has_ended = count(), list[bool]()
+
+        def trace(
+            _frame: FrameType, event: str, _argument: object, *,
+            executor: Executor = executor, moment: int = moment, lines: Iterator[int] = lines,
+            has_ended: list[bool] = has_ended,
+        ) -> Callable[..., Any]:  # fmt: skip
+            if event == "line" and next(lines) == moment:
+                executor.stop(0)
+                has_ended.append(not is_turning(executor))
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            executor.cancel_queue("moderation.lock")
+        finally:
+            sys.settrace(before)
+        executor.stop(0)
+
+        assert has_ended != [False], f"stopped before line {moment} it did not end"
+        if not has_ended:
+            break
+    assert moment
+
+
+def test_a_signal_handler_that_interrupts_who_holds_a_lock_of_the_loop_waits_for_a_bounded_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log handler has such a lock. The loop ends as soon as the thread below has gone on and freed it."""
+    monkeypatch.setattr(executor_module, "_CLOSE_SECONDS", 0.1)
+    lock, is_wanted = threading.Lock(), threading.Event()
+
+    def log() -> None:
+        is_wanted.set()
+        with lock:
+            pass
+
+    with lock:
+        bench.executor._call(log)
+        is_wanted.wait()
+        bench.executor.stop(0)
+        assert is_turning(bench.executor)
+
+    monkeypatch.undo()
+    bench.executor.stop(0)
+    assert not is_turning(bench.executor)
