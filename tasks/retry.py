@@ -8,9 +8,6 @@ worth another try is decided where answers are judged, in ``tasks.verdict``.
 from __future__ import annotations
 
 import random
-import re
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
@@ -25,8 +22,6 @@ _ASIDE_SECONDS = 5.0
 #: A Retry-After is stretched by up to this share (and one second at most), so that a fleet does not come back in one
 #: moment.
 _RETRY_AFTER_JITTER = 0.1
-#: A fraction of seconds, and hundreds of digits, are taken; a sign or an exponent is not.
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 
 
 class RetryPolicy:
@@ -81,29 +76,3 @@ class RetryPolicy:
 
 #: tenacity's strategies want to know the loop they serve; ours only ask them for numbers.
 _NO_LOOP = Retrying()
-
-
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """A ``Retry-After`` header (RFC 9110, section 10.2.3) as seconds from ``now``; None: absent, or no sense.
-
-    A fraction of seconds is taken too, as some servers send it. ``now`` is best the answer's own ``Date``: the host's
-    clock may be wrong, but it is the one that its dates are by.
-    """
-    if value is None:
-        return None
-    text = value.strip()
-    if _SECONDS.fullmatch(text):
-        return float(text)  # of hundreds of digits: infinity, which the longest wait cuts like any other
-    moment = parse_date(text)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
-
-
-def parse_date(value: str | None) -> datetime | None:
-    """An HTTP date (RFC 9110, section 5.6.7); None: absent, or no sense."""
-    if value is None:
-        return None
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic_core import from_json
 
 from tasks.outcome import Locked, Problem, ProblemType, Refused
-from tasks.retry import parse_date, parse_retry_after
+from tasks.retry_after import parse_date, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
