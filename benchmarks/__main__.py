@@ -3,7 +3,9 @@
     python -m benchmarks                    # all of it, about half an hour
     python -m benchmarks --quick            # one short round at 50 ms
     python -m benchmarks --only lock-worker bare --delays 50
-    python -m benchmarks --tables           # nothing is run: the tables and plots of the last results
+    python -m benchmarks --tables           # nothing is run: the tables and plots of the published results
+
+Only a run of everything replaces the published results; a smaller one goes to ``.logs/``, unless ``--out`` says where.
 
 Rounds are interleaved: each row runs once before any runs again, so that a machine whose speed drifts drifts for all.
 """
@@ -23,7 +25,7 @@ from benchmarks.server import version
 from benchmarks.stage import REDIS_OPTIONS, STOCK_POOL, Stage, StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.rows import Row
 
@@ -31,14 +33,19 @@ Measured = TypeVar("Measured", results.Throughput, results.Latency)
 
 HERE = Path(__file__).parent
 LOGS = HERE / ".logs"
-RESULTS = HERE / "results"
+#: The results of a run of everything, which README and docs quote.
+PUBLISHED = HERE / "results" / "latest.json"
+#: Those of any smaller run.
+SMALLER = LOGS / "smaller-run.json"
 MAIN_MS = 50
 SEED = 7
+_FULL = {"delays": [0, 50, 200], "rounds": 3, "seconds": 3, "idle_jobs": 12, "again": 1}
+_QUICK = {"delays": [MAIN_MS], "rounds": 1, "seconds": 2, "idle_jobs": 6, "again": 0}
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Run, and write results, tables and plots."""
-    options = _options()
+    options = read_options(arguments)
     # As Ctrl-C, also where that is ignored, as in the background of a shell: so all that was started is ended.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -46,7 +53,7 @@ def main() -> None:
     if options.tables:
         _show(results.read(out), out)
         return
-    rows = [row for row in ROWS if not options.only or any(part in row.name for part in options.only)]
+    rows: list[Row] = options.rows
     for row in rows:
         _ = row.python  # environments are made before anything is measured
     LOGS.mkdir(exist_ok=True)
@@ -173,24 +180,53 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="PART", help="rows whose names hold one of these")
+def read_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line, with what it leaves open filled in.
+
+    Only a run of everything goes to the published results, unless ``--out`` says where; any smaller one goes to a file
+    that git ignores.
+
+    Raises:
+        SystemExit: an argument is wrong; it is named before anything is measured.
+    """
+    left_open = argparse.SUPPRESS
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="PART", default=[], help="rows whose names hold one of these")
     parser.add_argument("--quick", action="store_true", help="one round of 2 seconds at 50 ms, and short latencies")
-    parser.add_argument("--delays", type=int, nargs="+", default=[0, 50, 200], help="medians of the API's delay, in ms")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each row at each delay")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long a run is measured")
-    parser.add_argument("--idle-jobs", type=int, default=12, help="single jobs of the latency at idle")
+    parser.add_argument("--delays", type=_whole(0), nargs="+", default=left_open, help="medians of the API, in ms")
+    parser.add_argument("--rounds", type=_whole(1), default=left_open, help="runs of each row at each delay")
+    parser.add_argument("--seconds", type=_whole(1), default=left_open, help="how long a run is measured")
+    parser.add_argument("--idle-jobs", type=_whole(1), default=left_open, help="single jobs of the latency at idle")
     parser.add_argument("--no-latency", dest="latency", action="store_false", help="throughput only")
     parser.add_argument("--wait", type=float, default=10.0, help="seconds to wait for a quiet machine before each run")
-    parser.add_argument("--again", type=int, default=1, help="repeat a run so often that others disturbed")
-    parser.add_argument("--out", type=Path, default=RESULTS / "latest.json", help="where the results go")
+    parser.add_argument("--again", type=_whole(0), default=left_open, help="repeat a disturbed run so often")
+    parser.add_argument("--out", type=Path, help="the JSON file of the results")
     parser.add_argument("--tables", action="store_true", help="run nothing: show what is in --out")
-    options = parser.parse_args()
-    if options.quick:
-        options.delays, options.rounds, options.seconds, options.idle_jobs, options.again = [MAIN_MS], 1, 2.0, 6, 0
+    given = parser.parse_args(arguments)
+    options = argparse.Namespace(**{**(_QUICK if given.quick else _FULL), **vars(given)})
+    options.rows = [row for row in ROWS if not options.only or any(part in row.name for part in options.only)]
+    if not options.rows:
+        parser.error(f"--only: no row's name holds {' or '.join(options.only)}; the rows are in benchmarks/rows.py")
+    if options.out is None:
+        is_smaller = options.only or not options.latency or any(vars(options)[name] != _FULL[name] for name in _FULL)
+        options.out = SMALLER if is_smaller and not options.tables else PUBLISHED
+    if options.out.is_dir():
+        parser.error(f"--out: {options.out} is a folder; name a file in it, such as {options.out / PUBLISHED.name}")
+    if options.tables and not options.out.is_file():
+        parser.error(f"--tables: there is no {options.out}; run without --tables first")
     return options
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, and is {text}")
+        return int(text)
+
+    return read
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
