@@ -13,7 +13,7 @@ import ipaddress
 import os
 import re
 import ssl
-from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -326,11 +326,27 @@ class Settings(BaseSettings):
         return REDIS_SCHEMES[urlsplit(self.REDIS_URL.get_secret_value()).scheme] == "rediss"
 
 
+def _authorities() -> str | None:
+    """What is wrong with the certificate authorities for an ``https://`` API_URL, which OpenSSL's variables name."""
+    file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if os.environ.get("API_URL", "").strip().lower().startswith("http:"):
+        return None
+    if file:
+        try:
+            _certificates(Path(file))
+        except ValueError as error:
+            return f"SSL_CERT_FILE: {file} {error}"
+    elif folders and not any(Path(folder).is_dir() for folder in folders.split(os.pathsep)):
+        return f"SSL_CERT_DIR: {folders} is no folder"
+    return None
+
+
 def load(*, need_token: bool) -> Settings:
     """Read the settings from the environment.
 
     Args:
-        need_token: whether the API's token is needed; only what calls the API needs it.
+        need_token: whether the API's token, and the authorities it is verified against, are needed; only what calls
+            the API needs them.
 
     Raises:
         SettingsError: something is wrong; the message names every problem, one a line, and no value of a secret.
@@ -338,6 +354,9 @@ def load(*, need_token: bool) -> Settings:
     settings, problems = _read()
     if need_token and not (os.environ.get("API_TOKEN") or os.environ.get("API_TOKEN_FILE")):
         problems.append("API_TOKEN: is missing; give it or API_TOKEN_FILE")
+    authorities = _authorities() if need_token else None
+    if authorities:
+        problems.append(authorities)
     if settings is None or problems:
         raise SettingsError("the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return settings

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -22,7 +23,7 @@ from urllib.parse import quote
 
 import httpx
 
-from tasks.transport import OneHostTransport
+from tasks.transport import NoResourcesError, OneHostTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +34,20 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 """The largest body that is taken, after its content encoding is undone."""
 
 _ENCODING_OVERHEAD_BYTES = 64 * 1024  # by far more than gzip or deflate make of a body that does not compress
-_ZLIB_METHOD = 8  # the low half of a zlib stream's first byte
+_GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+#: The ways to read each content coding. By the standard "deflate" is a zlib stream; some servers send the bare deflate
+#: stream that belongs inside one.
+_WINDOWS = {"gzip": [_GZIP], "x-gzip": [_GZIP], "deflate": [_ZLIB, _BARE]}
+_NOT_UNDONE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
+_GZIP_MEMBER = b"\x1f\x8b"
+#: A gzip file may be several, one behind the other. Each costs time on the loop, and real answers have one or two.
+_MAX_MEMBERS = 100
+_MAX_CODINGS = 5
 _SUCCESS = range(200, 300)
 
 _TOO_LARGE = f"The API's answer is larger than {MAX_BODY_BYTES} bytes."
 
-Kind: TypeAlias = Literal["unreachable", "timeout", "unusable"]
+Kind: TypeAlias = Literal["unreachable", "timeout", "unusable", "no_resources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,8 @@ class CallFailed(Exception):  # noqa: N818 - it names what happened, as the outc
     Attributes:
         kind: ``unreachable``: no connection (DNS, refused, TLS), or it broke before the answer was complete;
             ``timeout``: the call as a whole took too long; ``unusable``: the answer is no HTTP, beyond the limits, or
-            in a content encoding that cannot be undone.
+            in a content encoding that cannot be undone; ``no_resources``: the worker itself lacks what a connection
+            needs, such as a file descriptor.
         detail: a sentence for the person on call.
         status: the status of the answer, where its head had come. It is a 2xx: see :class:`Answer` for the others.
         was_sent: whether the API may have had the request; False: there was no connection.
@@ -109,18 +119,24 @@ class ManagemApi:
             connections=concurrency,
         )
 
-    async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
+    async def lock(
+        self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
+    ) -> Answer:
         """Ask the API to lock a conversation.
 
         Args:
             conversation_id: any text but ``.`` and ``..``; it becomes one path segment.
             idempotency_key: the same for every attempt of a job; visible ASCII.
             traceparent: the W3C header.
+            tracestate: the W3C header that belongs to it, if there is one.
 
         Raises:
             CallFailed: there was no answer that can be used.
         """
-        request, token_hash = self._request(conversation_id, idempotency_key, traceparent)
+        fields = [(b"Idempotency-Key", idempotency_key.encode("ascii")), (b"traceparent", traceparent.encode("ascii"))]
+        if tracestate is not None:
+            fields.append((b"tracestate", tracestate.encode("ascii")))
+        request, token_hash = self._request(conversation_id, fields)
         reply: Reply | None = None
         was_sent = True
         kind: Kind
@@ -134,6 +150,8 @@ class ManagemApi:
         except TimeoutError:
             what = "answer" if reply is None else "complete answer"
             kind, detail = "timeout", f"The API gave no {what} within {self._timeout_seconds:g} seconds."
+        except NoResourcesError as error:
+            kind, detail, was_sent = "no_resources", str(error), False
         except httpx.NetworkError as error:
             kind, detail = "unreachable", str(error)
             was_sent = not isinstance(error, httpx.ConnectError)
@@ -159,7 +177,7 @@ class ManagemApi:
         """Close all connections: calls in flight fail as ``unreachable``, and so do later ones."""
         await self._transport.aclose()
 
-    def _request(self, conversation_id: str, idempotency_key: str, traceparent: str) -> tuple[Request, int]:
+    def _request(self, conversation_id: str, fields: list[tuple[bytes, bytes]]) -> tuple[Request, int]:
         """A request, and the hash of the token in it: no frame that an error could show has the token itself."""
         token = self._token()
         if not (token.isascii() and token.isprintable()):
@@ -167,11 +185,7 @@ class ManagemApi:
             raise ValueError("the API token holds something else than visible ASCII")
         request = self._transport.request(
             b"%s/conversations/%s/lock" % (self._prefix, quote(conversation_id, safe="").encode("ascii")),
-            [
-                (b"Authorization", b"Bearer " + token.encode("ascii")),
-                (b"Idempotency-Key", idempotency_key.encode("ascii")),
-                (b"traceparent", traceparent.encode("ascii")),
-            ],
+            [(b"Authorization", b"Bearer " + token.encode("ascii")), *fields],
         )
         return request, hash(token)
 
@@ -183,11 +197,11 @@ async def _read(reply: Reply) -> bytes:
         httpx.ReadError: it is cut short.
         httpx.DecodingError: it is too large, or its content encoding cannot be undone.
     """
-    encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
-    most = MAX_BODY_BYTES if encoding == "identity" else MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES
     pieces: list[bytes] = []
     size = 0
     try:
+        codings = _codings(reply)
+        most = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES if codings else MAX_BODY_BYTES
         while not reply.is_read:
             piece = await reply.read()
             size += len(piece)
@@ -197,24 +211,58 @@ async def _read(reply: Reply) -> bytes:
     finally:
         reply.close()
     body = b"".join(pieces)
-    return body if encoding == "identity" or not body else _inflate(body, encoding)
-
-
-def _inflate(body: bytes, encoding: str) -> bytes:
-    if encoding in {"gzip", "x-gzip"}:
-        window = 16 + zlib.MAX_WBITS
-    elif encoding == "deflate":
-        # By the standard this is a zlib stream; some servers send the bare deflate stream that belongs inside one.
-        window = zlib.MAX_WBITS if body[0] & 0x0F == _ZLIB_METHOD else -zlib.MAX_WBITS
-    else:
-        raise httpx.DecodingError("The API answered in a content encoding that it was not asked for.")
-    inflater = zlib.decompressobj(window)
-    try:
-        plain = inflater.decompress(body, MAX_BODY_BYTES + 1)
-    except zlib.error:
-        raise httpx.DecodingError(f"The API's answer is not the {encoding} that it says it is.") from None
-    if len(plain) > MAX_BODY_BYTES:
+    for coding in reversed(codings):
+        body = _undo(coding, body)
+    if len(body) > MAX_BODY_BYTES:
         raise httpx.DecodingError(_TOO_LARGE)
-    if not inflater.eof:
-        raise httpx.DecodingError(f"The API's answer ends in the middle of its {encoding}.")
-    return plain
+    return body
+
+
+def _codings(reply: Reply) -> list[str]:
+    """The content codings that have to be undone, in the order in which they were applied.
+
+    As browsers and httpx have it, a name that is no content coding (``none``, ``utf-8``) means none.
+
+    Raises:
+        httpx.DecodingError: there are too many.
+    """
+    if "Content-Encoding" not in reply.headers:
+        return []
+    named = ",".join(reply.headers.getall("Content-Encoding")).lower().split(",")
+    codings = [coding for name in named if (coding := name.strip()) in _WINDOWS or coding in _NOT_UNDONE]
+    if len(codings) > _MAX_CODINGS:
+        raise httpx.DecodingError(f"The API's answer is encoded more than {_MAX_CODINGS} times.")
+    return codings
+
+
+def _undo(coding: str, body: bytes) -> bytes:
+    if coding in _NOT_UNDONE:
+        if body[:1] == b"{":  # it says so, and is not
+            return body
+        raise httpx.DecodingError("The API answered in a content encoding that it was not asked for.")
+    if not body:
+        return body
+    first, *others = _WINDOWS[coding]
+    try:
+        return _inflated(body, first, coding)
+    except zlib.error:
+        for window in others:
+            with suppress(zlib.error):
+                return _inflated(body, window, coding)
+    raise httpx.DecodingError(f"The API's answer is not the {coding} that it says it is.")
+
+
+def _inflated(body: bytes, window: int, coding: str) -> bytes:
+    most = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES
+    plain = bytearray()
+    for _ in range(_MAX_MEMBERS):
+        inflater = zlib.decompressobj(window)
+        plain += inflater.decompress(body, most + 1 - len(plain))
+        if len(plain) > most:
+            raise httpx.DecodingError(_TOO_LARGE)
+        if not inflater.eof:
+            raise httpx.DecodingError(f"The API's answer ends in the middle of its {coding}.")
+        body = inflater.unused_data
+        if window != _GZIP or not body.startswith(_GZIP_MEMBER):  # the end, or padding that gzip has no use for either
+            return bytes(plain)
+    raise httpx.DecodingError(f"The API's answer is {coding} of more than {_MAX_MEMBERS} members.")

@@ -1,14 +1,15 @@
 """POST requests to one host, over aiohttp's connections, in httpx's terms: ``httpx-aiohttp`` less its faults and cost.
 
-aiohttp's connector resolves, opens, verifies, pools and closes the connections, and its C parser reads the answers.
-The request is written here, without a model of it: httpx's own looks at every header twice in either direction. Of what
-was measured (``docs/api-client.md``) that is the fastest, and nothing on its way can re-quote a path, follow a
-redirect, keep a cookie or read a proxy variable: no code that does is passed.
+aiohttp's connector resolves, opens, verifies, pools and closes the connections, and its C parser reads the answers
+(``tasks.connection``). The request is written here, without a model of it: httpx's own looks at every header twice in
+either direction. Of what was measured (``docs/api-client.md``) that is the fastest, and nothing on its way can re-quote
+a path, follow a redirect, keep a cookie or read a proxy variable: no code that does is passed.
 
 Guaranteed: the target of a request goes into its first line byte for byte. Whatever network and host do ends in an
 httpx exception whose message is a sentence that quotes nothing sent or received: ``ConnectError`` and
-``ReadError`` where the network is at fault, ``RemoteProtocolError`` where the answer is. A connection that is not
-known to be clean is aborted and never used again.
+``ReadError`` where the network is at fault, ``RemoteProtocolError`` where the answer is, :class:`NoResourcesError`
+where this machine is. A connection that is not known to be clean is aborted and never used again, and none is used for
+much longer than a minute, so that the host's name may move.
 
 Left out: timeouts (the caller sets one over the whole call), request bodies, content encodings, HTTP/2, retries. When
 the host closes an idle connection in the very moment a request goes out on it, the request ends in a ``ReadError``;
@@ -21,19 +22,25 @@ minor version has to stay pinned. ``tests/api`` proves against real sockets that
 from __future__ import annotations
 
 import asyncio
+import errno
+import functools
+import os
+import socket
 import ssl
-from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
 import httpx
 import yarl
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
+
+from tasks.connection import HostConnection
+from tasks.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -43,22 +50,29 @@ KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is kept. The most impatient of the common servers (Node, uvicorn, Apache) close one after
 5 seconds; below that it is nearly always us who close it, so that no request meets a closing one."""
 
-HEADER_FIELDS = 128
-HEADER_BYTES = 8190
-"""Limits of an answer's head: the number of its fields, and the size of one with its name."""
+NAME_SECONDS: Final = 10
+"""How long the addresses of the host's name are taken for granted."""
 
 _CLOSED = "This client is closed."
 _NO_TIMEOUT = aiohttp.ClientTimeout()
-_INTERIM = range(100, 200)
-_FINAL = range(200, 600)
 _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError)
+_NO_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE}
+_NO_MEMORY: Final = {errno.ENOBUFS, errno.ENOMEM}
+_NO_DESCRIPTOR_LEFT: Final = (
+    "The worker has no file descriptor left for a connection; raise the limit of its open files (ulimit -n), or lower "
+    "CONCURRENCY."
+)
+
+
+class NoResourcesError(httpx.ConnectError):
+    """This process, or its machine, lacks what a new connection needs; the host and the network are not at fault."""
 
 
 class OneHostTransport:
     """Sends POST requests without a body to the host of ``origin``, over at most ``connections`` connections at once.
 
-    Requests beyond that wait for a connection. Certificate and host name are verified against the authorities that
-    httpx trusts: certifi's, or those in ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``. Names are resolved in a thread.
+    Requests beyond that wait for a connection. Certificate and host name are verified (``tasks.trust``). Names are
+    resolved in a thread.
 
     Args:
         origin: scheme, host and port.
@@ -74,10 +88,7 @@ class OneHostTransport:
         )
         self._lines = 2 + self._fields.count(b"\r\n")  # with the first one, and the empty one at the end
         self._connections = connections
-        self._tls: ssl.SSLContext | bool = True
-        if origin.scheme == "https":
-            self._tls = httpx.create_ssl_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
+        self._trust = Trust() if origin.scheme == "https" else None
         self._pool: tuple[aiohttp.TCPConnector, aiohttp.ClientRequest] | None = None
         self._closed = False
 
@@ -94,6 +105,7 @@ class OneHostTransport:
         Raises:
             httpx.LocalProtocolError: a header or the target holds a line break; nothing was sent.
             httpx.ConnectError: there is no connection to be had: name not resolved, refused, TLS, client closed.
+            NoResourcesError: nor could there be one: no file descriptor or memory is left.
             httpx.ReadError: the connection was lost before the head of the answer was there.
             httpx.RemoteProtocolError: what came is no HTTP answer, or one beyond the limits.
         """
@@ -103,6 +115,9 @@ class OneHostTransport:
         try:
             connection = await connector.connect(route, [], _NO_TIMEOUT)
         except _FOREIGN as error:
+            lack = _lack(error)
+            if lack is not None:
+                raise NoResourcesError(lack) from error
             raise httpx.ConnectError(_why_no_connection(error, self._host)) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -111,7 +126,8 @@ class OneHostTransport:
                 raise httpx.ConnectError(_CLOSED) from None
             raise
         try:
-            protocol, message, payload = await _exchange(connection, request)
+            protocol = cast("HostConnection", connection.protocol)
+            message, payload = await protocol.ask(request.head)
             return Reply(connection, protocol, message, payload, self._host)
         except BaseException as error:
             _abort(connection)
@@ -131,14 +147,29 @@ class OneHostTransport:
         if self._closed:
             raise httpx.ConnectError(_CLOSED)
         if self._pool is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
-            )
+            connector = _Connector(limit=self._connections, trust=self._trust)
             # A connector finds connections by the request they are for. This one is only ever shown to it, never sent.
             url = yarl.URL(f"{self._origin.scheme}://{self._host}/", encoded=True)
-            route = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop(), ssl=self._tls)
+            route = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
             self._pool = connector, route
         return self._pool
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's pool, of connections of ours, each verified against the authorities of the moment it is opened."""
+
+    def __init__(self, *, limit: int, trust: Trust | None) -> None:
+        super().__init__(
+            limit=limit,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            resolver=aiohttp.ThreadedResolver(),
+            ttl_dns_cache=NAME_SECONDS,
+        )
+        self._factory = functools.partial[ResponseHandler](HostConnection, self._loop)
+        self._trust = trust
+
+    def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:  # noqa: ARG002 - there is one host
+        return None if self._trust is None else self._trust.context()
 
 
 class Request:
@@ -162,7 +193,7 @@ class Reply:
     def __init__(
         self,
         connection: Connection,
-        protocol: ResponseHandler,
+        protocol: HostConnection,
         message: RawResponseMessage,
         payload: StreamReader,
         host: str,
@@ -203,10 +234,10 @@ class Reply:
             raise _no_answer(error, self._host, "before its answer was complete") from error
 
     def close(self) -> None:
-        """Give the connection back if the whole body was read, abort it otherwise."""
+        """Give the connection back if the whole body was read and it is not too old, abort it otherwise."""
         if self._lost is not None:
             self._lost.remove_done_callback(self._end)
-        if self._payload.at_eof():
+        if self._payload.at_eof() and asyncio.get_running_loop().time() < self._protocol.ends_at:
             self._connection.release()
         else:
             _abort(self._connection)
@@ -222,37 +253,30 @@ def _look_at(lost: asyncio.Future[None]) -> None:
         lost.exception()
 
 
-async def _exchange(
-    connection: Connection, request: Request
-) -> tuple[ResponseHandler, RawResponseMessage, StreamReader]:
-    """Send a request and wait for the head of its answer."""
-    protocol = connection.protocol
-    if protocol is None or protocol.transport is None:  # the host closed it as soon as it was open
-        raise aiohttp.ServerDisconnectedError
-    if protocol.should_close:
-        # The host wrote before it was asked, and aiohttp would take that for the answer to this request.
-        raise httpx.RemoteProtocolError("The host sent an answer that nobody had asked for.")
-    protocol.set_response_params(
-        auto_decompress=False,
-        read_until_eof=True,
-        max_line_size=HEADER_BYTES,
-        max_field_size=HEADER_BYTES,
-        max_headers=HEADER_FIELDS,
-    )
-    protocol.transport.write(request.head)
-    message, payload = await protocol.read()
-    while message.code in _INTERIM and message.code != HTTPStatus.SWITCHING_PROTOCOLS:
-        message, payload = await protocol.read()
-    if message.code not in _FINAL:
-        raise httpx.RemoteProtocolError(f"The host answered with the status {message.code}, which ends no request.")
-    return protocol, message, payload
-
-
 def _abort(connection: Connection) -> None:
     """Drop a connection at once; closing a TLS one politely could wait 30 seconds for a host that is gone."""
     if connection.protocol is not None:
         connection.protocol.abort()
     connection.close()
+
+
+def _lack(error: BaseException) -> str | None:
+    """What this machine lacks for a connection; None: that is not why there is none."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _NO_DESCRIPTORS or (isinstance(error, aiohttp.ClientConnectorDNSError) and not _may_open_sockets()):
+        return _NO_DESCRIPTOR_LEFT
+    if number in _NO_MEMORY:
+        return f"The worker's machine has no memory for another connection: {os.strerror(number)}."
+    return None
+
+
+def _may_open_sockets() -> bool:
+    """Whether there is a file descriptor left; a resolver that has none says only that it found no name."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno not in _NO_DESCRIPTORS
+    return True
 
 
 def _why_no_connection(error: BaseException, host: str) -> str:
@@ -272,8 +296,6 @@ def _why_no_connection(error: BaseException, host: str) -> str:
 def _no_answer(error: BaseException, host: str, moment: str) -> httpx.TransportError:
     """Say what became of a request that was sent. What the host sent is not quoted: it could echo the token."""
     if isinstance(error, HttpProcessingError):
-        return httpx.RemoteProtocolError(
-            f"{host} sent no HTTP, or over {HEADER_FIELDS} header fields, or one of over {HEADER_BYTES} bytes."
-        )
+        return httpx.RemoteProtocolError(f"{host} sent what is no HTTP answer.")
     reason = error.strerror if isinstance(error, OSError) else None
     return httpx.ReadError(f"{host} broke off the connection {moment}" + (f": {reason}." if reason else "."))

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 
 class Blame(Enum):
-    """Whose fault a failed call is, and so what holds back the next ones."""
+    """Whose fault a failed call is, and so what holds back the next ones.
+
+    ``WORKER`` is an error of the worker's own in this job; ``RESOURCES`` is what the worker lacks for any call.
+    """
 
     API = "api"
     NETWORK = "network"
     TOKEN = "token"  # noqa: S105 - a word, not a secret
     JOB = "job"
     WORKER = "worker"
+    RESOURCES = "resources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ _CALL_FAILED = {
     "unreachable": ProblemType.UNREACHABLE,
     "timeout": ProblemType.TIMEOUT,
     "unusable": ProblemType.UNCONFIRMED,
+    "no_resources": ProblemType.INTERNAL,
 }
+_DECISIVE = {"id", "locked"}
 _SUCCESS = range(200, 300)
 _REDIRECT_OR_CLIENT_ERROR = range(300, 500)
 _SERVER_ERROR = range(500, 600)
@@ -150,6 +156,8 @@ def _final(status: int) -> Refused:
 def judge_failure(failure: CallFailed) -> Retryable:
     """What a call without a usable answer means for a job."""
     problem = Problem(_CALL_FAILED[failure.kind], failure.detail, failure.status)
+    if failure.kind == "no_resources":
+        return Retryable(problem, blame=Blame.RESOURCES)
     if not failure.was_sent:
         return Retryable(problem, blame=Blame.NETWORK)
     return Retryable(problem, may_be_at_work=True)

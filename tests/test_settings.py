@@ -45,6 +45,32 @@ def problems(*, need_token: bool = False) -> list[str]:
     return [line.removeprefix("  - ") for line in lines]
 
 
+def test_authorities_that_cannot_be_read_are_told_with_all_other_problems(
+    environment: Environment, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    for name, value, wrong in (
+        ("SSL_CERT_FILE", tmp_path / "missing.pem", "cannot be read (FileNotFoundError)"),
+        ("SSL_CERT_FILE", empty, "holds no certificate in PEM format"),
+        ("SSL_CERT_FILE", tmp_path, "cannot be read"),
+        ("SSL_CERT_DIR", tmp_path / "missing", "is no folder"),
+    ):
+        environment(SSL_CERT_FILE="", SSL_CERT_DIR="", API_TOKEN="t", CONCURRENCY=0)
+        environment(**{name: value})
+        found = problems(need_token=True)
+        assert len(found) == 2
+        assert found[1].startswith(f"{name}: {value} {wrong}")
+        environment(API_URL="http://127.0.0.1:8080", CONCURRENCY=1)
+        load(need_token=True)  # nothing is verified
+        environment(API_URL="", SSL_CERT_FILE="", SSL_CERT_DIR="")
+
+
+def test_authorities_are_no_matter_for_what_does_not_call_the_api(environment: Environment) -> None:
+    environment(SSL_CERT_FILE="/missing.pem")
+    load(need_token=False)
+
+
 def test_every_option_has_a_default() -> None:
     found = load(need_token=False)
     assert found.REDIS_URL.get_secret_value() == "redis://127.0.0.1:6379/0"

@@ -198,6 +198,11 @@ def test_a_call_that_found_no_connection_is_the_networks_fault_and_left_nothing_
     assert verdict == Retryable(Problem(ProblemType.UNREACHABLE, "Refused."), None, Blame.NETWORK)
 
 
+def test_what_the_worker_lacks_itself_is_neither_the_apis_fault_nor_the_networks() -> None:
+    verdict = judge_failure(CallFailed("no_resources", "No file descriptor.", was_sent=False))
+    assert verdict == Retryable(Problem(ProblemType.INTERNAL, "No file descriptor."), None, Blame.RESOURCES)
+
+
 @settings(deadline=None)
 @given(st.integers(100, 599), st.binary(max_size=200) | st.builds(lambda text: text.encode(), st.text()))
 def test_every_answer_is_judged(status: int, body: bytes) -> None:

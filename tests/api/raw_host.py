@@ -49,7 +49,9 @@ class Visit:
 
 
 class RawHost:
-    """Listens on a free port of 127.0.0.1 and hands every connection to ``talk``; closes it when that returns.
+    """Listens on 127.0.0.1, and hands every connection to ``talk``; closes it when that returns.
+
+    The port is a free one unless it is told.
 
     Attributes:
         requests: the heads of all requests, in order.
@@ -64,6 +66,7 @@ class RawHost:
         *,
         tls: ssl.SSLContext | None = None,
         address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
@@ -71,11 +74,14 @@ class RawHost:
         self._talk = talk
         self._tls = tls
         self._address = address
+        self._asked_port = port
         self.changed = asyncio.Event()
         self._visits: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._welcome, self._address, 0, ssl=self._tls, backlog=512)
+        self._server = await asyncio.start_server(
+            self._welcome, self._address, self._asked_port, ssl=self._tls, backlog=512
+        )
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import tracemalloc
 import zlib
@@ -96,10 +97,29 @@ async def test_an_answer_may_come_byte_by_byte(make_api: MakeApi) -> None:
         (" GZip ", gzip.compress(TEXT, mtime=0)),
         ("deflate", zlib.compress(TEXT)),
         ("deflate", bare_deflate(TEXT)),
+        ("gzip", gzip.compress(TEXT[:40], mtime=0) + gzip.compress(TEXT[40:], mtime=0)),
+        ("gzip", gzip.compress(TEXT, mtime=0) + bytes(512)),
+        ("gzip, identity", gzip.compress(TEXT, mtime=0)),
+        ("identity, gzip", gzip.compress(TEXT, mtime=0)),
+        ("gzip, gzip", gzip.compress(gzip.compress(TEXT, mtime=0), mtime=0)),
+        ("deflate, gzip", gzip.compress(zlib.compress(TEXT), mtime=0)),
+        ("gzip\r\nContent-Encoding: deflate", zlib.compress(gzip.compress(TEXT, mtime=0))),
+        (",gzip,,", gzip.compress(TEXT, mtime=0)),
+        ("utf-8, gzip", gzip.compress(TEXT, mtime=0)),
         ("identity", TEXT),
+        ("Identity, identity", TEXT),
+        ("", TEXT),
+        (" ", TEXT),
+        ("none", TEXT),
+        ("UTF-8", TEXT),
+        ("application/json", TEXT),
+        ("br", TEXT),
+        ("zstd", TEXT),
     ],
 )
-async def test_a_content_encoding_is_undone(make_api: MakeApi, encoding: str, encoded: bytes) -> None:
+async def test_a_content_encoding_is_undone_as_browsers_and_httpx_do(
+    make_api: MakeApi, encoding: str, encoded: bytes
+) -> None:
     async with RawHost(answering(answer("200 OK", encoded, f"Content-Encoding: {encoding}"))) as host:
         assert await lock(make_api(host.url)) == Answer(200, TEXT, None)
 
@@ -118,6 +138,86 @@ async def test_a_body_of_just_the_limit_is_taken(make_api: MakeApi, encoding: st
     assert got.body == body
 
 
+def answer_in_pieces(*pieces: bytes) -> Callable[[Visit], Awaitable[None]]:
+    """Answer a request piece by piece, mostly in packets of their own; the client must be right either way."""
+
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        for piece in pieces:
+            await visit.send(piece)
+            await asyncio.sleep(0.01)
+        await visit.client_hangs_up()
+
+    return talk
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "403 Forbidden", "429 Too Many Requests"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "X: " + "a" * 9_000,
+        "X: " + "a" * 60_000,
+        "a" * 9_000 + ": x",
+        "\r\n".join(f"X-{number}: {number}" for number in range(150)),
+        "\r\n".join(["X: a"] * 5_000),
+        "\r\n".join(["Set-Cookie: " + "a" * 4_000] * 15),
+    ],
+    ids=["9 kB", "60 kB", "a name of 9 kB", "150", "5,000", "15 of 4 kB"],
+)
+async def test_a_large_head_is_an_answer_like_any_other(make_api: MakeApi, status: str, fields: str) -> None:
+    async with RawHost(answering(answer(status, b"{}", fields, "Retry-After: 7"))) as host:
+        api = make_api(host.url)
+        assert await lock(api) == Answer(int(status[:3]), b"{}", "7")
+        assert await lock(api) == Answer(int(status[:3]), b"{}", "7")
+    assert host.connections == 1
+
+
+async def test_a_long_reason_is_an_answer_like_any_other(make_api: MakeApi) -> None:
+    async with RawHost(answering(answer("404 " + "N" * 20_000))) as host:
+        assert (await lock(make_api(host.url))).status == 404
+
+
+BODIES_BEHIND = {
+    "a body": b"Content-Length: 9\r\n\r\n{} or so.",
+    "a body of unknown length": b"\r\n<html>not modified</html>",
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "an announcement alone": b"Content-Length: 9\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", BODIES_BEHIND)
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_body_behind_an_answer_that_has_none_changes_nothing(make_api: MakeApi, status: int, what: str) -> None:
+    async with RawHost(answering(b"HTTP/1.1 %d X\r\n%b" % (status, BODIES_BEHIND[what]))) as host:
+        api = make_api(host.url)
+        for _ in range(3):
+            assert await lock(api) == Answer(status, b"", None)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_body_that_comes_late_is_not_taken_for_the_next_answer(make_api: MakeApi, status: int) -> None:
+    head = b"HTTP/1.1 %d X\r\nContent-Length: 9\r\n\r\n" % status
+    async with RawHost(answer_in_pieces(head, b"{} or so.")) as host:
+        api = make_api(host.url)
+        for _ in range(2):
+            assert await lock(api) == Answer(status, b"", None)
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+async def test_a_body_that_is_longer_than_announced_is_cut_where_that_says(make_api: MakeApi, cut: int) -> None:
+    whole = answer("200 OK", b"{}") + b"more than announced"
+    head = whole.index(END_OF_HEAD) + cut  # the end of the head comes in two packets
+    async with RawHost(answer_in_pieces(whole[:head], whole[head:])) as host:
+        assert await lock(make_api(host.url)) == Answer(200, b"{}", None)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found", "429 Too Many Requests", "503 Unavailable"])
+async def test_a_status_counts_though_its_body_is_broken_from_the_first_byte(make_api: MakeApi, status: str) -> None:
+    broken = f"HTTP/1.1 {status}\r\nRetry-After: 7\r\nTransfer-Encoding: chunked\r\n\r\nno chunk"
+    async with RawHost(answering(broken.encode())) as host:
+        assert await lock(make_api(host.url)) == Answer(int(status[:3]), b"", "7")
+
+
 BOMB = bytes(64 * MAX_BODY_BYTES)
 PIECE = b"10000\r\n" + bytes(0x10000) + b"\r\n"
 BAD_BODIES = {
@@ -131,8 +231,12 @@ BAD_BODIES = {
     "no gzip": ("Content-Encoding: gzip", b"no gzip"),
     "no deflate": ("Content-Encoding: deflate", b"no deflate"),
     "half a gzip": ("Content-Encoding: gzip", gzip.compress(TEXT, mtime=0)[:-9]),
+    "half a gzip behind a whole one": ("Content-Encoding: gzip", 2 * gzip.compress(TEXT, mtime=0)[:-9]),
     "an encoding that was not asked for": ("Content-Encoding: br", b"\x0b\x02\x80{}\x03"),
-    "two encodings": ("Content-Encoding: gzip, gzip", gzip.compress(gzip.compress(TEXT), mtime=0)),
+    "a bomb in gzip in gzip": ("Content-Encoding: gzip, gzip", gzip.compress(gzip.compress(BOMB), mtime=0)),
+    "gzip once where it should be twice": ("Content-Encoding: gzip, gzip", gzip.compress(TEXT, mtime=0)),
+    "more encodings than anybody needs": ("Content-Encoding: " + "gzip," * 1_000, b"x"),
+    "more members than anybody needs": ("Content-Encoding: gzip", gzip.compress(b"", mtime=0) * 50_000),
 }
 
 
@@ -162,7 +266,9 @@ async def test_another_status_speaks_for_itself_when_its_body_cannot_be_had(
         assert await lock(make_api(host.url)) == Answer(int(status[:3]), b"", "7")
 
 
-@pytest.mark.parametrize("what", ["a bomb of gzip", "a bomb of deflate", "too large, and said to be larger"])
+@pytest.mark.parametrize(
+    "what", ["a bomb of gzip", "a bomb of deflate", "a bomb in gzip in gzip", "too large, and said to be larger"]
+)
 async def test_no_more_than_the_limit_of_a_body_is_ever_held(make_api: MakeApi, what: str) -> None:
     async with RawHost(bad_body("200 OK", what)) as host:
         api = make_api(host.url)
@@ -173,6 +279,22 @@ async def test_no_more_than_the_limit_of_a_body_is_ever_held(make_api: MakeApi, 
         finally:
             tracemalloc.stop()
     assert peak < 8 * MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("endless", [b"X: %b\r\n" % (b"y" * 1_000), b"1;%b\r\n{\r\n" % (b"x" * 10_000)])
+async def test_trailers_and_extensions_that_never_end_are_cut_off(make_api: MakeApi, endless: bytes) -> None:
+    start = b"" if endless.startswith(b"1;") else b"0\r\n"
+
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + start)
+        while True:
+            await visit.send(endless * 100)
+
+    async with RawHost(talk) as host:
+        failure = await fail_to_lock(make_api(host.url, timeout_seconds=20))
+        await host.until(lambda: host.open_connections == 0, "the client has hung up")
+    assert failure.kind == "unusable"
 
 
 async def test_a_body_that_never_ends_is_cut_off_at_the_limit(make_api: MakeApi) -> None:

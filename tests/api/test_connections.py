@@ -6,10 +6,12 @@ import asyncio
 import gc
 import socket
 import threading
+import tracemalloc
 
 import pytest
 
-from tasks.api import Answer, CallFailed, ManagemApi
+from tasks.api import Answer, ManagemApi
+from tasks.connection import LIFE_SECONDS
 from tests.api.client import MakeApi, fail_to_lock, lock, watch_heads
 from tests.api.raw_host import PATIENCE_SECONDS, RawHost, Visit, answer, answering
 
@@ -102,25 +104,33 @@ async def test_a_host_that_wants_to_close_is_obeyed(make_api: MakeApi) -> None:
     assert host.connections == 2
 
 
-@pytest.mark.parametrize("extra", [answer("404 Not Found"), b"HTTP/1.1 404 N", b"garbage"])
-async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(make_api: MakeApi, extra: bytes) -> None:
-    async with RawHost(answering(answer("201 Created") + extra)) as host:
+EXTRAS = {
+    "another answer": answer("404 Not Found"),
+    "half an answer": b"HTTP/1.1 404 N",
+    "no HTTP": b"garbage",
+    "more answers than a read takes": answer("404 Not Found") * 20_000,
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+async def test_what_comes_behind_an_answer_neither_undoes_it_nor_answers_the_next_request(
+    make_api: MakeApi, extra: str
+) -> None:
+    async with RawHost(answering(answer("201 Created", b"{}") + EXTRAS[extra])) as host:
         api = make_api(host.url)
         for _ in range(3):
-            (got,) = await asyncio.gather(lock(api), return_exceptions=True)
-            if isinstance(got, CallFailed):
-                assert got.kind == "unusable"
-            else:
-                assert isinstance(got, Answer)
-                assert got.status == 201
+            assert await lock(api) == Answer(201, b"{}", None)
+        await host.until(lambda: host.open_connections == 0, "the client has hung up")
+    assert host.connections == len(host.requests) == 3
 
 
-async def test_what_comes_on_an_idle_connection_is_not_taken_for_an_answer(make_api: MakeApi) -> None:
+@pytest.mark.parametrize("extra", ["HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "x", "\r\n"])
+async def test_a_connection_on_which_the_host_speaks_unasked_is_closed_at_once(make_api: MakeApi, extra: str) -> None:
     async def talk(visit: Visit) -> None:
         await visit.request()
         await visit.send(answer("201 Created"))
         await first_is_over.wait()
-        await visit.send(answer("404 Not Found"))
+        await visit.send(extra.encode())
         await visit.client_hangs_up()
 
     first_is_over = asyncio.Event()
@@ -128,11 +138,86 @@ async def test_what_comes_on_an_idle_connection_is_not_taken_for_an_answer(make_
         api = make_api(host.url)
         assert (await lock(api)).status == 201
         first_is_over.set()
-        await until_idle_connections_are_unfit(api)
-        failure = await fail_to_lock(api)
-        assert failure.kind == "unusable"
+        await host.until(lambda: host.open_connections == 0, "the client has hung up")
         assert (await lock(api)).status == 201
-    assert len(host.requests) == 2
+    assert host.connections == len(host.requests) == 2
+
+
+@pytest.mark.parametrize("when", ["between two calls", "during a call", "before the first call is answered"])
+async def test_a_host_that_sends_answers_for_ever_fills_no_memory(make_api: MakeApi, when: str) -> None:
+    flood = answer("200 OK", b"", "X: y") * 1_000
+
+    async def talk(visit: Visit) -> None:
+        if when != "before the first call is answered":
+            await visit.request()
+            await visit.send(answer())
+        if when == "during a call":
+            await visit.request()
+        while True:  # until the client hangs up
+            await visit.send(flood)
+
+    async with RawHost(talk) as host:
+        api = make_api(host.url)
+        tracemalloc.start()
+        try:
+            for _ in range(2 if when == "during a call" else 1):
+                await asyncio.gather(lock(api), return_exceptions=True)
+            await host.until(lambda: host.open_connections == 0, "the client has hung up")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 48 * 1024 * 1024  # of what one read brings, and not more
+
+
+async def test_interim_answers_for_ever_are_no_answer(make_api: MakeApi) -> None:
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        while True:
+            await visit.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 1_000)
+
+    async with RawHost(talk) as host:
+        failure = await fail_to_lock(make_api(host.url))
+        await host.until(lambda: host.open_connections == 0, "the client has hung up")
+    assert failure.kind == "unusable"
+
+
+async def test_a_connection_is_not_used_for_much_longer_than_a_minute(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert max(LIFE_SECONDS) <= 60
+    async with RawHost(answering(answer())) as host:
+        monkeypatch.setattr("tasks.connection.LIFE_SECONDS", (0.0, 0.0))
+        api = make_api(host.url)
+        for _ in range(3):
+            assert (await lock(api)).status == 200
+        assert host.connections == 3
+        monkeypatch.setattr("tasks.connection.LIFE_SECONDS", (30.0, 60.0))
+        for _ in range(3):
+            assert (await lock(api)).status == 200
+        assert host.connections == 4
+
+
+async def test_calls_follow_the_hosts_name_to_another_address_while_the_old_one_still_answers(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(_: str, port: int, *__: object, **___: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))]
+
+    monkeypatch.setattr("tasks.connection.LIFE_SECONDS", (0.2, 0.4))
+    monkeypatch.setattr("tasks.transport.NAME_SECONDS", 0)
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    address = "127.0.0.1"
+    async with (
+        RawHost(answering(answer())) as old,
+        RawHost(answering(answer()), address="127.0.0.2", port=old.port) as new,
+    ):
+        api = make_api(f"http://api.invalid:{old.port}")
+        assert (await lock(api)).status == 200
+        assert (len(old.requests), len(new.requests)) == (1, 0)
+        address = "127.0.0.2"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not new.requests:  # never idle for long: the connection must end though it is in use
+                assert (await lock(api)).status == 200
 
 
 @pytest.mark.parametrize("moment", ["before the answer", "in the body"])

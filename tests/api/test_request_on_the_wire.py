@@ -34,6 +34,14 @@ async def test_a_request_is_these_bytes_and_no_others(make_api: MakeApi) -> None
     ]
 
 
+async def test_the_producers_tracestate_is_one_more_header(make_api: MakeApi) -> None:
+    async with RawHost(answering(answer())) as host:
+        await make_api(host.url).lock("c-1", idempotency_key="k", traceparent=TRACEPARENT, tracestate="rojo=1,congo=2")
+    assert host.requests[0].endswith(
+        b"\r\ntraceparent: %b\r\ntracestate: rojo=1,congo=2\r\n\r\n" % TRACEPARENT.encode()
+    )
+
+
 @pytest.mark.parametrize(
     ("conversation_id", "segment"),
     [

@@ -25,7 +25,8 @@ GARBAGE = {
     "a huge header": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\nContent-Length: 0\r\n\r\n",
     "a huge name of a header": b"HTTP/1.1 200 OK\r\n" + b"a" * 100_000 + b": x\r\nContent-Length: 0\r\n\r\n",
     "a huge reason": b"HTTP/1.1 200 " + b"a" * 100_000 + b"\r\nContent-Length: 0\r\n\r\n",
-    "too many headers": b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 1000 + b"Content-Length: 0\r\n\r\n",
+    "too many headers": b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 20_000 + b"Content-Length: 0\r\n\r\n",
+    "a large head in front of nothing": b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000,
     "headers without end": b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 100_000,
 }
 
@@ -67,3 +68,15 @@ async def test_a_host_that_speaks_first(make_api: MakeApi) -> None:
 
     async with RawHost(talk) as host:
         assert (await fail_to_lock(make_api(host.url))).kind == "unusable"
+
+
+@pytest.mark.parametrize("what", ["a huge header", "too many headers", "headers without end", "a huge reason"])
+async def test_a_head_beyond_all_measure_is_told_as_such(make_api: MakeApi, what: str) -> None:
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(GARBAGE[what])
+        await visit.client_hangs_up()
+
+    async with RawHost(talk) as host:
+        failure = await fail_to_lock(make_api(host.url))
+    assert failure.detail == "The head of the host's answer has over 65,536 bytes."

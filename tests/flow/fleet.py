@@ -255,7 +255,7 @@ class _Client:
         self.is_probe = False
         self._refused_token: str | None = None
 
-    async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:  # noqa: ARG002
+    async def lock(self, conversation_id: str, **_: object) -> Answer:
         world, token = self._world, self._world.token
         call = Call(world.now, conversation_id, self._pod, token)
         reply = world.api(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import count
+from typing import TYPE_CHECKING
 
 from tasks.lock_conversation import Run
 from tasks.outcome import Problem, ProblemType
@@ -15,6 +16,9 @@ from worker.flow.flow import NO_NEWS, Flow
 from worker.flow.limit import Limit
 from worker.gate import Wait
 from worker.hands import Hands
+
+if TYPE_CHECKING:
+    import pytest
 
 SLOTS = 8
 PROBLEM = Problem(ProblemType.SERVER_ERROR, "The API answered 500.", 500)
@@ -272,3 +276,30 @@ def test_a_rate_that_no_state_explains_is_taken_away() -> None:
 
     assert change is not None
     assert (change.version, change.rate, change.pause_seconds) == (7, 0.0, 0.0)
+
+
+def test_a_call_that_was_not_made_for_lack_of_resources_costs_nothing_and_holds_takes_back_for_a_moment(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = well()
+    for _ in range(50):
+        assert scene.fail(scene.run(), Blame.RESOURCES) == 0
+
+    assert scene.flow.ask() == Wait(1.0, "no_resources")
+    assert not scene.flow.api.is_open
+    assert scene.flow.last_problem is None
+    scene.clock.wait(1.0)
+    assert scene.wish().wanted == SLOTS
+    assert caplog.messages == ["no_resources"]
+    scene.clock.wait(60.0)
+    scene.fail(scene.run(), Blame.RESOURCES)
+    assert caplog.messages == ["no_resources"] * 2
+
+
+def test_a_probe_that_was_not_made_for_lack_of_resources_is_made_again() -> None:
+    scene, _ = down()
+
+    assert scene.fail(scene.probe(), Blame.RESOURCES) == 0
+
+    scene.flow.answered(scene.probe())
+    assert not scene.flow.api.is_open

@@ -50,9 +50,13 @@ class CountingApi(ManagemApi):
 
     begun = 0
 
-    async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
+    async def lock(
+        self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
+    ) -> Answer:
         self.begun += 1
-        return await super().lock(conversation_id, idempotency_key=idempotency_key, traceparent=traceparent)
+        return await super().lock(
+            conversation_id, idempotency_key=idempotency_key, traceparent=traceparent, tracestate=tracestate
+        )
 
 
 class ClosedBooks:

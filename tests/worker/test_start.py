@@ -57,6 +57,11 @@ def test_wrong_settings_stop_the_start_with_one_message_that_names_every_problem
     assert "a-secret" not in printed
 
 
+def test_a_missing_file_of_authorities_stops_the_start_with_a_sentence(stage: Stage) -> None:
+    printed = failed_start(stage, API_URL="https://127.0.0.1:9", SSL_CERT_FILE="/missing/authorities.pem")
+    assert "  - SSL_CERT_FILE: /missing/authorities.pem cannot be read (FileNotFoundError)" in printed
+
+
 def test_options_that_would_break_a_promise_stop_the_start_each_with_its_sentence(stage: Stage) -> None:
     options = {
         "-P": "threads",

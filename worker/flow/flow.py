@@ -67,6 +67,9 @@ _STRAY_SHARE = 0.05
 _STRAY_PAUSE_SECONDS = 0.5
 #: How often a worker tells again that its breaker is open, in seconds.
 _VOTE_SECONDS = 10.0
+#: How long a worker that lacks what a call needs takes no jobs, and how often it says so at most, in seconds.
+_NO_RESOURCES_SECONDS = 1.0
+_NO_RESOURCES_TOLD_SECONDS = 60.0
 _MEANWHILE = "Meanwhile jobs wait in Redis and lose no attempt; once a probe succeeds they go on by themselves."
 _API_DOWN = (
     "Calls to the API fail one after the other, whatever the job; the problem of each stands in its job_delayed line. "
@@ -143,6 +146,8 @@ class Flow:
         self._clock = clock
         self._chance = chance
         self._paused_until = 0.0
+        self._no_resources_until = 0.0
+        self._no_resources_told_at = float("-inf")
         self._answered = self._failed = 0
         self._asked_at = 0.0
         self._unused: deque[float] = deque()
@@ -178,6 +183,8 @@ class Flow:
         now = self._asked_at = self._clock()
         if now < self._paused_until:
             return Wait(self._paused_until - now, "paused")
+        if now < self._no_resources_until:
+            return Wait(self._no_resources_until - now, "no_resources")
         if self.token.is_open and self._token_is_new():
             self.token.unused()
         jobs, is_probe = self._hands.wanted(), False
@@ -393,6 +400,9 @@ class Flow:
 
     def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
         """A call failed; returns how many attempts its job has lost by it."""
+        if blame is Blame.RESOURCES:
+            self._lacks_resources(run, problem)
+            return 0
         self.last_problem = problem
         began = self._call_is_over(run, well=False)
         match blame:
@@ -407,6 +417,17 @@ class Flow:
                 return 1
             case _:
                 assert_never(blame)
+
+    def _lacks_resources(self, run: Run, problem: Problem) -> None:
+        """No call was made: take no jobs for a moment, in which those in flight free what they hold."""
+        self._call_is_over(run, well=None)
+        if run.is_probe:
+            self._probe_again()
+        now = self._clock()
+        self._no_resources_until = now + _NO_RESOURCES_SECONDS
+        if now - self._no_resources_told_at >= _NO_RESOURCES_TOLD_SECONDS:
+            self._no_resources_told_at = now
+            logger.error("no_resources", extra={"problem": problem.detail})
 
     def _api_failed(self, run: Run, began: float, *, is_outright: bool) -> int:
         self._failed += run.epoch == self.fleet.epoch
