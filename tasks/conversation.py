@@ -10,17 +10,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Shown: TypeAlias = Literal["full", "without_last_message", "state"]
 """How much of a conversation an event carries."""
 
 _STATE_FIELDS = ("id", "source", "locked", "createdAt", "updatedAt")
-_MAX_DEVIATIONS = 20
+_CHECKED_MEMBERS = 100
+"""Of a list, so many are held against the documentation: that is a courtesy, and an answer may hold 100,000."""
+
+
+def _the_first(value: Any) -> Any:
+    return value[:_CHECKED_MEMBERS] if isinstance(value, list) else value
 
 
 Moment = Annotated[
@@ -34,7 +48,8 @@ Moment = Annotated[
 
 
 # Objects of the API as dictionaries: nothing is made of an answer here but the word whether it is as documented.
-_AS_DOCUMENTED = with_config(ConfigDict(strict=True, extra="allow", hide_input_in_errors=True))
+# What is not documented is not looked at.
+_AS_DOCUMENTED = with_config(ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True))
 
 
 @_AS_DOCUMENTED
@@ -81,7 +96,7 @@ class Message(TypedDict, total=False):
     body: str
     createdAt: str
     viewedAt: str
-    attachments: list[Attachment]
+    attachments: Annotated[list[Attachment], FailFast(), BeforeValidator(_the_first)]
 
 
 @_AS_DOCUMENTED
@@ -99,6 +114,9 @@ class Conversation(TypedDict, total=False):
 
 
 _documented = TypeAdapter(Conversation).validator.validate_python
+_NAMES: frozenset[str] = frozenset().union(
+    *(kind.__annotations__ for kind in (Conversation, Source, User, Message, Attachment))
+)
 
 
 class LockedConversation(BaseModel):
@@ -111,14 +129,15 @@ class LockedConversation(BaseModel):
 
 
 def drift(body: Mapping[str, Any]) -> list[str]:
-    """Where an answer deviates from the documented shape: ``field.path: what it should be``, without any value."""
+    """Where an answer deviates from the documented shape: ``field.path: what it should be``, without any value.
+
+    There are no more of them than documented fields: of a list, the first member that deviates is told alone.
+    """
     try:
         _documented(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        return list(dict.fromkeys(f"{_path(problem['loc'])}: {problem['msg']}" for problem in problems))[
-            :_MAX_DEVIATIONS
-        ]
+        return list(dict.fromkeys(f"{path(problem['loc'])}: {problem['msg']}" for problem in problems))
     return []
 
 
@@ -133,8 +152,10 @@ def shown(conversation: Mapping[str, Any], how_much: Shown) -> Mapping[str, Any]
             return {name: conversation[name] for name in _STATE_FIELDS if name in conversation}
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """``lastMessage.attachments[].url``: one path for all members of a list, so that a long one is told once."""
-    return (
-        "".join("[]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".") or "conversation"
-    )
+def path(location: Sequence[int | str]) -> str:
+    """``lastMessage.attachments[].url``: one path for all members of a list.
+
+    A name that is not documented may be anything, a person's too, and is told as ``*``.
+    """
+    parts = ["[]" if isinstance(part, int) else f".{part if part in _NAMES else '*'}" for part in location]
+    return "".join(parts).removeprefix(".") or "conversation"

@@ -6,6 +6,7 @@ job, and a test holds the two together. Building and encoding cannot fail, whate
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticSerializationError, to_json
 
+from tasks import verbatim
 from tasks.conversation import LockedConversation  # noqa: TC001 - pydantic reads the annotation
 from tasks.outcome import (
     TITLES,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.outcome import Outcome
+
+logger = logging.getLogger(__name__)
 
 SOURCE = "/lock-worker"
 #: What Unicode calls noncharacters, which no attribute of a CloudEvent may hold. Of what else it may not, control
@@ -137,6 +141,7 @@ class Facts:
 def build(facts: Facts, outcome: Outcome) -> Event:
     """Make the event that tells how a job ended. Never raises."""
     event_type, name, conversation, problem = _describe(outcome)
+    conversation_json = outcome.json if isinstance(outcome, Locked) else None
     finished_at = _timestamp(facts.finished_at)
     data = {
         "job_id": facts.id,
@@ -145,7 +150,7 @@ def build(facts: Facts, outcome: Outcome) -> Event:
         "job": facts.echo,
         "received_at": _timestamp(facts.received_at),
         "finished_at": finished_at,
-        "conversation": conversation,
+        "conversation": conversation if conversation_json is None else None,
         "error": None if problem is None else _details(problem),
     }
     if facts.replay_of is not None:
@@ -156,9 +161,11 @@ def build(facts: Facts, outcome: Outcome) -> Event:
     event["time"] = finished_at
     event["datacontenttype"] = "application/json"
     event["data"] = data
-    return Event(
-        id=facts.id, outcome=name, failed=event_type == "conversation.lock_failed", problem=problem, body=_encode(event)
-    )
+    is_failed = event_type == "conversation.lock_failed"
+    body = _encode(event)
+    if conversation_json is not None:
+        body = _with_conversation(body, conversation_json)
+    return Event(id=facts.id, outcome=name, failed=is_failed, problem=problem, body=body)
 
 
 def _describe(  # noqa: PLR0911 - one line an outcome
@@ -203,12 +210,22 @@ def _beginning(event_id: str) -> bytes:
     return to_json({"specversion": "1.0", "id": event_id}).removesuffix(b"}")
 
 
+def _with_conversation(body: bytes, conversation: bytes) -> bytes:
+    """The event with a conversation that is JSON already, in place of null."""
+    # The last place where these bytes stand: behind it there are only texts, in which quotes are escaped.
+    before, _, after = body.rpartition(b'"conversation":null')
+    return b'%s"conversation":%s%s' % (before, conversation, after)
+
+
 def _encode(event: Mapping[str, Any]) -> bytes:
+    data = event["data"]
     try:
+        if data["job"] is not None and verbatim.are_in(data["job"].values()):
+            return verbatim.encode(event)
         return to_json(event, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, RecursionError):
-        # An upstream answer may hold what no strict reader of JSON takes: a lone surrogate, or hundreds of levels. That
-        # the conversation is locked must be told all the same, in an event that every consumer can read.
-        data = event["data"]
+        # What tasks.answer_json read never comes here. A conversation from elsewhere may hold what no strict reader of
+        # JSON takes. That it is locked must be told all the same, in an event that every consumer can read.
+        logger.warning("conversation_left_out", extra={"job": data["job_id"]})
         confirmed = {name: data["conversation"][name] for name in ("id", "locked")}
-        return to_json({**event, "data": {**data, "conversation": confirmed}})
+        return to_json({**event, "data": {**data, "conversation": confirmed}}, inf_nan_mode="null")

@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from tasks import conversation, event
+from tasks import conversation, event, verbatim
 from tasks.api import CallFailed
 from tasks.decision import Decision, Finished, Later
 from tasks.job import idempotency_key
@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from tasks.api import ManagemApi
+    from tasks.api import Answer, ManagemApi
     from tasks.conversation import Shown
     from tasks.message import Accepted, Intake, Refusal
     from tasks.retry import RetryPolicy
 
 TASK_NAME = "moderation.lock_conversation"
+#: A larger answer is judged in a thread: half a million values in one would hold up the loop, which keeps the leases.
+_LARGE_BODY_BYTES = 64 * 1024
 _TOO_OLD = "The job is older than JOB_MAX_AGE_SECONDS, so it is not called again."
 
 logger = logging.getLogger(__name__)
@@ -250,12 +252,20 @@ class LockConversation:
             run.is_calling = False
             return judge_failure(failure)
         run.is_calling = False
-        verdict = judge(answer, conversation_id, now=run.clock, may_be_at_work=run.progress.may_be_at_work)
+        if len(answer.body) > _LARGE_BODY_BYTES:
+            return await asyncio.to_thread(self._judged, answer, job, run)
+        return self._judged(answer, job, run)
+
+    def _judged(self, answer: Answer, job: Accepted, run: Run) -> Verdict:
+        may_be_at_work = run.progress.may_be_at_work
+        verdict = judge(answer, job.job.conversation_id, now=run.clock, may_be_at_work=may_be_at_work)
         if isinstance(verdict, Locked):
-            drift = conversation.drift(verdict.conversation)
-            if drift:
-                logger.warning("answer_drift", extra={"job": job.id, "fields": drift})
-            return Locked(conversation.shown(verdict.conversation, self._shown))
+            fields = [*verdict.notes, *conversation.drift(verdict.conversation)]
+            if fields:
+                logger.warning("answer_drift", extra={"job": job.id, "fields": fields})
+            shown = conversation.shown(verdict.conversation, self._shown)
+            if shown is not verdict.conversation:
+                return Locked(shown, verbatim.encode(shown) if verdict.is_verbatim else None)
         return verdict
 
     def _decide(self, job: Accepted, run: Run, verdict: Verdict) -> Decision:

@@ -5,7 +5,7 @@ One place matches the set in full (``tasks.event``), and the type checker proves
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -68,9 +68,19 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """The API confirmed the lock; ``conversation`` is what it answered."""
+    """The API confirmed the lock.
+
+    Attributes:
+        conversation: what it answered.
+        json: the same as JSON, where that was made already; None: it is still to be made of the conversation.
+        notes: where the answer could not be kept as it came, for people.
+        is_verbatim: it holds numbers that only ``tasks.verbatim`` writes as they came.
+    """
 
     conversation: Mapping[str, Any]
+    json: bytes | None = field(default=None, repr=False, compare=False)
+    notes: tuple[str, ...] = ()
+    is_verbatim: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import math
 import re
 from typing import Any, NoReturn
 
+from tasks import verbatim
 from tasks.wording import quoted
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -22,15 +23,21 @@ class NotStrict(ValueError):  # noqa: N818 - it reads as what it says
     """The text is not such JSON; the message goes on after the name of the text: "is empty", "holds ..."."""
 
 
-def loads(data: bytes, *, max_levels: int) -> Any:
+def loads(data: bytes, *, max_levels: int, keep_digits: bool = False) -> Any:
     """Read a JSON text in UTF-8 whose arrays and objects are nested at most ``max_levels`` deep.
+
+    Args:
+        data: the text.
+        max_levels: how deep.
+        keep_digits: a number that no double is becomes a :class:`tasks.verbatim.Verbatim`, for callers who write it
+            again with that module. Else it is refused.
 
     Raises:
         NotStrict: it is anything else.
     """
     try:
         text = data.decode()
-        value = _decode(text)
+        value = (_decode_verbatim if keep_digits else _decode)(text)
     except NotStrict:
         raise
     except UnicodeDecodeError as error:
@@ -82,10 +89,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _float(digits: str) -> float:
-    number = float(digits)
+def _verbatim(digits: str) -> float:
+    number = verbatim.read(digits)
     if math.isinf(number):
         raise NotStrict("holds a number too large for a double; send it as a string")
+    return number
+
+
+def _double(digits: str) -> float:
+    number = _verbatim(digits)
+    if isinstance(number, verbatim.Verbatim):
+        raise NotStrict("holds a number that a double would change, as it has too many digits; send it as a string")
     return number
 
 
@@ -93,7 +107,8 @@ def _constant(name: str) -> NoReturn:
     raise NotStrict(f"holds {name}, which is not JSON; send null or a string")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant).decode
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_double, parse_constant=_constant).decode
+_decode_verbatim = json.JSONDecoder(object_pairs_hook=_object, parse_float=_verbatim, parse_constant=_constant).decode
 
 
 def _too_deep(max_levels: int) -> NotStrict:

@@ -5,14 +5,12 @@ Everything here is pure. The statuses are those of ``docs/failure-modes.md``.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic_core import from_json
-
+from tasks import answer_json
 from tasks.outcome import Locked, Problem, ProblemType, Refused
 from tasks.retry_after import parse_date, parse_retry_after
 
@@ -169,26 +167,16 @@ def _confirmation(answer: Answer, conversation_id: str, retry_after: float | Non
         return Retryable(Problem(ProblemType.UNCONFIRMED, detail, answer.status), retry_after)
 
     try:
-        body = _json(answer.body)
+        body = answer_json.read(answer.body, conversation_id)
     except (ValueError, RecursionError):
         return unconfirmed("its body is no JSON")
-    if not isinstance(body, dict):
+    said = body.value
+    if not isinstance(said, dict):
         return unconfirmed("its body is no JSON object")
-    if body.get("id") != conversation_id:
+    if body.doubtful and not body.doubtful.isdisjoint(_DECISIVE):
+        return unconfirmed("it says more than one thing of its id, or of whether it is locked")
+    if said.get("id") != conversation_id:
         return unconfirmed("for another conversation, or for none")
-    if body.get("locked") is not True:
+    if said.get("locked") is not True:
         return unconfirmed("the conversation is not locked")
-    return Locked(body)
-
-
-def _json(data: bytes) -> Any:
-    """A body as JSON; what pydantic's fast reader will not take (half a surrogate pair, say), Python's may."""
-    try:
-        return from_json(data, allow_inf_nan=False, cache_strings="keys")
-    except ValueError:
-        return json.loads(data, parse_constant=_no_number)
-
-
-def _no_number(name: str) -> None:
-    """NaN and the infinities are no JSON (RFC 8259, section 6), though Python reads them."""
-    raise ValueError(name)
+    return Locked(said, body.json, body.notes, body.is_verbatim)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.conversation import drift, shown
+from tasks.conversation import drift, path, shown
 
 USER: dict[str, Any] = {
     "id": "u-1",
@@ -104,8 +104,25 @@ def test_the_same_deviation_in_a_long_list_is_told_once() -> None:
     assert drift(answer) == ["lastMessage.attachments[].url: Input should be a valid string"]
 
 
-def test_a_name_that_is_no_text_is_drift() -> None:
-    assert drift({**ANSWER, "\ud800": 1})[0].startswith("conversation: ")
+@pytest.mark.parametrize("attachments", [[{"url": None, "id": None, "imageId": None}], [None], [{}, {"url": 1}]])
+def test_of_half_a_million_members_the_first_that_deviates_is_told_and_the_rest_is_not_looked_at(
+    attachments: list[Any],
+) -> None:
+    found = drift(changed("lastMessage.attachments", attachments * 500_000))
+    assert 1 <= len(found) <= 3
+    assert all(line.startswith("lastMessage.attachments[]") for line in found)
+    good = [ANSWER["lastMessage"]["attachments"][0]] * 1_000
+    assert drift(changed("lastMessage.attachments", [*good, None])) == []
+
+
+def test_what_is_not_documented_is_not_looked_at_whatever_it_holds() -> None:
+    assert drift({**ANSWER, "\ud800": 1, "policies": [None] * 500_000, **{f"x{n}": n for n in range(90_000)}}) == []
+
+
+def test_a_path_holds_documented_names_alone() -> None:
+    assert path(("lastMessage", "attachments", 3, "url")) == "lastMessage.attachments[].url"
+    assert path(("readBy", "Mo Salah", 0, "id")) == "*.*[].id"
+    assert path(()) == "conversation"
 
 
 def test_an_event_shows_as_much_as_it_may() -> None:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 from jsonschema import Draft202012Validator
 
+from tasks import verbatim
 from tasks.event import Facts, ResultEvent, build
 from tasks.outcome import (
     TITLES,
@@ -169,6 +170,22 @@ def test_whatever_the_api_sends_comes_back_unchanged(value: Any) -> None:
     assert conversation(value) == {"id": "c-1", "locked": True, "value": value}
 
 
+def test_a_conversation_that_is_json_already_stands_in_the_event_as_it_is() -> None:
+    written = b'{"id":"c-1","locked":true,"n":1.50,"conversation":null}'
+    for echo in (None, {"conversation_id": "c-1", "metadata": {"conversation": None, "text": '"conversation":null'}}):
+        body = build(replace(FACTS, echo=echo, replay_of='"conversation":null'), Locked(CONVERSATION, written)).body
+        assert body.count(written) == 1
+        assert json.loads(body)["data"]["conversation"] == json.loads(written)
+        assert json.loads(body)["data"]["job"] == echo
+
+
+def test_a_number_in_a_jobs_metadata_comes_back_as_it_was_written() -> None:
+    number = verbatim.read("19.990000000000000001")
+    for outcome in (Locked(CONVERSATION), Locked(CONVERSATION, json.dumps(CONVERSATION).encode()), Refused(PROBLEM)):
+        body = build(replace(FACTS, echo={"conversation_id": "c-1", "metadata": {"a": [{"n": number}]}}), outcome).body
+        assert b'"metadata":{"a":[{"n":19.990000000000000001}]}' in body
+
+
 def test_a_number_beyond_a_double_is_null_because_json_has_no_infinity() -> None:
     assert conversation(json.loads("[1e999, -1e999]")) == {"id": "c-1", "locked": True, "value": [None, None]}
 
@@ -181,5 +198,8 @@ def test_a_number_beyond_a_double_is_null_because_json_has_no_infinity() -> None
         pytest.param(json.loads("[" * 900 + "]" * 900), id="deep"),
     ],
 )
-def test_a_lock_is_told_so_that_strict_readers_can_read_it_even_where_its_conversation_cannot_be(value: Any) -> None:
+def test_a_lock_is_told_so_that_strict_readers_can_read_it_even_where_its_conversation_cannot_be(
+    value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     assert conversation(value) == {"id": "c-1", "locked": True}
+    assert caplog.messages == ["conversation_left_out"]

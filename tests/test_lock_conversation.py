@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -61,6 +62,7 @@ class Scene:
         self.now = NOW
         self.slept: list[float] = []
         self.calls: list[tuple[str, str, str]] = []
+        self.states: list[str | None] = []
         self.looks = 0
         self.answers = 0
         self.blamed: list[Blame] = []
@@ -388,6 +390,44 @@ async def test_a_deviation_from_the_documented_shape_is_told_without_its_values(
     assert record.__dict__["job"] == "job-1"
     assert [line.partition(":")[0] for line in record.__dict__["fields"]] == ["source.type", "userA", "userB.rating"]
     assert "SECRET" not in repr(vars(record))
+
+
+@pytest.mark.parametrize("shown", ["full", "without_last_message", "state"])
+async def test_an_answer_that_could_not_be_told_as_it_came_is_told_and_said(
+    shown: Shown, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = Answer(
+        200,
+        b'{"id":"c-1","locked":true,"source":{"type":"ORDER","id":"\\ud83d","n":1e-400},"userA":{},"userB":{}}',
+        None,
+    )
+    scene = Scene(said, shown=shown)
+    decision = await scene()
+
+    assert isinstance(decision, Finished)
+    assert b'"n":1e-400' in decision.event.body
+    assert event_of(decision)["data"]["conversation"]["source"]["id"] == "\ufffd"
+    (record,) = caplog.records
+    assert record.message == "answer_drift"
+    assert record.__dict__["fields"] == ["source.id: held half a character, told as U+FFFD"]
+
+
+async def test_a_large_answer_is_judged_off_the_loop_with_the_same_result() -> None:
+    large = locked(policies=["x"] * 200_000)
+    looked: list[str] = []
+    scene = Scene(large)
+    judged = scene.handler._judged
+
+    def judge(*arguments: Any) -> Any:
+        looked.append(threading.current_thread().name)
+        return judged(*arguments)
+
+    scene.handler._judged = judge  # type: ignore[assignment, method-assign]
+    event = await scene.finished()
+
+    assert event["data"]["outcome"] == "locked"
+    assert len(event["data"]["conversation"]["policies"]) == 200_000
+    assert looked != [threading.main_thread().name]
 
 
 async def test_the_documented_answer_is_no_deviation(caplog: pytest.LogCaptureFixture) -> None:

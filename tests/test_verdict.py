@@ -80,6 +80,33 @@ def test_a_2xx_for_another_conversation_is_unconfirmed(found: Any) -> None:
     assert "another conversation" in unconfirmed({"locked": True}).detail
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'"id":"c-1","locked":false,"locked":true',
+        b'"id":"c-1","locked":true,"locked":false',
+        b'"id":"c-2","id":"c-1","locked":true',
+    ],
+)
+def test_a_2xx_that_says_both_is_unconfirmed(said: bytes) -> None:
+    assert "more than one thing" in unconfirmed(b"{%s}" % said).detail
+
+
+def test_a_2xx_that_names_another_conversation_last_is_unconfirmed() -> None:
+    unconfirmed(b'{"id":"c-1","id":"c-2","locked":true}')
+
+
+def test_a_2xx_that_says_the_same_twice_is_locked() -> None:
+    assert isinstance(judged(b'{"id":"c-1","id":"c-1","locked":true,"locked":true}'), Locked)
+
+
+def test_a_confirmation_with_half_a_character_in_it_is_locked_and_notes_where() -> None:
+    verdict = judged(b'{"id":"c-1","locked":true,"userB":{"username":"Jo \\ud83d"}}')
+    assert isinstance(verdict, Locked)
+    assert verdict.conversation == {**LOCKED, "userB": {"username": "Jo \ufffd"}}
+    assert verdict.notes == ("userB.username: held half a character, told as U+FFFD",)
+
+
 @pytest.mark.parametrize("found", [False, None, "true", 1, [], {}])
 def test_a_2xx_that_does_not_say_locked_is_unconfirmed(found: Any) -> None:
     assert "not locked" in unconfirmed({"id": ID, "locked": found}).detail

@@ -158,7 +158,7 @@ def _envelope(raw: bytes, size: int) -> Mapping[str, Any]:
 
 def _json(data: bytes, name: str) -> Any:
     try:
-        return loads(data, max_levels=_MAX_LEVELS)
+        return loads(data, max_levels=_MAX_LEVELS, keep_digits=True)
     except NotStrict as reason:
         raise _Unusable(f"{name} {reason}.") from None
 

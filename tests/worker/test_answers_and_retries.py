@@ -5,6 +5,7 @@ One worker with a single slot serves all tests, each with a conversation of its 
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from sandbox.faults import (
     WrongBody,
 )
 from sandbox.script import Rule, Script
-from tests.worker.stage import TOKEN, Stage, WorkerProcess, eventually
+from tests.worker.stage import RESULTS, TASK, TOKEN, Stage, WorkerProcess, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,6 +205,65 @@ def test_an_answer_that_strays_from_its_shape_is_locked_and_said_in_one_line_wit
     (line,) = [line for line in worker.lines("answer_drift") if line["job"] == job]
     assert {field.partition(":")[0] for field in line["fields"]} == strays
     assert "AUCTION" not in worker.log
+
+
+HTTP_AS_IT_IS_SPOKEN: dict[str, dict[str, str]] = {
+    "a header of 9 kB": {"X-Padding": "a" * 9_000},
+    "150 fields": {f"X-{number}": "a" for number in range(150)},
+    "an empty encoding": {"Content-Encoding": ""},
+    "an encoding that is a charset": {"Content-Encoding": "utf-8"},
+    "an encoding that is none": {"Content-Encoding": "none"},
+}
+
+
+@pytest.mark.parametrize("what", HTTP_AS_IT_IS_SPOKEN)
+def test_headers_that_browsers_take_are_no_reason_to_call_again(what: str, stage: Stage, conversation: str) -> None:
+    answer_always(stage, conversation, Respond(status=200, headers=HTTP_AS_IT_IS_SPOKEN[what]))
+    assert end_of(stage.event_of(stage.send(conversation))) == ("locked", 1, None, None)
+
+
+@pytest.mark.parametrize("status", [404, 403])
+def test_a_refusal_with_a_large_head_is_one(status: int, stage: Stage, conversation: str) -> None:
+    answer_always(stage, conversation, Respond(status=status, headers={"X-Padding": "a" * 9_000}))
+    assert end_of(stage.event_of(stage.send(conversation)))[:2] == ("refused", 1)
+
+
+def test_an_answer_is_told_to_the_last_digit_and_but_for_half_an_emoji(
+    stage: Stage, conversation: str, worker: WorkerProcess
+) -> None:
+    members = f'"id":"{conversation}","locked":true,"n":19.990000000000000001,"userA":{{"username":"Jo \\ud83d!"}}'
+    answer_always(stage, conversation, Respond(status=200, body=f"{{{members}}}"))
+    job = stage.send(conversation)
+
+    assert stage.event_of(job)["data"]["conversation"]["userA"] == {"username": "Jo \ufffd!"}
+    (event,) = [
+        fields[b"event"] for _, fields in stage.redis.xrange(RESULTS) if conversation.encode() in fields[b"event"]
+    ]
+    assert b'"n":19.990000000000000001,' in event
+    (line,) = [line for line in worker.lines("answer_drift") if line["job"] == job]
+    assert "userA.username: held half a character, told as U+FFFD" in line["fields"]
+    assert "Jo" not in str(line)
+
+
+@pytest.mark.parametrize("number", ["19.990000000000000001", "1e-400", "123456789012345678.12", "0.10000000000000001"])
+def test_a_number_in_the_metadata_comes_back_to_the_last_digit(number: str, stage: Stage, conversation: str) -> None:
+    job = str(uuid.uuid4())
+    body = f'[[], {{"conversation_id": "{conversation}", "metadata": {{"price": [{number}]}}}}, {{}}]'
+    headers = {"task": TASK, "id": job}
+    stage.push(json.dumps({"headers": headers, "content-type": "application/json", "body": body, "properties": {}}))
+
+    assert end_of(stage.event_of(job)) == ("locked", 1, None, None)
+    (event,) = [
+        fields[b"event"] for _, fields in stage.redis.xrange(RESULTS) if conversation.encode() in fields[b"event"]
+    ]
+    assert b'"metadata":{"price":[%b]}' % number.encode() in event
+
+
+def test_an_answer_of_hundreds_of_thousands_of_values_is_locked(stage: Stage, conversation: str) -> None:
+    strange = [0] * 300_000
+    members = f'"id":"{conversation}","locked":true,"policies":{strange},"lastMessage":{{"attachments":{[0] * 10_000}}}'
+    answer_always(stage, conversation, Respond(status=200, body=f"{{{members}}}"))
+    assert end_of(stage.event_of(stage.send(conversation))) == ("locked", 1, None, None)
 
 
 # Answers that are worth another try

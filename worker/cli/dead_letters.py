@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tasks import verbatim
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Refusal
 from worker.cli.result import Result, read_result
@@ -59,7 +60,7 @@ class DeadLetter:
             "content-type": "application/json",
             "content-encoding": "utf-8",
             "properties": {"body_encoding": "utf-8"},
-            "body": json.dumps([[], job.echo, {}]),
+            "body": verbatim.encode([[], job.echo, {}]).decode(),
         }
         return json.dumps(message).encode()
 
