@@ -15,6 +15,7 @@ from tasks.event import Facts, ResultEvent, build
 from tasks.job import MAX_LEVELS, MAX_METADATA_BYTES, Job
 from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import Exhausted, Locked, Problem, ProblemType, Rejected, WouldLock
+from tasks.trace import of_job
 from worker.envelope import MAX_JOB_ID_CHARACTERS, MAX_MESSAGE_BYTES, MAX_WAIT
 
 if TYPE_CHECKING:
@@ -120,9 +121,14 @@ def message() -> dict[str, Any]:
                         ],
                     },
                     "traceparent": {
-                        "description": "W3C trace context: the call continues the producer's trace.",
+                        "description": "W3C trace context: the calls and the event continue the producer's trace. "
+                        "Later versions are read as version 00.",
                         "type": "string",
-                        "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+                        "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
+                    },
+                    "tracestate": {
+                        "description": "W3C trace context: goes along with the traceparent.",
+                        "type": "string",
                     },
                     "replay_of": {"description": "The id of the job that this one repeats.", "type": "string"},
                 },
@@ -225,5 +231,6 @@ def _event(outcome: Outcome, echo: dict[str, Any], *, attempts: int) -> Any:
         received_at=datetime(2026, 11, 22, 15, 4, 5, 250_000, tzinfo=UTC),
         finished_at=datetime(2026, 11, 22, 15, 4, 6, 123_456, tzinfo=UTC),
         attempts=attempts,
+        trace=of_job(None, None, ("moderation.lock", _JOB_ID)),
     )
     return json.loads(build(facts, outcome).body)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.outcome import Outcome
+    from tasks.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,12 @@ class ResultEvent(BaseModel):
     )
     time: AwareDatetime
     datacontenttype: Literal["application/json"]
+    traceparent: str = Field(
+        "",
+        pattern="^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$",
+        description="W3C trace context: the job's trace, the producer's where it named one.",
+    )
+    tracestate: str = Field("", description="What the producer sent beside its traceparent.")
     data: ResultData
 
 
@@ -126,7 +133,7 @@ class Event:
 class Facts:
     """What is known of a job's run whatever its outcome; the moments are of the Redis server's clock.
 
-    ``id`` is the job's.
+    ``id`` is the job's, and ``trace`` its trace, where that is known.
     """
 
     id: str
@@ -136,6 +143,7 @@ class Facts:
     received_at: datetime
     finished_at: datetime
     attempts: int
+    trace: Trace | None = None
 
 
 def build(facts: Facts, outcome: Outcome) -> Event:
@@ -160,6 +168,10 @@ def build(facts: Facts, outcome: Outcome) -> Event:
         event["subject"] = facts.subject if facts.subject.isascii() else _NONCHARACTER.sub("\ufffd", facts.subject)
     event["time"] = finished_at
     event["datacontenttype"] = "application/json"
+    if facts.trace is not None:
+        event["traceparent"] = facts.trace.traceparent
+        if facts.trace.state is not None:
+            event["tracestate"] = facts.trace.state
     event["data"] = data
     is_failed = event_type == "conversation.lock_failed"
     body = _encode(event)

@@ -182,6 +182,7 @@ def parse(message: Message | Unreadable) -> Intake:
         traceparent=message.traceparent,
         replay_of=message.replay_of,
         ignored=message.ignored,
+        tracestate=message.tracestate,
     )
 
 
@@ -251,6 +252,8 @@ def _refusal(message: Message | Unreadable, problem: Problem) -> Refusal:
         echo=_echo(understood, subject),
         replay_of=message.replay_of,
         is_dry_run=understood.get("dry_run") is True,
+        traceparent=message.traceparent,
+        tracestate=message.tracestate,
     )
 
 

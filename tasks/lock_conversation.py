@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from tasks import conversation, event, verbatim
+from tasks import conversation, event, trace, verbatim
 from tasks.api import CallFailed
 from tasks.decision import Decision, Finished, Later
 from tasks.job import idempotency_key
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from tasks.conversation import Shown
     from tasks.message import Accepted, Intake, Refusal
     from tasks.retry import RetryPolicy
+    from tasks.trace import Trace
 
 TASK_NAME = "moderation.lock_conversation"
 #: A larger answer is judged in a thread: half a million values in one would hold up the loop, which keeps the leases.
@@ -69,6 +69,7 @@ class Run:
         is_calling: a call is under way.
         is_over: this delivery has come to its decision.
         epoch: the fleet's, when the last call began.
+        trace: the job's, once it was needed.
     """
 
     job: str
@@ -85,6 +86,7 @@ class Run:
     is_calling: bool = False
     is_over: bool = False
     epoch: int = 0
+    trace: Trace | None = None
 
 
 class Flow(Protocol):
@@ -210,6 +212,7 @@ class LockConversation:
             received_at=run.received_at,
             finished_at=run.clock(),
             attempts=run.attempts,
+            trace=_trace(intake, run),
         )
         return Finished(event.build(facts, outcome))
 
@@ -242,11 +245,13 @@ class LockConversation:
         self._flow.begins(run)
         run.is_calling = True
         conversation_id = job.job.conversation_id
+        job_trace = _trace(job, run)
         try:
             answer = await self._api.lock(
                 conversation_id,
                 idempotency_key=idempotency_key(job.id),
-                traceparent=_next_span(job.traceparent),
+                traceparent=job_trace.call(),
+                tracestate=job_trace.state,
             )
         except CallFailed as failure:
             run.is_calling = False
@@ -304,11 +309,7 @@ class LockConversation:
         return Later(self._policy.aside(None) if delay is None else delay, reason, is_retry=True)
 
 
-def _next_span(traceparent: str | None) -> str:
-    """A W3C trace context for one call: the producer's trace, or a new one, with a span of its own."""
-    if traceparent is None:
-        drawn = secrets.token_hex(24)
-        return f"00-{drawn[:32]}-{drawn[32:]}-01"
-    span = secrets.token_hex(8)
-    version, trace, _, flags = traceparent.split("-")[:4]
-    return f"{version}-{trace}-{span}-{flags}"
+def _trace(intake: Intake, run: Run) -> Trace:
+    if run.trace is None:
+        run.trace = trace.of_job(intake.traceparent, intake.tracestate, run.key)
+    return run.trace

@@ -31,6 +31,7 @@ class Message:
         traceparent: a well-formed W3C trace context header, or None.
         replay_of: the id of the job that this one repeats, or None.
         ignored: names of the message options that have no effect here (``link``, ``chord``, ...), for a warning.
+        tracestate: what belongs to the traceparent, or None.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Message:
     traceparent: str | None
     replay_of: str | None
     ignored: tuple[str, ...]
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Unreadable:
     args: Sequence[Any] | None = None
     kwargs: Mapping[str, Any] | None = None
     replay_of: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Accepted:
     traceparent: str | None
     replay_of: str | None
     ignored: tuple[str, ...]
+    tracestate: str | None = None
 
     @property
     def subject(self) -> str:
@@ -107,6 +112,8 @@ class Refusal:
     echo: Mapping[str, Any] | None
     replay_of: str | None
     is_dry_run: bool = False
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 Intake: TypeAlias = Accepted | Refusal

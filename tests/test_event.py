@@ -26,6 +26,7 @@ from tasks.outcome import (
     Revoked,
     WouldLock,
 )
+from tasks.trace import Trace
 
 FACTS = Facts(
     id="锁-1",
@@ -184,6 +185,14 @@ def test_a_number_in_a_jobs_metadata_comes_back_as_it_was_written() -> None:
     for outcome in (Locked(CONVERSATION), Locked(CONVERSATION, json.dumps(CONVERSATION).encode()), Refused(PROBLEM)):
         body = build(replace(FACTS, echo={"conversation_id": "c-1", "metadata": {"a": [{"n": number}]}}), outcome).body
         assert b'"metadata":{"a":[{"n":19.990000000000000001}]}' in body
+
+
+def test_an_event_carries_the_trace_of_its_job() -> None:
+    assert "traceparent" not in read(FACTS, WouldLock())
+    for state in (None, "a=1"):
+        event = read(replace(FACTS, trace=Trace("a" * 32, "b" * 16, "01", state)), WouldLock())
+        assert event["traceparent"] == f"00-{'a' * 32}-{'b' * 16}-01"
+        assert event.get("tracestate") == state
 
 
 def test_a_number_beyond_a_double_is_null_because_json_has_no_infinity() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks import trace
 from tasks.api import Answer, CallFailed
 from tasks.decision import Decision, Finished, Later
 from tasks.event import ResultEvent
@@ -97,9 +98,12 @@ class Scene:
             before_call=self._before_call, **usual,
         )  # fmt: skip
 
-    async def lock(self, conversation_id: str, *, idempotency_key: str, traceparent: str) -> Answer:
+    async def lock(
+        self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
+    ) -> Answer:
         """As the API's client."""
         self.calls.append((conversation_id, idempotency_key, traceparent))
+        self.states.append(tracestate)
         said = self._said.pop(0) if len(self._said) > 1 else self._said[0]
         if isinstance(said, Exception):
             raise said
@@ -181,6 +185,7 @@ async def test_a_good_job_is_called_once_and_its_event_tells_all_of_it() -> None
     assert event == {
         "specversion": "1.0", "id": "job-1", "source": "/lock-worker", "type": "conversation.locked", "subject": ID,
         "time": "2026-11-22T15:04:05.000000Z", "datacontenttype": "application/json",
+        "traceparent": trace.of_job(None, None, ("q", "r")).traceparent,
         "data": {
             "job_id": "job-1", "outcome": "locked", "attempts": 1, "job": {"conversation_id": ID, "rule_id": "r-1"},
             "received_at": "2026-11-22T15:04:00.000000Z", "finished_at": "2026-11-22T15:04:05.000000Z",
@@ -257,12 +262,26 @@ async def test_every_call_of_a_job_has_the_same_idempotency_key_and_trace_and_a_
     assert all(len(span) == 16 and int(span, 16) for span in spans)
 
 
-async def test_a_job_without_a_trace_begins_one() -> None:
-    scene = Scene()
-    await scene()
-    ((_, _, traceparent),) = scene.calls
-    version, trace, span, flags = traceparent.split("-")
-    assert (version, len(trace), len(span), flags) == ("00", 32, 16, "01")
+async def test_a_job_without_a_trace_has_one_over_all_its_calls_and_deliveries_and_nobody_samples_it() -> None:
+    first, second = Scene(status(500), status(500), status(500, "30")), Scene(locked())
+    await first()
+    event = await second.finished(attempts=3)
+    contexts = [traceparent.split("-") for _, _, traceparent in (*first.calls, *second.calls)]
+    assert len(contexts) == 4
+    assert {(version, len(trace), len(span), flags) for version, trace, span, flags in contexts} == {
+        ("00", 32, 16, "00")
+    }
+    assert {trace for _, trace, _, _ in contexts} == {event["traceparent"].split("-")[1]}
+    assert len({span for _, _, span, _ in contexts}) == 4
+
+
+async def test_the_producers_tracestate_goes_along_with_every_call_and_with_the_event() -> None:
+    scene = Scene(status(500), locked())
+    event = await scene.finished(accepted(traceparent=f"00-{TRACE}-b7ad6b7169203331-01", tracestate="rojo=1,congo=2"))
+    assert scene.states == ["rojo=1,congo=2"] * 2
+    assert event["tracestate"] == "rojo=1,congo=2"
+    assert event["traceparent"].startswith(f"00-{TRACE}-")
+    assert event["traceparent"].endswith("-01")
 
 
 async def test_an_id_that_no_header_can_carry_is_called_under_a_uuid_that_follows_from_it() -> None:

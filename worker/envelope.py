@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import re
 import secrets
 import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tasks import trace
 from tasks.message import Message, Unreadable
 from tasks.outcome import Problem, ProblemType
 from tasks.strict_json import NotStrict, loads
@@ -47,7 +47,6 @@ _COMPRESSIONS = {
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
 _LONGEST_MOMENT = 64
-_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(slots=True)
@@ -58,6 +57,8 @@ class _Understood:
     args: Sequence[Any] | None = None
     kwargs: Mapping[str, Any] | None = None
     replay_of: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +107,8 @@ def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = N
         args=understood.args,
         kwargs=understood.kwargs,
         replay_of=understood.replay_of,
+        traceparent=understood.traceparent,
+        tracestate=understood.tracestate,
     )
 
 
@@ -118,6 +121,7 @@ def _read(
     # A body that cannot be read may still belong to a job with an id.
     understood.id = _usable_id(headers.get("id"))
     understood.replay_of = _replay_of(headers)
+    understood.traceparent, understood.tracestate = trace.read(headers)
 
     call = _call(_body(envelope, headers, properties), headers)
     own_id = understood.id = _usable_id(call.options.get("id"))
@@ -141,9 +145,10 @@ def _read(
         kwargs=understood.kwargs,
         not_before=_not_before(call.options, now),
         expires_at=_moment(call.options, "expires"),
-        traceparent=_traceparent(headers),
+        traceparent=understood.traceparent,
         replay_of=understood.replay_of,
         ignored=_ignored(call, headers, properties),
+        tracestate=understood.tracestate,
     )
 
 
@@ -323,15 +328,6 @@ def _moment(options: Mapping[str, Any], name: str) -> datetime | None:
 def _replay_of(headers: Mapping[str, Any]) -> str | None:
     value = headers.get("replay_of")
     return _usable_id(value) if isinstance(value, str) else None
-
-
-def _traceparent(headers: Mapping[str, Any]) -> str | None:
-    value = headers.get("traceparent")
-    if value is None:
-        # Some tracing libraries for Celery put their headers one level down.
-        inner = headers.get("headers")
-        value = inner.get("traceparent") if isinstance(inner, dict) else None
-    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
 
 
 def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str, ...]:

@@ -85,7 +85,6 @@ def test_expires_may_be_any_time() -> None:
     [
         TRACE.upper(),
         f"{TRACE}-01",
-        f"01{TRACE[2:]}",
         f"ff{TRACE[2:]}",
         f"00-{'0' * 32}-b7ad6b7169203331-01",
         f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
@@ -99,6 +98,18 @@ def test_expires_may_be_any_time() -> None:
 )
 def test_a_traceparent_that_is_not_well_formed_is_left_out(traceparent: Any) -> None:
     assert accepted(made(headers={"traceparent": traceparent})).traceparent is None
+
+
+def test_a_traceparent_of_a_later_version_and_its_tracestate_are_kept() -> None:
+    found = accepted(made(headers={"traceparent": f"01{TRACE[2:]}-more", "tracestate": "rojo=1"}))
+    assert (found.traceparent, found.tracestate) == (TRACE, "rojo=1")
+
+
+def test_what_is_refused_keeps_its_trace_too() -> None:
+    headers = {"traceparent": TRACE, "tracestate": "rojo=1"}
+    for raw in (made("!", headers=headers), made(headers={**headers, "task": "x"}), made([["."]], headers=headers)):
+        found = refused(raw)
+        assert (found.traceparent, found.tracestate) == (TRACE, "rojo=1")
 
 
 def test_a_traceparent_is_found_where_tracing_libraries_put_it() -> None:

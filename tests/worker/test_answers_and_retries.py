@@ -376,6 +376,26 @@ def test_every_call_of_a_job_has_its_idempotency_key_and_continues_the_producers
     contexts = [(call.traceparent or "").split("-") for call in calls]
     assert {(version, trace_id, flags) for version, trace_id, _, flags in contexts} == {("00", trace, "01")}
     assert len({parent} | {span for _, _, span, _ in contexts}) == 4
+    assert stage.event_of(job)["traceparent"].split("-")[1] == trace
+
+
+def test_a_job_without_a_trace_has_one_over_all_its_deliveries_that_nobody_samples(
+    stage: Stage, conversation: str
+) -> None:
+    parked = Respond(status=500, headers={"Retry-After": "30"})
+    answer_in_turn(stage, conversation, Respond(status=503), parked)
+    job = stage.send(conversation)
+    wait_parked(stage)
+    make_due(stage)
+    event = stage.event_of(job)
+
+    contexts = [(call.traceparent or "").split("-") for call in calls_for(stage, conversation)]
+    assert len(contexts) == 3
+    (trace,) = {trace for _, trace, _, _ in contexts}
+    assert {flags for *_, flags in contexts} == {"00"}
+    assert event["traceparent"].split("-")[1] == trace
+    other = stage.event_of(stage.send(f"{conversation}-2"))
+    assert other["traceparent"].split("-")[1] != trace
 
 
 # A call that may still be at work

@@ -55,6 +55,8 @@ class DeadLetter:
             headers["eta"] = job.not_before.isoformat()
         if job.traceparent is not None:
             headers["traceparent"] = job.traceparent
+            if job.tracestate is not None:
+                headers["tracestate"] = job.tracestate
         message = {
             "headers": headers,
             "content-type": "application/json",

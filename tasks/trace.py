@@ -1,0 +1,109 @@
+"""W3C Trace Context: what a producer's headers say, and what a job's calls and its event say of it.
+
+A job has one trace, over all its attempts and deliveries: the producer's, or one that follows from the job's name in
+Redis. Each call is a span of its own in it. Whether the trace is sampled is the producer's choice; nobody records one
+that begins here, so it is not.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})"
+    r"-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?",
+    re.DOTALL,
+)
+_KEY = r"[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}"
+_MEMBER = re.compile(rf"(?:{_KEY})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+_MAX_MEMBERS = 32
+_MAX_STATE_CHARACTERS = 512
+"""What everybody on a trace's way has to pass on. Of a longer one the members at the end are dropped, as the standard
+has it."""
+_SAMPLED = 0x01
+
+
+class Trace(NamedTuple):
+    """The trace of one job.
+
+    Attributes:
+        trace_id: 32 hexadecimal digits.
+        span_id: the job's own span.
+        flags: two hexadecimal digits.
+        state: the producer's ``tracestate``, or None.
+    """
+
+    trace_id: str
+    span_id: str
+    flags: str
+    state: str | None
+
+    @property
+    def traceparent(self) -> str:
+        """The header that names the job's own span."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
+
+    def call(self) -> str:
+        """The header for one call, with a new span."""
+        return f"00-{self.trace_id}-{secrets.token_hex(8)}-{self.flags}"
+
+
+def of_job(traceparent: str | None, tracestate: str | None, key: tuple[str, str]) -> Trace:
+    """The trace of a job.
+
+    Args:
+        traceparent: the producer's, as :func:`read` gives it.
+        tracestate: the producer's, as :func:`read` gives it.
+        key: the job's queue, and its permanent name there.
+    """
+    drawn = blake2b("\0".join(key).encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
+    if traceparent is None:
+        return Trace(drawn[:32], drawn[32:], "00", None)
+    _, trace_id, _, flags = traceparent.split("-")
+    return Trace(trace_id, drawn[32:], flags, tracestate)
+
+
+def read(headers: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """What a message's headers say: ``traceparent`` and ``tracestate``.
+
+    The first has the form of version 00, and the flags that this version knows. None stands for what is not there or
+    not well-formed. Without the first, the second means nothing.
+    """
+    inner = headers.get("headers")  # some tracing libraries for Celery put theirs one level down
+    for found in (headers, inner):
+        if isinstance(found, dict):
+            traceparent = _traceparent(found.get("traceparent"))
+            if traceparent is not None:
+                return traceparent, _tracestate(found.get("tracestate"))
+    return None, None
+
+
+def _traceparent(value: Any) -> str | None:
+    found = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or (found["version"] == "00" and found["more"] is not None):
+        return None
+    flags = int(found["flags"], 16) & _SAMPLED
+    return f"00-{found['trace']}-{found['span']}-{flags:02x}"
+
+
+def _tracestate(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return None
+    kept: list[str] = []
+    size = 0
+    for member in (member.strip(" \t") for member in value.split(",", _MAX_MEMBERS)[:_MAX_MEMBERS]):
+        if not member:
+            continue
+        if not _MEMBER.fullmatch(member):
+            return None
+        size += len(member) + len(",")
+        if size > _MAX_STATE_CHARACTERS + len(","):
+            break
+        kept.append(member)
+    return ",".join(kept) or None
