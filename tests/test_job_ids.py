@@ -36,7 +36,7 @@ def remembered(intake: Accepted | Refusal, *, is_conflict: bool = False, has_own
 
 def test_a_job_is_remembered_by_what_it_claimed_whichever_id_its_event_has() -> None:
     for intake in (job(), job(dry_run=True), no_job("c-1"), no_job("c-1", is_dry_run=True)):
-        claim = Claim(digest("job-1"), "c-1", intake.is_dry_run)
+        claim = Claim(digest("job-1"), digest("c-1"), intake.is_dry_run)
         assert to_claim(intake) == remembered(intake) == remembered(intake, has_own_id=True) == claim
 
 
@@ -52,8 +52,15 @@ def test_a_message_without_a_conversation_claims_nothing_and_only_its_event_unde
     assert remembered(no_job(""), has_own_id=True).id_digest == ""
 
 
-def test_the_end_of_a_conflict_is_remembered_as_the_version_before_remembers_it() -> None:
-    assert remembered(job(), is_conflict=True, has_own_id=True) == Claim(digest("job-1\nc-1"), "c-1")
+def test_the_end_of_a_conflict_is_remembered_by_the_id_and_the_conversation() -> None:
+    assert remembered(job(), is_conflict=True, has_own_id=True) == Claim(digest("job-1\nc-1"), digest("c-1"))
+
+
+def test_what_is_remembered_is_as_short_for_the_longest_ids() -> None:
+    short, long = job(), job("\N{LOCK}" * 256, job_id="\N{KEY}" * 128)
+
+    for of in (to_claim, remembered):
+        assert len(str(of(short))) == len(str(of(long)))  # type: ignore[operator]  # they differ in their options
 
 
 def test_no_two_things_share_what_a_conflict_is_remembered_by() -> None:

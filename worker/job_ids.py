@@ -1,5 +1,7 @@
 """What a job's id stands for while it is remembered, and the ids of events that the job's id cannot name.
 
+Redis holds digests of both the id and the conversation: they are short, whatever a producer sends.
+
 An event has its job's id, but where that names another event already. Who comes first decides: then a lone dry run has
 its job's id like any other job, and a job that was tried as a dry run before is the one whose event has an id of its
 own. That is decided in the step that publishes, so two workers cannot both have it; what it is follows from the job, so
@@ -23,7 +25,7 @@ EVENT_NAMESPACE = uuid.UUID("35cdaaa5-80cb-5ecf-8558-f29e11864c15")
 
 def to_claim(intake: Intake) -> Claim | None:
     """What a job's id is to stand for before it begins; None: the message names no id, or no conversation."""
-    return Claim(digest(intake.id), intake.binding, intake.is_dry_run) if intake.binding else None
+    return Claim(digest(intake.id), digest(intake.binding), intake.is_dry_run) if intake.binding else None
 
 
 def to_remember(intake: Intake, *, is_conflict: bool, has_own_id: bool) -> Claim:
@@ -31,11 +33,12 @@ def to_remember(intake: Intake, *, is_conflict: bool, has_own_id: bool) -> Claim
 
     In a conflict the id goes on standing for what it stood for, and this end is remembered beside it.
     """
+    binding = digest(intake.binding) if intake.binding else ""
     if is_conflict:
-        return Claim(digest(_beside(intake)), intake.binding or "")
+        return Claim(digest(_beside(intake)), binding)
     if intake.binding is None or (has_own_id and not intake.binding):
         return Claim("", "")
-    return Claim(digest(intake.id), intake.binding, intake.is_dry_run)
+    return Claim(digest(intake.id), binding, intake.is_dry_run)
 
 
 def own_event_id(intake: Intake, *, is_conflict: bool) -> str:

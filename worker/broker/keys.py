@@ -3,37 +3,38 @@ r"""Every key the worker uses in Redis, built in this one place.
 A queue is a world of its own: all keys but the producers' lists and the two result streams begin with
 ``lw:1:<queue>:``. The number is the version of this layout.
 
-=================================  ======  =======================================================  ====================
-key                                type    holds                                                    gone when
-=================================  ======  =======================================================  ====================
-``<queue>``                        list    producers' messages of priority 0..2, newest first       taken
-``<queue>\x06\x16<3|6|9>``         list    the same for priorities 3..5, 6..8, 9                    taken
-``lw:1:<queue>:arrived``           list    messages that woke a waiting worker, newest first        taken
-``lw:1:<queue>:again``             list    refs of jobs that are ready again, next first            taken
-``lw:1:<queue>:retries``           list    the same for jobs whose call failed, beside new work     taken
-``lw:1:<queue>:suspects``          list    refs of jobs to be run alone: workers died on them       taken
-``lw:1:<queue>:job:<ref>``         hash    a job's record: raw, size, first, calls, crashes, token  completed
-``lw:1:<queue>:leases``            zset    refs in flight, by the moment their lease is over (ms)   completed, moved on
-``lw:1:<queue>:delayed``           zset    refs that wait, by the moment they are due (ms)          promoted
-``lw:1:<queue>:deadlines``         zset    refs ready again, by the moment they are too old (ms)    taken, expired
-``lw:1:<queue>:id:<digest>``       string  what a job id stands for: ``claimed|ended <binding>``    DEDUPLICATE_SECONDS
-``lw:1:<queue>:id:<digest>:other`` string  what else had an event under it: ``ended <binding>``     DEDUPLICATE_SECONDS
-``lw:1:<queue>:id:<end>:unlocked`` string  the outcome of that end, where it was without a lock     DEDUPLICATE_SECONDS
-``lw:1:<queue>:counters``          hash    totals since the queue was first used                    never
-``lw:1:<queue>:upkeep``            hash    when the fleet last looked after this queue              never
-``lw:1:<queue>:draining``          string  the worker that empties its hands for a suspect          seconds (TTL)
-``lw:1:<LOCK_QUEUE>:pause``        string  there while the API has asked the whole fleet to wait    Retry-After (TTL)
-``lw:1:<LOCK_QUEUE>:rate``         string  until when the rate limit's permits are given (us)       seconds (TTL)
-``lw:1:<LOCK_QUEUE>:limit``        hash    the fleet's flow control: see ``worker.flow.limit``      never
-``lw:1:<LOCK_QUEUE>:breakers``     hash    workers with an open breaker: when told, and which       a minute (TTL)
-``RESULTS_CHANNEL``                stream  result events; the pub/sub channel has the same name     RESULTS_MAXLEN
-``DEAD_STREAM``                    stream  dead letters: event and raw message                      DEAD_MAXLEN
-=================================  ======  =======================================================  ====================
+===================================  ======  =====================================================  ====================
+key                                  type    holds                                                  gone when
+===================================  ======  =====================================================  ====================
+``<queue>``                          list    producers' messages of priority 0..2, newest first     taken
+``<queue>\x06\x16<3|6|9>``           list    the same for priorities 3..5, 6..8, 9                  taken
+``lw:1:<queue>:arrived``             list    messages that woke a waiting worker, newest first      taken
+``lw:1:<queue>:again``               list    refs of jobs that are ready again, next first          taken
+``lw:1:<queue>:retries``             list    the same for jobs whose call failed, beside new work   taken
+``lw:1:<queue>:suspects``            list    refs of jobs to be run alone: workers died on them     taken
+``lw:1:<queue>:job:<ref>``           hash    a job: raw, size, first, calls, crashes, token         completed
+``lw:1:<queue>:leases``              zset    refs in flight, by the moment the lease is over (ms)   completed, moved on
+``lw:1:<queue>:delayed``             zset    refs that wait, by the moment they are due (ms)        promoted
+``lw:1:<queue>:deadlines``           zset    refs ready again, by the moment they are too old (ms)  taken, expired
+``lw:1:<queue>:ids:<digest>``        string  what a job id stands for: ``claimed|ended <binding>``  DEDUPLICATE_SECONDS
+``lw:1:<queue>:ids:<digest>:other``  string  what else had an event under it: ``ended <binding>``   DEDUPLICATE_SECONDS
+``lw:1:<queue>:ids:<end>:unlocked``  string  the outcome of that end, where it was without a lock   DEDUPLICATE_SECONDS
+``lw:1:<queue>:counters``            hash    totals since the queue was first used                  never
+``lw:1:<queue>:upkeep``              hash    when the fleet last looked after this queue            never
+``lw:1:<queue>:draining``            string  the worker that empties its hands for a suspect        seconds (TTL)
+``lw:1:<LOCK_QUEUE>:pause``          string  there while the API has asked the whole fleet to wait  Retry-After (TTL)
+``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
+``lw:1:<LOCK_QUEUE>:limit``          hash    the fleet's flow control: see ``worker.flow.limit``    never
+``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when told, and which     a minute (TTL)
+``RESULTS_CHANNEL``                  stream  result events; the pub/sub channel has the same name   RESULTS_MAXLEN
+``DEAD_STREAM``                      stream  dead letters: event and raw message                    DEAD_MAXLEN
+===================================  ======  =====================================================  ====================
 
 The fleet's flow control stands once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
 A job id ``ended`` when its real job did. Its dry run, which is another thing, is remembered under ``:other``, and so is
 a message that names no conversation (with an empty binding), which is a copy of nothing. A job whose id stands for
-another conversation is remembered under a digest of both. ``<end>`` is ``<digest>`` or ``<digest>:other``.
+another conversation is remembered under a digest of both. ``<end>`` is ``<digest>`` or ``<digest>:other``. A
+``<binding>`` is a digest of the conversation id, so what an id costs does not depend on what producers send.
 
 A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own where only its
 beginning is kept in ``raw``; ``first`` is the moment of the first take (ms). What is not there is 0. A job that was put
@@ -45,7 +46,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 PREFIX = "lw:1"
@@ -111,7 +112,7 @@ class Keys:
     @cached_property
     def id_prefix(self) -> str:
         """What the key of a remembered job id begins with; its digest follows."""
-        return f"{PREFIX}:{self.queue}:id:"
+        return f"{PREFIX}:{self.queue}:ids:"
 
     @cached_property
     def counters(self) -> str:
@@ -149,6 +150,10 @@ class Keys:
         return f"{PREFIX}:{self.queue}:rate"
 
 
+@lru_cache(maxsize=1024)
 def digest(text: str) -> str:
-    """A short stand-in for an id of up to 128 characters: 16 bytes of BLAKE2b as hexadecimal digits."""
+    """A short stand-in for an id: 16 bytes of BLAKE2b as hexadecimal digits.
+
+    The last ones are kept, because a job's are asked for when it is claimed and again when it ends.
+    """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
