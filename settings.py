@@ -169,6 +169,14 @@ class Settings(BaseSettings):
         "full",
         description="How much of the conversation an event carries: all, all but its last message, or only its state.",
     )
+    RESULT_MAX_BYTES: int = Field(
+        262_144,
+        ge=1,
+        le=16_777_216,
+        description="Size of an event, about: in a larger one the conversation is reduced to its state, and "
+        "`data.truncated` is true.",
+        json_schema_extra={"unit": "bytes"},
+    )
     DEDUPLICATE_SECONDS: int = Field(
         900,
         ge=1,

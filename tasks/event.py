@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticSerializationError, to_json
 
 from tasks import verbatim
-from tasks.conversation import LockedConversation  # noqa: TC001 - pydantic reads the annotation
+from tasks.conversation import LockedConversation, shown
 from tasks.outcome import (
     TITLES,
     Exhausted,
@@ -46,6 +46,8 @@ _NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)) + "]"
 )
 MAX_ECHO_BYTES = 16 * 1024
+#: An event of more bytes tells less of its conversation (RESULT_MAX_BYTES).
+MAX_EVENT_BYTES = 256 * 1024
 
 EventType = Literal["conversation.locked", "conversation.lock_skipped", "conversation.lock_failed"]
 OutcomeName = Literal["locked", "would_lock", "expired", "revoked", "rejected", "refused", "exhausted", "poisoned"]
@@ -79,6 +81,11 @@ class ResultData(BaseModel):
     error: ProblemDetails | None
     replay_of: str | None = Field(
         None, description="The id of the job that this one repeats, where it was replayed from the dead letters."
+    )
+    truncated: Literal[True] | None = Field(
+        None,
+        description="True where the event would be larger than RESULT_MAX_BYTES: the conversation is reduced to its "
+        "state (id, source, locked, createdAt, updatedAt), or, where that is too large too, to id and locked.",
     )
 
 
@@ -146,8 +153,11 @@ class Facts:
     trace: Trace | None = None
 
 
-def build(facts: Facts, outcome: Outcome) -> Event:
-    """Make the event that tells how a job ended. Never raises."""
+def build(facts: Facts, outcome: Outcome, *, max_bytes: int = MAX_EVENT_BYTES) -> Event:
+    """Make the event that tells how a job ended. Never raises.
+
+    An event of more than ``max_bytes`` tells less of its conversation, and says so; all else of it is bounded anyway.
+    """
     event_type, name, conversation, problem = _describe(outcome)
     conversation_json = outcome.json if isinstance(outcome, Locked) else None
     finished_at = _timestamp(facts.finished_at)
@@ -173,11 +183,12 @@ def build(facts: Facts, outcome: Outcome) -> Event:
         if facts.trace.state is not None:
             event["tracestate"] = facts.trace.state
     event["data"] = data
-    is_failed = event_type == "conversation.lock_failed"
     body = _encode(event)
     if conversation_json is not None:
         body = _with_conversation(body, conversation_json)
-    return Event(id=facts.id, outcome=name, failed=is_failed, problem=problem, body=body)
+    if conversation is not None and len(body) > max_bytes:
+        body = _encode_truncated(event, conversation, max_bytes)
+    return Event(id=facts.id, outcome=name, failed=event_type == "conversation.lock_failed", problem=problem, body=body)
 
 
 def _describe(  # noqa: PLR0911 - one line an outcome
@@ -229,6 +240,20 @@ def _with_conversation(body: bytes, conversation: bytes) -> bytes:
     return b'%s"conversation":%s%s' % (before, conversation, after)
 
 
+def _encode_truncated(event: Mapping[str, Any], conversation: Mapping[str, Any], max_bytes: int) -> bytes:
+    """The event with its conversation reduced to its state, or, where that is too large too, to the lock alone."""
+
+    def encode(part: Mapping[str, Any]) -> bytes:
+        return _encode({**event, "data": {**event["data"], "conversation": part, "truncated": True}})
+
+    body = encode(shown(conversation, "state"))
+    return body if len(body) <= max_bytes else encode(_lock_alone(conversation))
+
+
+def _lock_alone(conversation: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: conversation[name] for name in ("id", "locked")}
+
+
 def _encode(event: Mapping[str, Any]) -> bytes:
     data = event["data"]
     try:
@@ -239,5 +264,6 @@ def _encode(event: Mapping[str, Any]) -> bytes:
         # What tasks.answer_json read never comes here. A conversation from elsewhere may hold what no strict reader of
         # JSON takes. That it is locked must be told all the same, in an event that every consumer can read.
         logger.warning("conversation_left_out", extra={"job": data["job_id"]})
-        confirmed = {name: data["conversation"][name] for name in ("id", "locked")}
-        return to_json({**event, "data": {**data, "conversation": confirmed}}, inf_nan_mode="null")
+        return to_json(
+            {**event, "data": {**data, "conversation": _lock_alone(data["conversation"])}}, inf_nan_mode="null"
+        )

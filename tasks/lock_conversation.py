@@ -133,6 +133,7 @@ class LockConversation:
         flow: what holds calls back.
         policy: when to try again.
         shown: how much of a conversation an event carries.
+        max_event_bytes: an event of more bytes carries less of it.
         sleep: waits so many seconds, in the job's slot.
     """
 
@@ -143,12 +144,14 @@ class LockConversation:
         flow: Flow,
         policy: RetryPolicy,
         shown: Shown,
+        max_event_bytes: int = event.MAX_EVENT_BYTES,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api = api
         self._flow = flow
         self._policy = policy
         self._shown = shown
+        self._max_event_bytes = max_event_bytes
         self._sleep = sleep
 
     async def __call__(self, job: Accepted, run: Run) -> Decision:
@@ -214,7 +217,7 @@ class LockConversation:
             attempts=run.attempts,
             trace=_trace(intake, run),
         )
-        return Finished(event.build(facts, outcome))
+        return Finished(event.build(facts, outcome, max_bytes=self._max_event_bytes))
 
     def _admit(self, job: Accepted, run: Run) -> Expired | WouldLock | Exhausted | None:
         """The end of a job that must not be called, or None."""

@@ -142,6 +142,57 @@ def test_a_job_id_holds_nothing_that_an_events_id_may_not() -> None:
     assert [hex(code) for code in excluded if chr(code).isprintable()] == []
 
 
+def told_within(conversation: dict[str, Any], max_bytes: int, **facts: Any) -> dict[str, Any]:
+    """What a consumer reads of a lock where events are bounded."""
+    body = build(replace(FACTS, **facts), Locked(conversation), max_bytes=max_bytes).body
+    event: dict[str, Any] = json.loads(body)
+    Draft202012Validator(ResultEvent.model_json_schema()).validate(event)
+    return event
+
+
+def test_of_a_conversation_that_is_too_large_the_state_is_told_and_that_it_is_so() -> None:
+    state = {"id": "c-1", "source": {"type": "ORDER", "id": "o-1"}, "locked": True, "createdAt": "x", "updatedAt": "y"}
+    large = {**state, "lastMessage": {"body": "\N{LOCK}" * 100_000}, "userA": {}}
+
+    data = told_within(large, 256 * 1024)["data"]
+
+    assert (data["conversation"], data["truncated"]) == (state, True)
+    assert (data["outcome"], data["error"]) == ("locked", None)
+
+
+@pytest.mark.parametrize("field", ["source", "createdAt", "updatedAt"])
+def test_of_a_state_that_is_too_large_itself_the_lock_is_told(field: str) -> None:
+    data = told_within({"id": "c-1", "locked": True, field: "x" * 300_000}, 256 * 1024)["data"]
+
+    assert (data["conversation"], data["truncated"]) == ({"id": "c-1", "locked": True}, True)
+
+
+def test_an_event_may_be_exactly_as_large_as_the_bound_and_then_nothing_is_said_of_it() -> None:
+    size = len(build(FACTS, Locked(CONVERSATION)).body)
+
+    assert told_within(CONVERSATION, size) == read(FACTS, Locked(CONVERSATION))
+    assert told_within(CONVERSATION, size - 1)["data"]["truncated"] is True
+    assert "truncated" not in told_within(CONVERSATION, size)["data"]
+
+
+@pytest.mark.parametrize("max_bytes", [1, 500, 5_000, 50_000])
+@pytest.mark.parametrize("text", [0, 10, 1_000, 10_000, 1_000_000])
+def test_an_event_is_within_the_bound_or_holds_nothing_that_could_be_left_out(text: int, max_bytes: int) -> None:
+    conversation = {"id": "c-1", "locked": True, "source": "x" * (text // 100), "lastMessage": "x" * text}
+
+    event = told_within(conversation, max_bytes)
+
+    least = told_within({"id": "c-1", "locked": True}, 1)
+    size = len(json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode())
+    assert size <= max_bytes or event == least
+
+
+def test_a_lone_surrogate_in_a_large_conversation_does_no_harm() -> None:
+    data = told_within({"id": "c-1", "locked": True, "lastMessage": "x" * 300_000, "source": "\ud800"}, 1000)["data"]
+
+    assert (data["conversation"]["id"], data["conversation"]["locked"]) == ("c-1", True)
+
+
 def test_a_replayed_job_names_the_old_one() -> None:
     assert read(replace(FACTS, replay_of="old-1"), WouldLock())["data"]["replay_of"] == "old-1"
 

@@ -99,6 +99,7 @@ def build(found: Settings) -> WorkerApp:
             max_delay_seconds=found.RETRY_MAX_DELAY_SECONDS,
         ),
         shown=found.RESULT_CONVERSATION,
+        max_event_bytes=found.RESULT_MAX_BYTES,
     )
     read = ReadAhead(reader(TASK_NAME))
     app.redis_url = connection.public_url(found)
