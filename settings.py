@@ -24,6 +24,7 @@ REDIS_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valke
 
 _OWN_KEYS = "lw:"
 _LARGEST_TOKEN_BYTES = 64 * 1024
+_LARGEST_STREAM_BYTES = 1_099_511_627_776
 
 
 class SettingsError(Exception):
@@ -157,6 +158,14 @@ class Settings(BaseSettings):
         description="Events kept in the results stream, about.",
         json_schema_extra={"unit": "events"},
     )
+    RESULTS_MAX_BYTES: int = Field(
+        134_217_728,
+        ge=1,
+        le=_LARGEST_STREAM_BYTES,
+        description="Memory that the results stream takes in Redis, about: beyond it the oldest events go, even where "
+        "there are fewer than RESULTS_MAXLEN.",
+        json_schema_extra={"unit": "bytes"},
+    )
     DEAD_STREAM: KeyName = Field(
         "moderation.dead",
         validate_default=True,
@@ -164,6 +173,14 @@ class Settings(BaseSettings):
     )
     DEAD_MAXLEN: int = Field(
         100_000, ge=1, le=100_000_000, description="Dead letters kept, about.", json_schema_extra={"unit": "messages"}
+    )
+    DEAD_MAX_BYTES: int = Field(
+        67_108_864,
+        ge=1,
+        le=_LARGEST_STREAM_BYTES,
+        description="Memory that the dead letters take in Redis, about: beyond it the oldest go, even where there are "
+        "fewer than DEAD_MAXLEN.",
+        json_schema_extra={"unit": "bytes"},
     )
     RESULT_CONVERSATION: Literal["full", "without_last_message", "state"] = Field(
         "full",

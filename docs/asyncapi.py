@@ -50,8 +50,8 @@ def asyncapi() -> dict[str, Any]:
                 "title": "Results",
                 "description": "A stream, and the pub/sub channel of the same name (RESULTS_CHANNEL). An entry of the "
                 "stream holds the event as JSON in its field `event`; over pub/sub the event comes as it is. The "
-                f"stream is the record, of about the last {_DEFAULTS['RESULTS_MAXLEN']:,} events (RESULTS_MAXLEN); "
-                "pub/sub reaches who listens.",
+                f"stream is the record, of about the last {_DEFAULTS['RESULTS_MAXLEN']:,} events (RESULTS_MAXLEN) or "
+                f"{_DEFAULTS['RESULTS_MAX_BYTES']:,} bytes (RESULTS_MAX_BYTES); pub/sub reaches who listens.",
                 "servers": [{"$ref": "#/servers/redis"}],
                 "messages": {"result": {"$ref": "#/components/messages/result"}},
             },
@@ -59,7 +59,8 @@ def asyncapi() -> dict[str, Any]:
                 "address": _DEFAULTS["DEAD_STREAM"],
                 "title": "Dead letters",
                 "description": "A stream (DEAD_STREAM) of about the last "
-                f"{_DEFAULTS['DEAD_MAXLEN']:,} jobs that ended as conversation.lock_failed (DEAD_MAXLEN).",
+                f"{_DEFAULTS['DEAD_MAXLEN']:,} jobs that ended as conversation.lock_failed (DEAD_MAXLEN), or of "
+                f"{_DEFAULTS['DEAD_MAX_BYTES']:,} bytes (DEAD_MAX_BYTES).",
                 "servers": [{"$ref": "#/servers/redis"}],
                 "messages": {"deadLetter": {"$ref": "#/components/messages/deadLetter"}},
             },
@@ -90,15 +91,17 @@ def asyncapi() -> dict[str, Any]:
                     "summary": "The fields of an entry in the stream.",
                     "payload": {
                         "type": "object",
-                        "required": ["event", "message"],
+                        "required": ["event", "queue", "message"],
                         "properties": {
                             "event": {
                                 "description": "The result event as JSON: ./schemas/event.json.",
                                 "type": "string",
                                 "contentMediaType": "application/json",
                             },
+                            "queue": {"description": "The queue that the job was taken from.", "type": "string"},
                             "message": {
-                                "description": "The queue message, byte for byte; of one over 1 MiB its beginning.",
+                                "description": "The queue message, byte for byte; of one over 64 KiB, which no valid "
+                                "job needs, its first 64 KiB.",
                                 "type": "string",
                             },
                         },

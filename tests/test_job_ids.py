@@ -60,7 +60,7 @@ def test_what_is_remembered_is_as_short_for_the_longest_ids() -> None:
     short, long = job(), job("\N{LOCK}" * 256, job_id="\N{KEY}" * 128)
 
     for of in (to_claim, remembered):
-        assert len(str(of(short))) == len(str(of(long)))  # type: ignore[operator]  # they differ in their options
+        assert len(str(of(short))) == len(str(of(long)))
 
 
 def test_no_two_things_share_what_a_conflict_is_remembered_by() -> None:

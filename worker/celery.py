@@ -22,6 +22,7 @@ from worker.books import Books
 from worker.broker import connection
 from worker.broker.keys import Keys
 from worker.broker.moves import Rules
+from worker.broker.stream_bounds import StreamBounds
 from worker.clock import ServerClock
 from worker.executor import Executor
 from worker.flow.flow import Flow
@@ -105,11 +106,12 @@ def build(found: Settings) -> WorkerApp:
     app.redis_url = connection.public_url(found)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.allow_eviction = found.REDIS_ALLOW_EVICTION
+    link, bounds = connection.link(found), StreamBounds(found.RESULTS_MAX_BYTES, found.DEAD_MAX_BYTES)
     app.executor = Executor(
         admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS),
         look_ahead=read.look,
         handler=handler,
-        link=connection.link(found),
+        link=link,
         rules=Rules(
             fleet=Keys(found.LOCK_QUEUE),
             rate=found.RATE_LIMIT_PER_SECOND,
@@ -121,6 +123,7 @@ def build(found: Settings) -> WorkerApp:
             remember_ms=found.DEDUPLICATE_SECONDS * 1000,
             poisonous_crashes=found.MAX_DELIVERIES,
             max_age_ms=round(found.JOB_MAX_AGE_SECONDS * 1000),
+            bounds=bounds,
         ),
         hands=hands,
         clock=clock,

@@ -65,13 +65,27 @@ async def test_a_dead_letter_holds_event_and_message_byte_for_byte(
     assert bench.events() == heard() == [b"no" + ANY_BYTES]
 
 
-async def test_the_dead_letter_of_an_oversize_message_holds_its_beginning(bench: Workbench) -> None:
-    message = ANY_BYTES * 8192
+@pytest.mark.parametrize("size", [KEPT_BYTES, KEPT_BYTES + 1, 1024 * 1024, 1024 * 1024 + 1])
+async def test_the_dead_letter_of_a_large_message_holds_its_first_64_kib(bench: Workbench, size: int) -> None:
+    message = (ANY_BYTES * 8192)[:size]
     job = bench.take_one(message)
 
     await bench.moves.complete([bench.completion(job, is_dead_letter=True)])
 
-    assert bench.dead_letters() == [(b"an event", message[:KEPT_BYTES])]
+    assert bench.dead_letters() == [(b"an event", message[: 64 * 1024])]
+
+
+async def test_a_dead_letter_names_its_queue_between_the_event_and_the_message(bench: Workbench) -> None:
+    for queue in (bench, bench.beside("another queue")):
+        job = queue.take_one(b"a message")
+        await queue.moves.complete([queue.completion(job, is_dead_letter=True)])
+
+    letters = [list(fields.items()) for _, fields in bench.client.xrange(bench.rules.dead)]
+    assert letters == [
+        [(b"event", b"an event"), (b"queue", queue), (b"message", b"a message")]
+        for queue in (b"moderation.lock", b"another queue")
+    ]
+    bench.client.delete(*bench.client.keys("lw:1:another queue:*"))
 
 
 async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench, heard: Callable[[], list[bytes]]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.chaos.plan import LEASE_SECONDS
 from tests.chaos.producers import QUEUE
-from worker.broker.keys import Keys
+from worker.broker.keys import Keys, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +131,7 @@ class LockWorker:
 
     def strays(self, client: Redis) -> list[str]:
         """All that has no TTL and is not there for good."""
-        permanent = {RESULTS, DEAD, _KEYS.counters, _KEYS.upkeep, _KEYS.limit}
+        permanent = {RESULTS, DEAD, ledger_of(RESULTS), ledger_of(DEAD), _KEYS.counters, _KEYS.upkeep, _KEYS.limit}
         names = [name.decode() for name in client.scan_iter(count=1000)]
         remembered = [name for name in names if name.startswith(_KEYS.id_prefix)]
         forever = [name for name in remembered[:100] if client.ttl(name) == -1]

@@ -18,6 +18,7 @@ from settings import Settings
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
 from tests.cli.terminal import eventually
+from worker.broker.moves import KEPT_BYTES
 from worker.cli.dead_letters import Chosen, pages
 from worker.cli.replaying import replay_letters
 from worker.intake import reader
@@ -222,6 +223,19 @@ def test_a_message_that_is_no_valid_job_is_not_sent_though_something_was_underst
     assert end == "lock-worker: nothing was sent; 1 dead letter without a valid job left where they are"
     assert left(redis_client) == ["bad"]
     assert redis_client.keys() == [DEAD.encode()]
+
+
+def test_a_letter_that_holds_the_beginning_of_its_message_alone_stays_and_says_so(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    whole = message({"conversation_id": "c-1"}).replace(b"{", b"{" + b" " * 70_000, 1)
+    letter(redis_client, "large", raw=whole[:KEPT_BYTES])
+
+    ended = terminal.run("replay", "--all")
+
+    assert ended.returncode == 1
+    assert "large: Its message is too large: the first 65,536 bytes alone were kept." in ended.stderr
+    assert left(redis_client) == ["large"]
 
 
 def test_of_very_many_that_stay_the_first_are_named_and_the_good_ones_are_sent(

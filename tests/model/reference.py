@@ -49,6 +49,11 @@ class Message:
         """What a record keeps of it."""
         return self.raw if len(self.raw) <= LARGEST_BYTES else self.raw[:KEPT_BYTES]
 
+    @property
+    def in_dead_letter(self) -> bytes:
+        """What a dead letter keeps of it."""
+        return self.raw[:KEPT_BYTES]
+
 
 @dataclass(slots=True)
 class Record:

@@ -20,7 +20,7 @@ from celery import Celery
 
 from sandbox.api import SandboxApi, run_in_thread
 from sandbox.script import Script
-from worker.broker.keys import Keys
+from worker.broker.keys import Keys, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -228,7 +228,15 @@ class Stage:
 
     def leftovers(self) -> list[str]:
         """The keys that stay in Redis for ever and are not those that may."""
-        permanent = {RESULTS, DEAD, self.keys.counters, self.keys.upkeep, self.keys.limit}
+        permanent = {
+            RESULTS,
+            DEAD,
+            ledger_of(RESULTS),
+            ledger_of(DEAD),
+            self.keys.counters,
+            self.keys.upkeep,
+            self.keys.limit,
+        }
         names = [key.decode() for key in self.redis.scan_iter()]
         forever = [name for name in names if name not in permanent and not name.startswith("_kombu.binding")]
         return [name for name in forever if self.redis.ttl(name) == -1]

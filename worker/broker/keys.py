@@ -1,7 +1,7 @@
 r"""Every key the worker uses in Redis, built in this one place.
 
-A queue is a world of its own: all keys but the producers' lists and the two result streams begin with
-``lw:1:<queue>:``. The number is the version of this layout.
+A queue is a world of its own: all keys but the producers' lists, the two result streams and what belongs to these
+begin with ``lw:1:<queue>:``. The number is the version of this layout.
 
 ===================================  ======  =====================================================  ====================
 key                                  type    holds                                                  gone when
@@ -27,7 +27,9 @@ key                                  type    holds                              
 ``lw:1:<LOCK_QUEUE>:limit``          hash    the fleet's flow control: see ``worker.flow.limit``    never
 ``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when told, and which     a minute (TTL)
 ``RESULTS_CHANNEL``                  stream  result events; the pub/sub channel has the same name   RESULTS_MAXLEN
-``DEAD_STREAM``                      stream  dead letters: event and raw message                    DEAD_MAXLEN
+``DEAD_STREAM``                      stream  dead letters: event, queue and raw message             DEAD_MAXLEN
+``lw:1:<RESULTS_CHANNEL>:ledger``    string  what the results take in memory, see ``complete.lua``  never
+``lw:1:<DEAD_STREAM>:ledger``        string  the same of the dead letters                           never
 ===================================  ======  =====================================================  ====================
 
 The fleet's flow control stands once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
@@ -148,6 +150,11 @@ class Keys:
     def rate(self) -> str:
         """Until when the rate limit's permits are given."""
         return f"{PREFIX}:{self.queue}:rate"
+
+
+def ledger_of(stream: str) -> str:
+    """Where it is counted how many bytes a stream holds. By the stream's name, as several queues may share it."""
+    return f"{PREFIX}:{stream}:ledger"
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,8 @@ from redis.exceptions import NoScriptError
 
 from worker.broker import scripts
 from worker.broker.follow_up import FollowUp
+from worker.broker.keys import ledger_of
+from worker.broker.stream_bounds import StreamBounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 Argument: TypeAlias = str | int | bytes
 Command: TypeAlias = list[Argument]
 
-#: The largest message that is read; of a larger one KEPT_BYTES are kept.
+#: The largest message that is read; of a larger one KEPT_BYTES are kept, and so they are of a dead letter's message.
 LARGEST_MESSAGE_BYTES = 1024 * 1024
 KEPT_BYTES = 64 * 1024
 #: One take, promote or recover moves at most this much, so that no call holds the server up.
@@ -322,6 +324,7 @@ class Rules:
     remember_ms: int
     poisonous_crashes: int
     max_age_ms: int = 0
+    bounds: StreamBounds = field(default_factory=StreamBounds)
 
     @property
     def interval_us(self) -> int:
@@ -490,6 +493,7 @@ class Moves:
         arguments: list[Argument] = [
             self.keys.record_prefix, self.keys.id_prefix, self.rules.results,
             self.rules.results_maxlen, self.rules.dead_maxlen, self.rules.remember_ms,
+            self.rules.bounds.results_bytes, self.rules.bounds.dead_bytes, self.keys.queue, KEPT_BYTES,
         ]  # fmt: skip
         for end in completions:
             arguments += [
@@ -503,7 +507,10 @@ class Moves:
                 int(end.is_dry_run),
                 int(end.has_own_id),
             ]
-        keys = [self.keys.leases, self.keys.counters, self.rules.results, self.rules.dead]
+        keys = [
+            self.keys.leases, self.keys.counters, self.rules.results, self.rules.dead,
+            ledger_of(self.rules.results), ledger_of(self.rules.dead),
+        ]  # fmt: skip
         answers = await self._call(scripts.COMPLETE, keys, arguments)
         return [
             _COMPLETE_ANSWERS[answer] if isinstance(answer, int) else Copy(answer.decode("utf-8", "replace") or None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks import verbatim
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Refusal
+from worker.broker.moves import KEPT_BYTES
 from worker.cli.result import Result, read_result
 from worker.intake import reader
 
@@ -47,6 +48,8 @@ class DeadLetter:
         """
         job = _read_message(self.message, size=len(self.message), now=now)
         if isinstance(job, Refusal):
+            if self.result.outcome != "rejected" and len(self.message) >= KEPT_BYTES:
+                raise NoJob(f"Its message is too large: the first {KEPT_BYTES:,} bytes alone were kept.")
             raise NoJob(self.result.problem if self.result.outcome == "rejected" else job.problem.detail)
         headers: dict[str, Any] = {"task": TASK_NAME, "id": job_id, "replay_of": self.result.job_id}
         if job.expires_at is not None:

@@ -1,6 +1,7 @@
 -- complete: end jobs in flight. Publishing the event is the acknowledgement: there is no moment between the two.
--- KEYS  1 leases   2 counters   3 results stream   4 dead stream
+-- KEYS  1 leases   2 counters   3 results stream   4 dead stream   5 ledger of the results   6 ledger of the dead letters
 -- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to remember an id
+--       7 bytes of results kept   8 bytes of dead letters kept   9 queue   10 bytes kept of a dead letter's message
 --       then for each job: ref, lease token, event (empty: a copy, dropped), outcome, 1 if it is a dead letter, digest of its id
 --       (empty: not remembered), binding (empty: it names no conversation), 1 if it is a dry run, 1 if the event's id is not the job's
 -- Returns for each job  1 published | 0 not ours any more (nothing changed)
@@ -11,6 +12,9 @@
 local leases, counters, results, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local record_prefix, id_prefix, channel = ARGV[1], ARGV[2], ARGV[3]
 local results_kept, dead_kept, remember_ms = ARGV[4], ARGV[5], ARGV[6]
+local results_ledger, dead_ledger = KEYS[5], KEYS[6]
+local results_bytes, dead_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local queue, message_bytes = ARGV[9], tonumber(ARGV[10])
 
 expect(leases, 'zset')
 expect(counters, 'hash')
@@ -26,6 +30,116 @@ may('SET', id_prefix, '')
 may('MGET', id_prefix)
 may('HGET', record_prefix, '')
 
+-- A stream is bounded by its entries (XADD trims it) and by its bytes. What it holds is counted in parts, each a sixteenth of the bound.
+-- Its ledger is a text: the entries and bytes of the part that is being written, a ";", and those of the parts before, oldest first. When
+-- a part is full, the oldest entries go. Where the entries are not as many as counted, somebody deleted some or wrote some, and the
+-- server is asked what the stream takes; a "?" before the parts says that the first one was found so: how its bytes are spread is unknown.
+local parts_of_bound = 16
+local to_results = {stream = results, ledger = results_ledger, most_entries = results_kept, most_bytes = results_bytes}
+local to_dead = {stream = dead, ledger = dead_ledger, most_entries = dead_kept, most_bytes = dead_bytes}
+
+-- What an entry takes in memory: a large one is an allocation of its own, which allocators round up by up to a quarter.
+local function in_memory(bytes)
+  bytes = bytes + 100
+  if bytes <= 4096 then
+    return bytes
+  end
+  local _, exponent = math.frexp(bytes - 1)
+  local step = 2 ^ (exponent - 3)
+  return math.ceil(bytes / step) * step
+end
+
+-- Reads a ledger; `more` is what this call may add. What closing a part needs is asked where it may come to that.
+local function open_ledger(to, text, more)
+  local entries, bytes, parts = string.match(text or '', '^(%d+) (%d+);(.*)$')
+  to.entries, to.bytes, to.parts, to.added = natural(entries), natural(bytes), parts, 0
+  to.is_new = not (to.entries and to.bytes) -- or somebody wrote something else there, and the entries are not as many as counted
+  if to.is_new then
+    expect(to.ledger, 'string')
+    to.entries, to.bytes, to.parts = 0, 0, ''
+  end
+  if to.is_new or (to.bytes + more) * parts_of_bound >= to.most_bytes then
+    may('XLEN', to.stream)
+    may('XTRIM', to.stream, 'MAXLEN', 0)
+    if not redis.acl_check_cmd('MEMORY', 'USAGE', to.stream) then
+      forbid('MEMORY USAGE', to.stream)
+    end
+  end
+end
+
+local function close_part(to)
+  local is_unknown = string.sub(to.parts, 1, 1) == '?'
+  local parts, counted, held = {}, 0, 0
+  for entries, bytes in string.gmatch(to.parts .. ' ' .. whole(to.entries) .. ' ' .. whole(to.bytes), '(%d+) (%d+)') do
+    if tonumber(entries) > 0 then
+      parts[#parts + 1] = {entries = tonumber(entries), bytes = tonumber(bytes)}
+      counted, held = counted + entries, held + bytes
+    end
+  end
+
+  local function measure()
+    return redis.call('MEMORY', 'USAGE', to.stream, 'SAMPLES', 0) or 0
+  end
+
+  -- The oldest entries leave the books, each with the mean of its part.
+  local function forget(count)
+    while count > 0 and parts[1] do
+      local part = parts[1]
+      local gone = math.min(count, part.entries)
+      local bytes = part.bytes * gone / part.entries
+      part.entries, part.bytes = part.entries - gone, part.bytes - bytes
+      count, held = count - gone, held - bytes
+      if part.entries == 0 then
+        table.remove(parts, 1)
+        is_unknown = false
+      end
+    end
+  end
+
+  local left = redis.call('XLEN', to.stream)
+  if counted > left and left >= tonumber(to.most_entries) then
+    forget(counted - left) -- XADD trimmed them
+  elseif counted ~= left then
+    held, is_unknown = measure(), true
+    parts = {{entries = left, bytes = held}}
+  end
+
+  local most = to.most_bytes * (1 - 1 / parts_of_bound)
+  local rounds = 0
+  while held > most and left > 1 and rounds < 24 do
+    local oldest = parts[1]
+    local gone = math.min(left - 1, oldest.entries, math.ceil((held - most) * oldest.entries / oldest.bytes))
+    redis.call('XTRIM', to.stream, 'MAXLEN', whole(left - gone))
+    left = left - gone
+    forget(gone)
+    if is_unknown then -- the mean was a guess; what the newer parts hold is known
+      local newer = held - oldest.bytes
+      oldest.bytes = math.max(1, measure() - newer)
+      held, rounds = newer + oldest.bytes, rounds + 1
+    end
+  end
+
+  for at, part in ipairs(parts) do
+    parts[at] = whole(part.entries) .. ' ' .. whole(part.bytes)
+  end
+  to.entries, to.bytes, to.parts = 0, 0, (is_unknown and '?' or '') .. table.concat(parts, ' ')
+end
+
+local function add(to, bytes, ...)
+  redis.call('XADD', to.stream, 'MAXLEN', '~', to.most_entries, '*', ...)
+  to.entries, to.bytes, to.added = to.entries + 1, to.bytes + in_memory(bytes), to.added + 1
+  if to.bytes * parts_of_bound >= to.most_bytes then
+    close_part(to)
+  end
+end
+
+local function write_ledger(to)
+  if to.is_new then
+    close_part(to)
+  end
+  redis.call('SET', to.ledger, whole(to.entries) .. ' ' .. whole(to.bytes) .. ';' .. to.parts)
+end
+
 local answers, counts, records, refs, gone = {}, {}, {}, {}, {}
 
 local function count(name)
@@ -33,18 +147,26 @@ local function count(name)
 end
 
 -- What the ids stand for: asked for all at once, and kept up to date below, as two copies may end in one call.
-local id_keys, known = {}, {}
-for at = 7, #ARGV, 9 do
-  if ARGV[at + 5] ~= '' then
-    local id_key = id_prefix .. ARGV[at + 5]
-    id_keys[#id_keys + 1] = id_key
-    id_keys[#id_keys + 1] = id_key .. ':other'
+local asked, known = {results_ledger, dead_ledger}, {}
+local event_bytes, has_dead_letters = 0, false
+for at = 11, #ARGV, 9 do
+  local event, is_dead, digest = ARGV[at + 2], ARGV[at + 4] == '1', ARGV[at + 5]
+  if digest ~= '' then
+    local id_key = id_prefix .. digest
+    asked[#asked + 1] = id_key
+    asked[#asked + 1] = id_key .. ':other'
+  end
+  if event ~= '' then
+    event_bytes = event_bytes + in_memory(#event)
+    has_dead_letters = has_dead_letters or is_dead
   end
 end
-if #id_keys > 0 then
-  for at, value in ipairs(redis.call('MGET', unpack(id_keys))) do
-    known[id_keys[at]] = value
-  end
+for at, value in ipairs(redis.call('MGET', unpack(asked))) do
+  known[asked[at]] = value
+end
+open_ledger(to_results, known[results_ledger], event_bytes)
+if has_dead_letters then
+  open_ledger(to_dead, known[dead_ledger], dead_bytes) -- how large their messages are is not asked before
 end
 
 local function remember(key, meaning)
@@ -52,7 +174,7 @@ local function remember(key, meaning)
   redis.call('SET', key, meaning, 'PX', remember_ms)
 end
 
-for at = 7, #ARGV, 9 do
+for at = 11, #ARGV, 9 do
   local ref, token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
   local is_dry_run, has_own_id = ARGV[at + 7] == '1', ARGV[at + 8] == '1'
@@ -72,9 +194,10 @@ for at = 7, #ARGV, 9 do
       answer = 2
     else
       answer = 1
-      redis.call('XADD', results, 'MAXLEN', '~', results_kept, '*', 'event', event)
+      add(to_results, #event, 'event', event)
       if is_dead then
-        redis.call('XADD', dead, 'MAXLEN', '~', dead_kept, '*', 'event', event, 'message', redis.call('HGET', record, 'raw') or '')
+        local message = string.sub(redis.call('HGET', record, 'raw') or '', 1, message_bytes)
+        add(to_dead, #event + #queue + #message, 'event', event, 'queue', queue, 'message', message)
       end
       redis.call('PUBLISH', channel, event)
       if digest ~= '' then
@@ -102,6 +225,12 @@ end
 if #refs > 0 then
   redis.call('DEL', unpack(records))
   redis.call('ZREM', leases, unpack(refs))
+end
+if to_results.added > 0 then
+  write_ledger(to_results)
+end
+if has_dead_letters and to_dead.added > 0 then
+  write_ledger(to_dead)
 end
 for name, times in pairs(counts) do
   redis.pcall('HINCRBY', counters, name, times)

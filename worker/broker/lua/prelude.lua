@@ -47,11 +47,14 @@ local function expect(key, kind)
   end
 end
 
+local function forbid(command, key)
+  error({err = 'NOPERM the ACL user of lock-worker may not run ' .. command .. ' on "' .. key .. '"'})
+end
+
 -- Ends the script, unchanged, if the ACL of our user would refuse a command half way through.
 local function may(...)
   if not redis.acl_check_cmd(...) then
-    local command, key = ...
-    error({err = 'NOPERM the ACL user of lock-worker may not run ' .. command .. ' on "' .. key .. '"'})
+    forbid(...)
   end
 end
 
