@@ -197,7 +197,10 @@ class LockConversation:
 
     def poisoned(self, intake: Intake, run: Run, crashes: int) -> Finished:
         """End a job that workers died on."""
-        detail = f"{crashes} workers died while they held the job. Look at their last log lines before replaying it."
+        detail = (
+            f"{crashes} workers died while they held the job. Look at their last log lines before replaying it: a "
+            "replay is a new job, without this history, and may take as many workers down again."
+        )
         return self.report(intake, run, Poisoned(Problem(ProblemType.POISONED, detail)))
 
     def failed(self, job: Accepted, run: Run, error: Exception) -> Decision:

@@ -484,12 +484,13 @@ def test_a_revoked_job_was_skipped() -> None:
     assert event["data"]["error"]["type"] == "revoked"
 
 
-def test_a_poisoned_job_tells_how_many_workers_it_took() -> None:
+def test_a_poisoned_job_tells_how_many_workers_it_took_and_that_a_replay_begins_anew() -> None:
     scene = Scene()
     event = event_of(scene.handler.poisoned(accepted(), scene.new_run(attempts=2), crashes=5))
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("poisoned", "poisoned")
     assert event["data"]["attempts"] == 2
     assert event["data"]["error"]["detail"].startswith("5 workers")
+    assert "a replay is a new job, without this history" in event["data"]["error"]["detail"]
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
