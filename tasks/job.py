@@ -1,9 +1,10 @@
 """The job: what a producer may ask, and how a message's arguments are understood.
 
 :class:`Job` is the published schema of a job's fields. :func:`parse` is total: it answers any message with an
-:class:`Accepted` job or with a :class:`Refusal` that names every wrong field and its mend, and repeats nothing of
-what the message says. Nothing is guessed: but for an integer conversation id no value is converted, and an unknown
-field is refused, because ``dryrun`` must not lock by accident. Whether the conversation exists is the API's business.
+:class:`Accepted` job or with a :class:`Refusal` that names every wrong field and its mend,
+and repeats nothing of what the message says. Nothing is guessed: but for an integer conversation id no value is
+converted, and an unknown field is refused, because ``dryrun`` must
+not lock by accident. Whether the conversation exists is the API's business.
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ import re
 import unicodedata
 import uuid
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticSerializationError, to_json
 
 from tasks import rfc3339
@@ -27,7 +37,7 @@ from tasks.strict_json import NotStrict, check_levels
 from tasks.wording import kind, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tasks.message import Intake, Unreadable
 
@@ -39,7 +49,10 @@ IDEMPOTENCY_NAMESPACE = uuid.UUID("56e3075f-7a27-5809-ae23-6e70779160f2")
 
 _MAX_CONVERSATION_ID = 256
 _NAMED_FIELDS = 10
-_COMPARED_CHARACTERS = 64
+_COMPARED_CHARACTERS = 36
+"""A longer name is like no field's: the longest of theirs has 15 characters."""
+_COMPARED_NAMES = 3
+"""So many names of one message are compared with the fields' at length, which takes longer than all else about them."""
 _OURS = "Value error, "  # what pydantic puts before the words of the checks below
 _VISIBLE_ASCII = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
@@ -155,6 +168,10 @@ _MENDS = {
     "metadata": f"must be an object of at most {MAX_METADATA_BYTES:,} bytes as JSON and at most {MAX_LEVELS} levels",
 }
 
+_SEPARATORS = re.compile(r"[\W_]+")
+_NAMES = {_SEPARATORS.sub("", name): name for name in _MENDS}
+"""The fields by what is left of their names in any spelling: ``conversationId``, ``conversation-id``."""
+
 _ARGUMENTS = "give the fields as keyword arguments, or as one object, or give the conversation id alone"
 
 
@@ -222,23 +239,35 @@ def _explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
     for problem in problems:
         messages.setdefault(str(problem["loc"][0]), problem["msg"])
     named = list(messages.items())[:_NAMED_FIELDS]
-    sentences = [_sentence(name, message, fields.get(name)) for name, message in named]
+    sentences = [_sentence(name, message, fields.get(name)) for name, message in named if name in _MENDS]
+    sentences += _no_such_fields(name for name, _ in named if name not in _MENDS)
     if len(messages) > len(named):
         sentences.append(f"{len(messages) - len(named):,} more fields are wrong.")
     return " ".join(sentences)
 
 
 def _sentence(name: str, message: str, value: Any) -> str:
-    mend = _MENDS.get(name)
-    if mend is None:
-        alike = difflib.get_close_matches(name[:_COMPARED_CHARACTERS], _MENDS, n=1)
-        meant = f"; {alike[0]} may be meant" if alike else "; remove it"
-        return f"{quoted(name)}: there is no such field{meant}."
+    mend = _MENDS[name]
     if value is None:
         return f"{name}: is missing; it {mend}."
     if message.startswith(_OURS):
         return f"{name}: {message.removeprefix(_OURS)}; it {mend}."
     return f"{name}: {mend}, and is {kind(value)}."
+
+
+def _no_such_fields(names: Iterable[str]) -> Iterable[str]:
+    to_compare = _COMPARED_NAMES
+    for name in names:
+        meant = _NAMES.get(_SEPARATORS.sub("", name[:_COMPARED_CHARACTERS]).lower())
+        if meant is None and to_compare and len(name) <= _COMPARED_CHARACTERS:
+            to_compare -= 1
+            meant = _alike(name)
+        yield f"{quoted(name)}: there is no such field{f'; {meant} may be meant' if meant else '; remove it'}."
+
+
+@lru_cache(maxsize=256)  # a producer that misspells a field does so in each of its messages
+def _alike(name: str) -> str | None:
+    return next(iter(difflib.get_close_matches(name, _MENDS, n=1)), None)
 
 
 def _refusal(message: Message | Unreadable, problem: Problem) -> Refusal:

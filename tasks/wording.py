@@ -1,24 +1,29 @@
 """How a value out of a message may appear in a text for people.
 
 A refusal's detail goes to logs, events and screens, and a message may hold anything: personal text, megabytes,
-control characters. So a value is only ever named by its kind and size, and a name or an option's value is quoted
-short and printable.
+control characters. So a value is only ever named by its kind and size. A name or an option's value is quoted so that it
+is printable: whole where it has the form of a name, so that a slip in it can be found; else its beginning.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _QUOTED_CHARACTERS = 24
+_MAX_NAME_CHARACTERS = 100
+# Names of tasks and fields, media types, encodings, and times.
+_NAME = re.compile(r"[\w.:/+-]+")
 
 
 def quoted(value: Any) -> str:
-    """A name or an option's value: a string in quotes, cut to a few printable characters; of anything else its kind."""
+    """A name or an option's value: a string in quotes, or its beginning if it is long; of anything else its kind."""
     if not isinstance(value, str):
         return kind(value)
-    if len(value) <= _QUOTED_CHARACTERS:
-        return repr(value)
-    return f"{value[:_QUOTED_CHARACTERS]!r}..."
+    beginning = value[:_MAX_NAME_CHARACTERS]
+    if not _NAME.fullmatch(beginning):
+        beginning = value[:_QUOTED_CHARACTERS]
+    return repr(value) if len(beginning) == len(value) else f"{beginning!r}..."
 
 
 def kind(value: Any) -> str:  # noqa: PLR0911 - one line for each kind that JSON has

@@ -3,8 +3,8 @@
 :func:`read` is total: it returns for any bytes. It stands between the socket and everything else, because Celery and
 kombu end the worker, lose the message or write its body to the log over what they cannot read. It knows Celery's
 formats (protocol 2, protocol 1, the two mixed) and kombu's (base64, compression), and what clients in other languages
-leave out. It never unpickles, never inflates beyond a limit, and its refusals quote nothing but short names and
-option values.
+leave out. It never unpickles, never inflates beyond a limit, and its refusals quote nothing but names and option
+values.
 
 What the arguments mean is left to the job's own rules, and Celery's options that have no effect here are only listed.
 """
@@ -12,7 +12,9 @@ What the arguments mean is left to the job's own rules, and Celery's options tha
 from __future__ import annotations
 
 import binascii
+import difflib
 import hashlib
+import json
 import secrets
 import zlib
 from dataclasses import dataclass, field
@@ -47,6 +49,8 @@ _COMPRESSIONS = {
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
 _LONGEST_MOMENT = 64
+_LIKE_THE_TASK = 0.7
+_COMPARED_CHARACTERS = 64
 
 
 @dataclass(slots=True)
@@ -86,6 +90,10 @@ class _Unusable(Exception):  # noqa: N818 - never leaves this module
         self.problem = Problem(problem_type, detail)
 
 
+class _NoMessage(Exception):  # noqa: N818 - never leaves this module
+    """What lies in the queue is no Celery message; the text says what it is instead."""
+
+
 def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = None) -> Message | Unreadable:
     """Understand a queue message; never raises.
 
@@ -98,6 +106,8 @@ def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = N
     understood = _Understood()
     try:
         return _read(raw, understood, now=now, task_name=task_name, true_size=true_size)
+    except _NoMessage as no_message:
+        problem = Problem(ProblemType.UNDECODABLE, f"{no_message} {_what_to_send(task_name)}")
     except _Unusable as unusable:
         problem = unusable.problem
     return Unreadable(
@@ -122,6 +132,11 @@ def _read(
     understood.id = _usable_id(headers.get("id"))
     understood.replay_of = _replay_of(headers)
     understood.traceparent, understood.tracestate = trace.read(headers)
+    if envelope.get("body") is None:
+        if "conversation_id" not in envelope:
+            raise _NoMessage("The message has no body.")
+        understood.kwargs = envelope
+        raise _NoMessage("The message has no body, but a job's fields in its place.")
 
     call = _call(_body(envelope, headers, properties), headers)
     own_id = understood.id = _usable_id(call.options.get("id"))
@@ -155,10 +170,29 @@ def _read(
 def _envelope(raw: bytes, size: int) -> Mapping[str, Any]:
     if size > MAX_MESSAGE_BYTES:
         raise _Unusable(f"The message has {size:,} bytes and was not read; send at most {MAX_MESSAGE_BYTES:,}.")
-    envelope = _json(raw, "The message")
+    try:
+        envelope = _json(raw, "The message")
+    except _Unusable as unusable:
+        if raw.lstrip().startswith(b"{"):
+            raise
+        raise _NoMessage(unusable.problem.detail) from None
     if not isinstance(envelope, dict):
-        raise _Unusable(f"The message is {kind(envelope)}; send a Celery message, which is a JSON object.")
+        raise _NoMessage(f"The message is {kind(envelope)}; send a Celery message, which is a JSON object.")
     return envelope
+
+
+def _what_to_send(task_name: str) -> str:
+    example = {
+        "headers": {"task": task_name, "id": "job-1"},
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "properties": {"body_encoding": "utf-8"},
+        "body": '[[],{"conversation_id":"c-42"},{}]',
+    }
+    return (
+        "Send jobs with a Celery client or `lock-worker enqueue`, or push messages such as "
+        f"{json.dumps(example, separators=(',', ':'))}"
+    )
 
 
 def _json(data: bytes, name: str) -> Any:
@@ -204,7 +238,7 @@ def _body(envelope: Mapping[str, Any], headers: Mapping[str, Any], properties: M
     if compression and compression not in _COMPRESSIONS:
         raise _Unusable(f"headers.compression: must be gzip, zlib or none, and is {quoted(compression)}.")
 
-    body = envelope.get("body")
+    body = envelope["body"]
     if isinstance(body, list | dict):
         return body  # the client left out the step from JSON to a string
     if not isinstance(body, str):
@@ -295,8 +329,15 @@ def derived_id(raw: bytes) -> str:
 
 
 def _check_task(name: Any, task_name: str) -> None:
-    if name != task_name:
-        raise _Unusable(f"task: must be {task_name}, and is {quoted(name)}.", ProblemType.UNKNOWN_TASK)
+    if name == task_name:
+        return
+    if isinstance(name, str) and difflib.get_close_matches(
+        name[:_COMPARED_CHARACTERS], [task_name], cutoff=_LIKE_THE_TASK
+    ):
+        detail = f"task: there is no task {quoted(name)}; did you mean {task_name}?"
+    else:
+        detail = f"task: must be {task_name}, and is {quoted(name)}."
+    raise _Unusable(detail, ProblemType.UNKNOWN_TASK)
 
 
 def _not_before(options: Mapping[str, Any], now: datetime) -> datetime | None:

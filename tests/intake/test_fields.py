@@ -170,8 +170,40 @@ def test_every_wrong_field_is_named_with_its_mend_and_without_its_value() -> Non
 
 def test_a_refusal_is_short_whatever_the_fields_are_called() -> None:
     found = refused(with_fields(**{f"{index}{'x' * 800}": 1 for index in range(900)}))
-    assert len(found.problem.detail) < 1000
+    assert len(found.problem.detail) < 2000
     assert found.problem.detail.endswith("890 more fields are wrong.")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("conversationId", "conversation_id"),
+        ("conversation-id", "conversation_id"),
+        ("ConversationID", "conversation_id"),
+        ("CONVERSATION_ID", "conversation_id"),
+        ("ruleId", "rule_id"),
+        ("dry-run", "dry_run"),
+        ("requestedAt", "requested_at"),
+        ("correlationid", "correlation_id"),
+        ("Policies", "policies"),
+        ("policys", "policies"),
+        ("meta_data", "metadata"),
+        ("reasons", "reason"),
+    ],
+)
+def test_a_misspelt_field_is_told_beside_the_likely_one(name: str, meant: str) -> None:
+    found = refused(with_fields(**{name: 1}))
+    assert found.problem.detail == f"{name!r}: there is no such field; {meant} may be meant."
+
+
+def test_every_field_in_another_spelling_is_told_beside_the_right_one() -> None:
+    names = ["conversationId", "ruleId", "correlationId", "requestedAt", "dryRun", "Reason", "Actor", "Policies"]
+    assert refused(with_fields(**dict.fromkeys(names, 1))).problem.detail.count(" may be meant.") == len(names)
+
+
+def test_a_long_name_of_a_field_is_told_whole() -> None:
+    name = "identifier_of_the_moderated_conversation_in_the_legacy_system"
+    assert refused(with_fields(**{name: 1})).problem.detail == f"{name!r}: there is no such field; remove it."
 
 
 def test_a_refused_job_is_told_as_received_up_to_16_kibibytes() -> None:

@@ -185,7 +185,9 @@ def test_options_without_effect_are_listed(raw: bytes, names: tuple[str, ...]) -
         pytest.param("", "''", id="empty"),
         pytest.param(7, "a number", id="number"),
         pytest.param("celery.ping", "'celery.ping'", id="another"),
-        pytest.param("x" * 5000, f"'{'x' * 24}'...", id="long"),
+        pytest.param("x" * 100, f"'{'x' * 100}'", id="100 characters"),
+        pytest.param("x" * 5000, f"'{'x' * 100}'...", id="long"),
+        pytest.param("please lock c-1 for Alice Smith", "'please lock c-1 for Alic'...", id="no name"),
     ],
 )
 def test_an_unknown_task_is_refused_and_its_arguments_kept(task: Any, told: str) -> None:
@@ -193,3 +195,22 @@ def test_an_unknown_task_is_refused_and_its_arguments_kept(task: Any, told: str)
     assert found.problem.type is ProblemType.UNKNOWN_TASK
     assert found.problem.detail == f"task: must be {TASK_NAME}, and is {told}."
     assert (found.subject, found.echo) == ("c-1", {"conversation_id": "c-1"})
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "moderation.lock_conversatoin",
+        "moderation.lock_conversations",
+        "moderation.lockConversation",
+        "moderation.lock-conversation",
+        "app.moderation.lock_conversation",
+        "Moderation.Lock_Conversation",
+        "tasks.lock_conversation",
+        "lock_conversation",
+    ],
+)
+def test_a_misspelt_task_is_told_whole_beside_the_likely_one(task: str) -> None:
+    found = refused(made(headers={"task": task}))
+    assert found.problem.type is ProblemType.UNKNOWN_TASK
+    assert found.problem.detail == f"task: there is no task {task!r}; did you mean {TASK_NAME}?"

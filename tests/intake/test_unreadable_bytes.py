@@ -92,6 +92,7 @@ def test_a_message_that_cannot_be_read_is_refused_with_a_reason(raw: bytes, deta
     assert found.problem.type is ProblemType.UNDECODABLE
     assert found.problem.detail.startswith(detail)
     assert (found.subject, found.echo) == (None, None)
+    assert len(found.problem.detail) < 500
     assert found.binding == ("" if found.id == JOB_ID else None)
 
 
@@ -99,13 +100,50 @@ def test_a_message_that_cannot_be_read_is_refused_with_a_reason(raw: bytes, deta
 def test_a_body_must_be_a_string(body: Any) -> None:
     message = json.loads(made())
     message["body"] = body
-    assert refused(json.dumps(message).encode()).problem.detail.startswith("body: must be a string, and is ")
+    expected = "The message has no body. " if body is None else "body: must be a string, and is "
+    assert refused(json.dumps(message).encode()).problem.detail.startswith(expected)
 
 
-def test_a_missing_body_is_refused() -> None:
+def test_a_missing_body_is_refused_under_the_messages_id() -> None:
     message = json.loads(made())
     del message["body"]
-    assert refused(json.dumps(message).encode()).problem.detail == "body: must be a string, and is null."
+    found = refused(json.dumps(message).encode())
+    assert found.problem.detail.startswith("The message has no body. ")
+    assert found.id == JOB_ID
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        pytest.param(
+            b'{"conversation_id": "c-3"}', "The message has no body, but a job's fields in its place. ", id="job"
+        ),
+        pytest.param(b'{"args": ["c-3"], "task": "x"}', "The message has no body. ", id="protocol 1 without a message"),
+        pytest.param(b"{}", "The message has no body. ", id="empty object"),
+        pytest.param(b'[[], {"conversation_id": "c-3"}]', "The message is a list of 2 values; ", id="body alone"),
+        pytest.param(b'"c-3"', "The message is a string of 3 characters; ", id="string"),
+        pytest.param(b"c-3", "The message is not JSON (character 0: ", id="text"),
+        pytest.param(b"42", "The message is a number; ", id="number"),
+        pytest.param(b"null", "The message is null; ", id="null"),
+        pytest.param(b"", "The message is empty. ", id="nothing"),
+        pytest.param(b"W1tdLCB7fV0=", "The message is not JSON (character 0: ", id="base64"),
+        pytest.param(b"\x80\x04}.", "The message is not UTF-8 (byte 0). ", id="pickle"),
+    ],
+)
+def test_who_pushes_something_else_than_a_message_is_told_what_to_push(raw: bytes, said: str) -> None:
+    found = refused(raw)
+    assert found.problem.type is ProblemType.UNDECODABLE
+    assert found.problem.detail.startswith(said)
+    advice, _, example = found.problem.detail.partition("messages such as ")
+    assert advice.endswith("Send jobs with a Celery client or `lock-worker enqueue`, or push ")
+    assert accepted(example.encode()).job.conversation_id == "c-42"
+    assert found.problem.detail.isprintable()
+
+
+def test_a_job_that_is_no_message_is_told_as_it_was_understood() -> None:
+    found = refused(b'{"conversation_id": "c-3", "reason": "spam"}')
+    assert (found.subject, found.echo) == ("c-3", {"conversation_id": "c-3", "reason": "spam"})
+    assert found.binding is None
 
 
 def test_the_beginning_of_a_message_that_is_too_large_is_not_read() -> None:
