@@ -44,10 +44,10 @@ _NOT_SAID_OF_JOB = (
 )
 _NOT_SAID_OF_MESSAGE = (
     f" What a schema cannot say is refused all the same: more than {MAX_MESSAGE_BYTES:,} bytes, also once "
-    "decompressed, an id with unprintable characters, a time that cannot be read, and a body that is not as "
-    "body_encoding says. Messages that leave out more than is allowed here are taken too, as long as they can be "
-    "understood, and so are those of Celery's protocol 1. link, chains, chords, time limits, reply_to and stamps have "
-    "no effect."
+    "decompressed, an id with unprintable characters, a time that no calendar has, and a body that "
+    "is not as body_encoding says. Messages that leave out more than is allowed here are taken too, as long as they "
+    "can be understood, and so are those of Celery's protocol 1. link, chains, chords, time limits, reply_to and "
+    "stamps have no effect."
 )
 
 
@@ -75,7 +75,12 @@ def event() -> dict[str, Any]:
 def message() -> dict[str, Any]:
     """The Celery message that carries a job."""
     fields = {name: value for name, value in job().items() if name not in {"$schema", "$id"}}
-    moment = {"type": ["string", "null"], "maxLength": 64}
+    time = {
+        "type": ["string", "null"],
+        "maxLength": 64,
+        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+        r"([Zz]|[+-][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{6})?)?)?$",
+    }
     only = {"anyOf": [{"$ref": "#/$defs/Job"}, {"$ref": "#/$defs/Job/properties/conversation_id"}]}
     schema = {
         "title": "Message",
@@ -103,11 +108,11 @@ def message() -> dict[str, Any]:
                         "maxLength": MAX_JOB_ID_CHARACTERS,
                     },
                     "eta": {
-                        **moment,
-                        "description": "Not before this time (ISO 8601, UTC where it names no offset); at most "
+                        **time,
+                        "description": "Not before this time (RFC 3339; UTC where it names no offset); at most "
                         f"{MAX_WAIT.days} days ahead.",
                     },
-                    "expires": {**moment, "description": "Not called from this time on; written as eta is."},
+                    "expires": {**time, "description": "Not called from this time on; written as eta is."},
                     "compression": {
                         "description": "Of the body, beneath base64.",
                         "enum": [

@@ -200,6 +200,7 @@ def parse(message: Message | Unreadable) -> Intake:
         replay_of=message.replay_of,
         ignored=message.ignored,
         tracestate=message.tracestate,
+        naive_times=message.naive_times,
     )
 
 

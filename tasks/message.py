@@ -32,6 +32,7 @@ class Message:
         replay_of: the id of the job that this one repeats, or None.
         ignored: names of the message options that have no effect here (``link``, ``chord``, ...), for a warning.
         tracestate: what belongs to the traceparent, or None.
+        naive_times: names of the options whose time has no offset and was read as UTC, for a warning.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Message:
     replay_of: str | None
     ignored: tuple[str, ...]
     tracestate: str | None = None
+    naive_times: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Accepted:
     replay_of: str | None
     ignored: tuple[str, ...]
     tracestate: str | None = None
+    naive_times: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:

@@ -1,34 +1,69 @@
-"""RFC 3339 times, to the letter.
+"""RFC 3339 times, to the letter, and the times that Celery writes.
 
-Python's own parser takes much more (dates alone, week dates, times without an offset), and no leap second.
+Python's own parser takes much more: dates alone, week dates, a row of digits as a time of the year 1764. It takes no
+leap second, and from one Python version to the next it takes other texts.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-_SHAPE = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:(?P<second>[0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-_LONGEST = 64
+_DATE_AND_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?P<second>[0-5][0-9]|60)(?:\.[0-9]+)?"
+_OFFSET = r"[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_RFC_3339 = re.compile(f"{_DATE_AND_TIME}(?:{_OFFSET})")
+# What datetime.isoformat writes: without an offset for a naive time, and with seconds in the offset for some old zones.
+_ISOFORMAT = re.compile(rf"{_DATE_AND_TIME}(?P<offset>{_OFFSET}(?::[0-5][0-9](?:\.[0-9]{{6}})?)?)?")
+_MAX_CHARACTERS = 64
 """Nanoseconds need 35 characters; what is longer is no time that a clock has told."""
 
 
 def parse(text: str) -> datetime:
-    """The moment (aware) that a text tells.
+    """Return the time (aware) that a text tells.
 
     Raises:
         ValueError: it is no RFC 3339 time, or one that no calendar has.
     """
-    shape = _SHAPE.fullmatch(text) if len(text) <= _LONGEST else None
+    shape = _RFC_3339.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
+    if shape is None:
+        naive = _ISOFORMAT.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
+        raise ValueError("names no offset from UTC" if naive and not naive["offset"] else "is no RFC 3339 time")
+    return _read(shape)
+
+
+def parse_isoformat(text: str) -> tuple[datetime, bool]:
+    """Return the time (in UTC) that a text tells, and whether it names no offset and is read as UTC for that reason.
+
+    Takes RFC 3339 and what Python's ``datetime.isoformat`` writes, which is what Celery sends.
+
+    Raises:
+        ValueError: it is another text, or a time that no calendar has.
+    """
+    shape = _ISOFORMAT.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
     if shape is None:
         raise ValueError("is no RFC 3339 time")
+    time = _read(shape)
+    if time.tzinfo is None:
+        return time.replace(tzinfo=UTC), True
+    try:
+        return time.astimezone(UTC), False
+    except OverflowError:
+        raise ValueError("is no time of the calendar") from None
+
+
+def is_isoformat(value: Any) -> bool:
+    """Tell whether a value is a text in a form that :func:`parse_isoformat` takes."""
+    return isinstance(value, str) and len(value) <= _MAX_CHARACTERS and _ISOFORMAT.fullmatch(value) is not None
+
+
+def _read(shape: re.Match[str]) -> datetime:
+    text = shape.string
     leap = shape["second"] == "60"
     if leap:
         text = f"{text[: shape.start('second')]}59{text[shape.end('second') :]}"
     try:
-        moment = datetime.fromisoformat(text.upper())
-        return moment + timedelta(seconds=1) if leap else moment
+        time = datetime.fromisoformat(text.upper())
+        return time + timedelta(seconds=1) if leap else time
     except (ValueError, OverflowError):
         raise ValueError("is no time of the calendar") from None  # Python's own words would quote it

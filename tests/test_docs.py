@@ -244,6 +244,7 @@ def test_a_compressed_message_fits_the_message_schema() -> None:
         {"headers": {"id": ""}},
         {"headers": {"id": "i" * 129}},
         {"headers": {"eta": 1795359845}},
+        {"headers": {"eta": "1764112010500"}},
         {"headers": {"compression": "bzip2"}},
         {"content_type": "application/x-python-serialize"},
         {"content_encoding": "binary"},

@@ -49,6 +49,7 @@ class Admission:
         self._clock = clock
         self._max_age_ms = max_age_seconds * 1000
         self._warned: set[str] = set()
+        self._warned_of_time: set[str] = set()
 
     def admit(self, delivery: Delivery, now: datetime, *, may_call: bool = True) -> Decision | None:
         """Read a message; what is decided of it at once, or None where it is a job to be run now.
@@ -63,6 +64,10 @@ class Admission:
             if option not in self._warned:
                 self._warned.add(option)
                 logger.warning("option_ignored", extra={"option": option, "job": intake.id})
+        for option in intake.naive_times:
+            if option not in self._warned_of_time:
+                self._warned_of_time.add(option)
+                logger.warning("naive_time_read_as_utc", extra={"option": option, "job": intake.id})
         if intake.not_before is not None:
             wait = (intake.not_before - now).total_seconds()
             if wait > 0:

@@ -18,10 +18,10 @@ import json
 import secrets
 import zlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from tasks import trace
+from tasks import rfc3339, trace
 from tasks.message import Message, Unreadable
 from tasks.outcome import Problem, ProblemType
 from tasks.strict_json import NotStrict, loads
@@ -29,6 +29,7 @@ from tasks.wording import kind, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Of a message, and of its body once it is decompressed."""
@@ -48,7 +49,6 @@ _COMPRESSIONS = {
 }  # fmt: skip
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
-_LONGEST_MOMENT = 64
 _LIKE_THE_TASK = 0.7
 _COMPARED_CHARACTERS = 64
 
@@ -153,17 +153,19 @@ def _read(
         raise _Unusable(f"args: must be a list, and is {kind(call.args)}.", ProblemType.INVALID_JOB)
     if understood.kwargs is None:
         raise _Unusable(f"kwargs: must be an object, and is {kind(call.kwargs)}.", ProblemType.INVALID_JOB)
+    naive_times: list[str] = []
     return Message(
         id=own_id or derived_id(raw),
         has_own_id=own_id is not None,
         args=understood.args,
         kwargs=understood.kwargs,
-        not_before=_not_before(call.options, now),
-        expires_at=_moment(call.options, "expires"),
+        not_before=_not_before(call.options, now, naive_times),
+        expires_at=_time(call.options, "expires", naive_times),
         traceparent=understood.traceparent,
         replay_of=understood.replay_of,
         ignored=_ignored(call, headers, properties),
         tracestate=understood.tracestate,
+        naive_times=tuple(naive_times),
     )
 
 
@@ -340,8 +342,8 @@ def _check_task(name: Any, task_name: str) -> None:
     raise _Unusable(detail, ProblemType.UNKNOWN_TASK)
 
 
-def _not_before(options: Mapping[str, Any], now: datetime) -> datetime | None:
-    eta = _moment(options, "eta")
+def _not_before(options: Mapping[str, Any], now: datetime, naive_times: list[str]) -> datetime | None:
+    eta = _time(options, "eta", naive_times)
     if eta is not None and eta - now > MAX_WAIT:
         raise _Unusable(
             f"eta: is more than {MAX_WAIT.days} days away ({eta.date()}); send the job nearer to its time.",
@@ -350,18 +352,20 @@ def _not_before(options: Mapping[str, Any], now: datetime) -> datetime | None:
     return eta
 
 
-def _moment(options: Mapping[str, Any], name: str) -> datetime | None:
+def _time(options: Mapping[str, Any], name: str, naive_times: list[str]) -> datetime | None:
+    """The time (in UTC) that an option names; the option's name is added to ``naive_times`` if it names no offset."""
     value = options.get(name)
     if value is None:
         return None
     try:
-        if isinstance(value, str) and len(value) <= _LONGEST_MOMENT:
-            moment = datetime.fromisoformat(value)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+        if isinstance(value, str):
+            time, is_naive = rfc3339.parse_isoformat(value)
+            naive_times += [name] * is_naive
+            return time
+    except ValueError:
         pass
     raise _Unusable(
-        f"{name}: must be an ISO 8601 time such as 2026-11-22T15:04:05Z, and is {quoted(value)}.",
+        f"{name}: must be an RFC 3339 time such as 2026-11-22T15:04:05Z, and is {quoted(value)}.",
         ProblemType.INVALID_JOB,
     )
 

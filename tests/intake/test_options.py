@@ -23,9 +23,15 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         ("2026-11-23T01:02:03.123456789", datetime(2026, 11, 23, 1, 2, 3, 123456, tzinfo=UTC)),
         ("2026-11-23T01:02:03-05:30", datetime(2026, 11, 23, 6, 32, 3, tzinfo=UTC)),
         ("1970-01-01T00:00:00", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("2026-11-23t01:02:03z", datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)),
+        ("2026-11-23t01:02:03.5-00:00", datetime(2026, 11, 23, 1, 2, 3, 500_000, tzinfo=UTC)),
+        ("2026-12-31T23:59:60Z", datetime(2027, 1, 1, tzinfo=UTC)),
+        ("2027-01-01T08:59:60.25+09:00", datetime(2027, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)),
+        ("2026-11-23T01:02:03+00:19:32", datetime(2026, 11, 23, 0, 42, 31, tzinfo=UTC)),
+        ("2026-11-23T01:02:03+00:19:32.130000", datetime(2026, 11, 23, 0, 42, 30, 870_000, tzinfo=UTC)),
     ],
 )
-def test_moments_are_iso_8601_and_utc_where_they_say_nothing(text: str, moment: datetime) -> None:
+def test_times_are_those_of_rfc_3339_and_of_python_and_utc_where_they_say_nothing(text: str, moment: datetime) -> None:
     found = accepted(made(headers={"eta": text, "expires": text}))
     assert (found.not_before, found.expires_at) == (moment, moment)
     assert all(each is not None and each.tzinfo is UTC for each in (found.not_before, found.expires_at))
@@ -44,6 +50,40 @@ def test_moments_are_iso_8601_and_utc_where_they_say_nothing(text: str, moment: 
         "-2026-01-01T00:00:00",
         "\x00" * 60,
         "2" * 5000,
+        # Python's parser takes these, and makes the year 1764 of the first one.
+        "1764112010500",
+        "2027W011",
+        "2026-W48-4",
+        "2026-W48-4T10:00:00Z",
+        "20261122T150405Z",
+        "2026-11-22",
+        "2026-11-22T15",
+        "2026-11-22T15:04Z",
+        "2026-11-22 15:04:05Z",
+        "2026-11-22_15:04:05Z",
+        "2026-11-22T15:04:05,5Z",
+        "2026-11-22T15:04:05+0530",
+        "2026-11-22T15:04:05+05",
+        # It takes these in some versions.
+        "2026-11-22T24:00:00Z",
+        "2026-11-22T24:00:00",
+        # What nobody's clock tells.
+        "1764112010",
+        "1764112010.5",
+        "+1764112010",
+        "2026-326",
+        "2026-11-22T15:04:61Z",
+        "2026-11-22T15:60:05Z",
+        "2026-02-30T15:04:05Z",
+        "2026-11-22T15:04:05+24:00",
+        "2026-11-22T15:04:05+05:60",
+        "2026-11-22T15:04:05 Z",
+        " 2026-11-22T15:04:05Z",
+        "2026-11-22T15:04:05Z\n",
+        "2026-11-22T15:04:05.Z",
+        "Sun, 22 Nov 2026 15:04:05 GMT",
+        "2026-11-22T15:04:05[Europe/London]",
+        "٢٠٢٦-11-22T15:04:05Z",
         1795359845,
         10**400,
         1e300,
@@ -59,11 +99,32 @@ def test_a_moment_that_cannot_be_read_is_refused_by_name(name: str, value: Any) 
         found = refused(raw)
         assert found.problem.type is ProblemType.INVALID_JOB
         assert found.problem.detail.startswith(
-            f"{name}: must be an ISO 8601 time such as 2026-11-22T15:04:05Z, and is "
+            f"{name}: must be an RFC 3339 time such as 2026-11-22T15:04:05Z, and is "
         )
         assert len(found.problem.detail) < 200
         assert found.problem.detail.isprintable()
         assert (found.subject, found.echo) == ("c-1", {"conversation_id": "c-1"})
+
+
+def test_a_time_that_cannot_be_read_is_told_as_it_was_written() -> None:
+    for value in ("1764112010500", "2027W011", "2026-11-22T24:00:00+00:00"):
+        assert refused(made(headers={"eta": value})).problem.detail.endswith(f", and is {value!r}.")
+
+
+@pytest.mark.parametrize(
+    ("eta", "expires", "names"),
+    [
+        ("2026-11-23T01:02:03", None, ("eta",)),
+        ("2026-11-23T01:02:03Z", "2026-11-23T01:02:03.000001", ("expires",)),
+        ("2026-11-23T01:02:03", "2026-11-23t01:02:03", ("eta", "expires")),
+        ("2026-11-23T01:02:03-00:00", "2026-11-23T01:02:03z", ()),
+        (None, None, ()),
+    ],
+)
+def test_options_whose_time_names_no_offset_are_listed(
+    eta: str | None, expires: str | None, names: tuple[str, ...]
+) -> None:
+    assert accepted(made(headers={"eta": eta, "expires": expires})).naive_times == names
 
 
 def test_an_eta_may_be_a_year_away_and_no_more() -> None:

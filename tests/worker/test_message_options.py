@@ -260,6 +260,20 @@ def test_a_dry_run_ends_as_would_lock_without_a_call(stage: Stage, conversation:
     assert calls_for(stage, conversation) == []
 
 
+def test_a_time_without_an_offset_is_warned_of_once_for_each_option(
+    stage: Stage, conversation: str, worker: WorkerProcess
+) -> None:
+    soon = (datetime.now(UTC) + timedelta(minutes=1)).replace(tzinfo=None).isoformat()
+    past = (datetime.now(UTC) - timedelta(minutes=1)).replace(tzinfo=None).isoformat()
+
+    jobs = [push_with_headers(stage, f"{conversation}-{number}", eta=past, expires=soon) for number in range(2)]
+
+    assert [outcome_of(stage, job) for job in jobs] == ["locked"] * 2
+    warned = worker.lines("naive_time_read_as_utc")
+    assert sorted(line["option"] for line in warned) == ["eta", "expires"]
+    assert {line["level"] for line in warned} == {"warning"}
+
+
 def test_an_option_without_effect_is_warned_of_once_and_the_job_runs(
     stage: Stage, conversation: str, worker: WorkerProcess
 ) -> None:

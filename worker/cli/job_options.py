@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tasks import rfc3339
 from tasks.job import MAX_LEVELS
 from tasks.strict_json import NotStrict, loads
 from worker.cli.endings import WRONG_USE, stop
@@ -78,7 +79,7 @@ def _later(option: str, now: datetime, seconds: float) -> datetime:
 
 def _moment(option: str, text: str, alternative: str = "") -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+        # People may leave out the time of day.
+        return rfc3339.parse_isoformat(text if "T" in text.upper() else f"{text}T00:00:00")[0]
+    except ValueError:
         stop(f"{option} must be a time such as 2026-11-22T15:04:05Z {alternative}".rstrip(), WRONG_USE)
