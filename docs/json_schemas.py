@@ -40,7 +40,8 @@ _ALONE = {"conversation_id": "c-42"}
 _NOT_SAID_OF_JOB = (
     f" What a schema cannot say is refused all the same: metadata of more than {MAX_METADATA_BYTES:,} bytes as JSON or "
     f"{MAX_LEVELS} levels, an integer id of more than 256 digits or written as 1.0, a time that no calendar has, a "
-    "line break after a time, half a surrogate pair, NaN and infinities, and a name that an object holds twice."
+    "line break after a time, half a surrogate pair, NaN and infinities, and a name that an object holds twice. What "
+    "Celery's JSON makes of a Python UUID or datetime is taken as its text."
 )
 _NOT_SAID_OF_MESSAGE = (
     f" What a schema cannot say is refused all the same: more than {MAX_MESSAGE_BYTES:,} bytes, also once "

@@ -2,8 +2,8 @@
 
 :class:`Job` is the published schema of a job's fields. :func:`parse` is total: it answers any message with an
 :class:`Accepted` job or with a :class:`Refusal` that names every wrong field and its mend,
-and repeats nothing of what the message says. Nothing is guessed: but for an integer conversation id no value is
-converted, and an unknown field is refused, because ``dryrun`` must
+and repeats nothing of what the message says. Nothing is guessed: but for an integer conversation id, and for UUIDs and
+datetimes as Celery's JSON writes them, no value is converted, and an unknown field is refused, because ``dryrun`` must
 not lock by accident. Whether the conversation exists is the API's business.
 """
 
@@ -30,6 +30,7 @@ from pydantic import (
 from pydantic_core import PydanticSerializationError, to_json
 
 from tasks import rfc3339
+from tasks.celery_json import as_text, python_type
 from tasks.event import MAX_ECHO_BYTES
 from tasks.message import Accepted, Message, Refusal
 from tasks.outcome import Problem, ProblemType
@@ -48,6 +49,7 @@ IDEMPOTENCY_NAMESPACE = uuid.UUID("56e3075f-7a27-5809-ae23-6e70779160f2")
 """The UUIDv5 of the URL ``https://api.managem.co.uk/conversations``; it must never change."""
 
 _MAX_CONVERSATION_ID = 256
+_MAX_POLICIES = 20
 _NAMED_FIELDS = 10
 _COMPARED_CHARACTERS = 36
 """A longer name is like no field's: the longest of theirs has 15 characters."""
@@ -136,7 +138,7 @@ class Job(BaseModel):
     )
     reason: Annotated[str, Field(max_length=1000)] | None = Field(None, description="Why, for people.")
     rule_id: ShortText | None = Field(None, description="The moderation rule that fired.")
-    policies: Annotated[list[ShortText], Field(max_length=20)] | None = Field(
+    policies: Annotated[list[ShortText], Field(max_length=_MAX_POLICIES)] | None = Field(
         None, description="The policies behind the rule."
     )
     actor: ShortText | None = Field(None, description="The service or (opaque) moderator that asked.")
@@ -160,7 +162,7 @@ _MENDS = {
     "characters, and neither . nor ..",
     "reason": "must be a string of at most 1,000 characters",
     "rule_id": "must be a string of at most 128 characters",
-    "policies": "must be a list of at most 20 strings of at most 128 characters each",
+    "policies": f"must be a list of at most {_MAX_POLICIES} strings of at most 128 characters each",
     "actor": "must be a string of at most 128 characters",
     "correlation_id": "must be a string of at most 128 characters",
     "requested_at": "must be a string with an RFC 3339 time and offset, such as 2026-11-22T15:04:05Z",
@@ -171,6 +173,7 @@ _MENDS = {
 _SEPARATORS = re.compile(r"[\W_]+")
 _NAMES = {_SEPARATORS.sub("", name): name for name in _MENDS}
 """The fields by what is left of their names in any spelling: ``conversationId``, ``conversation-id``."""
+_TEXTS = ("conversation_id", "reason", "rule_id", "actor", "correlation_id", "requested_at")
 
 _ARGUMENTS = "give the fields as keyword arguments, or as one object, or give the conversation id alone"
 
@@ -180,13 +183,9 @@ def parse(message: Message | Unreadable) -> Intake:
     if not isinstance(message, Message):
         return _refusal(message, message.problem)
     try:
-        fields = _fields(message.args, message.kwargs)
+        job, fields = _validated(_fields(message.args, message.kwargs))
     except ValueError as reason:
         return _refusal(message, Problem(ProblemType.INVALID_JOB, str(reason)))
-    try:
-        job = Job.model_validate(fields)
-    except ValidationError as error:
-        return _refusal(message, Problem(ProblemType.INVALID_JOB, _explain(error, fields)))
     if fields["conversation_id"] != job.conversation_id:
         fields = {**fields, "conversation_id": job.conversation_id}
     return Accepted(
@@ -223,12 +222,42 @@ def _fields(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]
         raise ValueError(f"The job has positional and keyword arguments; {_ARGUMENTS}.")
     if len(args) > 1:
         raise ValueError(f"The job has {len(args):,} positional arguments; {_ARGUMENTS}.")
-    (only,) = args
-    if isinstance(only, dict):
+    only = as_text(args[0])
+    if isinstance(only, dict) and python_type(only) is None:
         return only
     if isinstance(only, str | int) and not isinstance(only, bool):
         return {"conversation_id": only}
     raise ValueError(f"The positional argument is {kind(only)}; {_ARGUMENTS}.")
+
+
+def _validated(fields: Mapping[str, Any]) -> tuple[Job, Mapping[str, Any]]:
+    """The job, and its fields without what Celery's JSON makes of UUIDs and datetimes.
+
+    Raises:
+        ValueError: they make no job; the message names the wrong ones.
+    """
+    try:
+        job = Job.model_validate(fields)
+    except ValidationError as error:
+        texts = _with_texts(fields)
+        if texts is not fields:
+            return _validated(texts)
+        raise ValueError(_explain(error, fields)) from None
+    return job, fields
+
+
+def _with_texts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields with UUIDs and datetimes as their texts; the same object where Celery's JSON wrote none."""
+    texts: dict[str, Any] = {}
+    for name in _TEXTS:
+        if isinstance(fields.get(name), dict) and isinstance(text := as_text(fields[name]), str):
+            texts[name] = text
+    policies = fields.get("policies")
+    if isinstance(policies, list) and len(policies) <= _MAX_POLICIES:
+        policy_texts = [as_text(policy) for policy in policies]
+        if policy_texts != policies:
+            texts["policies"] = policy_texts
+    return {**fields, **texts} if texts else fields
 
 
 def _explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
@@ -272,7 +301,7 @@ def _alike(name: str) -> str | None:
 
 
 def _refusal(message: Message | Unreadable, problem: Problem) -> Refusal:
-    understood = _understood(message.args or [], message.kwargs or {})
+    understood = _with_texts(_understood(message.args or [], message.kwargs or {}))
     subject = _usable_conversation_id(understood)
     return Refusal(
         id=message.id,

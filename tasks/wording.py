@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tasks.celery_json import python_type
+
 _QUOTED_CHARACTERS = 24
 _MAX_NAME_CHARACTERS = 100
 # Names of tasks and fields, media types, encodings, and times.
@@ -39,6 +41,8 @@ def kind(value: Any) -> str:  # noqa: PLR0911 - one line for each kind that JSON
             return "an empty string" if not value else f"a string of {_counted(len(value), 'character')}"
         case list() | tuple():
             return "an empty list" if not value else f"a list of {_counted(len(value), 'value')}"
+        case dict() if python_type(value):
+            return f"a Python {python_type(value)} as Celery's JSON writes it"
         case dict():
             return "an empty object" if not value else f"an object of {_counted(len(value), 'field')}"
         case _:

@@ -22,6 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tasks import rfc3339, trace
+from tasks.celery_json import as_text
 from tasks.message import Message, Unreadable
 from tasks.outcome import Problem, ProblemType
 from tasks.strict_json import NotStrict, loads
@@ -318,6 +319,8 @@ def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
 
 def _usable_id(value: Any) -> str | None:
     """The job id, or None where there is none or none that can be used."""
+    if not isinstance(value, str):
+        value = as_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if isinstance(value, str) and 0 < len(value) <= MAX_JOB_ID_CHARACTERS and value.isprintable():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import uuid
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -94,9 +96,97 @@ def test_another_task_is_refused_by_name_and_keeps_its_arguments() -> None:
     assert (found.id, found.subject, found.echo) == ("job-1", "c-1", {"conversation_id": "c-1"})
 
 
-def test_a_python_datetime_is_refused_as_no_string() -> None:
-    found = refused(stock(kwargs={"conversation_id": "c-1", "requested_at": NOW}))
-    assert "requested_at: is no string; it must be a string with an RFC 3339 time" in found.problem.detail
+UUID = uuid.UUID("6B1F1F4E-5F0E-4B6C-9D6A-0D9A8C1B2E3F")
+UUID_TEXT = "6b1f1f4e-5f0e-4b6c-9d6a-0d9a8c1b2e3f"
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("conversation_id", UUID, UUID_TEXT),
+        ("rule_id", UUID, UUID_TEXT),
+        ("actor", UUID, UUID_TEXT),
+        ("correlation_id", UUID, UUID_TEXT),
+        ("reason", UUID, UUID_TEXT),
+        ("policies", ["spam", UUID, NOW], ["spam", UUID_TEXT, "2026-11-22T15:04:05+00:00"]),
+        ("requested_at", NOW, "2026-11-22T15:04:05+00:00"),
+        (
+            "requested_at",
+            datetime(2026, 11, 22, 15, 4, 5, 678, tzinfo=timezone(timedelta(hours=-5, minutes=-30))),
+            "2026-11-22T15:04:05.000678-05:30",
+        ),
+        ("conversation_id", NOW, "2026-11-22T15:04:05+00:00"),
+        ("correlation_id", NOW.replace(tzinfo=None), "2026-11-22T15:04:05"),
+    ],
+)
+def test_a_uuid_or_a_datetime_in_a_field_is_its_text(protocol: int, field: str, value: Any, text: Any) -> None:
+    fields = {"conversation_id": "c-1", field: value}
+    for raw in (stock(protocol=protocol, kwargs=fields), stock(fields, protocol=protocol)):
+        found = accepted(raw)
+        assert found.echo == {"conversation_id": "c-1", field: text}
+        assert found.subject == found.binding == found.echo["conversation_id"]
+        if field == "requested_at":
+            assert found.job.requested_at == value
+        else:
+            assert getattr(found.job, field) == text
+
+
+def test_a_uuid_alone_is_the_conversation_and_as_task_id_it_is_the_job_id() -> None:
+    found = accepted(stock(UUID, task_id=UUID))
+    assert (found.id, found.subject, found.echo) == (UUID_TEXT, UUID_TEXT, {"conversation_id": UUID_TEXT})
+
+
+def test_metadata_keeps_what_celery_made_of_a_uuid_or_a_datetime() -> None:
+    found = accepted(stock(kwargs={"conversation_id": "c-1", "metadata": {"case": UUID, "at": [NOW]}}))
+    assert found.echo["metadata"] == {
+        "case": {"__type__": "uuid", "__value__": {"hex": UUID.hex}},
+        "at": [{"__type__": "datetime", "__value__": "2026-11-22T15:04:05+00:00"}],
+    }
+
+
+def test_a_naive_datetime_in_a_field_of_times_is_refused_because_it_names_no_offset() -> None:
+    found = refused(stock(kwargs={"conversation_id": "c-1", "requested_at": NOW.replace(tzinfo=None)}))
+    assert found.problem.detail.startswith("requested_at: names no offset from UTC; it must be a string with an RFC 33")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (date(2026, 11, 22), "date"),
+        (time(15, 4), "time"),
+        (Decimal("1.5"), "Decimal"),
+        (b"c-1", "bytes"),
+        (b"\xff", "bytes"),
+    ],
+)
+def test_any_other_python_value_is_refused_by_the_name_of_its_type(value: Any, said: str) -> None:
+    told = f"a Python {said} as Celery's JSON writes it"
+    found = refused(stock(kwargs={"conversation_id": "c-1", "rule_id": value}))
+    assert found.problem.detail == f"rule_id: must be a string of at most 128 characters, and is {told}."
+    assert refused(stock(value)).problem.detail.startswith(f"The positional argument is {told}; ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"__type__": "uuid", "__value__": UUID.hex},
+        {"__type__": "uuid", "__value__": {"hex": "6b1f"}},
+        {"__type__": "uuid", "__value__": {"hex": 7}},
+        {"__type__": "uuid", "__value__": {"int": 7}},
+        {"__type__": "uuid"},
+        {"__type__": "uuid", "__value__": {"hex": UUID.hex}, "more": 1},
+        {"__type__": "datetime", "__value__": 1795359845},
+        {"__type__": "datetime", "__value__": "c-1"},
+        {"__type__": "str", "__value__": "c-1"},
+        {"__type__": ["uuid"], "__value__": {"hex": UUID.hex}},
+    ],
+)
+def test_what_only_looks_like_celerys_form_is_no_text(value: Any) -> None:
+    for field in ("conversation_id", "reason", "correlation_id"):
+        found = refused(stock(kwargs={"conversation_id": "c-1", field: value}))
+        assert found.problem.type is ProblemType.INVALID_JOB
+        assert found.problem.detail.startswith(f"{field}: must be ")
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
