@@ -16,7 +16,7 @@ from tasks.job import MAX_LEVELS, MAX_METADATA_BYTES, Job
 from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import Exhausted, Locked, Problem, ProblemType, Rejected, WouldLock
 from tasks.trace import of_job
-from worker.envelope import MAX_JOB_ID_CHARACTERS, MAX_MESSAGE_BYTES, MAX_WAIT
+from worker.envelope import CONTENT_ENCODINGS, MAX_JOB_ID_CHARACTERS, MAX_MESSAGE_BYTES, MAX_WAIT
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -95,7 +95,10 @@ def message() -> dict[str, Any]:
                 "contentSchema": {"$ref": "#/$defs/Body"},
             },
             "content-type": {"const": "application/json"},
-            "content-encoding": {"const": "utf-8"},
+            "content-encoding": {
+                "description": "UTF-8, whatever a client calls the way in which it sent that; nothing depends on it.",
+                "enum": sorted(CONTENT_ENCODINGS),
+            },
             "headers": {
                 "type": "object",
                 "required": ["task", "id"],

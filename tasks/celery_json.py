@@ -44,3 +44,10 @@ def as_text(value: Any) -> Any:
             if rfc3339.is_isoformat(value["__value__"]):
                 return value["__value__"]
     return value
+
+
+def bytes_text(value: Any) -> tuple[str, bool] | None:
+    """Return the text that Celery made of bytes, and whether it is base64; None for a value that was no bytes."""
+    if python_type(value) == "bytes" and isinstance(value["__value__"], str):
+        return value["__value__"], value["__type__"] == "base64"
+    return None

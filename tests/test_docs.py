@@ -247,7 +247,7 @@ def test_a_compressed_message_fits_the_message_schema() -> None:
         {"headers": {"eta": "1764112010500"}},
         {"headers": {"compression": "bzip2"}},
         {"content_type": "application/x-python-serialize"},
-        {"content_encoding": "binary"},
+        {"content_encoding": "latin-1"},
         {"properties": {"body_encoding": "hex"}},
         {"body": ABSENT},
     ],

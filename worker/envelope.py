@@ -16,13 +16,14 @@ import difflib
 import hashlib
 import json
 import secrets
+import string
 import zlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tasks import rfc3339, trace
-from tasks.celery_json import as_text
+from tasks.celery_json import as_text, bytes_text
 from tasks.message import Message, Unreadable
 from tasks.outcome import Problem, ProblemType
 from tasks.strict_json import NotStrict, loads
@@ -42,7 +43,12 @@ _MAX_LEVELS = 32 + 4
 """What a job's field may have, and the message, body, argument list and job object around it."""
 
 _CONTENT_TYPES = {"application/json", "json"}
-_CONTENT_ENCODINGS = {"utf-8", "utf8"}
+CONTENT_ENCODINGS = {
+    # kombu does not look at it where the content type is JSON: the body is UTF-8, and body_encoding and compression say
+    # what was made of it. Clients write how they sent the bytes. Left out is what names another alphabet.
+    "utf-8", "utf8", "utf_8", "us-ascii", "ascii", "binary", "ascii-8bit", "8bit", "7bit", "base64",
+    "identity", "gzip", "zlib", "deflate",
+}  # fmt: skip
 _PLAIN_BODY_ENCODINGS = {"utf-8", "utf8", "plain"}
 _COMPRESSIONS = {
     # kombu writes "application/x-gzip" over zlib's format; other clients mean what they say. zlib tells them apart.
@@ -235,18 +241,22 @@ def _body(envelope: Mapping[str, Any], headers: Mapping[str, Any], properties: M
             f"content-type: must be application/json, and is {quoted(content_type)}; nothing else is ever read."
         )
     encoding = _word(envelope, "content-encoding")
-    if encoding and encoding not in _CONTENT_ENCODINGS:
-        raise _Unusable(f"content-encoding: must be utf-8, and is {quoted(encoding)}.")
+    if encoding and encoding not in CONTENT_ENCODINGS:
+        raise _Unusable(f"content-encoding: must be utf-8 (or us-ascii, binary, base64), and is {quoted(encoding)}.")
     compression = _word(headers, "compression")
     if compression and compression not in _COMPRESSIONS:
         raise _Unusable(f"headers.compression: must be gzip, zlib or none, and is {quoted(compression)}.")
 
-    body = envelope["body"]
-    if isinstance(body, list | dict):
+    body, body_encoding = envelope["body"], _word(properties, "body_encoding")
+    if (text := bytes_text(body)) is not None:
+        # kombu writes bytes so: a compressed body, where the producer's body_encoding is not base64.
+        data = _from_base64(text[0]) if text[1] else text[0].encode()
+    elif isinstance(body, list | dict):
         return body  # the client left out the step from JSON to a string
-    if not isinstance(body, str):
+    elif isinstance(body, str):
+        data = _bytes(body, body_encoding, is_base64=bool(compression) or encoding == "base64")
+    else:
         raise _Unusable(f"body: must be a string, and is {kind(body)}.")
-    data = _bytes(body, _word(properties, "body_encoding"))
     if compression:
         data = _inflated(data)
     return _json(data, "The body")
@@ -261,17 +271,28 @@ def _word(options: Mapping[str, Any], name: str) -> str:
     return value.strip().lower()
 
 
-def _bytes(body: str, encoding: str) -> bytes:
-    if encoding in _PLAIN_BODY_ENCODINGS or (not encoding and body.lstrip().startswith(("[", "{"))):
-        return body.encode()
-    if encoding and encoding != "base64":
+def _bytes(body: str, encoding: str, *, is_base64: bool) -> bytes:
+    """The body's bytes, as its encoding says.
+
+    ``is_base64``: something else says that a body which is no JSON is base64. Compressed bytes are no string otherwise.
+    """
+    if encoding and encoding != "base64" and encoding not in _PLAIN_BODY_ENCODINGS:
         raise _Unusable(f"properties.body_encoding: must be base64, utf-8 or none, and is {quoted(encoding)}.")
+    if encoding != "base64":
+        is_plain = encoding and not is_base64
+        if is_plain or body.lstrip().startswith(("[", "{")):
+            return body.encode()
+    return _from_base64(body)
+
+
+def _from_base64(body: str) -> bytes:
     try:
         return binascii.a2b_base64(body, strict_mode=True)
     except ValueError:
         pass
     try:
-        return binascii.a2b_base64("".join(body.split()), strict_mode=True)  # some clients break the lines
+        # Some clients break the lines.
+        return binascii.a2b_base64(body.encode().translate(None, string.whitespace.encode()), strict_mode=True)
     except ValueError:
         raise _Unusable(
             "body: is not base64; encode it, or say in properties.body_encoding that it is utf-8."

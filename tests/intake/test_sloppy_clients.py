@@ -34,6 +34,33 @@ PROTOCOL_1 = {"task": TASK_NAME, "id": JOB_ID, "args": [], "kwargs": FIELDS}
         pytest.param(made(content_type="Application/JSON; charset=utf-8"), id="content-type with a charset"),
         pytest.param(made(content_encoding=ABSENT), id="no content-encoding"),
         pytest.param(made(content_encoding="UTF-8"), id="content-encoding in capitals"),
+        *(
+            pytest.param(made(content_encoding=encoding), id=f"content-encoding {encoding}")
+            for encoding in (
+                "utf8",
+                "us-ascii",
+                "ascii",
+                "binary",
+                "BINARY",
+                "ascii-8bit",
+                "8bit",
+                "base64",
+                "gzip",
+                "",
+            )
+        ),
+        pytest.param(
+            made(json.dumps([[], FIELDS]), properties={"body_encoding": "utf-8"}, content_encoding="binary"),
+            id="plain, content-encoding binary",
+        ),
+        pytest.param(
+            made(json.dumps([[], FIELDS]), properties={"body_encoding": "utf-8"}, content_encoding="base64"),
+            id="plain, content-encoding base64",
+        ),
+        pytest.param(
+            made(properties={"body_encoding": "utf-8"}, content_encoding="base64"),
+            id="base64 as content-encoding alone says",
+        ),
         pytest.param(made(headers={"retries": None}), id="retries null"),
         pytest.param(made(headers={"retries": "many"}), id="retries no number"),
         pytest.param(made(headers={"eta": None, "expires": None}), id="eta null"),
@@ -58,6 +85,18 @@ PROTOCOL_1 = {"task": TASK_NAME, "id": JOB_ID, "args": [], "kwargs": FIELDS}
             made(headers={"compression": "application/x-gzip"}, body=as_base64(zlib.compress(b'[["c-1"]]'))),
             id="gzip as kombu means it",
         ),
+        *(
+            pytest.param(
+                made(
+                    as_base64(zlib.compress(b'[["c-1"]]')),
+                    headers={"compression": "application/x-gzip"},
+                    properties={"body_encoding": encoding},
+                    content_encoding="base64",
+                ),
+                id=f"compressed, body_encoding {encoding}",
+            )
+            for encoding in ("base64", "utf-8", None)
+        ),
     ],
 )
 def test_what_a_client_leaves_out_or_mixes_up_is_no_obstacle(raw: bytes) -> None:
@@ -70,6 +109,37 @@ def test_a_body_that_was_never_made_a_string_is_understood(body: Any) -> None:
     message = json.loads(made())
     message["body"] = body
     assert accepted(json.dumps(message).encode()).echo == FIELDS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", None])
+def test_a_compressed_body_as_kombu_writes_it_without_base64_is_understood(encoding: str | None) -> None:
+    message = json.loads(made(headers={"compression": "zlib"}, properties={"body_encoding": encoding}))
+    message["body"] = {"__type__": "base64", "__value__": as_base64(zlib.compress(b'[["c-1"]]'))}
+    assert accepted(json.dumps(message).encode()).echo == FIELDS
+    message["headers"].pop("compression")
+    message["body"] = {"__type__": "bytes", "__value__": '[["c-1"]]'}
+    assert accepted(json.dumps(message).encode()).echo == FIELDS
+
+
+def test_what_celery_php_writes_is_a_job() -> None:
+    job = {"id": "php_69247", "task": TASK_NAME, "args": [], "kwargs": FIELDS, "eta": "2026-12-02T16:00:00"}
+    raw = json.dumps(
+        {
+            "body": encoded(job),
+            "headers": {},
+            "content-type": "application/json",
+            "content-encoding": "binary",
+            "properties": {
+                "body_encoding": "base64",
+                "reply_to": job["id"],
+                "delivery_info": {"priority": 0, "routing_key": "celery", "exchange": "celery"},
+                "delivery_mode": 2,
+                "delivery_tag": job["id"],
+            },
+        }
+    )
+    found = accepted(raw.encode())
+    assert (found.id, found.echo, found.naive_times) == ("php_69247", FIELDS, ("eta",))
 
 
 def test_one_constant_delivery_tag_in_every_message_means_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from celery import chord, group, signature
+from kombu import Connection
+from kombu.utils import json as kombu_json
 
 from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import ProblemType
@@ -27,7 +30,7 @@ FIELDS = {
 @pytest.mark.parametrize("protocol", [1, 2])
 @pytest.mark.parametrize(
     ("body_encoding", "compression"),
-    [("base64", None), ("utf-8", None), (None, None), ("base64", "gzip"), ("base64", "zlib")],
+    [(encoding, compression) for encoding in ("base64", "utf-8", None) for compression in (None, "gzip", "zlib")],
 )
 def test_every_form_of_a_celery_message_is_the_same_job(
     protocol: int, body_encoding: str | None, compression: str | None
@@ -39,6 +42,21 @@ def test_every_form_of_a_celery_message_is_the_same_job(
     assert found.job.metadata == FIELDS["metadata"]
     assert found.job.requested_at == datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC)
     assert (found.not_before, found.expires_at, found.traceparent, found.replay_of) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("content_encoding", ["utf-8", "us-ascii", "binary", "base64", "ascii-8bit", "gzip", None, ""])
+@pytest.mark.parametrize("body_encoding", ["base64", "utf-8", None])
+@pytest.mark.parametrize("compression", [None, "gzip", "zlib"])
+def test_a_body_is_what_stock_kombu_makes_of_it_whatever_its_content_encoding(
+    content_encoding: str | None, body_encoding: str | None, compression: str | None
+) -> None:
+    message = json.loads(stock(kwargs=FIELDS, body_encoding=body_encoding, compression=compression))
+    message["content-encoding"] = content_encoding
+    raw = json.dumps(message).encode()
+    with Connection("memory://") as connection:
+        channel = connection.default_channel
+        _, read_by_kombu, _ = channel.Message(kombu_json.loads(raw), channel=channel).decode()
+    assert accepted(raw).echo == read_by_kombu == FIELDS
 
 
 @pytest.mark.parametrize("protocol", [1, 2])

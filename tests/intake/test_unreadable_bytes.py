@@ -49,8 +49,13 @@ def nested(levels: int) -> str:
         pytest.param(
             made(content_type=["json"]), "content-type: must be a string, and is a list", id="content-type list"
         ),
-        pytest.param(made(content_encoding="binary"), "content-encoding: must be utf-8, and is 'binary'.", id="binary"),
-        pytest.param(made(content_encoding="latin-1"), "content-encoding: must be utf-8, and is ", id="latin-1"),
+        pytest.param(made(content_encoding="latin-1"), "content-encoding: must be utf-8 (or ", id="latin-1"),
+        pytest.param(made(content_encoding="utf-16"), "content-encoding: must be utf-8 (or ", id="utf-16"),
+        pytest.param(
+            made(as_base64("[['é']]".encode("latin-1")), content_encoding="binary"),
+            "The body is not UTF-8 (byte 3).",
+            id="another alphabet, called binary",
+        ),
         pytest.param(made(headers={"compression": "application/x-bz2"}), "headers.compression: must be ", id="bzip2"),
         pytest.param(made(headers={"compression": "xz"}), "headers.compression: must be ", id="xz"),
         pytest.param(made(headers={"compression": "gzip"}), "body: is not compressed as ", id="not compressed"),
@@ -60,6 +65,11 @@ def nested(levels: int) -> str:
         pytest.param(gzipped(zlib.compress(b"[]") + b"x"), "body: the compressed data is cut off", id="gzip and more"),
         pytest.param(made(properties={"body_encoding": "hex"}), "properties.body_encoding: must be base64", id="hex"),
         pytest.param(made("!"), "body: is not base64; ", id="body not base64"),
+        pytest.param(
+            made('[["c-1"]]', headers={"compression": "gzip"}, properties={"body_encoding": "utf-8"}),
+            "body: is not compressed as ",
+            id="plain body not compressed",
+        ),
         pytest.param(made('[["c-1"]]'), "body: is not base64; ", id="plain body said to be base64"),
         pytest.param(made("会"), "body: is not base64; ", id="body not ASCII"),
         pytest.param(made(as_base64(b"\xff")), "The body is not UTF-8 (byte 0).", id="body not UTF-8"),
