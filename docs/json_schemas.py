@@ -16,7 +16,7 @@ from tasks.job import MAX_LEVELS, MAX_METADATA_BYTES, Job
 from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import Exhausted, Locked, Problem, ProblemType, Rejected, WouldLock
 from tasks.trace import of_job
-from worker.envelope import CONTENT_ENCODINGS, MAX_JOB_ID_CHARACTERS, MAX_MESSAGE_BYTES, MAX_WAIT
+from worker.envelope import CONTENT_ENCODINGS, MAX_JOB_ID_CHARACTERS, MAX_MESSAGE_BYTES, MAX_VALUES, MAX_WAIT
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -44,8 +44,8 @@ _NOT_SAID_OF_JOB = (
     "Celery's JSON makes of a Python UUID or datetime is taken as its text."
 )
 _NOT_SAID_OF_MESSAGE = (
-    f" What a schema cannot say is refused all the same: more than {MAX_MESSAGE_BYTES:,} bytes, also once "
-    "decompressed, an id with unprintable characters, a time that no calendar has, and a body that "
+    f" What a schema cannot say is refused all the same: more than {MAX_MESSAGE_BYTES:,} bytes or {MAX_VALUES:,} "
+    "values, also once decompressed, an id with unprintable characters, a time that no calendar has, and a body that "
     "is not as body_encoding says. Messages that leave out more than is allowed here are taken too, as long as they "
     "can be understood, and so are those of Celery's protocol 1. link, chains, chords, time limits, reply_to and "
     "stamps have no effect."

@@ -1,21 +1,23 @@
 """The job: what a producer may ask, and how a message's arguments are understood.
 
 :class:`Job` is the published schema of a job's fields. :func:`parse` is total: it answers any message with an
-:class:`Accepted` job or with a :class:`Refusal` that names every wrong field and its mend,
+:class:`Accepted` job or with a :class:`Refusal` that names the wrong fields (ten of them at most) and their mends,
 and repeats nothing of what the message says. Nothing is guessed: but for an integer conversation id, and for UUIDs and
 datetimes as Celery's JSON writes them, no value is converted, and an unknown field is refused, because ``dryrun`` must
 not lock by accident. Whether the conversation exists is the API's business.
+
+It runs on the event loop that renews the leases, so what it does is bounded also for a megabyte of junk.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import unicodedata
 import uuid
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -51,6 +53,7 @@ IDEMPOTENCY_NAMESPACE = uuid.UUID("56e3075f-7a27-5809-ae23-6e70779160f2")
 _MAX_CONVERSATION_ID = 256
 _MAX_POLICIES = 20
 _NAMED_FIELDS = 10
+_MAX_VALIDATED_FIELDS = 32
 _COMPARED_CHARACTERS = 36
 """A longer name is like no field's: the longest of theirs has 15 characters."""
 _COMPARED_NAMES = 3
@@ -84,15 +87,16 @@ def _false_if_null(value: Any) -> Any:
     return False if value is None else value
 
 
-def _small(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    if value is None:
-        return None
+def _small(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
     try:
-        check_levels(value, MAX_LEVELS)
         size = len(to_json(value))
+        if size <= MAX_METADATA_BYTES:  # else it is not worth the look
+            check_levels(value, MAX_LEVELS)
     except NotStrict:
         raise ValueError("is nested too deep") from None
-    except PydanticSerializationError:
+    except (PydanticSerializationError, ValueError, RecursionError):
         raise ValueError("cannot be written as JSON") from None
     if size > MAX_METADATA_BYTES:
         raise ValueError("is too large")
@@ -138,7 +142,7 @@ class Job(BaseModel):
     )
     reason: Annotated[str, Field(max_length=1000)] | None = Field(None, description="Why, for people.")
     rule_id: ShortText | None = Field(None, description="The moderation rule that fired.")
-    policies: Annotated[list[ShortText], Field(max_length=_MAX_POLICIES)] | None = Field(
+    policies: Annotated[list[ShortText], Field(max_length=_MAX_POLICIES, fail_fast=True)] | None = Field(
         None, description="The policies behind the rule."
     )
     actor: ShortText | None = Field(None, description="The service or (opaque) moderator that asked.")
@@ -151,7 +155,7 @@ class Job(BaseModel):
     dry_run: Annotated[
         bool, BeforeValidator(_false_if_null), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
     ] = Field(default=False, description="Do everything but the call; the outcome is `would_lock`.")
-    metadata: Annotated[dict[str, Any] | None, AfterValidator(_small)] = Field(
+    metadata: Annotated[dict[str, Any] | None, BeforeValidator(_small)] = Field(
         None, description="Opaque, given back unchanged; at most 8 KiB as JSON, at most 32 levels."
     )
 
@@ -186,6 +190,8 @@ def parse(message: Message | Unreadable) -> Intake:
         job, fields = _validated(_fields(message.args, message.kwargs))
     except ValueError as reason:
         return _refusal(message, Problem(ProblemType.INVALID_JOB, str(reason)))
+    if message.unchecked is not None:
+        return _refusal(message, message.unchecked)
     if fields["conversation_id"] != job.conversation_id:
         fields = {**fields, "conversation_id": job.conversation_id}
     return Accepted(
@@ -236,13 +242,17 @@ def _validated(fields: Mapping[str, Any]) -> tuple[Job, Mapping[str, Any]]:
     Raises:
         ValueError: they make no job; the message names the wrong ones.
     """
+    # An error for each of a hundred thousand unknown fields takes half a second to make, and ten are told.
+    is_too_wide = len(fields) > _MAX_VALIDATED_FIELDS
     try:
-        job = Job.model_validate(fields)
+        job = Job.model_validate(_known(fields) if is_too_wide else fields)
     except ValidationError as error:
         texts = _with_texts(fields)
         if texts is not fields:
             return _validated(texts)
         raise ValueError(_explain(error, fields)) from None
+    if is_too_wide:
+        raise ValueError(_explain(None, fields))
     return job, fields
 
 
@@ -260,19 +270,22 @@ def _with_texts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**fields, **texts} if texts else fields
 
 
-def _explain(error: ValidationError, fields: Mapping[str, Any]) -> str:
-    """One sentence for each wrong field; a field that is wrong in several ways is named once."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    if not all(problem["loc"] for problem in problems):
-        return "A field's name holds half a surrogate pair; send whole characters."
+def _known(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: fields[name] for name in _MENDS if name in fields}
+
+
+def _explain(error: ValidationError | None, fields: Mapping[str, Any]) -> str:
+    """One sentence for each wrong field, ten at most; a field that is wrong in several ways is named once."""
     messages: dict[str, str] = {}
-    for problem in problems:
-        messages.setdefault(str(problem["loc"][0]), problem["msg"])
-    named = list(messages.items())[:_NAMED_FIELDS]
-    sentences = [_sentence(name, message, fields.get(name)) for name, message in named if name in _MENDS]
-    sentences += _no_such_fields(name for name, _ in named if name not in _MENDS)
-    if len(messages) > len(named):
-        sentences.append(f"{len(messages) - len(named):,} more fields are wrong.")
+    for problem in error.errors(include_url=False, include_context=False, include_input=False) if error else ():
+        if problem["loc"] and problem["loc"][0] in _MENDS:
+            messages.setdefault(str(problem["loc"][0]), problem["msg"])
+    sentences = [_sentence(name, message, fields.get(name)) for name, message in messages.items()]
+    count = len(fields) - len(_known(fields))
+    unknown = list(islice((name for name in fields if name not in _MENDS), _NAMED_FIELDS - len(sentences)))
+    sentences += _no_such_fields(unknown)
+    if count > len(unknown):
+        sentences.append(f"{count - len(unknown):,} more fields are wrong.")
     return " ".join(sentences)
 
 
@@ -308,7 +321,7 @@ def _refusal(message: Message | Unreadable, problem: Problem) -> Refusal:
         binding=subject or "" if message.has_own_id else None,
         subject=subject,
         problem=problem,
-        echo=_echo(understood, subject),
+        echo=None if message.unchecked else _echo(understood, subject),
         replay_of=message.replay_of,
         is_dry_run=understood.get("dry_run") is True,
         traceparent=message.traceparent,
@@ -342,7 +355,7 @@ def _echo(fields: Mapping[str, Any], subject: str | None) -> Mapping[str, Any] |
         return None
     echo = fields if subject is None else {**fields, "conversation_id": subject}
     try:
-        size = len(json.dumps(echo, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-    except (ValueError, TypeError, RecursionError):
+        size = len(to_json(echo))
+    except (PydanticSerializationError, ValueError, RecursionError):
         return None
     return echo if size <= MAX_ECHO_BYTES else None

@@ -33,6 +33,8 @@ class Message:
         ignored: names of the message options that have no effect here (``link``, ``chord``, ...), for a warning.
         tracestate: what belongs to the traceparent, or None.
         naive_times: names of the options whose time has no offset and was read as UTC, for a warning.
+        unchecked: why its values were not looked at for what no job may hold (duplicate keys, deep nesting). It is
+            refused for that, if for nothing else, and its fields are not given back.
     """
 
     id: str
@@ -46,11 +48,15 @@ class Message:
     ignored: tuple[str, ...]
     tracestate: str | None = None
     naive_times: tuple[str, ...] = ()
+    unchecked: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A queue message that could not be read, and what was understood of it nevertheless (null where nothing was)."""
+    """A queue message that could not be read, and what was understood of it nevertheless (null where nothing was).
+
+    ``unchecked`` is as for :class:`Message`.
+    """
 
     id: str
     has_own_id: bool
@@ -60,6 +66,7 @@ class Unreadable:
     replay_of: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    unchecked: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
 kombu end the worker, lose the message or write its body to the log over what they cannot read. It knows Celery's
 formats (protocol 2, protocol 1, the two mixed) and kombu's (base64, compression), and what clients in other languages
 leave out. It never unpickles, never inflates beyond a limit, and its refusals quote nothing but names and option
-values.
+values. It runs on the event loop that renews the leases, so a message is read in bounded time: of one that holds too
+many values enough is read to name what is wrong.
 
 What the arguments mean is left to the job's own rules, and Celery's options that have no effect here are only listed.
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import rfc3339, trace
 from tasks.celery_json import as_text, bytes_text
+from tasks.json_size import holds_more_values, read_loosely
 from tasks.message import Message, Unreadable
 from tasks.outcome import Problem, ProblemType
 from tasks.strict_json import NotStrict, loads
@@ -41,6 +43,10 @@ MAX_WAIT = timedelta(days=365)
 
 _MAX_LEVELS = 32 + 4
 """What a job's field may have, and the message, body, argument list and job object around it."""
+
+MAX_VALUES = 50_000
+"""Of a message, and of its body: more than the longest chain or chord that fits into a message, and ten times what the
+largest job has. So many are read in ten to twenty milliseconds."""
 
 _CONTENT_TYPES = {"application/json", "json"}
 CONTENT_ENCODINGS = {
@@ -70,6 +76,7 @@ class _Understood:
     replay_of: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    unchecked: Problem | None = None
 
 
 @dataclass(slots=True)
@@ -126,13 +133,14 @@ def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = N
         replay_of=understood.replay_of,
         traceparent=understood.traceparent,
         tracestate=understood.tracestate,
+        unchecked=understood.unchecked,
     )
 
 
 def _read(
     raw: bytes, understood: _Understood, *, now: datetime, task_name: str, true_size: int | None
 ) -> Message | Unreadable:
-    envelope = _envelope(raw, len(raw) if true_size is None else true_size)
+    envelope = _envelope(raw, len(raw) if true_size is None else true_size, understood)
     headers = _object(envelope, "headers")
     properties = _object(envelope, "properties")
     # A body that cannot be read may still belong to a job with an id.
@@ -145,7 +153,7 @@ def _read(
         understood.kwargs = envelope
         raise _NoMessage("The message has no body, but a job's fields in its place.")
 
-    call = _call(_body(envelope, headers, properties), headers)
+    call = _call(_body(envelope, headers, properties, understood), headers)
     own_id = understood.id = _usable_id(call.options.get("id"))
     understood.args = _list(call.args)
     understood.kwargs = _mapping(call.kwargs)
@@ -173,14 +181,15 @@ def _read(
         ignored=_ignored(call, headers, properties),
         tracestate=understood.tracestate,
         naive_times=tuple(naive_times),
+        unchecked=understood.unchecked,
     )
 
 
-def _envelope(raw: bytes, size: int) -> Mapping[str, Any]:
+def _envelope(raw: bytes, size: int, understood: _Understood) -> Mapping[str, Any]:
     if size > MAX_MESSAGE_BYTES:
         raise _Unusable(f"The message has {size:,} bytes and was not read; send at most {MAX_MESSAGE_BYTES:,}.")
     try:
-        envelope = _json(raw, "The message")
+        envelope = _json(raw, "The message", understood)
     except _Unusable as unusable:
         if raw.lstrip().startswith(b"{"):
             raise
@@ -204,11 +213,17 @@ def _what_to_send(task_name: str) -> str:
     )
 
 
-def _json(data: bytes, name: str) -> Any:
+def _json(data: bytes, name: str, understood: _Understood) -> Any:
     try:
-        return loads(data, max_levels=_MAX_LEVELS, keep_digits=True)
+        if not holds_more_values(data, MAX_VALUES):
+            return loads(data, max_levels=_MAX_LEVELS, keep_digits=True)
+        detail = f"{name} holds more than {MAX_VALUES:,} values; send the job's fields alone."
+        understood.unchecked = Problem(ProblemType.UNDECODABLE, detail)
+        return read_loosely(data, max_containers=MAX_VALUES)
     except NotStrict as reason:
         raise _Unusable(f"{name} {reason}.") from None
+    except ValueError:
+        raise _Unusable(detail) from None
 
 
 def _object(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -234,7 +249,9 @@ def _list(value: Any) -> Sequence[Any] | None:
 # --- the body ----------------------------------------------------------------------------------------------------
 
 
-def _body(envelope: Mapping[str, Any], headers: Mapping[str, Any], properties: Mapping[str, Any]) -> Any:
+def _body(
+    envelope: Mapping[str, Any], headers: Mapping[str, Any], properties: Mapping[str, Any], understood: _Understood
+) -> Any:
     content_type = _word(envelope, "content-type").partition(";")[0].rstrip()
     if content_type and content_type not in _CONTENT_TYPES:
         raise _Unusable(
@@ -259,7 +276,7 @@ def _body(envelope: Mapping[str, Any], headers: Mapping[str, Any], properties: M
         raise _Unusable(f"body: must be a string, and is {kind(body)}.")
     if compression:
         data = _inflated(data)
-    return _json(data, "The body")
+    return _json(data, "The body", understood)
 
 
 def _word(options: Mapping[str, Any], name: str) -> str:
