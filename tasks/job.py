@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticSerializationError, to_json
 
-from tasks import rfc3339
+from tasks import rfc3339, verbatim
 from tasks.celery_json import as_text, python_type
 from tasks.event import MAX_ECHO_BYTES
 from tasks.message import Accepted, Message, Refusal
@@ -94,6 +94,8 @@ def _small(value: Any) -> Any:
         size = len(to_json(value))
         if size <= MAX_METADATA_BYTES:  # else it is not worth the look
             check_levels(value, MAX_LEVELS)
+            if verbatim.are_in(value.values()):  # a number of any length is short as a double
+                size = len(verbatim.encode(value))
     except NotStrict:
         raise ValueError("is nested too deep") from None
     except (PydanticSerializationError, ValueError, RecursionError):

@@ -165,7 +165,7 @@ class _Connector(aiohttp.TCPConnector):
             resolver=aiohttp.ThreadedResolver(),
             ttl_dns_cache=NAME_SECONDS,
         )
-        self._factory = functools.partial[ResponseHandler](HostConnection, self._loop)
+        self._factory = cast("functools.partial[ResponseHandler]", functools.partial(HostConnection, self._loop))
         self._trust = trust
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:  # noqa: ARG002 - there is one host

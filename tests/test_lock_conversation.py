@@ -432,7 +432,7 @@ async def test_an_answer_that_could_not_be_told_as_it_came_is_told_and_said(
 
 
 async def test_a_large_answer_is_judged_off_the_loop_with_the_same_result() -> None:
-    large = locked(policies=["x"] * 200_000)
+    large = locked(policies=["x"] * 40_000)
     looked: list[str] = []
     scene = Scene(large)
     judged = scene.handler._judged
@@ -445,7 +445,7 @@ async def test_a_large_answer_is_judged_off_the_loop_with_the_same_result() -> N
     event = await scene.finished()
 
     assert event["data"]["outcome"] == "locked"
-    assert len(event["data"]["conversation"]["policies"]) == 200_000
+    assert len(event["data"]["conversation"]["policies"]) == 40_000
     assert looked != [threading.main_thread().name]
 
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from tasks.job import MAX_METADATA_BYTES, Job
 from tasks.outcome import ProblemType
-from tests.intake.messages import ABSENT, accepted, made, refused, with_fields
+from tests.intake.messages import ABSENT, accepted, as_base64, made, refused, with_fields
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -148,6 +148,14 @@ def test_metadata_of_exactly_eight_kibibytes_or_32_levels_is_given_back_unchange
         ):
             found = accepted(made(body))
             assert found.job.metadata == found.echo["metadata"] == metadata
+
+
+def test_a_number_of_metadata_counts_with_all_its_digits() -> None:
+    body = '[[], {"conversation_id": "c-1", "metadata": {"n": 0.%s}}, {}]'
+
+    assert accepted(made(as_base64((body % ("1" * 8000)).encode())))
+    problem = refused(made(as_base64((body % ("1" * MAX_METADATA_BYTES)).encode()))).problem
+    assert problem.detail.startswith("metadata: is too large; ")
 
 
 def test_requested_at_is_a_moment() -> None:
