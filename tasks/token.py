@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ADVICE = (
+    "Calls go on with the last token. Put the token alone into the file that API_TOKEN_FILE names, readable for the "
+    "worker's user; it is read again without a restart."
+)
+
 
 class TokenFile:
     """A token in a file, such as a mounted secret.
@@ -33,18 +38,33 @@ class TokenFile:
             version = (found.st_ino, found.st_mtime_ns, found.st_size)
             if version != self._seen:
                 self._token = _usable(self._path.read_text("utf-8").strip())
-                self._seen, self._was_usable = version, True
+                self._seen = version
+                if not self._was_usable:
+                    logger.info("token_file_usable", extra={"path": str(self._path)})
+                self._was_usable = True
         except (OSError, ValueError) as error:
             if self._was_usable:  # said once, not at every call
-                logger.warning("token_file_unusable", extra={"error": type(error).__name__})
+                told = {"path": str(self._path), "problem": _problem(error), "advice": _ADVICE}
+                logger.warning("token_file_unusable", extra=told)
             self._seen, self._was_usable = None, False
         return self._token
 
 
 def _usable(token: str) -> str:
-    if not token or not (token.isascii() and token.isprintable()) or " " in token:
-        raise ValueError("must be visible ASCII characters without blanks")
+    if not token:
+        raise ValueError("is empty")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("holds more than visible ASCII characters without blanks")
     return token
+
+
+def _problem(error: OSError | ValueError) -> str:
+    """What is wrong with the file, and nothing of what it holds."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or type(error).__name__}"
+    if isinstance(error, UnicodeDecodeError):  # its text shows a byte
+        return "is not UTF-8"
+    return str(error)
 
 
 def token_source(token: SecretStr | None, path: Path | None) -> Callable[[], str]:

@@ -89,6 +89,52 @@ def test_while_the_file_is_missing_the_last_token_stays_and_that_is_said_once(
     assert caplog.messages == ["token_file_unusable"] * 2
 
 
+def test_a_file_that_is_usable_again_is_said_so(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    token = TokenFile(file)
+    assert token() == "first"
+    file.unlink()
+    assert token() == "first"
+    file.write_text("second-token")
+
+    assert [token() for _ in range(3)] == ["second-token"] * 3
+
+    assert caplog.messages == ["token_file_unusable", "token_file_usable"]
+    assert {record.__dict__["path"] for record in caplog.records} == {str(file)}
+
+
+def told(file: Path, caplog: pytest.LogCaptureFixture) -> dict[str, object]:
+    """The log line of a file that is unusable now."""
+    TokenFile(file)()
+    (record,) = caplog.records
+    return vars(record)
+
+
+def test_the_line_names_the_file_the_problem_and_what_to_do(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.unlink()
+
+    line = told(file, caplog)
+
+    assert (line["path"], line["problem"]) == (str(file), "cannot be read: No such file or directory")
+    assert "API_TOKEN_FILE" in str(line["advice"])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b" \n", "is empty"),
+        (b"new-secret token", "holds more than visible ASCII characters without blanks"),
+        (b"new-secret-\xff", "is not UTF-8"),
+    ],
+)
+def test_the_problem_says_nothing_of_what_the_file_holds(
+    file: Path, caplog: pytest.LogCaptureFixture, content: bytes, problem: str
+) -> None:
+    file.write_bytes(content)
+
+    assert told(file, caplog)["problem"] == problem
+
+
 @pytest.mark.parametrize("content", UNUSABLE.values(), ids=UNUSABLE.keys())
 def test_what_no_header_can_carry_is_no_token_so_the_last_one_stays_and_that_is_said_once(
     content: bytes, file: Path, caplog: pytest.LogCaptureFixture

@@ -140,6 +140,8 @@ def test_a_conversation_that_is_refused_with_a_token_that_serves_others_ends_as_
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("refused", "forbidden")
     assert event["data"]["attempts"] == 3
     assert worker.lines("breaker_opened") == []
+    (line,) = [line for line in worker.lines("job_finished") if line["job"] == bad]
+    assert line["error"] == "token_refused", "a 403 is logged as forbidden"
 
 
 # Growing too old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from worker.observe import metrics
@@ -10,6 +11,7 @@ from worker.observe import metrics
 if TYPE_CHECKING:
     from tasks.decision import Later
     from tasks.event import Event
+    from tasks.outcome import Problem
     from worker.broker.moves import Delivery
 
 logger = logging.getLogger(__name__)
@@ -27,10 +29,17 @@ def finished(delivery: Delivery, event: Event, seconds: float) -> None:
             "conversation": delivery.intake.subject,
             "outcome": event.outcome,
             "attempts": delivery.calls,
-            "error": None if event.problem is None else event.problem.type.value,
+            "error": _reason(event.problem),
             "seconds": round(seconds, 3),
         },
     )
+
+
+def _reason(problem: Problem | None) -> str | None:
+    """The stable word for what went wrong: the event's error type, but for a refused token, which is no 403."""
+    if problem is not None and problem.status == HTTPStatus.UNAUTHORIZED:
+        return "token_refused"
+    return None if problem is None else problem.type.value
 
 
 def delayed(delivery: Delivery, later: Later) -> None:
