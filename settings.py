@@ -297,7 +297,11 @@ class Settings(BaseSettings):
         json_schema_extra={"unit": "seconds"},
     )
 
-    HEALTH_HOST: str = Field("0.0.0.0", description="Address that the health and metrics server listens on.")  # noqa: S104 - a pod's probes come from outside it
+    HEALTH_HOST: str = Field(
+        "::",  # a pod's probes come from outside it
+        description="Address or host name that the health and metrics server listens on: `::` for every address, IPv4 "
+        "and IPv6, `0.0.0.0` for every IPv4 address.",
+    )
     HEALTH_PORT: int = Field(8080, ge=0, le=65_535, description="Port of the health and metrics server; 0 for none.")
     LOG_FORMAT: Literal["json", "console"] = Field(
         "json", description="Log lines as JSON objects, or coloured for people."

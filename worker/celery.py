@@ -7,6 +7,7 @@ import worker.garbage  # isort: skip  # noqa: F401 - first, or the loading of th
 import secrets
 import sys
 from importlib.metadata import version
+from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
@@ -29,7 +30,8 @@ from worker.flow.flow import Flow
 from worker.hands import Hands
 from worker.intake import ReadAhead, reader
 from worker.observe import logs
-from worker.observe.health import HealthServer, listen
+from worker.observe.health import HealthServer
+from worker.observe.page_server import listen
 from worker.options import refused
 from worker.pool import TaskPool
 from worker.reception import Reception
@@ -185,8 +187,10 @@ def _health(found: Settings, reception: Reception) -> HealthServer:
     try:
         listening = listen(found.HEALTH_HOST, found.HEALTH_PORT)
     except OSError as error:
-        where = f"{found.HEALTH_HOST}:{found.HEALTH_PORT}"
-        sys.exit(f"lock-worker does not start: HEALTH_PORT: cannot listen on {where} ({error.strerror}); 0 is for none")
+        name = "HEALTH_HOST" if isinstance(error, gaierror) else "HEALTH_PORT"
+        where = f"{found.HEALTH_HOST} port {found.HEALTH_PORT}"
+        why = f"cannot listen on {where} ({error.strerror}); HEALTH_PORT=0 is for none"
+        sys.exit(f"lock-worker does not start: {name}: {why}")
     return HealthServer(
         listening,
         reasons=reception.reasons_not_ready,

@@ -1,94 +1,131 @@
-"""The health and metrics server: what an orchestrator and Prometheus ask a worker.
+"""The health and metrics port: what an orchestrator and Prometheus ask a worker.
 
 ``/livez`` answers as long as the asyncio loop turns, which keeps the leases; a Redis or an API that is away is no
 reason to restart a pod. ``/readyz`` tells whether this worker can work, and what holds the whole fleet back.
 ``/metrics`` is for Prometheus.
+
+The port is served by a thread of its own (:mod:`worker.observe.page_server`). For each answer it asks the asyncio loop,
+and for however many requests it has one question under way.
 """
 
 from __future__ import annotations
 
-import socket
-from typing import TYPE_CHECKING
+import asyncio
+import json
+import logging
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from worker.observe.metrics import REGISTRY
+from worker.observe.page_server import Page, PageServer
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
-#: How long a shutdown waits for answers that are under way.
-_SHUTDOWN_SECONDS = 1.0
+    from worker.observe.page_server import Request
+
+logger = logging.getLogger(__name__)
+
+_LIVEZ, _READYZ, _METRICS = "/livez", "/readyz", "/metrics"
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens already, so that a port in use stops the start and not the work.
+def _json(status: HTTPStatus, body: dict[str, Any]) -> Page:
+    return Page(status, "application/json; charset=utf-8", json.dumps(body).encode())
 
-    Raises:
-        OSError: nothing can listen there.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
+
+_ALIVE = _json(HTTPStatus.OK, {"status": "alive"})
+_BROKEN = _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"status": "not ready", "reasons": ["health_error"]})
+_STUCK = _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not alive", "reasons": ["loop_stands_still"]})
 
 
 class HealthServer:
-    """Answers on one socket.
+    """Answers on the health port.
 
     Args:
-        listening: the socket.
+        listening: the sockets.
         reasons: why this worker cannot work now; empty: it can.
         held_back_by: what holds the whole fleet back, which no other pod would mend.
         refresh: brings the gauges up to date.
+
+    All three are called on the loop that starts the server.
     """
 
     def __init__(
         self,
-        listening: socket.socket,
+        listening: list[socket.socket],
         *,
         reasons: Callable[[], list[str]],
         held_back_by: Callable[[], list[str]],
         refresh: Callable[[], None],
     ) -> None:
-        self._socket = listening
         self._reasons = reasons
         self._held_back_by = held_back_by
         self._refresh = refresh
-        self._runner: web.AppRunner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: What the question that is under way is for, and what came after it was asked.
+        self._asked: list[Request] = []
+        self._next: list[Request] = []
+        self._server = PageServer(
+            listening, paths=frozenset({_LIVEZ, _READYZ, _METRICS}), ask=self._ask, late=_STUCK, name="health"
+        )
 
     async def start(self) -> None:
         """Begin to answer."""
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/livez", self._livez),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
-            ]
-        )
-        # aiohttp would wait 10 s for the rest of a request that a client never sends, in a shutdown too.
-        self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, lingering_time=0.0, shutdown_timeout=_SHUTDOWN_SECONDS
-        )
-        await self._runner.setup()
-        await web.SockSite(self._runner, self._socket).start()
+        self._loop = asyncio.get_running_loop()
+        self._server.start()
 
     async def stop(self) -> None:
         """Answer no more."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        self._server.stop()
 
-    async def _livez(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
+    # -- in the server's thread
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    def _ask(self, request: Request) -> None:
+        # While the loop stands still, requests that were given up meanwhile must not pile up.
+        self._next = [*filter(_is_waiting, self._next), request]
+        if not self._asked:
+            self._ask_the_loop()
+
+    def _ask_the_loop(self) -> None:
+        self._asked, self._next = self._next, []
+        if self._asked and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: the worker ends
+                self._loop.call_soon_threadsafe(self._look)
+
+    def _answer(self, readiness: Page) -> None:
+        asked = [*filter(_is_waiting, self._asked)]
+        pages = {_LIVEZ: _ALIVE, _READYZ: readiness}
+        if any(request.path == _METRICS for request in asked):
+            pages[_METRICS] = Page(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
+        for request in asked:
+            request.answer(pages[request.path])
+        self._asked = []
+        self._ask_the_loop()
+
+    # -- on the loop
+
+    def _look(self) -> None:
+        readiness = _BROKEN
+        try:
+            self._refresh()
+            readiness = self._readiness()
+        except Exception:  # an error of ours must not leave the question open: no other would be asked
+            logger.exception("health_error")
+        self._server.call_soon(partial(self._answer, readiness))
+
+    def _readiness(self) -> Page:
         reasons = self._reasons()
         if reasons:
-            return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": reasons})
         held_back_by = self._held_back_by()
-        return web.json_response({"status": "ready"} | ({"held_back_by": held_back_by} if held_back_by else {}))
+        return _json(HTTPStatus.OK, {"status": "ready"} | ({"held_back_by": held_back_by} if held_back_by else {}))
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        self._refresh()
-        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+def _is_waiting(request: Request) -> bool:
+    return request.is_waiting
