@@ -32,6 +32,7 @@ from worker.intake import ReadAhead, reader
 from worker.observe import logs
 from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
+from worker.open_files import shortage
 from worker.options import refused
 from worker.pool import TaskPool
 from worker.reception import Reception
@@ -175,10 +176,11 @@ def _runs_in_the_pool_alone(*_args: Any, **_fields: Any) -> None:
     raise RuntimeError("run this task with lock-worker's own worker: celery -A worker worker")
 
 
-def _check_the_options(options: dict[str, Any]) -> None:
+def _check_the_options(options: dict[str, Any], found: Settings) -> None:
     # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
     pool = options.get("pool") or options.get("pool_cls") or TaskPool
     reason = refused(options, get_implementation(pool), TaskPool)
+    reason = reason or shortage(int(options.get("concurrency") or found.CONCURRENCY))
     if reason:
         sys.exit(reason)
 
@@ -209,7 +211,7 @@ def _start() -> WorkerApp:
         logs.configure(found.LOG_FORMAT, loglevel)
 
     def before_the_worker_starts(options: dict[str, Any], **_: Any) -> None:
-        _check_the_options(options)
+        _check_the_options(options, found)
         if found.HEALTH_PORT:
             built.executor.services.append(_health(found, built.reception))
 

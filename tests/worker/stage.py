@@ -65,11 +65,13 @@ def monitor(app: Celery) -> Iterator[list[dict[str, Any]]]:
 class WorkerProcess:
     """A worker, started by the command that an operator uses, with its log in a file."""
 
-    def __init__(self, environment: Mapping[str, str], arguments: tuple[str, ...], log: Path) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], arguments: tuple[str, ...], log: Path, through: tuple[str, ...] = ()
+    ) -> None:
         self.log_file = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "INFO", *arguments],
+                [*through, sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "INFO", *arguments],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -159,8 +161,12 @@ class Stage:
 
     def start(self, *arguments: str, **settings: object) -> WorkerProcess:
         """Start a worker, without waiting for it."""
+        return self.start_through((), *arguments, **settings)
+
+    def start_through(self, through: tuple[str, ...], *arguments: str, **settings: object) -> WorkerProcess:
+        """Start a worker as :meth:`start` does, by another program that becomes it."""
         log = self.folder / f"worker-{len(self.workers) + 1}.log"
-        worker = WorkerProcess(self.environment(**settings), arguments, log)
+        worker = WorkerProcess(self.environment(**settings), arguments, log, through)
         self.workers.append(worker)
         self._stack.callback(worker.close)
         return worker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from sandbox.free_port import free_port
 from sandbox.redis_server import RedisServer
-from tests.worker.stage import TOKEN, Stage, eventually
+from tests.worker.stage import TOKEN, Stage, WorkerProcess, eventually
 from worker.options import refused
 from worker.pool import TaskPool
 
@@ -84,6 +85,44 @@ def test_options_that_would_break_a_promise_stop_the_start_each_with_its_sentenc
 
 def test_another_pool_alone_stops_the_start(stage: Stage) -> None:
     assert "  - --pool: only the worker's own asyncio pool" in failed_start(stage, "-P", "solo")
+
+
+def started_with(limit: str, stage: Stage, *options: str, **settings: object) -> tuple[WorkerProcess, str]:
+    """A worker under a limit of open files, as ``ulimit`` sets it, and the limits that it has."""
+    worker = stage.start_through(("sh", "-c", f'ulimit {limit} && exec "$@"', "sh"), *options, **settings)
+    eventually(lambda: worker.process.poll() is not None or " ready." in worker.log, "a start or its end")
+    limits = Path(f"/proc/{worker.process.pid}/limits")
+    return worker, limits.read_text("utf-8") if worker.process.poll() is None else ""
+
+
+def test_too_few_open_files_for_the_jobs_at_once_stop_the_start_with_the_numbers(stage: Stage) -> None:
+    worker, _ = started_with("-n 200", stage, CONCURRENCY=1000)
+
+    assert worker.process.wait(20) == 1
+    assert "CONCURRENCY: 1000 jobs at once need up to 1080 open files, and this process may have 200" in worker.log
+    assert "or set CONCURRENCY to 120 at most" in worker.log
+
+
+def test_the_option_counts_and_not_the_setting_that_it_overrides(stage: Stage) -> None:
+    worker, limits = started_with("-n 200", stage, "-c", "10", CONCURRENCY=1000)
+
+    assert re.search("Max open files +200 +200 ", limits)
+    assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
+    assert worker.stop() == 0
+
+
+def test_a_low_soft_limit_is_raised_where_the_hard_one_is_enough(stage: Stage) -> None:
+    worker, limits = started_with("-Sn 100 && ulimit -Hn 900", stage, CONCURRENCY=700)
+
+    assert re.search("Max open files +900 +900 ", limits)
+    assert worker.stop() == 0
+
+
+def test_a_limit_that_is_enough_is_left_alone(stage: Stage) -> None:
+    worker, limits = started_with("-Sn 300 && ulimit -Hn 900", stage, CONCURRENCY=100)
+
+    assert re.search("Max open files +300 +900 ", limits)
+    assert worker.stop() == 0
 
 
 @pytest.mark.parametrize(
