@@ -304,7 +304,9 @@ class Settings(BaseSettings):
     )
     HEALTH_PORT: int = Field(8080, ge=0, le=65_535, description="Port of the health and metrics server; 0 for none.")
     LOG_FORMAT: Literal["json", "console"] = Field(
-        "json", description="Log lines as JSON objects, or coloured for people."
+        "json",
+        description="`json`: each line that the worker writes, on standard output and error, is one JSON object; "
+        "`console`: coloured for people.",
     )
 
     @field_validator("RESULTS_CHANNEL", "DEAD_STREAM")

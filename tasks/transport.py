@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Final, cast
 import aiohttp
 import httpx
 import yarl
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from tasks.connection import HostConnection
@@ -41,6 +40,7 @@ from tasks.trust import Trust
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader

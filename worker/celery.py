@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import worker.garbage  # isort: skip  # noqa: F401 - first, or the loading of the rest takes longer
 
+import os
 import secrets
 import sys
+from functools import cached_property
 from importlib.metadata import version
 from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
+import click
 from celery import Celery, signals
 from celery.concurrency import get_implementation
 
@@ -29,7 +32,7 @@ from worker.executor import Executor
 from worker.flow.flow import Flow
 from worker.hands import Hands
 from worker.intake import ReadAhead, reader
-from worker.observe import logs
+from worker.observe import logs, output
 from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
 from worker.open_files import shortage
@@ -56,6 +59,13 @@ class WorkerApp(Celery):
     shutdown_seconds: float
     redis_url: str
     allow_eviction: bool
+    logs_json: bool
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """The worker program of this app."""
+        subclass: Any = self.subclass_with_self  # its type hints know of no names
+        return subclass("worker.program:Program")
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         """A connection to REDIS_URL, whatever Celery's own variables (CELERY_BROKER_URL) say."""
@@ -110,6 +120,7 @@ def build(found: Settings) -> WorkerApp:
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.allow_eviction = found.REDIS_ALLOW_EVICTION
     link, bounds = connection.link(found), StreamBounds(found.RESULTS_MAX_BYTES, found.DEAD_MAX_BYTES)
+    app.logs_json = found.LOG_FORMAT == "json"
     app.executor = Executor(
         admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS),
         look_ahead=read.look,
@@ -201,16 +212,25 @@ def _health(found: Settings, reception: Reception) -> HealthServer:
     )
 
 
+def _is_worker_command() -> bool:
+    """Whether ``celery worker`` loads this app, and not a producer, or a command that prints for people."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.invoked_subcommand == "worker" and "--help" not in sys.argv
+
+
 def _start() -> WorkerApp:
+    if _is_worker_command():  # before the settings are known, so that what is wrong with them is told in its format
+        output.take_over("console" if os.environ.get("LOG_FORMAT") == "console" else "json")
     try:
         found = settings.load(need_token=True)
     except settings.SettingsError as error:
         sys.exit(f"lock-worker does not start: {error}")
 
     def set_up_logging(loglevel: int, **_: Any) -> None:
-        logs.configure(found.LOG_FORMAT, loglevel)
+        logs.configure(found.LOG_FORMAT, loglevel, output.log_stream())
 
     def before_the_worker_starts(options: dict[str, Any], **_: Any) -> None:
+        output.take_over(found.LOG_FORMAT)
         _check_the_options(options, found)
         if found.HEALTH_PORT:
             built.executor.services.append(_health(found, built.reception))

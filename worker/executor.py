@@ -28,7 +28,7 @@ from worker.batcher import insist
 from worker.broker.keys import Keys
 from worker.broker.moves import LARGEST_MESSAGE_BYTES, ClaimAnswer, CompleteAnswer, Completion, Copy, Moves
 from worker.lane import Assignment, Lane
-from worker.observe import jobs
+from worker.observe import jobs, uncaught
 from worker.settled import Delayed, Ended, Gone, Settled
 from worker.taker import Taker
 from worker.upkeep import Upkeep
@@ -287,6 +287,7 @@ class Executor:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
             asyncio.set_event_loop(self._loop)
+            self._loop.set_exception_handler(uncaught.in_a_loop)
             for queue in self._queues():
                 self._loop.call_soon(self._lane, queue)
             for service in self.services:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,14 @@ def test_it_becomes_the_worker_and_passes_options_on(terminal: Terminal, tmp_pat
             eventually(lambda: " ready." in log.read_text() or worker.poll() is not None, "a worker that is ready")
             worker.send_signal(signal.SIGTERM)
             assert worker.stdout is not None
-            banner = worker.stdout.read().decode() + log.read_text()
+            printed = worker.stdout.read().decode() + log.read_text()
         finally:
             worker.kill()
     assert worker.returncode == 0
-    assert "concurrency: 7" in banner
-    assert "mine@" in banner
-    assert '"level":"info"' in banner
+    (started,) = [line for line in map(json.loads, printed.splitlines()) if line["event"] == "worker_starting"]
+    assert started["concurrency"] == 7
+    assert started["node"].startswith("mine@")
+    assert started["level"] == "info"
 
 
 def test_without_a_token_it_says_so_and_does_not_start(terminal: Terminal) -> None:

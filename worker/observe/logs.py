@@ -1,18 +1,36 @@
 """Log lines: a stable event name with fields, as JSON objects or coloured for people.
 
-No message body and no secret is logged.
+No message body and no secret is logged, and no traceback shows the values of variables. What comes from outside is
+escaped (:mod:`worker.printable`), and a line has a bound, whatever is in it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 import sys
 import time
-from typing import Any, Literal
+import traceback
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
+
+from worker.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+#: Bytes of a line. The runtimes of containers cut longer ones in two, and then neither half is JSON.
+MAX_LINE_BYTES = 16_000
+#: Characters kept of each text in a line that is too long, the first of these with which it fits.
+_MAX_TEXT = (4000, 500, 50)
+_HALF_PAIRS = re.compile("[\ud800-\udfff]")
+#: Integers beyond this are told as text: few readers of JSON keep them.
+_INTEGER_BITS = 64
 
 #: What every record has; the rest are the line's own fields.
 _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
@@ -54,16 +72,13 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format; whatever the record holds, there is a line."""
         line: dict[str, Any] = {name: value for name, value in vars(record).items() if name not in _USUAL}
-        line["event"] = record.getMessage()
+        line["event"] = _message(record)
         line["level"] = record.levelname.lower()
         line["logger"] = record.name
         line["timestamp"] = self.formatTime(record)
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        try:
-            return to_json(line, fallback=repr, inf_nan_mode="strings").decode()
-        except (PydanticSerializationError, ValueError, RecursionError):  # half a character in a name, for one
-            return json.dumps(line, default=repr)
+            line["exception"] = _traceback(record.exc_info)
+        return _one_line(line)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
         """RFC 3339 in UTC, with microseconds."""
@@ -71,27 +86,125 @@ class JsonLines(logging.Formatter):
         return f"{seconds}.{int(record.created % 1 * 1_000_000):06d}Z"
 
 
-def _for_people() -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.add_logger_name,
-            structlog.stdlib.ExtraAdder(),
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-        ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-    )
+def _one_line(fields: dict[str, Any]) -> str:
+    try:
+        data = to_json(fields, fallback=repr, inf_nan_mode="strings")
+        text = data.decode()
+    except Exception:  # noqa: BLE001 - half a character in a name, for one, or an object whose repr fails
+        text = _plain_json(fields)
+        data = text.encode()
+    if len(data) <= MAX_LINE_BYTES and text.isprintable():
+        return text
+    text = printable(text)
+    for most in _MAX_TEXT:
+        if len(text.encode()) <= MAX_LINE_BYTES:
+            break
+        text = printable(_plain_json(fields, most))
+    return text
 
 
-def configure(log_format: Literal["json", "console"], level: int) -> None:
-    """Send every log line of the process, Celery's and kombu's too, to standard error in one format."""
+def _plain_json(fields: dict[str, Any], most: int | None = None) -> str:
+    """As JSON, with whatever is no text or number as text; of each text so many characters."""
+    text = json.dumps({name: _plain(value, most) for name, value in fields.items()}, ensure_ascii=False)
+    # Some readers of JSON refuse half a pair, escaped or not; as text they take it.
+    return _HALF_PAIRS.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text)
+
+
+def _plain(value: object, most: int | None) -> str | float | None:
+    if value is None or (isinstance(value, int) and value.bit_length() <= _INTEGER_BITS):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    text = value if isinstance(value, str) else _described(value)
+    return text if most is None else _cut(text, most)
+
+
+def _described(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - a repr may do anything
+        return f"<{type(value).__name__}>"
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many characters of a text: of its beginning and of its end, where a traceback names the error."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} [{len(text) - most} characters left out] {text[-(most // 2) :]}"
+
+
+def _traceback(exc_info: Any) -> str:
+    """A traceback without the values of variables, which may be anything, a message or a name."""
+    try:
+        return "".join(traceback.format_exception(*exc_info)).rstrip("\n")
+    except Exception as error:  # noqa: BLE001 - as in getMessage
+        return f"{getattr(exc_info[0], '__name__', 'an error')} (its traceback cannot be shown: {type(error).__name__})"
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The message; where its arguments do not fit, without them."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - whatever an argument does, there is a line
+        return _described(record.msg)
+
+
+class _ForPeople(structlog.stdlib.ProcessorFormatter):
+    """A record in colours, with a traceback that shows no values of variables, as structlog's own choice does."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(),
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _escape,
+                structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_show_traceback),
+            ],
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format; whatever the record holds, there is a line."""
+        record = copy(record)
+        record.msg, record.args = _message(record), ()
+        return super().format(record)
+
+
+def _escape(_: object, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in fields.items():
+        if name != "exc_info":
+            shown = _plain(value, _MAX_TEXT[0])
+            fields[name] = printable(shown) if isinstance(shown, str) else shown
+    return fields
+
+
+def _show_traceback(out: TextIO, exc_info: Any) -> None:
+    # Indented, so that a line break in an error's text cannot begin a line of log.
+    out.writelines(f"\n  {printable(line)}" for line in _cut(_traceback(exc_info), MAX_LINE_BYTES).split("\n"))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines; where that fails, there is no place left to say so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
+        """Do nothing: what logging does instead prints the arguments of the record."""
+
+
+def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
+    """What makes a line of a record."""
+    return JsonLines() if log_format == "json" else _ForPeople()
+
+
+def configure(log_format: Literal["json", "console"], level: int, stream: TextIO) -> None:
+    """Send every log line of the process, Celery's and kombu's too, to one stream in one format."""
     logging._srcfile = None  # noqa: SLF001 - the documented way: https://docs.python.org/3/howto/logging.html#optimization
     logging.setLogRecordFactory(Record)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if log_format == "json" else _for_people())
+    handler = _Handler(stream)
+    handler.setFormatter(formatter(log_format))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)

@@ -1,0 +1,22 @@
+r"""Text from elsewhere, made safe for a terminal and for a log: ids, reasons and names are whatever somebody wrote.
+
+A control character can rewrite what a terminal shows, a mark that turns the direction can make one id look like
+another, and a line separator can forge a log line.
+"""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    r"""Write every character that is not printable as JSON does: ``\u001b``.
+
+    These are controls, line breaks, marks that turn the direction, and the like. JSON on one line stays the same JSON.
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

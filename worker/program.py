@@ -1,0 +1,71 @@
+"""Celery's worker program, with what it prints past the log made to keep the promises of the log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from celery import platforms
+from celery.apps import worker as stock
+
+from worker.observe import output
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+
+class Program(stock.Worker):
+    """The program."""
+
+    concurrency: int
+    hostname: str
+    task_events: bool
+
+    def on_before_init(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare; Celery says "Warm shutdown" and the like in text, past the log."""
+        super().on_before_init(*args, **kwargs)
+        if self.app.logs_json:
+            setattr(stock, "safe_say", _say)  # noqa: B010 - there is no other way to hear it
+
+    def emit_banner(self) -> None:
+        """Tell what was started: a banner for people, or a log line."""
+        if not self.app.logs_json:
+            super().emit_banner()
+            return
+        told = {
+            "version": version("lock-worker"),
+            "node": self.hostname,
+            "redis": self.app.connection().as_uri(),
+            "queues": sorted(self.app.amqp.queues.consume_from),
+            "concurrency": self.concurrency,
+            "task_events": bool(self.task_events),
+        }
+        logger.info("worker_starting", extra=told)
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Install signal handlers; on SIGUSR1 Celery's own prints the values of all variables, messages among them."""
+        super().install_platform_tweaks(worker)
+        platforms.signals["SIGUSR1"] = self._tell_stacks
+
+    def _tell_stacks(self, *_: Any) -> None:
+        """Tell where each thread stands."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to see other threads
+            self._tell_stack(names.get(ident, str(ident)), frame)
+
+    def _tell_stack(self, thread: str, frame: FrameType) -> None:
+        stack = "".join(traceback.format_stack(frame))
+        if self.app.logs_json:
+            output.say("stack", __name__, thread_name=thread, stack=stack)
+        else:
+            output.write_now(f"{thread}:\n{stack}")
+
+
+def _say(message: str, *_: Any) -> None:
+    output.say(message, stock.__name__)
