@@ -10,6 +10,7 @@ from tasks import verbatim
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Refusal
 from worker.broker.moves import KEPT_BYTES
+from worker.cli.paging import PageSize
 from worker.cli.result import Result, read_result
 from worker.intake import reader
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from redis import Redis
-
-#: A dead letter may hold a message of a MiB, and an event of the same size.
-_AT_ONCE = 20
 
 _read_message = reader(TASK_NAME)
 
@@ -93,11 +91,12 @@ def pages(client: Redis, stream: str, chosen: Chosen) -> Iterator[list[DeadLette
     What others wrote into the stream is left out.
     """
     newest: Any = client.xrevrange(stream, count=1)
-    start = "-"
+    page, start = PageSize(), "-"
     while newest:
-        entries: Any = client.xrange(stream, min=start, max=newest[0][0], count=_AT_ONCE)
+        entries: Any = client.xrange(stream, min=start, max=newest[0][0], count=page.count)
         if not entries:
             return
+        page.saw(fields for _, fields in entries)
         letters = (_letter(entry.decode(), fields) for entry, fields in entries)
         yield [letter for letter in letters if letter is not None and chosen(letter)]
         start = f"({entries[-1][0].decode()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
@@ -47,7 +48,8 @@ def load_settings(*, need_token: bool = False) -> Settings:
 
 @contextmanager
 def cut_short(account: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C, or a reader of the output who is gone, ends the command with an account of what was done."""
+    """Ctrl-C, SIGTERM, or a reader of the output who is gone, ends the command with an account of what was done."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
         sys.stdout.flush()
@@ -56,17 +58,21 @@ def cut_short(account: Callable[[], str]) -> Iterator[None]:
         stop(f"standard output was closed\n{account()}", FAILED)
     except KeyboardInterrupt:
         stop(f"interrupted\n{account()}", INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def redis_or_stop(found: Settings) -> Iterator[None]:
-    """Trouble with Redis inside ends the command."""
+    """Trouble with Redis inside ends the command: what the server refused, or that it cannot be reached."""
     from redis.exceptions import RedisError  # noqa: PLC0415 - slow to import, and --help is quick
+
+    from worker.cli.refusals import described  # noqa: PLC0415 - as above
 
     try:
         yield
     except RedisError as error:
-        stop(f"Redis at {place(found)}: {error}")
+        stop(f"Redis at {place(found)}{described(error)}")
 
 
 def place(found: Settings) -> str:

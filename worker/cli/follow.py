@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from worker.cli.paging import PageSize
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis import Redis
 
-_FROM_START = "0-0"
-_AT_ONCE = 1000
+FROM_START = "0-0"
+_LARGEST_NUMBER = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +30,54 @@ class Follower:
     Args:
         client: a client that does not repeat commands by itself.
         stream: the stream's key.
-        last: how many of the newest events to begin with; None: with the first that is there.
+        after: the entry to begin behind.
     """
 
-    def __init__(self, client: Redis, stream: str, *, last: int | None) -> None:
+    def __init__(self, client: Redis, stream: str, *, after: str = FROM_START) -> None:
         self._client = client
         self._stream = stream
-        self._after = _FROM_START if last is None else self._before_the_newest(last)
+        self._after = after
+        self._page = PageSize()
 
     def wait(self, seconds: float) -> list[Entry]:
-        """What came since; waits up to ``seconds`` for the first of it. May be called again when it raised."""
+        """Some of what came since; waits up to ``seconds`` for the first of it. May be called again when it raised."""
         block_ms = max(1, round(seconds * 1000))
-        answer: Any = self._client.xread({self._stream: self._after}, count=_AT_ONCE, block=block_ms)
-        entries = [Entry(id_.decode(), fields.get(b"event", b"")) for _, found in answer for id_, fields in found]
-        if entries:
-            self._after = entries[-1].id
-        return entries
+        answer: Any = self._client.xread({self._stream: self._after}, count=self._page.count, block=block_ms)
+        found = [entry for _, entries in answer for entry in entries]
+        self._page.saw(fields for _, fields in found)
+        if found:
+            self._after = found[-1][0].decode()
+        return [Entry(name.decode(), fields.get(b"event", b"")) for name, fields in found]
 
-    def _before_the_newest(self, count: int) -> str:
-        """The place before the newest ``count`` entries."""
-        newest: Any = self._client.xrevrange(self._stream, count=count + 1)
-        return newest[count][0].decode() if len(newest) > count else _FROM_START
+    def disconnect(self) -> None:
+        """Connect anew for the next wait: a server that became a replica keeps its connections."""
+        self._client.close()
+
+
+def before_the_newest(client: Redis, stream: str, count: int, is_wanted: Callable[[bytes], bool]) -> str:
+    """The place in a stream from which the newest ``count`` wanted events follow, and unwanted ones between them.
+
+    Reads backwards until it has seen so many. ``is_wanted`` is given an event's bytes.
+    """
+    if count == 0:
+        newest: Any = client.xrevrange(stream, count=1)
+        return str(newest[0][0].decode()) if newest else FROM_START
+    page, end = PageSize(), "+"
+    while True:
+        entries: Any = client.xrevrange(stream, max=end, count=page.count)
+        page.saw(fields for _, fields in entries)
+        for name, fields in entries:
+            end = _before(name.decode())
+            count -= is_wanted(fields.get(b"event", b""))
+            if count == 0:
+                return end
+        if not entries:
+            return FROM_START
+
+
+def _before(name: str) -> str:
+    """The last id that an entry before this one can have."""
+    milliseconds, number = map(int, name.split("-"))
+    if number:
+        return f"{milliseconds}-{number - 1}"
+    return f"{milliseconds - 1}-{_LARGEST_NUMBER}" if milliseconds else FROM_START

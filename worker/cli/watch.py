@@ -14,7 +14,8 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="One event a line, as JSON, for programs.")] = False,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event that is kept.")] = False,
     last: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Begin with the newest N events; by default with none.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Begin with the newest N events of those to show; by default with none."),
     ] = None,
     outcomes: Annotated[
         list[str] | None,
@@ -24,6 +25,12 @@ def watch(
         list[str] | None, typer.Option("--job", metavar="ID", help="Only events of this job; may be repeated.")
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many events.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="End after this time; with status 1 if fewer than --count (or none) came."
+        ),
+    ] = None,
 ) -> None:
     """Show result events as they come, until Ctrl-C.
 
@@ -39,5 +46,5 @@ def watch(
 
     from worker.cli.watching import Wanted, watch_results  # noqa: PLC0415 - slow to import, and --help is quick
 
-    wanted = Wanted(frozenset(outcomes or ()), frozenset(job_ids or ()), count)
+    wanted = Wanted(frozenset(outcomes or ()), frozenset(job_ids or ()), count, timeout)
     watch_results(found, wanted, last=None if from_start else last or 0, as_json=as_json)

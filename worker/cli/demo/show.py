@@ -66,7 +66,8 @@ def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
                 _send(account.sent, found, client)
                 standing = _watch(account, found, client, worker, console)
             except (StalledError, SendError, RedisError) as error:
-                stop(f"{error}\nThe last lines of the worker's log:\n{worker.log()}", FAILED)
+                what = f"Redis at {place(found)}{error}" if isinstance(error, SendError) else str(error)
+                stop(f"{what}\nThe last lines of the worker's log:\n{worker.log()}", FAILED)
             problems = summary.summarize(console, account, standing, api.calls())
             if problems:
                 stop("\n  - ".join(["it does not add up:", *problems]) + f"\nThe worker's log:\n{worker.log()}", FAILED)
@@ -93,8 +94,9 @@ def _send(messages: Sequence[Sent], found: Settings, client: Redis) -> None:
 
 def _watch(account: Account, found: Settings, client: Redis, worker: WorkerProcess, console: Console) -> Standing:
     """Book events until the queue is empty."""
-    follower = Follower(client, found.RESULTS_CHANNEL, last=None)
+    follower = Follower(client, found.RESULTS_CHANNEL)
     patient_until = time.monotonic() + _PATIENCE_SECONDS
+    was_empty = False
     with Screen(console, account) as screen:
         while True:
             standing = read_standing(client, found)
@@ -104,8 +106,10 @@ def _watch(account: Account, found: Settings, client: Redis, worker: WorkerProce
                 if result is not None:
                     account.add(result)
             screen.show(standing)
-            if not entries and not (standing.ready or standing.delayed or standing.in_flight):
+            is_empty = not (entries or standing.ready or standing.delayed or standing.in_flight)
+            if is_empty and was_empty:  # twice, because a job that moves during one look may be missing in it
                 return standing
+            was_empty = is_empty
             if entries:
                 patient_until = time.monotonic() + _PATIENCE_SECONDS
             if not worker.is_running:
