@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import signal
+import subprocess
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -17,13 +20,13 @@ from celery import Celery
 from sandbox.redis_server import RedisServer, RedisServerError, TlsFiles
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
+from tests.cli.terminal import Terminal, eventually
 from worker.intake import reader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.server_binaries import ServerBinary
-    from tests.cli.terminal import Terminal
 
 QUEUE = "moderation.lock"
 
@@ -191,9 +194,62 @@ def test_a_server_that_is_full_tells_how_much_was_sent(server_binary: ServerBina
     assert ended.returncode == 1
     sent = len(ended.stdout.split())
     assert 0 < sent < 20_000
-    assert f"{sent:,} of 20,000 jobs sent; whether the next 1,000 arrived is not known" in ended.stderr
+    assert sent == in_queue
+    assert f"{sent:,} of 20,000 jobs arrived; {20_000 - sent:,} did not arrive" in ended.stderr
     assert "used memory" in ended.stderr
-    assert sent <= in_queue <= sent + 1000
+    assert re.search(r"^line \d+( to line \d+)?: did not arrive$", ended.stderr, re.MULTILINE)
+    assert re.search(r"^all after line \d+000: did not arrive$", ended.stderr, re.MULTILINE)
+
+
+def test_a_server_that_stops_answering_leaves_open_what_arrived_and_says_so(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    redis_client.client_pause(60_000, all=False)
+    try:
+        ended = terminal.run("enqueue", "c-1")
+        several = terminal.run("enqueue", "c-1", "c-2")
+    finally:
+        redis_client.client_unpause()
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "0 of 1 job arrived; 1 may have arrived\nSending one again is harmless" in ended.stderr
+    assert "argument 1 to argument 2: may have arrived\n0 of 2 jobs arrived; 2 may have arrived" in several.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_say_what_arrived(
+    terminal: Terminal, redis_client: redis.Redis, how: signal.Signals
+) -> None:
+    redis_client.client_pause(60_000, all=False)
+    try:
+        with terminal.start("enqueue", "c-1", stderr=subprocess.PIPE) as command:
+            eventually(lambda: redis_client.info("clients")["blocked_clients"] == 1, "the job at the server")
+            command.send_signal(how)
+            _, said = command.communicate()
+    finally:
+        redis_client.client_unpause()
+
+    assert command.returncode == 130
+    assert said.decode().startswith("lock-worker: interrupted\n0 of 1 job arrived; 1 may have arrived\n")
+
+
+def test_a_server_that_is_away_got_nothing(tmp_path: Path) -> None:
+    ended = Terminal({"REDIS_URL": "redis://127.0.0.1:1/0"}, tmp_path).run("enqueue", "c-1")
+
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("0 of 1 job arrived; 1 did not arrive\n")
+
+
+def test_a_reader_of_the_ids_who_is_gone_is_told_what_arrived(terminal: Terminal, redis_client: redis.Redis) -> None:
+    with terminal.start("enqueue", "c-1", stderr=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        said = command.stderr.read().decode()
+
+    assert command.returncode == 1
+    assert said == "lock-worker: standard output was closed\n1 of 1 job arrived\n"
+    assert len(queued(redis_client)) == 1
 
 
 def test_a_password_with_odd_characters_is_used(server_binary: ServerBinary, terminal: Terminal) -> None:

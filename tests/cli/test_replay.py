@@ -11,22 +11,24 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from pydantic import SecretStr
 from typer import Exit
 
+from sandbox.redis_server import RedisServer
 from settings import Settings
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
-from tests.cli.terminal import eventually
+from tests.cli.terminal import Terminal, eventually
 from worker.broker.moves import KEPT_BYTES
 from worker.cli.dead_letters import Chosen, pages
 from worker.cli.replaying import replay_letters
 from worker.intake import reader
 
 if TYPE_CHECKING:
-    import redis
+    from pathlib import Path
 
-    from tests.cli.terminal import Terminal
+    from sandbox.server_binaries import ServerBinary
 
 QUEUE, DEAD = "moderation.lock", "moderation.dead"
 
@@ -279,6 +281,27 @@ def test_very_many_are_replayed_in_order(terminal: Terminal, redis_client: redis
     assert "130 jobs sent again" in ended.stderr
 
 
+def test_large_letters_are_read_a_few_at_a_time(server_binary: ServerBinary, tmp_path: Path) -> None:
+    # A server that throws out whoever lets more than 14 MiB of answers pile up.
+    with (
+        RedisServer(server_binary, {"client-output-buffer-limit": "normal 14mb 0 0"}) as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
+        for number in range(100):
+            letter(client, f"small-{number}")
+        for number in range(60):
+            raw = message({"conversation_id": "c-1"}) + b" " * 64_000
+            letter(client, f"large-{number}", raw=raw, detail="x" * 260_000)
+        terminal = Terminal({"REDIS_URL": server.url}, tmp_path)
+
+        listed = terminal.run("replay", "--list")
+        ended = terminal.run("replay", "--all")
+
+        assert len(listed.stdout.splitlines()) == 160
+        assert ended.returncode == 0, ended.stderr
+        assert len(sent(client)) == 160
+
+
 def test_two_commands_at_once_send_each_job_once_and_tell_their_own_ids(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:
@@ -337,6 +360,18 @@ def test_a_server_that_stops_answering_leaves_open_what_was_sent_and_says_so(
     assert "0 jobs sent again; whether the next 1 were is not known." in ended.stderr
     assert "Ask once more" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_server_that_refuses_sent_nothing_and_says_so(terminal: Terminal, redis_client: redis.Redis) -> None:
+    letter(redis_client, "old")
+    redis_client.set(QUEUE, "no list")
+
+    ended = terminal.run("replay", "--all")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert " refused: WRONGTYPE " in ended.stderr
+    assert ended.stderr.endswith("0 jobs sent again\n")
+    assert left(redis_client) == ["old"]
 
 
 def test_ctrl_c_ends_it_with_an_account_of_what_is_not_known(terminal: Terminal, redis_client: redis.Redis) -> None:

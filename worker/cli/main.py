@@ -5,6 +5,10 @@ A command's file holds its options and imports what it works with only when it r
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import typer
 
 from worker.cli.demo.command import demo
@@ -39,4 +43,7 @@ app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo
 
 def main() -> None:
     """Run the command that the arguments name."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the shell closed it (>&-), which nothing here expects
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end of the process
     app()

@@ -18,6 +18,7 @@ from worker.cli.counted import counted
 from worker.cli.dead_letters import NoJob, pages
 from worker.cli.endings import FAILED, cut_short, place, redis_or_stop, stop
 from worker.cli.printable import printable
+from worker.cli.refusals import described, is_refusal
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -30,13 +31,16 @@ _PROBLEMS_SHOWN = 20
 
 @dataclass(slots=True)
 class _Account:
-    """What became of the letters so far: ``unsure`` are those of a batch whose answer is not there yet."""
+    """What became of the letters so far.
+
+    ``unsure`` are those of a batch whose answer is not there yet, ``missing`` the job ids that no letter had so far.
+    """
 
     sent: int = 0
     unsure: int = 0
     stay: int = 0
     gone: int = 0
-    job_ids: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
 
     def cut_short(self) -> str:
         """It, where the command ends before its time."""
@@ -62,14 +66,14 @@ def list_letters(found: Settings, chosen: Chosen, *, as_json: bool) -> None:
 
 def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
     """Send the jobs again. Ends with status 1 if there was none to send, or a job id that no letter has."""
-    account = _Account()
+    account = _Account(missing=set(chosen.job_ids))
     with cut_short(account.cut_short), redis_or_stop(found), sync_client(found) as client:
         for letters in pages(client, found.DEAD_STREAM, chosen):
-            account.job_ids |= {letter.result.job_id for letter in letters}
+            account.missing -= {letter.result.job_id for letter in letters}
             _replay(client, found, letters, priority, account)
     if account.stay > _PROBLEMS_SHOWN:
         typer.echo(f"... and {account.stay - _PROBLEMS_SHOWN:,} more", err=True)
-    for job_id in sorted(chosen.job_ids - account.job_ids):
+    for job_id in sorted(account.missing):
         typer.echo(f"{printable(job_id)}: there is no such dead letter", err=True)
     left = f"; {counted(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
     if account.sent:
@@ -80,7 +84,7 @@ def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
         stop(f"nothing was sent{left}")
     else:
         stop(f"nothing was sent: no dead letter in {found.DEAD_STREAM} at {place(found)} fits")
-    if chosen.job_ids - account.job_ids:
+    if account.missing:
         raise typer.Exit(FAILED)
 
 
@@ -103,7 +107,9 @@ def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority:
     try:
         answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it
     except RedisError as error:
-        stop(f"Redis at {place(found)}: {error}\n{account.cut_short()}")
+        if is_refusal(error):  # all or nothing, says replay.lua
+            account.unsure = 0
+        stop(f"Redis at {place(found)}{described(error)}\n{account.cut_short()}")
     sent = [job_id for job_id, was_sent in zip(ids, answers, strict=True) if was_sent]
     account.sent += len(sent)
     account.gone += len(ids) - len(sent)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from itertools import islice
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,15 +17,66 @@ from worker.cli.counted import counted
 from worker.cli.endings import FAILED, WRONG_USE, cut_short, place, stop
 from worker.cli.job_input import BadJob
 from worker.cli.printable import printable
-from worker.cli.producer import BATCH_JOBS, Order, Producer, SendError
+from worker.cli.producer import BATCH_JOBS, Arrival, Order, Producer, SendError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from settings import Settings
     from worker.cli.job_input import Found
 
 _PROBLEMS_SHOWN = 20
+
+
+@dataclass(slots=True)
+class _Account:
+    """What became of the jobs so far.
+
+    Attributes:
+        total: jobs in the input.
+        arrived: those that are in Redis.
+        batch: where the jobs of the batch stand whose answers are not there yet.
+    """
+
+    total: int
+    arrived: int = 0
+    batch: Sequence[str] = field(default_factory=list)
+
+    def cut_short(self, arrivals: Sequence[Arrival] = ()) -> str:
+        """It, where the command ends before its time: of every job, whether it arrived.
+
+        ``arrivals`` are those of the batch; empty: nothing is known of it.
+        """
+        arrivals = arrivals or [Arrival.UNKNOWN] * len(self.batch)
+        counts = Counter(arrivals)
+        arrived, unknown = self.arrived + counts[Arrival.YES], counts[Arrival.UNKNOWN]
+        missing = self.total - arrived - unknown
+        sums = [f"{arrived:,} of {counted(self.total, 'job')} arrived"]
+        sums += [f"{unknown:,} may have arrived"] if unknown else []
+        sums += [f"{missing:,} did not arrive"] if missing else []
+        lines = [*self._runs(arrivals), "; ".join(sums)]
+        if unknown:
+            lines.append("Sending one again is harmless: if both arrive, there are two events of one lock.")
+        return "\n".join(lines)
+
+    def _runs(self, arrivals: Sequence[Arrival]) -> list[str]:
+        """Which jobs of the batch did not arrive, or may not have: those that stand together in one line."""
+        if self.total == 1:
+            return []
+        runs = [
+            ([where for where, _ in run], arrival)
+            for arrival, run in groupby(zip(self.batch, arrivals, strict=True), key=lambda each: each[1])
+        ]
+        told = [
+            f"{wheres[0]}{f' to {wheres[-1]}' if len(wheres) > 1 else ''}: {arrival.value}"
+            for wheres, arrival in runs
+            if arrival is not Arrival.YES
+        ]
+        if len(told) > _PROBLEMS_SHOWN:
+            told[_PROBLEMS_SHOWN:] = [f"... and {len(told) - _PROBLEMS_SHOWN:,} more such places"]
+        if told and self.arrived + len(self.batch) < self.total:
+            told.append(f"all after {self.batch[-1]}: {Arrival.NO.value}")
+        return told
 
 
 def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
@@ -49,7 +102,7 @@ def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
 def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[str, Any]) -> None:
     """Send them, and print their ids as each batch is in Redis."""
     started = time.monotonic()
-    sent = unsure = 0
+    account = _Account(total)
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("sending"),
@@ -63,35 +116,35 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
         redirect_stdout=sys.stdout.isatty(),
     )
     try:
-        with cut_short(lambda: _account(sent, total, unsure)), Producer(found) as producer, progress:
+        with cut_short(account.cut_short), Producer(found) as producer, progress:
             bar = progress.add_task("", total=total)
-            while batch := _batch(jobs, options):
-                unsure = len(batch)
-                ids = producer.send(batch)
-                sent, unsure = sent + len(ids), 0
-                sys.stdout.write("".join(f"{one}\n" for one in ids))
-                sys.stdout.flush()
-                progress.update(bar, completed=sent)
+            while batch := _batch(jobs, options, account):
+                account.batch = list(batch)
+                ids = producer.send(list(batch.values()))
+                account.arrived, account.batch = account.arrived + len(ids), []
+                _print(ids)
+                progress.update(bar, completed=account.arrived)
     except SendError as error:
-        stop(f"Redis at {place(found)}: {error}\n{_account(sent, total, unsure)}", FAILED)
+        told = account.cut_short(error.arrivals)
+        with cut_short(lambda: told):
+            _print(error.ids)
+        stop(f"Redis at {place(found)}{error}\n{told}", FAILED)
     seconds = time.monotonic() - started
-    typer.echo(f"{counted(sent, 'job')} sent to {found.LOCK_QUEUE} at {place(found)} in {seconds:.1f} s", err=True)
+    typer.echo(
+        f"{counted(account.arrived, 'job')} sent to {found.LOCK_QUEUE} at {place(found)} in {seconds:.1f} s", err=True
+    )
 
 
-def _batch(jobs: Iterator[Found], options: Mapping[str, Any]) -> list[Order]:
-    batch = []
+def _print(ids: Sequence[str]) -> None:
+    sys.stdout.write("".join(f"{one}\n" for one in ids))
+    sys.stdout.flush()
+
+
+def _batch(jobs: Iterator[Found], options: Mapping[str, Any], account: _Account) -> dict[str, Order]:
+    """The next jobs by where they stand."""
+    batch = {}
     for where, job in islice(jobs, BATCH_JOBS):
         if isinstance(job, BadJob):  # it was right when it was checked
-            stop(f"{where}: the file was changed meanwhile. {job}", FAILED)
-        batch.append(Order(dict(job), options))
+            stop(f"{where}: the file was changed meanwhile. {printable(str(job))}\n{account.cut_short()}", FAILED)
+        batch[where] = Order(dict(job), options)
     return batch
-
-
-def _account(sent: int, total: int, unsure: int) -> str:
-    known = f"{sent:,} of {counted(total, 'job')} sent"
-    if not unsure:
-        return known
-    return (
-        f"{known}; whether the next {unsure:,} arrived is not known.\n"
-        "Sending one again is harmless: it is locked all the same, and has two events."
-    )

@@ -1,4 +1,8 @@
-"""Where a queue stands, read in one round trip as one consistent look; nothing is changed."""
+"""Where a queue stands, read in one round trip; nothing is changed.
+
+It is no transaction: a server above its maxmemory refuses every MULTI, and this is what one looks at then. So a job
+that moves in that moment may be counted twice, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +85,7 @@ class Standing:
 def read_standing(client: Redis, found: Settings) -> Standing:
     """Look at the queue of these settings."""
     keys = Keys(found.LOCK_QUEUE)
-    with client.pipeline(transaction=True) as look:
+    with client.pipeline(transaction=False) as look:
         look.time()
         for name in (*keys.stock, keys.arrived, keys.again, keys.retries, keys.suspects):
             look.llen(name)
@@ -111,7 +115,7 @@ def read_standing(client: Redis, found: Settings) -> Standing:
         suspects=suspects,
         ready=ready,
         # A message carries no time, but the lists were empty then.
-        oldest_ready=now - int(empty_at) / 1000 if ready and empty_at else None,
+        oldest_ready=now - _natural(empty_at) / 1000 if ready and _natural(empty_at) else None,
         delayed=delayed,
         next_due=first_due[0][1] / 1000 - now if first_due else None,
         in_flight=in_flight,
@@ -120,9 +124,14 @@ def read_standing(client: Redis, found: Settings) -> Standing:
         open_breakers=dict(_open_breakers(breakers, now)),
         dead_letters=dead,
         results=results,
-        last_upkeep=now - int(promoted_at) / 1000 if promoted_at else None,
-        totals={name.decode(): int(count) for name, count in sorted(counters.items())},
+        last_upkeep=now - _natural(promoted_at) / 1000 if _natural(promoted_at) else None,
+        totals={name.decode(errors="replace"): _natural(count) for name, count in sorted(counters.items())},
     )
+
+
+def _natural(text: bytes | None) -> int:
+    """A number as a worker wrote it; 0 for whatever somebody else put there."""
+    return int(text) if text and re.fullmatch(rb"\d{1,15}", text) else 0
 
 
 def _limit(rate: bytes | None, state: bytes | None) -> FleetLimit | None:
