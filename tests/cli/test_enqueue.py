@@ -128,7 +128,7 @@ def test_jobs_can_come_from_a_pipe(arguments: list[str], terminal: Terminal, red
 
 def test_bad_lines_are_named_with_their_mend_and_nothing_is_sent(terminal: Terminal, redis_client: redis.Redis) -> None:
     lines = (
-        b'good\n..\n{"conversation_id": "a", "dryrun": true}\n{"a": 1, "a": 2}\n\xff\n{"conversation_id": NaN}\n[1\n'
+        b'good\n..\n{"conversation_id": "a", "dryrun": true}\n{"a": 1, "a": 2}\n\xff\n{"conversation_id": NaN}\n1[\n'
     )
     ended = terminal.run("enqueue", "-", text=lines)
     assert ended.returncode == 1
@@ -137,6 +137,56 @@ def test_bad_lines_are_named_with_their_mend_and_nothing_is_sent(terminal: Termi
     assert "dry_run may be meant" in said[1]
     assert said[-1] == "lock-worker: nothing was sent: 5 jobs of 7 are not valid"
     assert queued(redis_client) == []
+
+
+def test_a_json_string_is_that_id_and_an_integer_is_one(terminal: Terminal, redis_client: redis.Redis) -> None:
+    lines = '"q-1"\n"q \\"2\\""\n17\n-3\n007\n  "q-3"  \n"null"\nnullable\n'
+
+    ended = terminal.run("enqueue", "-", text=lines)
+
+    assert ended.returncode == 0, ended.stderr
+    ids = [fields(message)["conversation_id"] for message in queued(redis_client)]
+    assert ids == ["q-1", 'q "2"', "17", "-3", "007", "q-3", "null", "nullable"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1,2]", '["q-1"]', "null", "true", "false", "1.5", "-2e3", "[]", "[1", '"q-1', '"q-1","r-1"', '"q-1",', '""x',
+        '["a", NaN]', "[" * 1000, '"\\ud800"',
+    ],
+)  # fmt: skip
+def test_other_json_and_what_was_to_be_json_is_refused_with_its_line(
+    line: str, terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    ended = terminal.run("enqueue", "-", text=f"c-1\n{line}\n")
+
+    assert ended.returncode == 1
+    told, end = ended.stderr.splitlines()
+    assert told.startswith("line 2: ")
+    assert "a conversation id as it is or in double quotes, or a JSON object" in told
+    assert end == "lock-worker: nothing was sent: 1 job of 2 is not valid"
+    assert queued(redis_client) == []
+
+
+@pytest.mark.parametrize("argument", ['"q-1"', "null", "[1,2]", '{"conversation_id": "c-1"}', "true"])
+def test_json_as_an_argument_is_refused_and_says_where_it_belongs(
+    argument: str, terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    ended = terminal.run("enqueue", "c-1", argument)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("argument 2: is JSON. ")
+    assert "--file" in ended.stderr
+    assert queued(redis_client) == []
+
+
+@pytest.mark.parametrize("argument", ["17", '"odd', "{4", "[x"])
+def test_an_argument_that_is_no_json_is_an_id_whatever_it_looks_like(
+    argument: str, terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    assert terminal.run("enqueue", argument).returncode == 0
+    assert [fields(message)["conversation_id"] for message in queued(redis_client)] == [argument]
 
 
 def test_of_very_many_bad_lines_the_first_are_named(terminal: Terminal) -> None:
@@ -157,6 +207,7 @@ def test_what_is_quoted_of_a_bad_line_does_not_move_the_cursor(terminal: Termina
     [
         ([], "give conversation ids or --file FILE"),
         (["c-1", "--file", "jobs"], "give conversation ids or --file FILE"),
+        (["c-1", "-"], "- stands for standard input"),
         (["--file", "absent"], "--file absent: No such file"),
         (["c-1", "--eta", "soon"], "--eta must be a time such as"),
         (["c-1", "--eta", "3026-11-22"], "at most 365 days"),

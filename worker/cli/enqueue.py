@@ -21,8 +21,8 @@ def enqueue(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Read jobs from a file (-: standard input), one a line: a conversation id, or a JSON object with a "
-            "job's fields.",
+            help="Read jobs from a file (-: standard input), one a line: a conversation id, as it is or as a JSON "
+            "string, or a JSON object with a job's fields.",
         ),
     ] = None,
     rule_id: Annotated[str | None, typer.Option(metavar="TEXT", help="The moderation rule that fired.")] = None,
@@ -59,6 +59,8 @@ def enqueue(
         ids, file = [], _STDIN
     if bool(ids) == (file is not None):
         raise typer.BadParameter("give conversation ids or --file FILE, and not both")
+    if _STDIN in ids:
+        raise typer.BadParameter("- stands for standard input, and so for the only argument")
     found = load_settings()
 
     from worker.cli import job_input, job_options, sending  # noqa: PLC0415 - slow to import, and --help is quick

@@ -6,12 +6,15 @@ can be read twice, so that all of it is looked at before anything is sent.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import typer
 
 from tasks import job
 from tasks.message import Message, Refusal
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
 
 _BLANKS = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: An object, a list, a string, a word, or a number that is no integer.
+_LOOKS_LIKE_JSON = re.compile(rb'[{["]|(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+))\Z')
+_HOW_TO_WRITE_IT = (
+    "Each line is one job: a conversation id as it is or in double quotes, or a JSON object with the fields of a job."
+)
 _NO_OPTIONS: Mapping[str, Any] = {
     "not_before": None, "expires_at": None, "traceparent": None, "replay_of": None, "ignored": (),
 }  # fmt: skip
@@ -43,7 +51,13 @@ def of_arguments(ids: Sequence[str], common: Mapping[str, Any]) -> Iterator[Read
 
     def read() -> Iterator[Found]:
         for number, conversation_id in enumerate(ids, start=1):
-            yield f"argument {number}", _checked({**common, "conversation_id": conversation_id})
+            if _is_json(conversation_id):
+                found: Mapping[str, Any] | BadJob = BadJob(
+                    "is JSON. Write the conversation id as it is, or JSON in the lines of --file."
+                )
+            else:
+                found = _checked({**common, "conversation_id": conversation_id})
+            yield f"argument {number}", found
 
     yield read
 
@@ -69,6 +83,8 @@ def _seekable(name: str) -> Iterator[BinaryIO]:
         opened = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
         stop(f"--file {name}: {error.strerror}", WRONG_USE)
+    if opened.isatty():
+        typer.echo("lock-worker: reading jobs from this terminal, one a line, until Ctrl-D", err=True)
     with opened:
         if opened.seekable():
             yield opened
@@ -90,16 +106,35 @@ def _jobs(lines: Iterable[bytes], common: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _fields(text: bytes) -> Mapping[str, Any]:
-    if not text.startswith(b"{"):
+    """The fields of a line: those of a JSON object, or an id, written as it is or as a JSON string.
+
+    What else is JSON is not taken for an id: whoever wrote ``null`` or ``["c-1"]`` did not mean a conversation of that
+    name. An integer is an id, as it is in a message.
+    """
+    if not _LOOKS_LIKE_JSON.match(text):
         try:
             return {"conversation_id": text.decode()}
         except UnicodeDecodeError as error:
             raise BadJob(f"is not UTF-8 (byte {error.start + 1}).") from None
     try:
-        fields: Mapping[str, Any] = loads(text, max_levels=job.MAX_LEVELS + 1)
+        value = loads(text, max_levels=job.MAX_LEVELS + 1)
     except NotStrict as reason:
-        raise BadJob(f"{reason}.") from None
-    return fields
+        raise BadJob(f"{reason}." if text.startswith(b"{") else f"{reason}. {_HOW_TO_WRITE_IT}") from None
+    if isinstance(value, str):
+        return {"conversation_id": value}
+    if not isinstance(value, dict):
+        raise BadJob(f"is JSON, but no object and no string. {_HOW_TO_WRITE_IT}")
+    return value
+
+
+def _is_json(argument: str) -> bool:
+    """Whether an id that stands by itself is JSON by mistake, such as the output of jq without ``-r``."""
+    text = argument.encode("utf-8", "surrogateescape")
+    try:
+        loads(text, max_levels=job.MAX_LEVELS + 1)
+    except NotStrict:
+        return False
+    return _LOOKS_LIKE_JSON.match(text) is not None
 
 
 def _checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJob:
