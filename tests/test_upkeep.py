@@ -101,13 +101,14 @@ class Bench:
         self.hands = Hands(1000)
         self.clock = ServerClock()
         self.ready = 0
+        self.told: list[Recovered] = []
         self.poisoned: list[Delivery] = []
         self.expired: list[Delivery] = []
         self.fleet = Fleet()
         tokens = (f"token-{number}" for number in itertools.count(1))
         self.upkeep = Upkeep(
             cast("Moves", self.moves), self.hands, self.clock,
-            next_token=lambda: next(tokens), fleet=self.fleet, on_ready=self._on_ready,
+            next_token=lambda: next(tokens), fleet=self.fleet, on_ready=self._on_ready, on_recovered=self.told.append,
             on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
         )  # fmt: skip
 
@@ -243,6 +244,18 @@ async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended() -> None:
 
     assert bench.hands.held() == [job]
     assert bench.poisoned == [job]
+
+
+@pytest.mark.parametrize(
+    ("count", "poisoned", "is_told"), [(2, 0, True), (0, 1, True), (0, 0, False), (None, 0, False)]
+)
+async def test_jobs_of_a_lost_worker_are_told_of(count: int | None, poisoned: int, *, is_told: bool) -> None:
+    recovered = Recovered(count, NOW_MS, [delivery("killer")] * poisoned, workers={"pod-1": 2})
+    bench = Bench(recovered=recovered)
+
+    await bench.upkeep.look_once()
+
+    assert bench.told == ([recovered] if is_told else [])
 
 
 async def test_jobs_that_are_too_old_are_held_and_handed_over_to_be_ended() -> None:

@@ -131,6 +131,10 @@ class Admission:
         """A job's id stands for another conversation."""
         return self._handler.conflicting(delivery.intake, self.run_of(delivery))
 
+    def id_of(self, raw: bytes) -> str:
+        """The id of the job in a message, for people."""
+        return self._read(raw, size=len(raw), now=self._clock.now()).id
+
     def poisoned(self, delivery: Delivery) -> Finished:
         """Too many workers died on a job, which was not read yet."""
         intake = delivery.intake = self._read(delivery.raw, size=delivery.size, now=self._clock.now())

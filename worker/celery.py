@@ -5,7 +5,9 @@ from __future__ import annotations
 import worker.garbage  # isort: skip  # noqa: F401 - first, or the loading of the rest takes longer
 
 import os
+import re
 import secrets
+import socket
 import sys
 from functools import cached_property
 from importlib.metadata import version
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
+#: Of the host's name in the worker's: its end, where the names of pods differ. The name stands in every job in flight.
+_HOST_CHARACTERS = 24
 #: Connections to the API at most: more than a worker runs jobs at once, whatever --concurrency and pool_grow say.
 _CONNECTIONS = 100_000
 
@@ -92,7 +96,7 @@ def build(found: Settings) -> WorkerApp:
     )
     hands = Hands(found.CONCURRENCY)
     clock = ServerClock()
-    name = secrets.token_hex(6)
+    name = _name()
     flow = Flow(
         hands,
         name=name,
@@ -151,6 +155,12 @@ def build(found: Settings) -> WorkerApp:
     app.reception = Reception(executor=app.executor, flow=flow, is_job_queue=lambda queue: queue in job_queues())
     app.conf.update(_celery_settings(found, app.reception))
     return app
+
+
+def _name() -> str:
+    """A name in Redis that no other process ever had, and that tells people whose it is: host, process id, chance."""
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+    return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def _celery_settings(found: Settings, reception: Reception) -> dict[str, Any]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tasks.message import Intake
     from worker.admission import Admission
     from worker.broker.link import Link
-    from worker.broker.moves import Claim, Delivery, Rules
+    from worker.broker.moves import Claim, Delivery, Recovered, Rules
     from worker.clock import ServerClock
     from worker.flow.flow import Flow
     from worker.hands import Hands
@@ -317,6 +317,7 @@ class Executor:
             upkeep = Upkeep(
                 moves, self.hands, self.clock,
                 next_token=self.next_token, fleet=self._flow, on_ready=self.taker.look,
+                on_recovered=partial(self._tell_recovered, queue),
                 on_poisoned=self._end_poisoned, on_expired=self._end_expired,
             )  # fmt: skip
             if len(self._lanes) == 1:
@@ -492,6 +493,9 @@ class Executor:
         """Hand a job back whose run was cancelled: from here, as a run that had not begun never comes to do it."""
         if task.cancelled():
             self._release(item)
+
+    def _tell_recovered(self, queue: str, recovered: Recovered) -> None:
+        jobs.recovered(queue, recovered, [self._admission.id_of(raw) for raw in recovered.messages])
 
     def _end_poisoned(self, delivery: Delivery) -> None:
         item = self._assignments[_key(delivery)] = Assignment(delivery, self._admission.poisoned(delivery))

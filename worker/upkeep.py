@@ -18,7 +18,7 @@ from worker.broker.moves import EXPIRE_JOBS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.broker.moves import Delivery, FleetNews, Moves
+    from worker.broker.moves import Delivery, FleetNews, Moves, Recovered
     from worker.clock import ServerClock
     from worker.hands import Hands
 
@@ -62,6 +62,7 @@ class Upkeep:
         next_token: makes a lease token.
         fleet: given what stands in Redis of the fleet's flow control, and asked which version of it is known.
         on_ready: called when jobs became ready, so that this worker need not wait to see them.
+        on_recovered: told of jobs of workers that were lost, to say so.
         on_poisoned: given each job that is to be ended as poisoned.
         on_expired: given jobs that are too old.
     """
@@ -75,6 +76,7 @@ class Upkeep:
         next_token: Callable[[], str],
         fleet: Fleet,
         on_ready: Callable[[], None],
+        on_recovered: Callable[[Recovered], None],
         on_poisoned: Callable[[Delivery], None],
         on_expired: Callable[[Sequence[Delivery]], None],
     ) -> None:
@@ -83,6 +85,7 @@ class Upkeep:
         self._clock = clock
         self._next_token = next_token
         self._on_ready = on_ready
+        self._on_recovered = on_recovered
         self._on_poisoned = on_poisoned
         self._on_expired = on_expired
         self._fleet = fleet
@@ -144,8 +147,8 @@ class Upkeep:
         for delivery in recovered.poisoned:
             self._on_poisoned(delivery)
             self._hands.add(delivery)  # not before: what could not be handed over must not have its lease kept
-        if recovered.count:
-            logger.warning("jobs_recovered", extra={"queue": self._moves.keys.queue, "jobs": recovered.count})
+        if recovered.count or recovered.poisoned:
+            self._on_recovered(recovered)
         if promoted.next_deadline_ms == 0:
             await self._expire()
         if promoted.count or recovered.count:

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
 
 FIELDS = {
-    "counters": ("taken", "finished", "deduplicated", "delayed", "released", "crashes", "vanished", "outcome:refused"),
-    "upkeep": ("promoted_at", "recovered_at", "awake_since", "empty_at"),
+    "counters": (
+        "taken", "finished", "deduplicated", "delayed", "released", "crashes", "workers_lost", "vanished",
+        "outcome:refused",
+    ),
+    "upkeep": ("promoted_at", "recovered_at", "awake_since", "empty_at", "lost"),
     "limit": ("version", "epoch", "rate", "answered", "failed", "probe_at", "state"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("key", FIELDS)

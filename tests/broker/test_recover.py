@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import SUSPICIOUS_CRASHES, TAKE_BYTES, UPKEEP_JOBS, CompleteAnswer
+from worker.broker.moves import KEPT_BYTES, SUSPICIOUS_CRASHES, TAKE_BYTES, TOLD_JOBS, UPKEEP_JOBS, CompleteAnswer
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -343,3 +343,45 @@ async def test_a_record_that_lost_its_numbers_does_not_stop_the_others(bench: Wo
 
     found = recovered.poisoned or bench.take().jobs
     assert [(job.raw, job.size, job.calls, job.crashes) for job in found] == [(b"1", 1, 0, 1), (b"2", 1, 0, 1)]
+
+
+async def test_the_workers_that_were_lost_are_named_with_the_number_of_their_jobs(bench: Workbench) -> None:
+    bench.push(b"1", b"2", b"3")
+    one, two, three = (bench.take(1, token=f"{worker}.7").jobs[0] for worker in ("pod-a", "pod-a", "pod-b"))
+
+    recovered = await bench.crash(one, two, three)
+
+    assert recovered.workers == {"pod-a": 2, "pod-b": 1}
+    assert (bench.counters()["crashes"], bench.counters()["workers_lost"]) == (3, 2)
+
+
+async def test_a_worker_whose_jobs_are_found_in_several_rounds_is_counted_once(bench: Workbench) -> None:
+    bench.push(b"1", b"2")
+    one, two = (bench.take(1, token=f"pod-a.{number}").jobs[0] for number in (1, 2))
+
+    found = [(await bench.crash(job)).workers for job in (one, two)]
+
+    assert found == [{"pod-a": 1}, {"pod-a": 1}]
+    assert (bench.counters()["crashes"], bench.counters()["workers_lost"]) == (2, 1)
+
+
+async def test_of_very_many_lost_workers_the_last_ones_are_remembered(bench: Workbench) -> None:
+    bench.run("HSET", bench.keys.upkeep, "lost", f" {' '.join(f'pod-{number}' for number in range(1000))} ")
+    bench.push(b"message")
+
+    await bench.crash(bench.take(1, token="new.1").jobs[0])
+
+    lost = bench.run("HGET", bench.keys.upkeep, "lost")
+    assert lost.startswith(b" new pod-0 ")
+    assert len(lost) <= 2000
+
+
+async def test_some_messages_are_returned_so_that_the_log_can_name_the_jobs(bench: Workbench) -> None:
+    small, large = [b"%d" % number for number in range(TOLD_JOBS + 1)], bytes(KEPT_BYTES + 1)
+    bench.run("LPUSH", bench.keys.queue, large, *small)
+
+    recovered = await bench.crash(*bench.take(TOLD_JOBS + 2).jobs)
+
+    assert recovered.count == TOLD_JOBS + 2
+    assert len(set(recovered.messages)) == TOLD_JOBS
+    assert set(recovered.messages) < set(small)

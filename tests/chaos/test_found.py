@@ -47,8 +47,8 @@ def upkeep(moves: Any) -> Upkeep:
     hands.add(delivery)
     return Upkeep(
         moves, hands, ServerClock(),
-        next_token=str, fleet=flow_of(hands), on_ready=lambda: None, on_poisoned=lambda _: None,
-        on_expired=lambda _: None,
+        next_token=str, fleet=flow_of(hands), on_ready=lambda: None, on_recovered=lambda _: None,
+        on_poisoned=lambda _: None, on_expired=lambda _: None,
     )  # fmt: skip
 
 

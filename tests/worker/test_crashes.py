@@ -31,14 +31,21 @@ def test_the_jobs_of_a_killed_worker_are_ended_by_the_next_with_one_event_each(s
 
     first.process.kill()
     stage.api.script = Script()
-    stage.worker(**QUICK)
+    second = stage.worker(**QUICK)
 
     events = stage.wait_events(20)
     assert {event["id"] for event in events} == jobs
     assert {event["data"]["outcome"] for event in events} == {"locked"}
     stage.wait_idle()
     counters = stage.counters()
-    assert counters["crashes"] == 10
+    assert (counters["crashes"], counters["workers_lost"]) == (10, 1)
+    told = second.lines("jobs_recovered")
+    assert sum(line["jobs"] for line in told) == 10
+    (name,) = {name for line in told for name in line["jobs_by_worker"]}
+    assert f"-{first.process.pid}-" in name
+    named = {job for line in told for job in line["job_ids"]}
+    assert named
+    assert named <= jobs
     assert counters["finished"] == 20
     assert len(stage.api.calls()) == 30
 

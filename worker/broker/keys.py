@@ -32,6 +32,7 @@ key                                  type    holds                              
 ``lw:1:<DEAD_STREAM>:ledger``        string  the same of the dead letters                           never
 ===================================  ======  =====================================================  ====================
 
+``upkeep`` also names the workers that were lost last, so that each is counted once.
 The fleet's flow control stands once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
 A job id ``ended`` when its real job did. Its dry run, which is another thing, is remembered under ``:other``, and so is
 a message that names no conversation (with an empty binding), which is a copy of nothing. A job whose id stands for

@@ -19,7 +19,7 @@ from worker.broker.keys import ledger_of
 from worker.broker.stream_bounds import StreamBounds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from worker.broker.keys import Keys
     from worker.broker.link import Answers
@@ -56,6 +56,8 @@ _LOW_RATE = 4
 #: A take tells of a new job its ref and its bytes alone.
 _FIELDS_OF_A_NEW_JOB = 2
 _LOW_RATE_STRETCH = 1.06
+#: Of the jobs that one round recovers, the log names so many.
+TOLD_JOBS = 10
 #: What recover answers instead of a count while the workers have time to renew their leases.
 _GRACE = -2
 #: A worker that empties its hands for a suspect is given this long before another may try.
@@ -263,14 +265,19 @@ class Promoted:
 class Recovered:
     """How many jobs of dead workers became ready (None: not now), and those to be ended as poisoned.
 
-    ``is_grace``: the fleet was silent until a moment ago, or the server's clock was set. Jobs are not recovered before
-    their workers had time to renew the leases, and should.
+    Attributes:
+        is_grace: the fleet was silent until a moment ago, or the server's clock was set. Jobs are not recovered before
+            their workers had time to renew the leases, and should.
+        workers: the workers that gave no sign of life, by name, and how many of these jobs each had.
+        messages: of some of these jobs, their messages.
     """
 
     count: int | None
     server_ms: int
     poisoned: list[Delivery]
     is_grace: bool = False
+    workers: Mapping[str, int] = field(default_factory=dict)
+    messages: Sequence[bytes] = field(default=(), repr=False)
 
 
 class ClaimAnswer(IntEnum):
@@ -606,11 +613,15 @@ class Moves:
         arguments: list[Argument] = [
             self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
             self.rules.lease_ms, between_ms, self.rules.silence_ms, self.rules.grace_ms,
-            TAKE_BYTES, self.rules.max_age_ms,
+            TAKE_BYTES, self.rules.max_age_ms, TOLD_JOBS, KEPT_BYTES,
         ]  # fmt: skip
-        count, server_ms, *jobs = await self._call(scripts.RECOVER, keys, arguments)
+        count, server_ms, workers, messages, *jobs = await self._call(scripts.RECOVER, keys, arguments)
         poisoned = [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]
-        return Recovered(None if count < 0 else count, int(server_ms), poisoned, is_grace=count == _GRACE)
+        return Recovered(
+            None if count < 0 else count, int(server_ms), poisoned, is_grace=count == _GRACE,
+            workers={name.decode(): jobs for name, jobs in zip(workers[::2], workers[1::2], strict=True)},
+            messages=messages,
+        )  # fmt: skip
 
     async def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         try:

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from worker.cli.standing import FleetLimit, Standing
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
+#: What totals count whose names do not tell it.
+_TOTALS = {
+    "crashes": "jobs in flight when their worker was lost",
+    "deduplicated": "copies of jobs that had ended",
+    "released": "jobs handed back by workers that stopped",
+    "vanished": "jobs whose record somebody deleted",
+    "workers_lost": "workers whose leases ran out",
+}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -100,7 +108,7 @@ def _lines(found: Settings, standing: Standing) -> Iterator[str]:
         yield ""
         yield "Since the queue was first used:"
         for name, count in standing.totals.items():
-            yield _line(f"  {name}", count)
+            yield _line(f"  {printable(name)}", count, _TOTALS.get(name, ""))
 
 
 def _refusal(limit: FleetLimit) -> str:

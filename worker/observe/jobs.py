@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from worker.observe import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.decision import Later
     from tasks.event import Event
     from tasks.outcome import Problem
-    from worker.broker.moves import Delivery
+    from worker.broker.moves import Delivery, Recovered
 
 logger = logging.getLogger(__name__)
+
+#: Of the workers that were lost at once, a line names so many.
+_WORKERS_NAMED = 10
 
 
 def finished(delivery: Delivery, event: Event, seconds: float) -> None:
@@ -78,3 +84,21 @@ def lease_lost(delivery: Delivery) -> None:
     """It was not ours any more when it was to be called."""
     metrics.LOST.inc()
     logger.warning("lease_lost", extra={"job": delivery.intake.id})
+
+
+def recovered(queue: str, found: Recovered, ids: Sequence[str]) -> None:
+    """Jobs of workers that gave no sign of life for a lease are ready again, or are to be ended as poisoned.
+
+    ``ids`` are those of some of the jobs. Which jobs were whose, the log of the lost worker tells, if it is left.
+    """
+    logger.warning(
+        "jobs_recovered",
+        extra={
+            "queue": queue,
+            "jobs": found.count,
+            "poisoned": len(found.poisoned),
+            "job_ids": list(ids),
+            "workers": len(found.workers),
+            "jobs_by_worker": dict(islice(found.workers.items(), _WORKERS_NAMED)),
+        },
+    )

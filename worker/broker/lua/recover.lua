@@ -5,9 +5,10 @@
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
 --       8 a silence of this many milliseconds means that the server was away, not the workers
 --       9 milliseconds the workers then have to renew their leases   10 bytes of poisoned jobs at most, about
---       11 milliseconds that a job may live (0: for ever)
+--       11 milliseconds that a job may live (0: for ever)   12 jobs whose messages are returned for the log, at most
+--       13 bytes of such a message at most
 -- Returns {jobs recovered (-1: another worker was here just now; -2: the workers have time to renew their leases, and should),
---       server time in milliseconds, poisoned job ...}, a job as in take
+--       server time in milliseconds, {lost worker, its jobs, ...}, {message ...}, poisoned job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
 
 local leases, again, suspects, counters, upkeep, retries, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -15,6 +16,7 @@ local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2])
 local token, lease_ms = ARGV[5], tonumber(ARGV[6])
 local between_ms, silence_ms, grace_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local most_bytes, max_age_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
+local most_told, most_told_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
 
 expect(leases, 'zset')
 expect(again, 'list')
@@ -39,7 +41,7 @@ local now = now_ms()
 local seen = redis.call('HMGET', upkeep, 'recovered_at', 'awake_since')
 local last, awake_since = tonumber(seen[1]) or 0, tonumber(seen[2]) or 0
 if last <= now and now - last < between_ms then
-  return {now - awake_since < grace_ms and -2 or -1, whole(now)}
+  return {now - awake_since < grace_ms and -2 or -1, whole(now), {}, {}}
 end
 redis.call('HSET', upkeep, 'recovered_at', whole(now))
 -- Nobody came by for a while, or the clock was set: after an outage every lease is over, and nobody died.
@@ -48,10 +50,11 @@ if last > now or now - last > silence_ms then
   redis.call('HSET', upkeep, 'awake_since', whole(now))
 end
 if now - awake_since < grace_ms then
-  return {-2, whole(now)}
+  return {-2, whole(now), {}, {}}
 end
 
 local recovered, poisoned, vanished, bytes = 0, {}, 0, 0
+local jobs_of, messages = {}, {}
 local lapsed = redis.call('ZRANGE', leases, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)
 for _, ref in ipairs(lapsed) do
   if bytes >= most_bytes then
@@ -65,6 +68,14 @@ for _, ref in ipairs(lapsed) do
   else
     local crashes = tonumber(record[5]) + 1
     record[5] = tostring(crashes)
+    -- A worker's lease tokens are its name and a number.
+    local worker = string.match(redis.call('HGET', name, 'token') or '', '^([^ ]+)%.%d+$')
+    if worker and #worker <= 100 then
+      jobs_of[worker] = (jobs_of[worker] or 0) + 1
+    end
+    if #messages < most_told and #record[1] <= most_told_bytes then
+      messages[#messages + 1] = record[1]
+    end
     if crashes >= poisonous then
       redis.call('HSET', name, 'crashes', crashes, 'token', token)
       redis.call('ZADD', leases, whole(now + lease_ms), ref)
@@ -92,4 +103,19 @@ end
 if vanished > 0 then
   redis.pcall('HINCRBY', counters, 'vanished', vanished)
 end
-return {recovered, whole(now), unpack(poisoned)}
+
+-- The jobs of one worker may be found in several rounds; it is counted once, as long as it is among the last ones lost.
+local workers, lost, new = {}, redis.call('HGET', upkeep, 'lost') or ' ', 0
+for worker, jobs in pairs(jobs_of) do
+  workers[#workers + 1] = worker
+  workers[#workers + 1] = jobs
+  if not string.find(lost, ' ' .. worker .. ' ', 1, true) then
+    lost = ' ' .. worker .. lost
+    new = new + 1
+  end
+end
+if new > 0 then
+  redis.call('HSET', upkeep, 'lost', string.sub(lost, 1, 2000))
+  redis.pcall('HINCRBY', counters, 'workers_lost', new)
+end
+return {recovered, whole(now), workers, messages, unpack(poisoned)}
