@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import uuid
 from pathlib import Path
@@ -59,9 +60,13 @@ def test_everything_adds_up_and_nothing_is_left(marked: Marked, tmp_path: Path) 
 
 
 def test_it_fits_a_small_terminal(marked: Marked) -> None:
-    status, shown = marked.terminal.run_on_a_terminal("demo", "--jobs", "40", "--latency-ms", "5")
+    status, shown = marked.terminal.run_on_a_terminal("demo", "--jobs", "40", "--latency-ms", "5", columns=40)
     assert status == 0, shown
     assert "Everything adds up" in shown
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert re.search(r"^a valid job +(\d+) +\1 locked", plain, re.MULTILINE)
+    assert re.search(r"^an unknown field +1 +1 rejected", plain, re.MULTILINE)
+    assert "  export REDIS_URL=redis://127.0.0.1:6379/0 API_TOKEN_FILE=/path/to/token" in plain
 
 
 def test_ctrl_c_stops_all_of_it(marked: Marked, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _LOG_EVERY_SECONDS = 1.0
 _NEWEST = 8
+#: As wide as the demo's own ids.
+_LEAST_ID = 12
 
 
 class Screen:
@@ -61,7 +63,7 @@ class Screen:
         events = Table.grid(padding=(0, 2, 0, 0), expand=True)
         events.add_column(width=2)
         events.add_column(no_wrap=True, width=10)
-        events.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        events.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=_LEAST_ID)
         events.add_column(no_wrap=True, justify="right", width=7)
         events.add_column(no_wrap=True, overflow="ellipsis", ratio=3)
         for result in self._account.results[-_NEWEST:]:

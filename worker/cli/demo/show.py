@@ -57,9 +57,12 @@ def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
             client = stack.enter_context(sync_client(found))
             worker = stack.enter_context(running_worker())
             console.print(f"{count:,} messages, good and bad, for one worker\n", style="bold")
-            console.print(f"  Redis    {redis.binary.name} {redis.binary.version} at {place(found)}")
-            console.print(f"  API      sandbox at {api.url}, {latency_ms:g} ms an answer, with faults")
-            console.print(f"  worker   celery -A worker worker, process {worker.pid}, {CONCURRENCY} jobs at once\n")
+            for line in (
+                f"  Redis    {redis.binary.name} {redis.binary.version} at {place(found)}",
+                f"  API      sandbox at {api.url}, {latency_ms:g} ms an answer, with faults",
+                f"  worker   celery -A worker worker, process {worker.pid}, {CONCURRENCY} jobs at once\n",
+            ):
+                console.print(line, soft_wrap=True)
 
             account = Account(kinds.parcel(count))
             try:
@@ -123,7 +126,7 @@ def _watch(account: Account, found: Settings, client: Redis, worker: WorkerProce
 
 def _keep(console: Console, redis_url: str) -> None:
     console.print("\nAll of it is left running until Ctrl-C. In another terminal:")
-    console.print(f"  export REDIS_URL={redis_url}")
+    console.print(f"  export REDIS_URL={redis_url}", soft_wrap=True)
     console.print("  lock-worker watch\n  lock-worker enqueue hello flaky-1 missing-1\n  lock-worker status")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

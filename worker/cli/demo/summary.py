@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from worker.cli.standing import Standing
 
 _TERMS_A_LINE = 4
+#: As wide as the most that one kind of message ends in, as a rule.
+_LEAST_END = 14
 
 
 def summarize(console: Console, account: Account, standing: Standing, calls: Sequence[Call]) -> list[str]:
     """Print how everything ended, and return what does not add up."""
     dropped = standing.totals.get("deduplicated", 0)
     table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right")
-    table.add_column()
+    table.add_column()  # where there is no room for all, the names are folded, and no number is left out
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(min_width=_LEAST_END)
     table.add_row(Text("sent", style="dim"), "", Text("ended", style="dim"))
     for kind, sent, came in account.rows(dropped):
         is_right = dict(came) == {kind.end: sent}
@@ -61,6 +63,6 @@ def next_steps(console: Console) -> None:
     """Print what to do next."""
     program = "lock-worker" if shutil.which("lock-worker") else sys.argv[0]
     console.print("\nNext, on your own Redis:")
-    console.print("  export REDIS_URL=redis://127.0.0.1:6379/0 API_TOKEN_FILE=/path/to/token")
+    console.print("  export REDIS_URL=redis://127.0.0.1:6379/0 API_TOKEN_FILE=/path/to/token", soft_wrap=True)
     for command in ("run", "enqueue CONVERSATION_ID", "watch --from-start"):
         console.print(f"  {program} {command}", soft_wrap=True)
