@@ -267,6 +267,26 @@ def test_a_server_that_stops_answering_leaves_open_what_arrived_and_says_so(
     assert "argument 1 to argument 2: may have arrived\n0 of 2 jobs arrived; 2 may have arrived" in several.stderr
 
 
+def test_a_reader_who_goes_away_in_between_is_told_from_where_on_nothing_arrived(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    (terminal.directory / "jobs").write_text("".join(f"c-{number}\n" for number in range(50_000)))
+    with terminal.start("enqueue", "--file", "jobs", stderr=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.readline()
+        command.stdout.close()
+        said = command.stderr.read().decode().splitlines()
+
+    arrived = len(queued(redis_client))
+    assert command.returncode == 1
+    assert said == [
+        "lock-worker: standard output was closed",
+        f"all after line {arrived}: did not arrive",
+        f"{arrived:,} of 50,000 jobs arrived; {50_000 - arrived:,} did not arrive",
+    ]
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_say_what_arrived(
     terminal: Terminal, redis_client: redis.Redis, how: signal.Signals

@@ -36,11 +36,13 @@ class _Account:
         total: jobs in the input.
         arrived: those that are in Redis.
         batch: where the jobs of the batch stand whose answers are not there yet.
+        last: where the last job stands that was sent.
     """
 
     total: int
     arrived: int = 0
     batch: Sequence[str] = field(default_factory=list)
+    last: str = ""
 
     def cut_short(self, arrivals: Sequence[Arrival] = ()) -> str:
         """It, where the command ends before its time: of every job, whether it arrived.
@@ -74,8 +76,8 @@ class _Account:
         ]
         if len(told) > _PROBLEMS_SHOWN:
             told[_PROBLEMS_SHOWN:] = [f"... and {len(told) - _PROBLEMS_SHOWN:,} more such places"]
-        if told and self.arrived + len(self.batch) < self.total:
-            told.append(f"all after {self.batch[-1]}: {Arrival.NO.value}")
+        if self.last and self.arrived + len(self.batch) < self.total:
+            told.append(f"all after {self.last}: {Arrival.NO.value}")
         return told
 
 
@@ -119,7 +121,7 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
         with cut_short(account.cut_short), Producer(found) as producer, progress:
             bar = progress.add_task("", total=total)
             while batch := _batch(jobs, options, account):
-                account.batch = list(batch)
+                account.batch, account.last = list(batch), next(reversed(batch))
                 ids = producer.send(list(batch.values()))
                 account.arrived, account.batch = account.arrived + len(ids), []
                 _print(ids)
