@@ -286,7 +286,8 @@ class Settings(BaseSettings):
         5,
         ge=1,
         le=1000,
-        description="Workers that may die on a job before it ends as `poisoned`.",
+        description="Workers that may die on a job before it ends as `poisoned`. 1 counts as 2: one death does not "
+        "tell on which of its jobs a worker died.",
         json_schema_extra={"unit": "crashes"},
     )
     SHUTDOWN_SECONDS: float = Field(

@@ -27,7 +27,7 @@ from worker.admission import Admission
 from worker.books import Books
 from worker.broker import connection
 from worker.broker.keys import Keys
-from worker.broker.moves import Rules
+from worker.broker.moves import LEAST_POISONOUS_CRASHES, Rules
 from worker.broker.stream_bounds import StreamBounds
 from worker.clock import ServerClock
 from worker.executor import Executor
@@ -139,7 +139,7 @@ def build(found: Settings) -> WorkerApp:
             dead_maxlen=found.DEAD_MAXLEN,
             lease_ms=round(found.LEASE_SECONDS * 1000),
             remember_ms=found.DEDUPLICATE_SECONDS * 1000,
-            poisonous_crashes=found.MAX_DELIVERIES,
+            poisonous_crashes=max(found.MAX_DELIVERIES, LEAST_POISONOUS_CRASHES),
             max_age_ms=round(found.JOB_MAX_AGE_SECONDS * 1000),
             bounds=bounds,
         ),

@@ -83,6 +83,22 @@ async def test_a_job_with_a_few_crashes_is_a_suspect(bench: Workbench) -> None:
     assert (bench.again(), bench.suspects()) == ([], [job.ref])
 
 
+@pytest.mark.parametrize("poisonous", [2, 3, 5])
+async def test_a_job_is_a_suspect_at_least_one_crash_before_it_is_poisoned(bench: Workbench, poisonous: int) -> None:
+    """So only a job that ran alone is poisoned, and never one beside it."""
+    strict = bench.under(poisonous_crashes=poisonous)
+    job = bench.take_one()
+    for crash in range(1, poisonous):
+        assert (await strict.crash(job)).poisoned == []
+        is_suspect = crash >= min(SUSPICIOUS_CRASHES, poisonous - 1)
+        assert (bench.suspects() == [job.ref]) is is_suspect
+        (job,) = bench.take(1).jobs
+        assert job.is_alone is is_suspect
+
+    assert [job.ref for job in (await strict.crash(job)).poisoned] == [job.ref]
+    assert job.is_alone
+
+
 async def test_a_poisoned_job_is_handed_over_in_flight_under_a_new_token(bench: Workbench) -> None:
     # given a job that all but one of the workers it takes to be poisoned died on
     job = bench.take_one(b"a message")

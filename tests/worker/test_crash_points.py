@@ -71,8 +71,8 @@ CRASHES = [
     Crash(("claimed, but not called", "recovered, but not taken"), calls=1, attempts=1, crashes=1),
     Crash(("called, but not answered", "called, but not answered"), calls=3, attempts=1, crashes=2),
     Crash(
-        ("claimed, but not called", "found poisoned, but not completed"),
-        calls=0, attempts=0, crashes=2, outcome="poisoned", settings={"MAX_DELIVERIES": 1},
+        ("claimed, but not called", "claimed, but not called", "found poisoned, but not completed"),
+        calls=0, attempts=0, crashes=3, outcome="poisoned", settings={"MAX_DELIVERIES": 1},
     ),
 ]  # fmt: skip
 

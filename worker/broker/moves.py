@@ -35,8 +35,11 @@ KEPT_BYTES = 64 * 1024
 TAKE_BYTES = 1024 * 1024
 TAKE_JOBS = 256
 UPKEEP_JOBS = 500
-#: A job that this many workers died on runs alone from then on.
+#: A job that this many workers died on runs alone from then on, and one crash before it would be ended as poisoned.
 SUSPICIOUS_CRASHES = 2
+#: Below so many crashes no job is ended as poisoned: a worker's death does not tell which of its jobs it died on, so it
+#: has to die once more, on the one that runs alone.
+LEAST_POISONOUS_CRASHES = 2
 #: How far a burst may be ahead of the rate limit: well below the quarter of a second that would be too much.
 BURST_US = 80_000
 #: The same for the limit that the API's refusals set: an API that counts by the second refuses what comes too early.
@@ -334,6 +337,11 @@ class Rules:
     bounds: StreamBounds = field(default_factory=StreamBounds)
 
     @property
+    def suspicious_crashes(self) -> int:
+        """How many workers died on a job that runs alone from then on; none is poisoned for its neighbours' sake."""
+        return max(1, min(SUSPICIOUS_CRASHES, self.poisonous_crashes - 1))
+
+    @property
     def interval_us(self) -> int:
         """Microseconds between two calls of the fleet; 0 without a rate limit.
 
@@ -538,7 +546,7 @@ class Moves:
 
     async def release(self, jobs: Sequence[Delivery]) -> list[bool]:
         """Hand jobs back to be taken again at once; True where the job was still ours."""
-        arguments: list[Argument] = [self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.max_age_ms]
+        arguments: list[Argument] = [self.keys.record_prefix, self.rules.suspicious_crashes, self.rules.max_age_ms]
         for job in jobs:
             arguments += [job.ref, job.token, job.calls]
         keys = [
@@ -584,7 +592,8 @@ class Moves:
             self.keys.deadlines, self.rules.fleet.limit, self.rules.fleet.pause,
         ]  # fmt: skip
         arguments: list[Argument] = [
-            self.keys.record_prefix, SUSPICIOUS_CRASHES, UPKEEP_JOBS, between_ms, self.rules.max_age_ms, version,
+            self.keys.record_prefix, self.rules.suspicious_crashes, UPKEEP_JOBS, between_ms, self.rules.max_age_ms,
+            version,
         ]  # fmt: skip
         count, next_due, next_deadline, fleet = await self._call(scripts.PROMOTE, keys, arguments)
         return Promoted(
@@ -598,8 +607,8 @@ class Moves:
         """Take jobs that are ready again and too old, to end them; not to be repeated blindly."""
         keys = [self.keys.deadlines, self.keys.again, self.keys.retries, self.keys.suspects, self.keys.leases]
         arguments: list[Argument] = [
-            self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.rules.lease_ms, SUSPICIOUS_CRASHES,
-            EXPIRE_ENTRIES,
+            self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.rules.lease_ms,
+            self.rules.suspicious_crashes, EXPIRE_ENTRIES,
         ]  # fmt: skip
         _, *jobs = await self._call(scripts.EXPIRE, keys, arguments)
         return [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]
@@ -611,7 +620,7 @@ class Moves:
             self.keys.retries, self.keys.deadlines,
         ]  # fmt: skip
         arguments: list[Argument] = [
-            self.keys.record_prefix, SUSPICIOUS_CRASHES, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
+            self.keys.record_prefix, self.rules.suspicious_crashes, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
             self.rules.lease_ms, between_ms, self.rules.silence_ms, self.rules.grace_ms,
             TAKE_BYTES, self.rules.max_age_ms, TOLD_JOBS, KEPT_BYTES,
         ]  # fmt: skip
