@@ -24,6 +24,7 @@ from redis.asyncio.connection import parse_url
 
 from benchmarks import bulk
 from sandbox.redis_server import RedisServer
+from worker.broker.backoff import ConnectBackoff
 from worker.broker.keys import Keys, digest
 from worker.broker.link import Link
 from worker.broker.moves import Completion, Delay, Moves, Rules, Wish, read_take, take_command
@@ -64,7 +65,8 @@ class Backlog:
         self._url = url
         self.client: Any = redis.Redis.from_url(url)
         where = parse_url(url)
-        self.moves = Moves(Link(lambda: Connection(**where), timeout_seconds=_TIMEOUT_SECONDS), KEYS, RULES)
+        link = Link(lambda: Connection(**where), timeout_seconds=_TIMEOUT_SECONDS, backoff=ConnectBackoff())
+        self.moves = Moves(link, KEYS, RULES)
         self._takes = 0
 
     def memory(self) -> int:

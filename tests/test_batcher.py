@@ -11,6 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker import batcher
 from worker.batcher import BATCH_BYTES, BATCH_ITEMS, Batcher, insist
+from worker.observe.outages import Outages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,17 +163,18 @@ async def test_a_call_that_fails_is_made_again_with_the_same_items_until_it_is_a
     assert waits == [0.05, 0.1, 0.2]
 
 
-async def test_the_waits_between_calls_grow_to_a_limit_and_each_failure_is_told(
-    waits: list[float], caplog: pytest.LogCaptureFixture
+async def test_the_waits_between_calls_grow_to_a_limit_and_all_failures_are_told_of_in_two_lines(
+    waits: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.batcher.outages", Outages())
     server = Server(*(RedisConnectionError(f"no {number}") for number in range(9)))
 
     assert await insist("double", lambda: server.send([1])) == [2]
 
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
-    told = [vars(record) for record in caplog.records if record.levelno == logging.WARNING]
-    assert [line["message"] for line in told] == ["redis_retry"] * 9
-    assert (told[3]["move"], told[3]["error"], told[3]["wait_seconds"]) == ("double", "no 3", 0.4)
+    begin, end = [vars(record) for record in caplog.records]
+    assert (begin["message"], begin["part"], begin["error"]) == ("redis_unavailable", "double", "no 0")
+    assert (end["message"], end["failures"]) == ("redis_available", {"double": 9})
 
 
 async def test_an_error_of_our_own_is_told_with_its_traceback_and_lets_go_of_no_job(

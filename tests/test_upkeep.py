@@ -18,6 +18,7 @@ from worker.broker.moves import EXPIRE_JOBS, Delivery, FleetNews, Moves, Promote
 from worker.clock import ServerClock
 from worker.flow.flow import NO_NEWS
 from worker.hands import Hands
+from worker.observe.outages import Outages
 from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -116,6 +117,12 @@ class Bench:
         self.ready += 1
 
 
+@pytest.fixture(autouse=True)
+def own_outages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests told of Redis is no trouble of these."""
+    monkeypatch.setattr("worker.upkeep.outages", Outages())
+
+
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between rounds, each over at once; after the eighth the rounds are ended."""
@@ -184,7 +191,8 @@ async def test_leases_are_renewed_three_times_in_their_length_and_sooner_after_a
         await bench.upkeep.keep_leases()
 
     assert waits == [0.25, 0.25, *[10.0] * 6]
-    assert [record.message for record in caplog.records] == ["leases_not_renewed"] * 2
+    assert [record.message for record in caplog.records] == ["redis_unavailable", "redis_available"]
+    assert vars(caplog.records[1])["failures"] == {"renew": 2}
 
 
 @pytest.mark.parametrize(("next_due_ms", "seconds"), [(None, 0.5), (60_000, 0.5), (200, 0.2), (3, 0.02), (0, 0.02)])
@@ -208,7 +216,8 @@ async def test_looks_go_on_whatever_redis_answers(waits: list[float], caplog: py
         await bench.upkeep.look_around()
 
     assert waits == [0.5] * 8
-    assert [record.message for record in caplog.records] == ["upkeep_failed"] * 2
+    assert [record.message for record in caplog.records] == ["redis_unavailable", "redis_available"]
+    assert vars(caplog.records[1])["failures"] == {"upkeep": 2}
     assert bench.moves.tokens == [f"token-{number}" for number in range(1, 7)], "each round has a token of its own"
 
 

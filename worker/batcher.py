@@ -1,7 +1,7 @@
 """Many small moves in one call: what the jobs of one moment need from Redis goes there together.
 
 A call that fails is made again for ever, with a growing wait, because the job behind it is not over before Redis says
-so; its lease is kept meanwhile.
+so; its lease is kept meanwhile. The log tells of it through ``worker.observe.outages``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from redis.exceptions import RedisError
+
+from worker.observe.outages import outages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -38,11 +40,14 @@ async def insist(what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
     wait = _FIRST_WAIT_SECONDS
     while True:
         try:
-            return await call()
+            answer = await call()
         except (RedisError, OSError) as error:
-            logger.warning("redis_retry", extra={"move": what, "error": str(error), "wait_seconds": wait})
+            outages.failed(what, error)
         except Exception:  # an error of ours must not let go of jobs whose leases are kept
             logger.exception("redis_retry", extra={"move": what, "wait_seconds": wait})
+        else:
+            outages.worked(what)
+            return answer
         task = asyncio.current_task()
         if task is not None and task.cancelling():  # redis-py can lose a cancellation; see worker.upkeep
             raise asyncio.CancelledError

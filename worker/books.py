@@ -11,6 +11,7 @@ Celery's own state belongs to Celery's thread, and what changes it is called the
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,11 @@ from celery.app.control import Control as StockControl
 from celery.worker import state
 from kombu import pidbox
 
-from worker.broker.server_check import ServerIsReadOnly
+from worker.broker.refusals import ServerIsReadOnly
 from worker.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from redis.exceptions import ReadOnlyError
 
     from worker.executor import Executor
     from worker.lane import Assignment
@@ -87,13 +86,24 @@ class Books:
         """Let Celery hear of what was noted."""
         self.call_soon(self.tell)
 
-    def lose_the_connection(self, error: ReadOnlyError) -> None:
-        """Let Celery connect anew: what is raised on its loop as a lost connection is treated as one."""
+    def lose_the_connection(self, error: BaseException) -> None:
+        """Let Celery connect anew, if it was connected before now.
+
+        What a timer raises on its loop as a lost connection is treated as one. What the loop is to call soon must not
+        raise: the rest that is to be called then would be lost.
+        """
+        heard_at = time.monotonic()
+        if self.consumer.connected_at > heard_at:  # it connects just now, and looks for itself where to
+            return
 
         def lose() -> None:
-            raise ServerIsReadOnly(str(error))
+            if self.consumer.connected_at < heard_at:
+                raise ServerIsReadOnly(str(error))
 
-        self.call_soon(lose)
+        def lose_soon() -> None:
+            self.consumer.hub.call_later(0, lose)
+
+        self.call_soon(lose_soon)
 
     # -- called on Celery's thread --
 

@@ -26,6 +26,7 @@ from tasks.token import token_source
 from worker.admission import Admission
 from worker.books import Books
 from worker.broker import connection
+from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.keys import Keys
 from worker.broker.moves import LEAST_POISONOUS_CRASHES, Rules
 from worker.broker.stream_bounds import StreamBounds
@@ -64,6 +65,8 @@ class WorkerApp(Celery):
     redis_url: str
     allow_eviction: bool
     logs_json: bool
+    backoff: ConnectBackoff
+    keys_together: list[str]
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
@@ -123,8 +126,13 @@ def build(found: Settings) -> WorkerApp:
     app.redis_url = connection.public_url(found)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.allow_eviction = found.REDIS_ALLOW_EVICTION
-    link, bounds = connection.link(found), StreamBounds(found.RESULTS_MAX_BYTES, found.DEAD_MAX_BYTES)
     app.logs_json = found.LOG_FORMAT == "json"
+    # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
+    app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, found.LEASE_SECONDS / 3))
+    keys = Keys(found.LOCK_QUEUE)
+    app.keys_together = [*keys.stock, keys.arrived, keys.leases, keys.limit, found.RESULTS_CHANNEL, found.DEAD_STREAM]
+    link = connection.link(found, app.backoff)
+    bounds = StreamBounds(found.RESULTS_MAX_BYTES, found.DEAD_MAX_BYTES)
     app.executor = Executor(
         admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS),
         look_ahead=read.look,
@@ -171,8 +179,8 @@ def _celery_settings(found: Settings, reception: Reception) -> dict[str, Any]:
         "broker_transport_options": {
             "desk": reception,
             "credentials": connection.credentials(found),
-            # Seconds after which a silent connection is given up; kombu's default of 25 would be most of a lease.
-            "health_check_interval": 5,
+            # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.
+            "health_check_interval": 2,
         },
         "broker_connection_retry_on_startup": True,
         "broker_channel_error_retry": True,

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from redis.exceptions import ReadOnlyError
-
     from tasks.event import Event
     from tasks.lock_conversation import LockConversation
     from tasks.message import Intake
@@ -97,8 +95,8 @@ class Books(Protocol):
     def wake(self) -> None:
         """Let Celery hear of what was noted."""
 
-    def lose_the_connection(self, error: ReadOnlyError) -> None:
-        """Let Celery connect anew."""
+    def lose_the_connection(self, error: BaseException) -> None:
+        """Let Celery connect anew, if it was connected before now."""
 
 
 class Executor:
@@ -145,6 +143,7 @@ class Executor:
         self._look_ahead = look_ahead
         self._handler = handler
         self._link = link
+        link.on_demoted = lambda error: self.books.lose_the_connection(error)  # noqa: PLW0108 - the books come later
         self._queues = queues
         self._close = close
         self._name = name
@@ -159,7 +158,7 @@ class Executor:
             moves=lambda queue: self._lane(queue).moves,
             hands=hands, clock=clock, gates=flow,
             next_token=self.next_token, receive=self.receive, hand_back=self._hand_back,
-            read_only=self._server_is_read_only, claim_of=self._claim_before_the_take,
+            claim_of=self._claim_before_the_take,
         )  # fmt: skip
         self._taking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -462,11 +461,6 @@ class Executor:
         end = job_ids.to_remember(item.delivery.intake, is_conflict=False, has_own_id=False)
         completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, *end)  # noqa: FBT003 - no dead letter
         self._lane(item.delivery.queue).complete.put((item, completion))
-
-    def _server_is_read_only(self, error: ReadOnlyError) -> None:
-        """The primary is found by connecting anew, and whether it is fit is looked at by Celery's side."""
-        self._spawn(self._link.disconnect())
-        self.books.lose_the_connection(error)
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

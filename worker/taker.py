@@ -14,14 +14,15 @@ as all else that a job needs besides its call.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.moves import TakeState
+from worker.broker.refusals import connection_is_useless
 from worker.gate import Wait
+from worker.observe.outages import outages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from worker.broker.moves import Claim, Delivery, Moves, Taken, Wish
     from worker.clock import ServerClock
     from worker.hands import Hands
-
-logger = logging.getLogger(__name__)
 
 #: The queue of a message, and its bytes.
 Message: TypeAlias = tuple[str, bytes]
@@ -74,7 +73,6 @@ class Taker:
         next_token: makes a lease token.
         receive: given the jobs of a take.
         hand_back: given jobs that nobody wants any more.
-        read_only: told that the server has become a replica. Nothing is taken until a queue is consumed anew.
         claim_of: the claim that a message's job will need as soon as it is taken, if any.
     """
 
@@ -89,7 +87,6 @@ class Taker:
         next_token: Callable[[], str],
         receive: Callable[[Sequence[Delivery]], None],
         hand_back: Callable[[Sequence[Delivery]], None],
-        read_only: Callable[[ReadOnlyError], None],
         claim_of: Callable[[bytes], Claim | None],
     ) -> None:
         self._name = name
@@ -100,7 +97,6 @@ class Taker:
         self._next_token = next_token
         self._receive = receive
         self._hand_back = hand_back
-        self._read_only = read_only
         self._claim_of = claim_of
         self._queues: list[str] = []
         self._not_before: dict[str, float] = {}
@@ -204,8 +200,11 @@ class Taker:
         self._empty_queues = 0  # also when it was refused: a full server refuses the wait alone
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._failed(queue, error)
-        elif was_empty and not task.cancelled() and (message := task.result()) is not None:
+            self._failed("wait", queue, error)
+            return None
+        if not task.cancelled():
+            outages.worked("wait")
+        if was_empty and not task.cancelled() and (message := task.result()) is not None:
             return queue, message
         return None
 
@@ -228,8 +227,9 @@ class Taker:
             )
         except (RedisError, OSError) as error:
             self._gates.not_taken()
-            self._failed(queue, error)
+            self._failed("take", queue, error)
         else:
+            outages.worked("take")
             if follow_up is not None:
                 self._go_on_waiting(queue, wish, taken, follow_up)
             self._taken(queue, wish, taken, sent_at)
@@ -287,20 +287,14 @@ class Taker:
         if taken.jobs:
             self._receive(taken.jobs)
 
-    def _failed(self, queue: str, error: BaseException) -> None:
+    def _failed(self, part: str, queue: str, error: BaseException) -> None:
+        if not isinstance(error, RedisError | OSError):
+            raise error
         self._empty_queues = 0
-        match error:
-            case ReadOnlyError():
-                self._queues.clear()
-                self._read_only(error)
-            case ResponseError():  # the server would not: the queue is left alone for a while
-                self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
-                extra = {"queue": queue, "error": str(error), "wait_seconds": _REFUSED_SECONDS}
-                logger.error("take_refused", extra=extra)
-            case RedisError() | OSError():  # what a lost answer held comes back when its lease is over
-                self._closed_until = time.monotonic() + self._away_seconds
-                extra = {"move": "take", "error": str(error), "wait_seconds": self._away_seconds}
-                logger.warning("redis_retry", extra=extra)
-                self._away_seconds = min(self._away_seconds * 2, _LONGEST_AWAY_SECONDS)
-            case _:
-                raise error
+        if isinstance(error, ResponseError) and not connection_is_useless(error):
+            # The server would not: the queue is left alone for a while.
+            self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
+        else:  # what a lost answer held comes back when its lease is over
+            self._closed_until = time.monotonic() + self._away_seconds
+            self._away_seconds = min(self._away_seconds * 2, _LONGEST_AWAY_SECONDS)
+        outages.failed(part, error, queue=queue)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from redis.exceptions import RedisError
 
 from worker.broker.moves import EXPIRE_JOBS
+from worker.observe.outages import outages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,9 +99,10 @@ class Upkeep:
         while True:
             try:
                 await self.renew_once()
+                outages.worked("renew")
                 wait = lease / _RENEWALS
             except (RedisError, OSError) as error:
-                logger.warning("leases_not_renewed", extra={"error": str(error), "jobs": len(self._hands)})
+                outages.failed("renew", error, jobs=len(self._hands))
                 wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
             except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
                 logger.exception("leases_not_renewed", extra={"jobs": len(self._hands)})
@@ -125,8 +127,9 @@ class Upkeep:
         while True:
             try:
                 wait = await self.look_once()
+                outages.worked("upkeep")
             except (RedisError, OSError) as error:
-                logger.warning("upkeep_failed", extra={"error": str(error)})
+                outages.failed("upkeep", error, queue=self._moves.keys.queue)
                 wait = self._look_seconds
             except Exception:  # nor let one strange job stop what all jobs need
                 logger.exception("upkeep_failed")

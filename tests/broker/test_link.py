@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
+from redis.asyncio import Connection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.broker.workbench import link_to
+from worker.broker.backoff import ConnectBackoff
+from worker.broker.link import Link
+from worker.broker.refusals import NotConnectedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from worker.broker.link import Link
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 @pytest.fixture
@@ -122,3 +127,93 @@ async def test_the_last_answer_has_as_much_time_as_the_first(redis_url: str) -> 
 
     assert [await answers.next() for _ in range(2)] == [None, None]
     await patient.disconnect()
+
+
+@pytest.fixture
+def demote(redis_url: str) -> Iterator[Callable[[], None]]:
+    """Makes the server a read-only replica until the test is over."""
+    with Redis.from_url(redis_url) as other:
+        yield lambda: other.replicaof("127.0.0.1", "1")
+        other.replicaof("NO", "ONE")
+
+
+async def test_a_connection_to_a_server_that_was_demoted_is_left_with_all_idle_ones(
+    link: Link, demote: Callable[[], None]
+) -> None:
+    """The server keeps them open, and the address may lead to another one by now."""
+    told: list[BaseException] = []
+    link.on_demoted = told.append
+    ids = await asyncio.gather(*(link.execute_command("CLIENT", "ID") for _ in range(3)))
+    demote()
+
+    with pytest.raises(ReadOnlyError):
+        await link.execute_command("SET", "a", "b")
+
+    assert [type(error) for error in told] == [ReadOnlyError]
+    after = await asyncio.gather(*(link.execute_command("CLIENT", "ID") for _ in range(3)))
+    assert set(ids).isdisjoint(after)
+
+
+async def test_a_wait_on_a_server_that_is_demoted_is_left(link: Link, demote: Callable[[], None]) -> None:
+    told: list[BaseException] = []
+    link.on_demoted = told.append
+    answers = await link.send(["CLIENT", "ID"], ["BLMOVE", "a", "b", "RIGHT", "LEFT", "0.25"])
+    client_id = await answers.next()
+    demote()
+
+    with pytest.raises(ResponseError, match="UNBLOCKED"):
+        await answers.next()
+
+    assert len(told) == 1
+    assert await link.execute_command("CLIENT", "ID") != client_id
+
+
+async def test_answers_that_were_under_way_when_another_connection_was_lost_end_their_own(
+    link: Link, redis_url: str
+) -> None:
+    answers = await link.send(["CLIENT", "ID"], ["BLPOP", "late", "0.1"])
+    client_id = await answers.next()
+    other_id = await link.execute_command("CLIENT", "ID")
+    with Redis.from_url(redis_url) as other:
+        other.client_kill_filter(_id=str(other_id))
+    with pytest.raises((RedisConnectionError, OSError)):
+        await link.execute_command("PING")
+
+    assert await answers.next() is None
+
+    assert await link.execute_command("CLIENT", "ID") != client_id
+
+
+async def test_that_nothing_was_sent_is_known_where_there_is_no_connection() -> None:
+    nobody = link_to("redis://127.0.0.1:1/0", timeout_seconds=1)
+
+    with pytest.raises(NotConnectedError):
+        await nobody.execute_command("PING")
+
+
+async def test_many_commands_that_find_no_server_connect_one_at_a_time(redis_url: str) -> None:
+    made = 0
+
+    def connect() -> Connection:
+        nonlocal made
+        made += 1
+        return Connection(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0))
+
+    port = 1
+    link = Link(connect, timeout_seconds=5, backoff=ConnectBackoff())
+    with pytest.raises(NotConnectedError):
+        await link.execute_command("PING")
+    made = 0
+
+    async def insistent() -> bytes:
+        while True:
+            with suppress(NotConnectedError):
+                return bytes(await link.execute_command("PING"))
+
+    waiting = [asyncio.create_task(insistent()) for _ in range(20)]
+    await asyncio.sleep(1)  # of nothing but failures
+    assert 0 < made <= 6
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+
+    assert await asyncio.gather(*waiting) == [b"PONG"] * 20
+    await link.disconnect()

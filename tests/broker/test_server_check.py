@@ -8,11 +8,15 @@ import pytest
 from redis import Redis
 
 from sandbox.redis_server import RedisServer
-from worker.broker.server_check import Finding, Risk, ServerIsReadOnly, Unfit, Unknown, findings, look
+from worker.broker.keys import Keys
+from worker.broker.refusals import ServerIsReadOnly, Unfit
+from worker.broker.server_check import Finding, Risk, Unknown, findings, look
 
 if TYPE_CHECKING:
     from sandbox.server_binaries import ServerBinary
 
+#: More than one, so that a server which spreads them says so.
+KEYS = Keys("moderation.lock").stock
 FIT = {
     "redis_version": "7.0.15",
     "redis_mode": "standalone",
@@ -129,6 +133,8 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         ({"appendonly": "yes", "maxmemory": "1gb", "maxmemory-policy": "volatile-ttl"}, [Unfit]),
         ({"appendonly": "yes", "cluster-enabled": "yes"}, [Unfit]),
         ({"appendonly": "yes", "rename-command": 'INFO ""'}, [Unknown]),
+        ({"appendonly": "yes", "rename-command": 'EVAL ""'}, [Unfit]),
+        ({"appendonly": "yes", "rename-command": ['INFO ""', 'EVAL ""']}, [Unknown, Unfit]),
     ],
     ids=str,
 )
@@ -136,7 +142,7 @@ def test_real_servers_tell_all_that_is_looked_at(
     server_binary: ServerBinary, options: dict[str, str], kinds: list[type]
 ) -> None:
     with RedisServer(server_binary, options) as server, Redis.from_url(server.url) as client:
-        answer = look(client, allow_eviction=False)
+        answer = look(client, KEYS, allow_eviction=False)
 
     assert [type(finding) for finding in answer] == kinds
 
@@ -147,4 +153,4 @@ def test_a_replica_is_not_judged(server_binary: ServerBinary) -> None:
         Redis.from_url(server.url) as client,
         pytest.raises(ServerIsReadOnly, match="read only replica"),
     ):
-        look(client, allow_eviction=False)
+        look(client, KEYS, allow_eviction=False)

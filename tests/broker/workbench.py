@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from tests.broker import glossary
+from worker.broker.backoff import ConnectBackoff
 from worker.broker.keys import Keys, digest
 from worker.broker.link import Link
 from worker.broker.moves import Change, Completion, Delay, Moves, Rules, Wish, read_take, replay_command, take_command
@@ -39,7 +40,11 @@ _GONE = -2
 def link_to(url: str, *, timeout_seconds: float) -> Link:
     """The asyncio side's way to a server, as a worker has it."""
     where = parse_url(url)
-    return Link(lambda: Connection(**where, protocol=2, retry=Retry(NoBackoff(), 0)), timeout_seconds=timeout_seconds)
+    return Link(
+        lambda: Connection(**where, protocol=2, retry=Retry(NoBackoff(), 0)),
+        timeout_seconds=timeout_seconds,
+        backoff=ConnectBackoff(),
+    )
 
 
 class Workbench:

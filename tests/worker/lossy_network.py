@@ -1,4 +1,4 @@
-"""A network between a worker and its Redis that can lose connections without a word to either side."""
+"""A network between a worker and its Redis that can lose connections without a word, and lead to another server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class LossyNetwork:
         self._listening = socket.create_server((HOST, 0))
         self.port = int(self._listening.getsockname()[1])
         self._server_port = server_port
+        self._forwards = True
         self._lost = threading.Event()
+        #: Connections so far.
+        self.accepted = 0
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -47,10 +50,28 @@ class LossyNetwork:
         self._lost.set()
         self._lost = threading.Event()
 
+    def lead_to(self, server_port: int) -> None:
+        """From now on new connections lead to this server; those that are open stay where they are."""
+        self._server_port = server_port
+
+    def stop_forwarding(self) -> None:
+        """From now on nothing comes through, also not on new connections, until :meth:`forward_again`."""
+        self.lose_connections()
+        self._forwards = False
+
+    def forward_again(self) -> None:
+        """New connections are good again. Those that are open stay lost."""
+        self.lose_connections()
+        self._forwards = True
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                self.accepted += 1
+                if not self._forwards:
+                    self._sockets.append(client)
+                    continue
                 server = socket.create_connection((HOST, self._server_port))
                 self._sockets += [client, server]
                 self._in_a_thread(self._carry, client, server, self._lost)

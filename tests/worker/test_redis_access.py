@@ -108,19 +108,22 @@ def test_the_documented_user_can_do_all_that_a_worker_does(server_binary: Server
             assert secret not in conf
 
 
-def test_a_wrong_password_is_told_and_the_worker_comes_in_when_it_is_right(
+def test_a_password_that_is_changed_later_is_told_with_what_to_do_and_the_worker_goes_on_once_it_is_right(
     server_binary: ServerBinary, tmp_path: Path
 ) -> None:
     with RedisServer(server_binary) as server, Stage(server.url, tmp_path) as stage:
-        stage.redis.execute_command("ACL", "SETUSER", "default", "on", ">right", "~*", "&*", "+@all")
-        worker = stage.start(REDIS_URL=f"redis://:wrong-password@127.0.0.1:{server.port}/0")
+        stage.redis.execute_command("ACL", "SETUSER", "app", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+        worker = stage.worker(REDIS_URL=f"redis://app:{quote(PASSWORD, safe='')}@127.0.0.1:{server.port}/0")
 
-        (line, *_) = eventually(lambda: worker.lines("redis_unreachable"), "a line that tells why")
+        stage.redis.execute_command("ACL", "SETUSER", "app", "resetpass", ">another")
+        stage.redis.client_kill_filter(user="app")
+        eventually(lambda: "Correct the user and password" in worker.log, "a line that tells what to do")
+        assert len(worker.lines("redis_unavailable")) == 1
+        stage.redis.execute_command("ACL", "SETUSER", "app", f">{PASSWORD}")
 
-        assert "WRONGPASS" in line["error"] or "invalid username-password" in line["error"]
-        stage.redis.execute_command("ACL", "SETUSER", "default", ">wrong-password")
-        worker.wait_ready()
-        assert "wrong-password" not in worker.log
+        assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
+        eventually(lambda: worker.lines("redis_available"), "a line that tells that it is over")
+        assert PASSWORD not in worker.log
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +188,7 @@ def test_a_server_that_cannot_prove_who_it_is_is_never_talked_to(
 
     worker = tls_stage.start(REDIS_URL=url_of(tls_stage, host=host), REDIS_CA_FILE=file)
 
-    lines = eventually(lambda: worker.lines("redis_unreachable")[1:], "two lines that tell why")
+    lines = eventually(lambda: worker.lines("redis_unavailable"), "a line that tells why")
     assert told in lines[0]["error"]
     assert tls_stage.redis.llen(QUEUE) == 1, job
     worker.close()

@@ -16,7 +16,7 @@ from sandbox.faults import Delay, Respond
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
 from tests.worker.lossy_network import LossyNetwork
-from tests.worker.stage import DEAD, QUEUE, RESULTS, Stage, eventually
+from tests.worker.stage import DEAD, QUEUE, RESULTS, Stage, WorkerProcess, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +95,11 @@ def who_answers(stage: Stage) -> set[str]:
     return set()
 
 
+def times_connected(stage: Stage) -> int:
+    """How often Celery's side of the workers has connected."""
+    return sum(worker.log.count("Connected to ") for worker in stage.workers)
+
+
 def told(stage: Stage, event: str) -> list[dict[str, Any]]:
     """What all workers have told of."""
     return [line for worker in stage.workers for line in worker.lines(event)]
@@ -104,11 +109,11 @@ def test_a_killed_server_that_comes_back_finds_its_workers_with_their_jobs(stage
     jobs = fill_the_hands(stage)
 
     server.kill()
-    eventually(lambda: all(worker.lines("redis_unreachable") for worker in stage.workers), "both workers to say so")
+    eventually(lambda: all(worker.lines("redis_unavailable") for worker in stage.workers), "both workers to say so")
     server.start()
 
     assert_all_is_well(stage, jobs)
-    assert "Connection" in told(stage, "redis_lost")[0]["error"]
+    assert "onnect" in told(stage, "redis_unavailable")[0]["error"]
 
 
 @pytest.mark.parametrize("leases", [1.05, 1.6])
@@ -162,9 +167,9 @@ def test_a_lost_connection_ends_no_worker_whose_running_jobs_celery_knows(stage:
     active = stage.producer.control.inspect(timeout=10, destination=NAMES).active() or {}
     assert all(active.get(name) for name in NAMES), active
 
-    before = len(told(stage, "redis_lost"))
+    before = times_connected(stage)
     stage.redis.client_kill_filter(_type="pubsub")
-    eventually(lambda: len(told(stage, "redis_lost")) == before + len(NAMES), "both workers to notice")
+    eventually(lambda: times_connected(stage) >= before + len(NAMES), "both workers to connect anew")
 
     assert_all_is_well(stage, jobs, calls=2)
 
@@ -195,19 +200,15 @@ def test_connections_that_are_lost_without_a_word_are_given_up_and_made_anew(
 
 
 @pytest.mark.parametrize(
-    ("trouble", "end", "words"),
+    ("trouble", "end"),
     [
-        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read only replica"),
-        (
-            ("CONFIG", "SET", "min-replicas-to-write", "1"),
-            ("CONFIG", "SET", "min-replicas-to-write", "0"),
-            "NOREPLICAS",
-        ),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
     ],
     ids=["a replica", "without its replicas"],
 )
 def test_a_server_that_takes_no_writes_for_longer_than_a_lease_costs_no_living_worker_its_jobs(
-    stage: Stage, trouble: tuple[str, ...], end: tuple[str, ...], words: str
+    stage: Stage, trouble: tuple[str, ...], end: tuple[str, ...]
 ) -> None:
     jobs = fill_the_hands(stage, "hangs")
 
@@ -217,7 +218,6 @@ def test_a_server_that_takes_no_writes_for_longer_than_a_lease_costs_no_living_w
     stage.redis.execute_command(*end)
 
     assert_all_is_well(stage, jobs, calls=2)
-    assert [line for line in told(stage, "leases_not_renewed") if words in line["error"]]
 
 
 @pytest.mark.parametrize("stream", [RESULTS, DEAD])
@@ -225,12 +225,14 @@ def test_while_a_stream_is_something_else_jobs_are_kept_and_ended_when_it_is_men
     stage.redis.set(stream, "no stream")
     jobs = {stage.send(f"c-{number}") for number in range(5)}
 
-    def lines() -> list[dict[str, Any]]:
-        return [line for line in told(stage, "redis_retry") if stream in line["error"]]
+    def lines(worker: WorkerProcess) -> list[dict[str, Any]]:
+        return [line for line in worker.lines("redis_refuses") if stream in line["error"]]
 
-    eventually(lambda: lines() and lines()[-1]["wait_seconds"] > 1, "attempts over more than a lease")
+    eventually(lambda: any(lines(worker) for worker in stage.workers), "a line that tells why")
+    told_at = time.monotonic()
+    eventually(lambda: time.monotonic() > told_at + 1.5 * LEASE_SECONDS, "attempts over more than a lease")
 
-    assert len(lines()) < 20
+    assert all(len(lines(worker)) <= 1 for worker in stage.workers)
     stage.redis.delete(stream)
     assert_all_is_well(stage, jobs)
 

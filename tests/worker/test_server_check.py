@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sandbox.free_port import free_port
 from sandbox.redis_server import RedisServer
+from tests.worker.lossy_network import LossyNetwork
 from tests.worker.stage import QUEUE, Stage, WorkerProcess, eventually
 
 if TYPE_CHECKING:
@@ -66,6 +65,117 @@ def test_a_server_that_is_unfit_ends_the_worker_before_it_takes_a_job(
         assert PASSWORD not in worker.log
 
 
+def start_as(stage: Stage, server: RedisServer, *rules: str, database: int = 0) -> WorkerProcess:
+    """A worker that logs in as a user with these rules, beside those of the default user."""
+    stage.redis.execute_command("ACL", "SETUSER", "app", "on", f">{PASSWORD}", "~*", "&*", "+@all", *rules)
+    return stage.start(REDIS_URL=f"redis://app:{PASSWORD}@127.0.0.1:{server.port}/{database}")
+
+
+def assert_it_ended_with(worker: WorkerProcess, problem: str) -> None:
+    assert worker.process.wait(20) == 1
+    (line,) = worker.lines("redis_unfit")
+    assert problem in line["problem"]
+    assert line["advice"]
+    assert " ready." not in worker.log
+    assert "Traceback" not in worker.log
+    assert PASSWORD not in worker.log
+
+
+# What each server says of it differs.
+@pytest.mark.parametrize("server_binary", ["redis", "valkey"], indirect=True)
+@pytest.mark.parametrize(
+    ("options", "rules", "database", "problem"),
+    [
+        pytest.param({"cluster-enabled": "yes"}, (), 1, "Redis Cluster", id="database 1 of a cluster"),
+        pytest.param({"cluster-enabled": "yes"}, ("-info",), 0, "spreads keys", id="CROSSSLOT"),
+        pytest.param({"databases": 2}, (), 7, "does not have the database", id="no such database"),
+        pytest.param({"rename-command": 'EVAL ""'}, (), 0, "does not run Lua scripts", id="no EVAL"),
+        pytest.param({}, ("-eval",), 0, "access control list", id="no permission for scripts"),
+        pytest.param({}, ("resetkeys", "~moderation.lock"), 0, "access control list", id="no permission for keys"),
+        pytest.param({}, ("resetpass", ">another"), 0, "user and password", id="wrong password"),
+        pytest.param({}, ("off",), 0, "user and password", id="a user that is switched off"),
+    ],
+)
+def test_what_waiting_never_mends_ends_the_start_with_a_sentence(
+    server_binary: ServerBinary,
+    tmp_path: Path,
+    *,
+    options: dict[str, str],
+    rules: tuple[str, ...],
+    database: int,
+    problem: str,
+) -> None:
+    with RedisServer(server_binary, {**DURABLE, **options}) as server, Stage(server.url, tmp_path) as stage:
+        if "cluster-enabled" in options:
+            stage.redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            eventually(lambda: stage.redis.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "a cluster")
+
+        assert_it_ended_with(start_as(stage, server, *rules, database=database), problem)
+
+
+def test_a_password_for_a_server_that_asks_for_one_and_gets_none_ends_the_start(
+    server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    with RedisServer(server_binary, {"requirepass": PASSWORD}) as server, Stage(server.url, tmp_path) as stage:
+        worker = stage.start(REDIS_URL=f"redis://127.0.0.1:{server.port}/0")
+
+        assert_it_ended_with(worker, "user and password")
+
+
+@contextmanager
+def greets_with(banner: bytes) -> Iterator[int]:
+    """A port of a server that is something else."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return
+                with client:
+                    client.sendall(banner)
+                    client.recv(1024)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield int(listening.getsockname()[1])
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "banner", [b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", b"SSH-2.0-OpenSSH\r\n"], ids=["http", "ssh"]
+)
+def test_a_server_that_is_something_else_ends_the_start(stage: Stage, banner: bytes) -> None:
+    with greets_with(banner) as port:
+        worker = stage.start(REDIS_URL=f"redis://127.0.0.1:{port}/0")
+
+        assert_it_ended_with(worker, "does not speak the protocol")
+
+
+def test_an_address_that_leads_to_a_cluster_for_a_while_is_told_of_once_and_the_worker_goes_on_afterwards(
+    server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    with (
+        RedisServer(server_binary, DURABLE) as server,
+        RedisServer(server_binary, {**DURABLE, "cluster-enabled": "yes"}) as cluster,
+        LossyNetwork(server.port) as network,
+        Stage(server.url, tmp_path) as stage,
+    ):
+        worker = stage.worker(REDIS_URL=f"redis://127.0.0.1:{network.port}/0")
+        network.lead_to(cluster.port)
+        cut_all_connections(stage)
+
+        eventually(lambda: "a Redis Cluster" in worker.log or "cluster mode" in worker.log, "a line that tells why")
+        job = stage.send()
+        network.lead_to(server.port)
+
+        assert stage.event_of(job)["data"]["outcome"] == "locked"
+        assert len(worker.lines("redis_unavailable")) == 1
+        assert worker.stop() == 0
+
+
 def test_a_server_that_may_evict_can_be_allowed(server_binary: ServerBinary, tmp_path: Path) -> None:
     with RedisServer(server_binary, EVICTING) as server, Stage(server.url, tmp_path) as stage:
         worker = stage.worker(REDIS_ALLOW_EVICTION="true")
@@ -83,7 +193,7 @@ def test_an_unfit_server_that_comes_late_ends_the_worker_all_the_same(
     server.port = free_port("127.0.0.1")
     with Stage(server.url, tmp_path) as stage:
         worker = stage.start()
-        eventually(lambda: worker.lines("redis_unreachable"), "a line that tells that it waits")
+        eventually(lambda: worker.lines("redis_unavailable"), "a line that tells that it waits")
         with server:
             stage.push("a job")
 
@@ -176,7 +286,7 @@ def test_a_connection_lost_in_the_look_is_told_and_the_next_one_looks(
         worker = stage.worker(REDIS_URL=f"redis://127.0.0.1:{port}/0")
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
-        assert len(worker.lines("redis_lost")) == 1
+        assert len(worker.lines("redis_unavailable")) == 1
         assert len(worker.lines("redis_may_forget")) == 1
         assert worker.stop() == 0
 
@@ -188,10 +298,8 @@ def test_a_replica_is_waited_for_and_judged_when_it_is_the_primary(server_binary
 
         worker = stage.start()
 
-        lines = eventually(lambda: worker.lines("redis_lost")[2:] and worker.lines("redis_lost"), "three tries")
-        assert all("read only replica" in line["error"] for line in lines)
-        tries = [datetime.fromisoformat(line["timestamp"]) for line in lines]
-        assert all(later - earlier >= timedelta(seconds=1) for earlier, later in pairwise(tries))
+        (line,) = eventually(lambda: worker.lines("redis_unavailable"), "a line that tells that it waits")
+        assert "read only replica" in line["error"]
         assert not worker.lines("redis_unfit")
         assert worker.process.poll() is None
         stage.redis.replicaof("NO", "ONE")
@@ -203,7 +311,7 @@ def test_a_worker_that_waits_at_a_replica_can_be_stopped(server_binary: ServerBi
     with RedisServer(server_binary, DURABLE) as server, Stage(server.url, tmp_path) as stage:
         stage.redis.replicaof("127.0.0.1", "1")
         worker = stage.start()
-        eventually(lambda: worker.lines("redis_lost"), "a line that tells that it waits")
+        eventually(lambda: worker.lines("redis_unavailable"), "a line that tells that it waits")
 
         assert worker.stop() == 0
 
@@ -220,7 +328,7 @@ def test_a_server_that_still_loads_its_data_is_waited_for(server_binary: ServerB
 
         worker = stage.start()
 
-        (line, *_) = eventually(lambda: worker.lines("redis_unreachable"), "a line that tells that it waits")
+        (line,) = eventually(lambda: worker.lines("redis_unavailable"), "a line that tells that it waits")
         assert "loading the dataset" in line["error"]
         assert loading.is_alive()
         stage.redis.config_set("key-load-delay", 0)

@@ -173,6 +173,6 @@ def test_without_redis_a_busy_worker_stops_in_bounded_time(
 
 def test_a_worker_that_waits_for_redis_can_be_stopped(stage: Stage) -> None:
     worker = stage.start(REDIS_URL=f"redis://127.0.0.1:{free_port('127.0.0.1')}/0")
-    eventually(lambda: worker.lines("redis_unreachable"), "a line that tells that it waits")
+    eventually(lambda: worker.lines("redis_unavailable"), "a line that tells that it waits")
 
     assert seconds_to_stop(worker) < SLACK_SECONDS

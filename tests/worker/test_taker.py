@@ -49,7 +49,7 @@ class Scene:
             name="w", moves=lambda _: bench.moves, hands=hands, clock=ServerClock(),
             gates=flow,
             next_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
-            read_only=lambda _: None, claim_of=claim_of,
+            claim_of=claim_of,
         )  # fmt: skip
 
     def receive(self, deliveries: Sequence[Delivery]) -> None:

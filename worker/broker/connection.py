@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from redis import Redis
+import redis
+from redis import ConnectionPool, Redis
 from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from worker.broker.link import Link
+from worker.broker.refusals import ServerIsReadOnly, is_demoted
 
 if TYPE_CHECKING:
     from settings import Settings
+    from worker.broker.backoff import ConnectBackoff
 
 #: Seconds that connecting, or any answer but that of a blocking wait, may take.
 TIMEOUT_SECONDS = 5.0
+
+#: A peer that vanished without a word is found out by the kernel as soon as by the time-out above: probes on a silent
+#: connection, and a bound on data that nobody acknowledges (in milliseconds). Not every system has all of them.
+_KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": int(TIMEOUT_SECONDS * 1000)}
+KEEPALIVE_OPTIONS = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
+
+
+class _LeavesReplicas:
+    """A blocking connection that ends when its server says that it is not the primary (any more)."""
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read an answer.
+
+        Raises:
+            ServerIsReadOnly: the server is not the primary (any more); to redis-py, kombu and Celery that is a lost
+                connection.
+        """
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
+        except ResponseError as error:
+            if not is_demoted(error):
+                raise
+            self.disconnect()  # type: ignore[attr-defined]  # as above
+            raise ServerIsReadOnly(str(error)) from None
+
+
+class PrimaryConnection(_LeavesReplicas, redis.Connection):
+    """A blocking connection without TLS."""
+
+
+class PrimarySSLConnection(_LeavesReplicas, redis.SSLConnection):
+    """A blocking connection with TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +104,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "socket_timeout": TIMEOUT_SECONDS,
         "socket_connect_timeout": TIMEOUT_SECONDS,
         "socket_keepalive": True,
+        "socket_keepalive_options": KEEPALIVE_OPTIONS,
         "protocol": 2,
         "ssl": bool(tls),
         **tls,
@@ -82,13 +120,20 @@ def public_url(settings: Settings) -> str:
 
 def sync_client(settings: Settings) -> Redis:
     """A blocking client, for the command line."""
-    return Redis(**options(settings), retry=Retry(NoBackoff(), 0))
+    arguments = options(settings)
+    connection = PrimarySSLConnection if arguments.pop("ssl") else PrimaryConnection
+    pool = ConnectionPool(connection_class=connection, **arguments, retry=Retry(NoBackoff(), 0))
+    return Redis.from_pool(pool)
 
 
-def link(settings: Settings) -> Link:
+def link(settings: Settings, backoff: ConnectBackoff) -> Link:
     """The asyncio side's way to Redis."""
     arguments = options(settings)
     connection = SSLConnection if arguments.pop("ssl") else Connection
     # One time-out is kept over the whole command, and a connection that is none is made anew by the next one.
     arguments["socket_timeout"] = None
-    return Link(lambda: connection(**arguments, retry=AsyncRetry(NoBackoff(), 0)), timeout_seconds=TIMEOUT_SECONDS)
+    return Link(
+        lambda: connection(**arguments, retry=AsyncRetry(NoBackoff(), 0)),
+        timeout_seconds=TIMEOUT_SECONDS,
+        backoff=backoff,
+    )

@@ -1,7 +1,8 @@
 """What the server at REDIS_URL has to be like for the worker's promises to hold, and what it is not.
 
-It is asked once, when it first answers, with one plain ``INFO``. ``CONFIG GET`` would tell more (which snapshots are
-taken), but managed services forbid it. A server whose options are changed later is not noticed.
+It is asked when Celery's side connects, with one plain ``INFO`` and one script that does nothing. ``CONFIG GET`` would
+tell more (which snapshots are taken), but managed services forbid it. A server whose options are changed while its
+connections hold is not noticed.
 """
 
 from __future__ import annotations
@@ -9,29 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from worker.broker.refusals import OLDEST_MAJOR, ServerIsReadOnly, Unfit, meaning
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from redis import Redis
 
-#: Redis 7 brought the flags of scripts that let a full server drain. Valkey tells a `redis_version` of its own, 7.2.4.
-OLDEST_MAJOR = 7
+#: Does nothing, and asks the server for all that the moves need before they begin.
+_PROBE = "#!lua flags=allow-oom\nreturn 1"
+#: Valkey tells a `redis_version` of its own, 7.2.4.
 _TOLD = ("redis_version", "maxmemory_policy", "aof_enabled")
-
-
-class ServerIsReadOnly(RedisConnectionError):  # noqa: N818 - it names what is so
-    """The server is a replica: jobs wait until the address leads to a primary. To Celery this is a lost connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """The worker must not start on this server: what is wrong, and the mend."""
-
-    problem: str
-    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +46,12 @@ Finding: TypeAlias = Unfit | Risk | Unknown
 _LOOK_YOURSELF = "see yourself that its version is 7 or newer, maxmemory-policy is noeviction and appendonly is yes"
 
 
-def look(client: Redis, *, allow_eviction: bool) -> list[Finding]:
+def look(client: Redis, keys: Sequence[str], *, allow_eviction: bool) -> list[Finding]:
     """Ask a server, and judge what it tells.
 
     Args:
         client: a client of the server.
+        keys: keys that one script must be able to use together.
         allow_eviction: whether a server may be one that throws keys away when it is full.
 
     Returns:
@@ -67,15 +59,29 @@ def look(client: Redis, *, allow_eviction: bool) -> list[Finding]:
 
     Raises:
         ServerIsReadOnly: it is a replica, and so not the one to be judged.
-        RedisError: it does not answer now.
+        RedisError: it does not answer now, or it refuses for a reason that may pass.
     """
     try:
         info = client.info()
     except ResponseError as error:  # the access control list forbids it, or somebody renamed the command
-        return [Unknown(f"Redis does not let the worker look at it: {error}", f"Allow INFO, or {_LOOK_YOURSELF}.")]
+        unknown = Unknown(f"Redis does not let the worker look at it: {error}", f"Allow INFO, or {_LOOK_YOURSELF}.")
+        return [unknown, *_scripts(client, keys)]
     if info.get("role") in {"slave", "replica"}:
         raise ServerIsReadOnly("You can't write against a read only replica.")  # as it would say itself
-    return findings(info, allow_eviction=allow_eviction)
+    found = findings(info, allow_eviction=allow_eviction)
+    # One that is unfit by what it tells would only say so again.
+    return found if any(isinstance(finding, Unfit) for finding in found) else [*found, *_scripts(client, keys)]
+
+
+def _scripts(client: Redis, keys: Sequence[str]) -> Iterator[Finding]:
+    """Run a script as the moves are run; it uses nothing but their flags and keys."""
+    try:
+        client.eval(_PROBE, len(keys), *keys)
+    except ResponseError as error:
+        unfit = meaning(error)
+        if not isinstance(unfit, Unfit):
+            raise
+        yield unfit
 
 
 def findings(info: Mapping[str, Any], *, allow_eviction: bool) -> list[Finding]:

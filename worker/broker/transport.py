@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from worker.broker.connection import TIMEOUT_SECONDS
+from worker.broker.connection import KEEPALIVE_OPTIONS, TIMEOUT_SECONDS, PrimaryConnection, PrimarySSLConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
     socket_timeout = TIMEOUT_SECONDS
     socket_connect_timeout = TIMEOUT_SECONDS
     socket_keepalive = True
+    socket_keepalive_options = KEEPALIVE_OPTIONS
+    connection_class = PrimaryConnection
+    connection_class_ssl = PrimarySSLConnection
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         """Kombu's arguments, with the user and password that are kept out of its URL, and without repeated commands."""
@@ -98,7 +101,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def _basic_cancel(self, consumer_tag: str) -> None:
         queue = self._tag_to_queue.get(consumer_tag)
         super()._basic_cancel(consumer_tag)
-        if queue is not None:
+        # A channel that is closed cancels its consumers too: jobs are taken on while Celery connects anew.
+        if queue is not None and not self._closing:
             self.desk.cancel(queue)
 
     def _queue_bind(self, *binding: Any) -> None:

@@ -1,0 +1,131 @@
+"""What the words of a server, or of a proxy before it, mean: waiting helps or not, and what is to be done."""
+
+from __future__ import annotations
+
+import pytest
+from redis._parsers.base import BaseParser
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, ResponseError
+
+from worker.broker.refusals import (
+    NotConnectedError,
+    Passing,
+    ServerIsReadOnly,
+    Unfit,
+    connection_is_useless,
+    is_demoted,
+    meaning,
+)
+
+
+def said(words: str) -> Exception:
+    """The error that redis-py makes of what a server says."""
+    return BaseParser.parse_error(words)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("ERR SELECT is not allowed in cluster mode", "Redis Cluster"),
+        ("MOVED 7365 127.0.0.1:6380", "Redis Cluster"),
+        ("ASK 7365 127.0.0.1:6380", "Redis Cluster"),
+        ("CLUSTERDOWN Hash slot not served", "Redis Cluster"),
+        ("CROSSSLOT Keys in request don't hash to the same slot", "CROSSSLOT"),
+        ("ERR DB index is out of range", "does not have the database"),
+        ("ERR unknown command 'EVAL', with args beginning with: ", "Lua scripts"),
+        ("ERR unknown command `EVALSHA`, with args beginning with: ", "Lua scripts"),
+        ("ERR unsupported command 'eval'", "Lua scripts"),
+        ("ERR Lua scripts are disabled on this server", "Lua scripts"),
+        ("ERR Error compiling script (new function): user_script:1: unexpected symbol near '#'", "older than Redis 7"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", "user and password"),
+        ("NOAUTH Authentication required.", "user and password"),
+        ("ERR invalid password", "user and password"),
+        ("ERR wrong number of arguments for 'auth' command", "user and password"),
+        ("NOPERM this user has no permissions to run the 'eval' command", "access control list"),
+    ],
+)
+def test_what_waiting_never_mends_is_told_with_what_to_do(words: str, problem: str) -> None:
+    found = meaning(said(words))
+
+    assert isinstance(found, Unfit)
+    assert problem in found.problem
+    assert found.advice
+
+
+def test_what_is_no_redis_is_told() -> None:
+    assert isinstance(meaning(InvalidResponse('Protocol error, got "H" as reply type byte')), Unfit)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "READONLY You can't write against a read only replica.",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "LOADING Redis is loading the dataset in memory",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "ERR max number of clients reached",
+    ],
+)
+def test_what_may_pass_is_waited_for_and_told_with_what_to_do(words: str) -> None:
+    found = meaning(said(words))
+
+    assert isinstance(found, Passing)
+    assert found.advice
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        said("WRONGTYPE Operation against a key holding the wrong kind of value"),
+        said("ERR user_script:7: something of our own"),
+        RedisConnectionError("Connection closed by server."),
+        OSError("reset"),
+        ValueError("a bug"),
+    ],
+    ids=str,
+)
+def test_of_anything_else_the_errors_own_words_are_all_that_is_known(error: Exception) -> None:
+    assert meaning(error) is None
+
+
+def test_why_there_is_no_connection_is_what_counts() -> None:
+    error = NotConnectedError("no connection")
+    error.__cause__ = said("WRONGPASS no")
+
+    assert meaning(error) == meaning(said("WRONGPASS no"))
+
+
+@pytest.mark.parametrize(
+    ("words", "is_useless", "is_of_a_replica"),
+    [
+        ("READONLY You can't write against a read only replica.", True, True),
+        ("MASTERDOWN Link with MASTER is down", True, True),
+        ("UNBLOCKED force unblock from blocking operation", True, True),
+        ("NOREPLICAS Not enough good replicas to write.", True, False),
+        ("MISCONF Errors writing to the AOF file", True, False),
+        ("MOVED 7365 127.0.0.1:6380", True, False),
+        ("CROSSSLOT Keys in request don't hash to the same slot", True, False),
+        ("CLUSTERDOWN Hash slot not served", True, False),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False, False),
+        ("NOSCRIPT No matching script.", False, False),
+        ("NOPERM no", False, False),
+        ("OOM no", False, False),
+        ("ERR unknown command 'NONSENSE'", False, False),
+    ],
+)
+def test_a_refusal_of_the_whole_server_makes_its_connection_useless(
+    words: str, *, is_useless: bool, is_of_a_replica: bool
+) -> None:
+    error = said(words)
+    assert isinstance(error, ResponseError)
+
+    assert connection_is_useless(error) is is_useless
+    assert is_demoted(error) is is_of_a_replica
+
+
+def test_a_replica_is_a_lost_connection_to_celery() -> None:
+    assert is_demoted(ServerIsReadOnly("no"))
+    assert isinstance(ServerIsReadOnly("no"), RedisConnectionError)
