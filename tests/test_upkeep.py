@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.broker.keys import Keys
 from worker.broker.moves import EXPIRE_JOBS, Delivery, FleetNews, Moves, Promoted, Recovered
+from worker.broker.refusals import NotConnectedError
 from worker.clock import ServerClock
 from worker.flow.flow import NO_NEWS
 from worker.hands import Hands
@@ -63,6 +66,7 @@ class FakeMoves:
     tokens: list[str] = field(default_factory=list)
     between_ms: int = 0
     expired: list[Delivery] = field(default_factory=list)
+    expire_fails: Exception | None = None
 
     def __post_init__(self) -> None:
         self.keys = Keys(QUEUE)
@@ -81,6 +85,8 @@ class FakeMoves:
     async def expire(self, *, token: str, sent_at: float) -> list[Delivery]:
         assert sent_at <= time.monotonic()
         self.tokens.append(token)
+        if self.expire_fails is not None:
+            raise self.expire_fails
         return self.expired
 
     async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
@@ -105,12 +111,14 @@ class Bench:
         self.told: list[Recovered] = []
         self.poisoned: list[Delivery] = []
         self.expired: list[Delivery] = []
+        self.not_heard: list[str] = []
         self.fleet = Fleet()
         tokens = (f"token-{number}" for number in itertools.count(1))
         self.upkeep = Upkeep(
             cast("Moves", self.moves), self.hands, self.clock,
             next_token=lambda: next(tokens), fleet=self.fleet, on_ready=self._on_ready, on_recovered=self.told.append,
             on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
+            not_heard=lambda _, token: self.not_heard.append(token),
         )  # fmt: skip
 
     def _on_ready(self) -> None:
@@ -282,6 +290,25 @@ async def test_many_jobs_that_are_too_old_are_ended_in_several_calls_and_the_res
     await bench.upkeep.look_once()
 
     assert len(bench.expired) == 10 * EXPIRE_JOBS
+
+
+@pytest.mark.parametrize(
+    ("error", "not_heard"),
+    [
+        (RedisConnectionError("lost"), ["token-2"]),
+        (RedisTimeoutError("no answer"), ["token-2"]),
+        (NotConnectedError("refused"), []),
+        (ResponseError("WRONGTYPE"), []),
+    ],
+    ids=str,
+)
+async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(error: Exception, not_heard: list[str]) -> None:
+    bench = Bench(promoted=promoted(0, next_deadline_ms=0), expire_fails=error)
+
+    with pytest.raises(type(error)):
+        await bench.upkeep.look_once()
+
+    assert bench.not_heard == not_heard
 
 
 async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_look() -> None:

@@ -158,7 +158,7 @@ class Executor:
             moves=lambda queue: self._lane(queue).moves,
             hands=hands, clock=clock, gates=flow,
             next_token=self.next_token, receive=self.receive, hand_back=self._hand_back,
-            claim_of=self._claim_before_the_take,
+            not_heard=self._note_unheard, claim_of=self._claim_before_the_take,
         )  # fmt: skip
         self._taking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -317,7 +317,7 @@ class Executor:
                 moves, self.hands, self.clock,
                 next_token=self.next_token, fleet=self._flow, on_ready=self.taker.look,
                 on_recovered=partial(self._tell_recovered, queue),
-                on_poisoned=self._end_poisoned, on_expired=self._end_expired,
+                on_poisoned=self._end_poisoned, on_expired=self._end_expired, not_heard=self._note_unheard,
             )  # fmt: skip
             if len(self._lanes) == 1:
                 self._upkeep.add(asyncio.create_task(self._vote()))
@@ -461,6 +461,10 @@ class Executor:
         end = job_ids.to_remember(item.delivery.intake, is_conflict=False, has_own_id=False)
         completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, *end)  # noqa: FBT003 - no dead letter
         self._lane(item.delivery.queue).complete.put((item, completion))
+
+    def _note_unheard(self, queue: str, token: str) -> None:
+        """Jobs of a take whose answer was lost come back by their leases, and no worker died on them."""
+        self._spawn(insist("unheard", partial(self._lane(queue).moves.note_unheard, [token])))
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.moves import TakeState
-from worker.broker.refusals import connection_is_useless
+from worker.broker.refusals import connection_is_useless, may_have_been_run
 from worker.gate import Wait
 from worker.observe.outages import outages
 
@@ -73,6 +73,7 @@ class Taker:
         next_token: makes a lease token.
         receive: given the jobs of a take.
         hand_back: given jobs that nobody wants any more.
+        not_heard: told of a take whose answer was lost, with its queue and its lease token.
         claim_of: the claim that a message's job will need as soon as it is taken, if any.
     """
 
@@ -87,6 +88,7 @@ class Taker:
         next_token: Callable[[], str],
         receive: Callable[[Sequence[Delivery]], None],
         hand_back: Callable[[Sequence[Delivery]], None],
+        not_heard: Callable[[str, str], None],
         claim_of: Callable[[bytes], Claim | None],
     ) -> None:
         self._name = name
@@ -97,6 +99,7 @@ class Taker:
         self._next_token = next_token
         self._receive = receive
         self._hand_back = hand_back
+        self._not_heard = not_heard
         self._claim_of = claim_of
         self._queues: list[str] = []
         self._not_before: dict[str, float] = {}
@@ -219,14 +222,16 @@ class Taker:
 
     async def _take(self, queue: str, wish: Wish, woken_by: Message | None) -> None:
         follow_up = self._follow_up(queue, wish, woken_by)
-        sent_at = time.monotonic()
+        sent_at, token = time.monotonic(), self._next_token()
         self.is_calling = True
         try:
             taken = await self._moves(queue).take(
-                wish, token=self._next_token(), worker=self._name, sent_at=sent_at, follow_up=follow_up
+                wish, token=token, worker=self._name, sent_at=sent_at, follow_up=follow_up
             )
         except (RedisError, OSError) as error:
             self._gates.not_taken()
+            if may_have_been_run(error):
+                self._not_heard(queue, token)
             self._failed("take", queue, error)
         else:
             outages.worked("take")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from redis.exceptions import RedisError
 
 from worker.broker.moves import EXPIRE_JOBS
+from worker.broker.refusals import may_have_been_run
 from worker.observe.outages import outages
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Upkeep:
         on_recovered: told of jobs of workers that were lost, to say so.
         on_poisoned: given each job that is to be ended as poisoned.
         on_expired: given jobs that are too old.
+        not_heard: told of a take whose answer was lost, with the queue and the lease token.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Upkeep:
         on_recovered: Callable[[Recovered], None],
         on_poisoned: Callable[[Delivery], None],
         on_expired: Callable[[Sequence[Delivery]], None],
+        not_heard: Callable[[str, str], None],
     ) -> None:
         self._moves = moves
         self._hands = hands
@@ -89,6 +92,7 @@ class Upkeep:
         self._on_recovered = on_recovered
         self._on_poisoned = on_poisoned
         self._on_expired = on_expired
+        self._not_heard = not_heard
         self._fleet = fleet
         self._look_seconds = min(_LOOK_SECONDS, moves.rules.lease_ms / 1000 / _LOOKS_IN_A_LEASE)
         self._recover_between_ms = min(_RECOVER_BETWEEN_MS, round(self._look_seconds * 1000 * _RECOVER_SHARE))
@@ -162,8 +166,13 @@ class Upkeep:
 
     async def _expire(self) -> None:
         for _ in range(_EXPIRE_CALLS):
-            sent_at = time.monotonic()
-            expired = await self._moves.expire(token=self._next_token(), sent_at=sent_at)
+            sent_at, token = time.monotonic(), self._next_token()
+            try:
+                expired = await self._moves.expire(token=token, sent_at=sent_at)
+            except (RedisError, OSError) as error:
+                if may_have_been_run(error):
+                    self._not_heard(self._moves.keys.queue, token)
+                raise
             for delivery in expired:
                 self._hands.add(delivery)
             if expired:

@@ -78,6 +78,8 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
     bench.run("HSET", bench.rules.fleet.limit, "version", VERSION, "epoch", 1, "rate", 0, "answered", 3, "state", "old")
     bench.run("HSET", bench.rules.fleet.breakers, "worker-2", f"{bench.now_ms()} api_down", "worker-3", "1 api_down")
     bench.run("PEXPIRE", bench.rules.fleet.breakers, 30_000)
+    bench.run("HSET", bench.keys.unheard, "take7", bench.now_ms(), "long ago", 1)
+    bench.run("PEXPIRE", bench.keys.unheard, 30_000)
     await bench.moves.claim([Claim(ID, BINDING)])
     if name == "replay":
         for entry, _ in LETTERS:
@@ -163,6 +165,10 @@ async def _recover(bench: Workbench, _: Scene) -> object:
     return await bench.recover()
 
 
+async def _unheard(bench: Workbench, _: Scene) -> None:
+    await bench.moves.note_unheard(["take8", "take9"])
+
+
 Move: TypeAlias = "Callable[[Workbench, Scene], Awaitable[object]]"
 
 #: By the script's name; in brackets the branch of it.
@@ -186,6 +192,7 @@ MOVES: dict[str, Move] = {
     "promote": _promote,
     "recover": _recover,
     "replay": _replay,
+    "unheard": _unheard,
 }
 #: Those before which another worker empties its hands for the suspect.
 PAST_THE_SUSPECT = {"take", "take (under a rate limit)", "take (a probe)"}

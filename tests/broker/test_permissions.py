@@ -125,7 +125,7 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [(name, "job:") for name in MOVES if script_of(name) not in {"claim", "throttle", "vote", "replay"}]
+    [(name, "job:") for name in MOVES if script_of(name) not in {"claim", "throttle", "vote", "replay", "unheard"}]
     + [("claim", "ids:"), ("complete", "ids:")],
 )
 async def test_without_the_keys_it_makes_up_itself_a_move_names_them_and_changes_nothing(

@@ -14,6 +14,7 @@ from worker.broker.refusals import (
     Unfit,
     connection_is_useless,
     is_demoted,
+    may_have_been_run,
     meaning,
 )
 
@@ -124,6 +125,14 @@ def test_a_refusal_of_the_whole_server_makes_its_connection_useless(
 
     assert connection_is_useless(error) is is_useless
     assert is_demoted(error) is is_of_a_replica
+
+
+def test_only_a_command_that_was_sent_and_not_refused_may_have_been_run() -> None:
+    assert may_have_been_run(RedisConnectionError("lost"))
+    assert may_have_been_run(OSError("reset"))
+    assert may_have_been_run(TimeoutError())
+    assert not may_have_been_run(NotConnectedError("refused"))
+    assert not may_have_been_run(said("READONLY no"))
 
 
 def test_a_replica_is_a_lost_connection_to_celery() -> None:

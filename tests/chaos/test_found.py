@@ -48,7 +48,7 @@ def upkeep(moves: Any) -> Upkeep:
     return Upkeep(
         moves, hands, ServerClock(),
         next_token=str, fleet=flow_of(hands), on_ready=lambda: None, on_recovered=lambda _: None,
-        on_poisoned=lambda _: None, on_expired=lambda _: None,
+        on_poisoned=lambda _: None, on_expired=lambda _: None, not_heard=lambda *_: None,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class LossyNetwork:
         self.port = int(self._listening.getsockname()[1])
         self._server_port = server_port
         self._forwards = True
+        self._loses_answer_to: bytes | None = None
         self._lost = threading.Event()
         #: Connections so far.
         self.accepted = 0
@@ -50,6 +51,10 @@ class LossyNetwork:
         self._lost.set()
         self._lost = threading.Event()
 
+    def lose_the_answer_to(self, words: bytes) -> None:
+        """The first connection on which these words are sent is lost then; the words still come through."""
+        self._loses_answer_to = words
+
     def lead_to(self, server_port: int) -> None:
         """From now on new connections lead to this server; those that are open stay where they are."""
         self._server_port = server_port
@@ -74,19 +79,24 @@ class LossyNetwork:
                     continue
                 server = socket.create_connection((HOST, self._server_port))
                 self._sockets += [client, server]
-                self._in_a_thread(self._carry, client, server, self._lost)
-                self._in_a_thread(self._carry, server, client, self._lost)
+                answers_lost = threading.Event()
+                self._in_a_thread(self._carry, client, server, [self._lost], answers_lost)
+                self._in_a_thread(self._carry, server, client, [self._lost, answers_lost], threading.Event())
 
     def _in_a_thread(self, work: Callable[..., None], *arguments: object) -> None:
         self._threads.append(threading.Thread(target=work, args=arguments))
         self._threads[-1].start()
 
-    @staticmethod
-    def _carry(source: socket.socket, target: socket.socket, lost: threading.Event) -> None:
+    def _carry(
+        self, source: socket.socket, target: socket.socket, lost: list[threading.Event], loses_answers: threading.Event
+    ) -> None:
         with suppress(OSError):
             while piece := source.recv(_PIECE_BYTES):
-                if not lost.is_set():
+                if self._loses_answer_to is not None and self._loses_answer_to in piece:
+                    self._loses_answer_to = None
+                    loses_answers.set()
+                if not any(each.is_set() for each in lost):
                     target.sendall(piece)
-        if not lost.is_set():
+        if not any(each.is_set() for each in lost):
             with suppress(OSError):
                 target.shutdown(socket.SHUT_WR)

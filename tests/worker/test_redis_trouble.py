@@ -17,6 +17,7 @@ from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
 from tests.worker.lossy_network import LossyNetwork
 from tests.worker.stage import DEAD, QUEUE, RESULTS, Stage, WorkerProcess, eventually
+from worker.broker.scripts import TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,6 +198,25 @@ def test_connections_that_are_lost_without_a_word_are_given_up_and_made_anew(
         own.wait_idle()
         assert len(own.api.calls()) == 11
         assert "crashes" not in own.counters()
+
+
+def test_a_take_whose_answer_was_lost_counts_as_no_crash(server_binary: ServerBinary, tmp_path: Path) -> None:
+    """The server has given the worker a job that it never heard of. It comes back by its lease."""
+    with (
+        RedisServer(server_binary) as server,
+        Stage(server.url, tmp_path) as own,
+        LossyNetwork(server.port) as network,
+    ):
+        own.redis.script_load(TAKE.text)  # or the answer that is lost would be that the server does not know it
+        network.lose_the_answer_to(own.keys.draining.encode())  # that key stands in takes alone
+        job = own.send()
+        own.start(REDIS_URL=f"redis://127.0.0.1:{network.port}/0", LEASE_SECONDS=7)
+
+        assert own.event_of(job)["data"]["outcome"] == "locked"
+        own.wait_idle()
+        assert own.redis.hlen(own.keys.unheard) == 1
+        assert "crashes" not in own.counters()
+        assert len(own.api.calls()) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 import worker.taker
 from tests.broker.workbench import Workbench, link_to
 from tests.worker.parts import flow_of
 from worker.broker.keys import digest
 from worker.broker.moves import Claim, ClaimAnswer, Delivery, Wish
+from worker.broker.refusals import NotConnectedError
 from worker.clock import ServerClock
 from worker.gate import Wait
 from worker.hands import Hands
@@ -41,6 +43,7 @@ class Scene:
         self.hands = hands
         self.received: list[Delivery] = []
         self.handed_back: list[Delivery] = []
+        self.not_heard: list[str] = []
         flow = flow_of(hands)
         for breaker in flow.breakers:
             breaker.succeeded(0.0, hands.limit)  # the slow start is over
@@ -49,7 +52,7 @@ class Scene:
             name="w", moves=lambda _: bench.moves, hands=hands, clock=ServerClock(),
             gates=flow,
             next_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
-            claim_of=claim_of,
+            not_heard=lambda _, token: self.not_heard.append(token), claim_of=claim_of,
         )  # fmt: skip
 
     def receive(self, deliveries: Sequence[Delivery]) -> None:
@@ -335,3 +338,36 @@ async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scen
 
     await until(lambda: scene.handed_back)
     assert scene.received == []
+
+
+async def test_a_take_whose_answer_was_lost_is_told_by_its_lease_token(scene: Scene) -> None:
+    await scene.until_it_waits()
+    take = scene.bench.moves.take
+
+    async def take_and_lose(wish: Wish, **asked: object) -> Taken:
+        taken = await take(wish, **asked)  # type: ignore[arg-type]
+        if taken.jobs and not scene.not_heard:
+            raise RedisConnectionError("Connection closed by server.")
+        return taken
+
+    scene.bench.moves.take = take_and_lose  # type: ignore[method-assign]
+    scene.bench.push(b"a job")
+    await until(lambda: scene.not_heard)
+    (ref,) = scene.bench.in_flight()
+    assert scene.bench.client.hget(scene.bench.keys.record_prefix + ref, "token").decode() == scene.not_heard[0]
+
+
+async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
+    await scene.until_it_waits()
+    take, failures = scene.bench.moves.take, count()
+
+    async def fail_once(wish: Wish, **asked: object) -> Taken:
+        if next(failures) == 0:
+            raise NotConnectedError("refused")
+        return await take(wish, **asked)  # type: ignore[arg-type]
+
+    scene.bench.moves.take = fail_once  # type: ignore[method-assign]
+    scene.bench.push(b"a job")
+
+    await scene.until_received(1)
+    assert scene.not_heard == []

@@ -22,6 +22,7 @@ key                                  type    holds                              
 ``lw:1:<queue>:counters``            hash    totals since the queue was first used                  never
 ``lw:1:<queue>:upkeep``              hash    when the fleet last looked after this queue            never
 ``lw:1:<queue>:draining``            string  the worker that empties its hands for a suspect        seconds (TTL)
+``lw:1:<queue>:unheard``             hash    takes whose answers were lost, by lease token: when     a day (TTL)
 ``lw:1:<LOCK_QUEUE>:pause``          string  there while the API has asked the whole fleet to wait  Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
 ``lw:1:<LOCK_QUEUE>:limit``          hash    the fleet's flow control: see ``worker.flow.limit``    never
@@ -131,6 +132,11 @@ class Keys:
     def draining(self) -> str:
         """The worker that empties its hands for a suspect."""
         return f"{PREFIX}:{self.queue}:draining"
+
+    @cached_property
+    def unheard(self) -> str:
+        """Takes whose workers never heard their answers."""
+        return f"{PREFIX}:{self.queue}:unheard"
 
     @cached_property
     def pause(self) -> str:

@@ -51,6 +51,8 @@ UNUSED_SECONDS = 0.1
 PROBE_GAP_MS = 250
 #: How long a worker's word that its breaker is open counts.
 VOTE_MS = 60_000
+#: How long it is kept that a worker never heard the answer of a take: far longer than its jobs wait for their leases.
+UNHEARD_MS = 86_400_000
 #: One call looks in the lists for so many jobs that are too old.
 EXPIRE_JOBS = 50
 #: It looks at so many entries of the lists, about: some milliseconds of the server's time.
@@ -617,7 +619,7 @@ class Moves:
         """Make jobs of dead workers ready, unless the fleet did so in the last ``between_ms``."""
         keys = [
             self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.upkeep,
-            self.keys.retries, self.keys.deadlines,
+            self.keys.retries, self.keys.deadlines, self.keys.unheard,
         ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, self.rules.suspicious_crashes, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
@@ -631,6 +633,10 @@ class Moves:
             workers={name.decode(): jobs for name, jobs in zip(workers[::2], workers[1::2], strict=True)},
             messages=messages,
         )  # fmt: skip
+
+    async def note_unheard(self, tokens: Sequence[str]) -> None:
+        """Note takes whose answers were lost: what they took has lost no worker, and is not a crash richer for it."""
+        await self._call(scripts.UNHEARD, [self.keys.unheard], [UNHEARD_MS, *tokens])
 
     async def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         try:

@@ -149,6 +149,11 @@ def connection_is_useless(error: ResponseError) -> bool:
     return isinstance(error, (ReadOnlyError, *_OF_A_CLUSTER)) or str(error).startswith(_OF_NO_USE_NOW)
 
 
+def may_have_been_run(error: BaseException) -> bool:
+    """Whether the server may have run the command that ended in this error: it was sent, and the answer was lost."""
+    return not isinstance(error, NotConnectedError | ResponseError)
+
+
 def is_demoted(error: BaseException) -> bool:
     """Whether a server says by this that it is not the primary (any more)."""
     return isinstance(error, ReadOnlyError | MasterDownError | ServerIsReadOnly) or str(error).startswith(_UNBLOCKED)

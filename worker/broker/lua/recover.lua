@@ -1,6 +1,7 @@
 -- recover: jobs whose worker gave no sign of life for a lease become ready again, one crash richer. The only move that counts
--- crashes. A job with too many is handed to the caller, in flight, to be ended as poisoned.
--- KEYS  1 leases   2 again   3 suspects   4 counters   5 upkeep   6 retries   7 deadlines
+-- crashes. A job with too many is handed to the caller, in flight, to be ended as poisoned. One whose worker never heard of it, as the
+-- answer of its take was lost, has no crash more by that.
+-- KEYS  1 leases   2 again   3 suspects   4 counters   5 upkeep   6 retries   7 deadlines   8 unheard
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 crashes that make a poisoned job   4 jobs at most
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
 --       8 a silence of this many milliseconds means that the server was away, not the workers
@@ -11,7 +12,8 @@
 --       server time in milliseconds, {lost worker, its jobs, ...}, {message ...}, poisoned job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
 
-local leases, again, suspects, counters, upkeep, retries, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local leases, again, suspects, counters, upkeep, retries, deadlines, unheard =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local token, lease_ms = ARGV[5], tonumber(ARGV[6])
 local between_ms, silence_ms, grace_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -25,6 +27,8 @@ expect(counters, 'hash')
 expect(upkeep, 'hash')
 expect(retries, 'list')
 expect(deadlines, 'zset')
+expect(unheard, 'hash')
+may('HGET', unheard, '')
 may('ZREM', leases, '')
 may('RPUSH', again, '')
 may('RPUSH', suspects, '')
@@ -53,7 +57,7 @@ if now - awake_since < grace_ms then
   return {-2, whole(now), {}, {}}
 end
 
-local recovered, poisoned, vanished, bytes = 0, {}, 0, 0
+local recovered, poisoned, vanished, bytes, died = 0, {}, 0, 0, 0
 local jobs_of, messages = {}, {}
 local lapsed = redis.call('ZRANGE', leases, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)
 for _, ref in ipairs(lapsed) do
@@ -66,17 +70,20 @@ for _, ref in ipairs(lapsed) do
     redis.call('ZREM', leases, ref)
     vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
   else
-    local crashes = tonumber(record[5]) + 1
+    local token_then = redis.call('HGET', name, 'token') or ''
+    local is_unheard = redis.call('HGET', unheard, token_then)
+    local crashes = tonumber(record[5]) + (is_unheard and 0 or 1)
     record[5] = tostring(crashes)
+    died = died + (is_unheard and 0 or 1)
     -- A worker's lease tokens are its name and a number.
-    local worker = string.match(redis.call('HGET', name, 'token') or '', '^([^ ]+)%.%d+$')
+    local worker = not is_unheard and string.match(token_then, '^([^ ]+)%.%d+$')
     if worker and #worker <= 100 then
       jobs_of[worker] = (jobs_of[worker] or 0) + 1
     end
     if #messages < most_told and #record[1] <= most_told_bytes then
       messages[#messages + 1] = record[1]
     end
-    if crashes >= poisonous then
+    if crashes >= poisonous and not is_unheard then
       redis.call('HSET', name, 'crashes', crashes, 'token', token)
       redis.call('ZADD', leases, whole(now + lease_ms), ref)
       poisoned[#poisoned + 1] = {ref, unpack(record)}
@@ -97,8 +104,8 @@ for _, ref in ipairs(lapsed) do
     end
   end
 end
-if #lapsed > 0 then
-  redis.pcall('HINCRBY', counters, 'crashes', recovered + #poisoned)
+if died > 0 then
+  redis.pcall('HINCRBY', counters, 'crashes', died)
 end
 if vanished > 0 then
   redis.pcall('HINCRBY', counters, 'vanished', vanished)
