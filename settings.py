@@ -17,12 +17,33 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REDIS_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
 
+#: What all workers of a queue must have in common: where they differ, they say so. None of it is secret.
+MUST_AGREE = (
+    "LOCK_QUEUE",
+    "RESULTS_CHANNEL",
+    "RESULTS_MAXLEN",
+    "EVENT_SOURCE",
+    "DEAD_STREAM",
+    "DEAD_MAXLEN",
+    "RESULT_CONVERSATION",
+    "DEDUPLICATE_SECONDS",
+    "API_URL",
+    "MAX_ATTEMPTS",
+    "RETRY_BASE_SECONDS",
+    "RETRY_MAX_DELAY_SECONDS",
+    "JOB_MAX_AGE_SECONDS",
+    "RATE_LIMIT_PER_SECOND",
+    "LEASE_SECONDS",
+    "MAX_DELIVERIES",
+)
+
 _OWN_KEYS = "lw:"
+_URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _LARGEST_TOKEN_BYTES = 64 * 1024
 _LARGEST_STREAM_BYTES = 1_099_511_627_776
 
@@ -90,6 +111,28 @@ def _key_name(value: str) -> str:
     return value
 
 
+def _uri_reference(value: str) -> str:
+    text = value.strip()
+    if not _URI_REFERENCE.fullmatch(text):
+        raise ValueError(
+            "must be a URI-reference such as /lock-worker/staging or urn:example:lock-worker, without a blank; "
+            "write other characters than letters, digits and -._~:/?#[]@!$&'()*+,;= percent-encoded"
+        )
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URI-reference: its host or port cannot be read") from None
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user or password: it stands in every event")
+    is_relative = not parts.scheme and not parts.netloc
+    if is_relative and ":" in parts.path.partition("/")[0]:
+        raise ValueError("is not a URI-reference: there is a colon before its first slash, and no scheme before that")
+    if text.count("#") > 1 or "[" in text.replace(parts.netloc, "", 1) or "]" in text.replace(parts.netloc, "", 1):
+        raise ValueError("is not a URI-reference: # may stand in it once, and [ and ] around an address alone")
+    return text
+
+
 def _token(value: SecretStr) -> SecretStr:
     token = value.get_secret_value().strip()
     if not token:
@@ -123,6 +166,16 @@ def _certificates(path: Path) -> Path:
 
 
 KeyName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_key_name)]
+_KEY_NAME: TypeAdapter[str] = TypeAdapter(KeyName)
+
+
+def key_name_problem(name: object) -> str | None:
+    """What is wrong with the name of a queue, as the check of LOCK_QUEUE would say it; None: nothing."""
+    try:
+        _KEY_NAME.validate_python(name, strict=True)
+    except ValidationError as error:
+        return str(error.errors(include_url=False, include_input=False)[0]["msg"]).removeprefix("Value error, ")
+    return None
 
 
 class Settings(BaseSettings):
@@ -165,6 +218,11 @@ class Settings(BaseSettings):
         description="Memory that the results stream takes in Redis, about: beyond it the oldest events go, even where "
         "there are fewer than RESULTS_MAXLEN.",
         json_schema_extra={"unit": "bytes"},
+    )
+    EVENT_SOURCE: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_uri_reference)] = Field(
+        "/lock-worker",
+        description="The `source` of each event, a URI-reference. Give every environment its own, so that its events "
+        "are told from those of others.",
     )
     DEAD_STREAM: KeyName = Field(
         "moderation.dead",
@@ -351,6 +409,10 @@ class Settings(BaseSettings):
                 f"must be longer than ATTEMPT_TIMEOUT_SECONDS ({timeout:g}), or a job could be taken over during a call"
             )
         return value
+
+    def to_agree_on(self) -> dict[str, str | int | float | None]:
+        """The settings that must be the same in the whole fleet."""
+        return {name: getattr(self, name) for name in MUST_AGREE}
 
     @property
     def redis_is_tls(self) -> bool:

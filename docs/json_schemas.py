@@ -52,6 +52,10 @@ _NOT_SAID_OF_MESSAGE = (
 )
 
 
+#: A job that was revoked after a call has failed: its conversation may be locked.
+_FAILED = ("revoked", "rejected", "refused", "exhausted", "poisoned")
+
+
 def job() -> dict[str, Any]:
     """A job's fields, as a producer may send them."""
     schema = _of(Job)
@@ -67,7 +71,7 @@ def event() -> dict[str, Any]:
         _ending("locked", "locked", conversation="object", error="null"),
         _ending("lock_skipped", "would_lock", conversation="null", error="null"),
         _ending("lock_skipped", "expired", "revoked", conversation="null", error="object"),
-        _ending("lock_failed", "rejected", "refused", "exhausted", "poisoned", conversation="null", error="object"),
+        _ending("lock_failed", *_FAILED, conversation="null", error="object"),
     ]
     description = schema["description"] + " Later versions may add fields; ignore those that you do not know."
     return _headed("event", description, schema, _events())

@@ -100,7 +100,11 @@ class ResultEvent(BaseModel):
         description="With source it names this event alone: the job id, or, where that names another event already, an "
         "id of its own.",
     )
-    source: Literal["/lock-worker"]
+    source: str = Field(
+        min_length=1,
+        description="EVENT_SOURCE, a URI-reference: which environment the event is of.",
+        json_schema_extra={"format": "uri-reference"},
+    )
     type: EventType
     subject: str = Field(
         "",
@@ -140,7 +144,7 @@ class Event:
 class Facts:
     """What is known of a job's run whatever its outcome; the moments are of the Redis server's clock.
 
-    ``id`` is the job's, and ``trace`` its trace, where that is known.
+    ``id`` is the job's, ``trace`` its trace, where that is known, and ``source`` the worker's EVENT_SOURCE.
     """
 
     id: str
@@ -151,6 +155,7 @@ class Facts:
     finished_at: datetime
     attempts: int
     trace: Trace | None = None
+    source: str = SOURCE
 
 
 def build(facts: Facts, outcome: Outcome, *, max_bytes: int = MAX_EVENT_BYTES) -> Event:
@@ -173,7 +178,7 @@ def build(facts: Facts, outcome: Outcome, *, max_bytes: int = MAX_EVENT_BYTES) -
     }
     if facts.replay_of is not None:
         data["replay_of"] = facts.replay_of
-    event: dict[str, Any] = {"specversion": "1.0", "id": facts.id, "source": SOURCE, "type": event_type}
+    event: dict[str, Any] = {"specversion": "1.0", "id": facts.id, "source": facts.source, "type": event_type}
     if facts.subject is not None:
         event["subject"] = facts.subject if facts.subject.isascii() else _NONCHARACTER.sub("\ufffd", facts.subject)
     event["time"] = finished_at
@@ -201,8 +206,8 @@ def _describe(  # noqa: PLR0911 - one line an outcome
             return "conversation.lock_skipped", "would_lock", None, None
         case Expired(problem):
             return "conversation.lock_skipped", "expired", None, problem
-        case Revoked(problem):
-            return "conversation.lock_skipped", "revoked", None, problem
+        case Revoked(problem, was_called):
+            return "conversation.lock_failed" if was_called else "conversation.lock_skipped", "revoked", None, problem
         case Rejected(problem):
             return "conversation.lock_failed", "rejected", None, problem
         case Refused(problem):

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 TASK_NAME = "moderation.lock_conversation"
 #: A larger answer is judged in a thread: half a million values in one would hold up the loop, which keeps the leases.
 _LARGE_BODY_BYTES = 64 * 1024
+_REVOKED_AFTER_A_CALL = (
+    "The job was revoked when a call for it had been made or was under way: the conversation may be locked. "
+    "Look at the conversation before you send the job again."
+)
 _TOO_OLD = "The job is older than JOB_MAX_AGE_SECONDS, so it is not called again."
 
 logger = logging.getLogger(__name__)
@@ -134,6 +138,7 @@ class LockConversation:
         policy: when to try again.
         shown: how much of a conversation an event carries.
         max_event_bytes: an event of more bytes carries less of it.
+        source: what the events name as their source.
         sleep: waits so many seconds, in the job's slot.
     """
 
@@ -145,6 +150,7 @@ class LockConversation:
         policy: RetryPolicy,
         shown: Shown,
         max_event_bytes: int = event.MAX_EVENT_BYTES,
+        source: str = event.SOURCE,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api = api
@@ -152,6 +158,7 @@ class LockConversation:
         self._policy = policy
         self._shown = shown
         self._max_event_bytes = max_event_bytes
+        self._source = source
         self._sleep = sleep
 
     async def __call__(self, job: Accepted, run: Run) -> Decision:
@@ -192,8 +199,11 @@ class LockConversation:
         return self.report(job, run, Rejected(Problem(ProblemType.INVALID_JOB, detail)))
 
     def revoked(self, job: Accepted, run: Run) -> Finished:
-        """End a job that was revoked through Celery."""
-        return self.report(job, run, Revoked(Problem(ProblemType.REVOKED, "The job was revoked before it was called.")))
+        """End a job that was revoked through Celery: a call that was made by then may have locked the conversation."""
+        progress = run.progress
+        was_called = run.attempts > 0 or progress.may_be_at_work or progress.problem is not None
+        detail = _REVOKED_AFTER_A_CALL if was_called else "The job was revoked before it was called."
+        return self.report(job, run, Revoked(Problem(ProblemType.REVOKED, detail), was_called=was_called))
 
     def poisoned(self, intake: Intake, run: Run, crashes: int) -> Finished:
         """End a job that workers died on."""
@@ -219,6 +229,7 @@ class LockConversation:
             finished_at=run.clock(),
             attempts=run.attempts,
             trace=_trace(intake, run),
+            source=self._source,
         )
         return Finished(event.build(facts, outcome, max_bytes=self._max_event_bytes))
 

@@ -97,9 +97,10 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Revoked through Celery before the call."""
+    """Revoked through Celery; ``was_called``: a call was made by then, so the conversation may be locked."""
 
     problem: Problem
+    was_called: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ OUTCOMES: list[tuple[Outcome, str, str]] = [
     (WouldLock(), "conversation.lock_skipped", "would_lock"),
     (Expired(PROBLEM), "conversation.lock_skipped", "expired"),
     (Revoked(PROBLEM), "conversation.lock_skipped", "revoked"),
+    (Revoked(PROBLEM, was_called=True), "conversation.lock_failed", "revoked"),
     (Rejected(PROBLEM), "conversation.lock_failed", "rejected"),
     (Refused(PROBLEM), "conversation.lock_failed", "refused"),
     (Exhausted(PROBLEM), "conversation.lock_failed", "exhausted"),

@@ -484,6 +484,23 @@ def test_a_revoked_job_was_skipped() -> None:
     assert event["data"]["error"]["type"] == "revoked"
 
 
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"attempts": 1},
+        {"progress": Progress(may_be_at_work=True)},
+        {"progress": Progress(problem=Problem(ProblemType.RATE_LIMITED, "The API answered 429.", 429))},
+    ],
+    ids=["a call that counted", "a worker that died on it", "a call that did not count"],
+)
+def test_a_job_revoked_after_a_call_has_failed_and_its_conversation_may_be_locked(known: dict[str, Any]) -> None:
+    scene = Scene()
+    event = event_of(scene.handler.revoked(accepted(), scene.new_run(**known)))
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
+    assert event["data"]["attempts"] == known.get("attempts", 0)
+    assert "the conversation may be locked" in event["data"]["error"]["detail"]
+
+
 def test_a_poisoned_job_tells_how_many_workers_it_took_and_that_a_replay_begins_anew() -> None:
     scene = Scene()
     event = event_of(scene.handler.poisoned(accepted(), scene.new_run(attempts=2), crashes=5))

@@ -276,6 +276,59 @@ def test_the_certificates_for_redis_must_be_some(environment: Environment, tmp_p
     assert file == load(need_token=False).REDIS_CA_FILE
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/lock-worker",
+        "/lock-worker/staging",
+        "lock-worker",
+        "urn:example:lock-worker:eu",
+        "//example.org/locks",
+        " /x\n",
+        "https://lock-worker.example.org:8443/staging?region=eu#1",
+        "https://[::1]/",
+        "%C3%BC",
+        "mailto:ops@example.org",
+    ],
+)
+def test_the_source_of_events_is_any_reference_to_a_resource(environment: Environment, source: str) -> None:
+    environment(EVENT_SOURCE=source)
+    assert source.strip() == load(need_token=False).EVENT_SOURCE
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("a b", "must be a URI-reference such as /lock-worker/staging"),
+        ("ü", "must be a URI-reference"),
+        ("/a\nb", "must be a URI-reference"),
+        ("%4", "must be a URI-reference"),
+        ("1:b", "is not a URI-reference: there is a colon before its first slash"),
+        ("http://h:port/", "is not a URI-reference: its host or port cannot be read"),
+        ("http://[::1/", "is not a URI-reference: its host or port cannot be read"),
+        ("/a[1]", "is not a URI-reference: # may stand in it once"),
+        ("a#b#c", "is not a URI-reference: # may stand in it once"),
+        (f"https://user:{SECRET}@h/", "must hold no user or password: it stands in every event"),
+        ("x" * 501, "String should have at most 500 characters"),
+    ],
+)
+def test_a_source_that_is_no_reference_is_refused_without_showing_it(
+    environment: Environment, source: str, problem: str
+) -> None:
+    environment(EVENT_SOURCE=source)
+    (told,) = problems()
+    assert told.startswith(f"EVENT_SOURCE: {problem}")
+    assert SECRET not in told
+
+
+def test_what_must_agree_in_a_fleet_are_settings_and_none_is_secret(environment: Environment) -> None:
+    environment(API_TOKEN=SECRET, REDIS_URL="redis://:hunter2@h")
+    found = load(need_token=True).to_agree_on()
+    assert found.keys() <= Settings.model_fields.keys()
+    assert "hunter2" not in str(found)
+    assert SECRET not in str(found)
+
+
 @pytest.mark.parametrize("name", ["LOCK_QUEUE", "RESULTS_CHANNEL", "DEAD_STREAM"])
 @pytest.mark.parametrize(
     ("value", "problem"),

@@ -22,7 +22,7 @@ from worker.clock import ServerClock
 from worker.flow.flow import NO_NEWS
 from worker.hands import Hands
 from worker.observe.outages import Outages
-from worker.upkeep import Upkeep
+from worker.upkeep import Upkeep, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -325,3 +325,141 @@ async def test_the_clock_is_set_by_the_server() -> None:
     await bench.upkeep.look_once()
 
     assert abs((bench.clock.now() - datetime.fromtimestamp(NOW_MS / 1000, UTC)).total_seconds()) < 5
+
+
+class FakeRedis:
+    """Answers EXISTS by what stands in it, and counts the writes."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.writes = 0
+        self.trouble: Exception | None = None
+
+    async def execute_command(self, _: str, *keys: str) -> int:
+        self.writes += 1
+        if self.trouble is not None:
+            raise self.trouble
+        return len(self.keys & set(keys))
+
+    async def send(self, *commands: list[str]) -> Any:
+        self.writes += 1
+        counts = iter([len(self.keys & set(command[1:])) for command in commands])
+
+        async def following() -> int:
+            return next(counts)
+
+        async def close() -> None: ...
+
+        return SimpleNamespace(next=following, close=close)
+
+
+class Watched:
+    """Several queues under one watch, and what it told."""
+
+    def __init__(self, *queues: str) -> None:
+        self.redis = FakeRedis()
+        self.states = dict.fromkeys(queues, "as ever")
+        self.consumed = set(queues)
+        self.hands = Hands(10)
+        self.ready: list[str] = []
+        self.left: list[str] = []
+
+        def upkeep(queue: str) -> Any:
+            def turn(state: str) -> Any:
+                return lambda: self.states.__setitem__(queue, state)
+
+            return SimpleNamespace(wake=turn("awake"), rest=turn("resting"))
+
+        self.watch = Watch(
+            cast("Any", self.redis), {queue: upkeep(queue) for queue in queues}, self.hands,
+            look_seconds=0.5, is_consumed=self.consumed.__contains__, on_ready=self.ready.append,
+            on_left=self.left.append,
+        )  # fmt: skip
+
+
+async def test_the_upkeep_of_idle_queues_rests_but_that_of_the_first_one() -> None:
+    scene = Watched("a", "b", "c")
+
+    await scene.watch.look_once()
+
+    assert scene.states == {"a": "awake", "b": "resting", "c": "resting"}
+    assert (scene.redis.writes, scene.ready, scene.left) == (1, [], [])
+
+
+async def test_a_single_queue_is_left_to_its_own_upkeep() -> None:
+    scene = Watched("a")
+
+    await scene.watch.look_once()
+
+    assert (scene.redis.writes, scene.states) == (0, {"a": "awake"})
+
+
+@pytest.mark.parametrize("key", Keys("b").under_way)
+async def test_the_upkeep_of_a_queue_with_jobs_under_way_is_woken(key: str) -> None:
+    scene = Watched("a", "b", "c")
+    scene.redis.keys = {key}
+
+    await scene.watch.look_once()
+
+    assert scene.states == {"a": "awake", "b": "awake", "c": "resting"}
+    assert scene.ready == []
+
+
+@pytest.mark.parametrize("key", Keys("b").ready)
+async def test_who_takes_is_told_of_a_queue_with_jobs_that_are_ready(key: str) -> None:
+    scene = Watched("a", "b", "c")
+    scene.redis.keys = {key}
+
+    await scene.watch.look_once()
+
+    assert scene.ready == ["b"]
+
+
+async def test_a_queue_that_is_not_consumed_is_left_once_no_job_of_it_is_under_way_or_in_hand() -> None:
+    scene = Watched("a", "b")
+    scene.consumed.remove("b")
+    scene.redis.keys = {Keys("b").delayed, "b"}
+    job = delivery("x", queue="b")
+    scene.hands.add(job)
+
+    await scene.watch.look_once()
+    scene.redis.keys = {"b"}
+    await scene.watch.look_once()
+    assert scene.left == []
+
+    scene.hands.drop(job)
+    await scene.watch.look_once()
+    assert (scene.left, scene.ready) == (["b"], [])
+
+
+async def test_where_redis_refuses_the_look_at_all_queues_each_is_looked_at_and_that_is_told_once(
+    waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Watched("a", "b")
+    scene.redis.trouble = ResponseError("CROSSSLOT")
+
+    with pytest.raises(asyncio.CancelledError):
+        await scene.watch.look_around()
+
+    assert waits == [0.5] * 8
+    assert scene.states == {"a": "awake", "b": "awake"}
+    assert {*scene.ready} == {"a", "b"}
+    assert [record.message for record in caplog.records] == ["upkeep_failed"]
+
+
+async def test_an_idle_queue_that_rests_is_looked_at_as_soon_as_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.upkeep._LOOK_SECONDS", 0.001)
+    bench = Bench()
+    looks: asyncio.Queue[None] = asyncio.Queue()
+    monkeypatch.setattr(bench.upkeep, "_on_ready", lambda: looks.put_nowait(None))
+    bench.moves.promoted = promoted(1)
+    bench.upkeep.rest()
+    looking = asyncio.create_task(bench.upkeep.look_around())
+    await looks.get()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(looks.get(), 0.1)
+
+    bench.upkeep.wake()
+
+    await asyncio.wait_for(looks.get(), 5)
+    looking.cancel()

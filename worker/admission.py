@@ -18,6 +18,7 @@ from tasks.message import Refusal
 from worker.observe import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from tasks.decision import Decision, Finished
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 class LeaseLostError(Exception):
     """The job is not ours any more: another worker may have it, so nothing is called or published for it."""
+
+
+class RevokedError(Exception):
+    """The job was revoked while it waited for its next call, so that call is not made."""
 
 
 class Admission:
@@ -76,10 +81,12 @@ class Admission:
             return Later(0, "requeued")
         return None
 
-    def run_of(self, delivery: Delivery) -> Run:
-        """A delivery as the handler sees it."""
+    def run_of(self, delivery: Delivery, is_revoked: Callable[[str], bool] | None = None) -> Run:
+        """A delivery as the handler sees it; ``is_revoked`` is asked before each call."""
 
         async def before_call() -> None:
+            if is_revoked is not None and is_revoked(delivery.intake.id):
+                raise RevokedError
             # The server was away: whose the job is, the next renewal tells.
             while time.monotonic() >= delivery.held_until and not delivery.is_lost:  # noqa: ASYNC110 - once in an outage
                 await asyncio.sleep(0.05)

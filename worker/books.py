@@ -22,10 +22,12 @@ from celery.worker import state
 from kombu import pidbox
 
 from worker.broker.refusals import ServerIsReadOnly
+from worker.hands import MAX_SLOTS
+from worker.remote_control import refusal
 from worker.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from worker.executor import Executor
     from worker.lane import Assignment
@@ -49,6 +51,7 @@ class Books:
     Args:
         task: Celery's task that a job is a run of.
         executor: has the jobs.
+        streams: the names of the streams that results and dead letters go to.
 
     ``consumer`` is Celery's, which sets itself.
     ``call_soon`` calls something on Celery's thread. The pool sets it when there is a loop; before, no job is taken.
@@ -56,8 +59,9 @@ class Books:
 
     consumer: Any
 
-    def __init__(self, task: Any, executor: Executor) -> None:
+    def __init__(self, task: Any, executor: Executor, streams: Collection[str]) -> None:
         self._task = task
+        self._streams = streams
         self._executor = executor
         self._numbers = count(1)
         self._open: dict[int, Request] = {}
@@ -70,6 +74,10 @@ class Books:
     def wants(self, job: str) -> bool:
         """Whether a job has to be shown before it begins."""
         return job in state.revoked or self._is_watched()
+
+    def is_revoked(self, job: str) -> bool:
+        """Whether this worker was told that a job is revoked."""
+        return job in state.revoked
 
     def show(self, items: Sequence[Assignment]) -> None:
         """Show jobs that are about to begin; they come back to the executor."""
@@ -133,6 +141,23 @@ class Books:
         state.all_total_count[0] += unseen - self._counted
         self._counted = unseen
 
+    def answer(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The answer to a command of the remote control that Celery is not to carry out; None: it is."""
+        problem = refusal(command, arguments, self._executor.queues_in_care(), self._streams)
+        if problem is not None:
+            logger.warning("control_refused", extra={"command": command, "reason": problem})
+            return {"error": problem}
+        if command in {"pool_grow", "pool_shrink"}:
+            return {"ok": self._resize(arguments.get("n", 1) * (1 if command == "pool_grow" else -1))}
+        return None
+
+    def _resize(self, more: int) -> str:
+        pool = self.consumer.pool
+        wanted = pool.limit + more
+        pool.grow(more)
+        told = f"this worker runs up to {pool.limit:,} jobs at once now"
+        return told if pool.limit == wanted else f"{told}: at least 1 and at most {MAX_SLOTS:,} are possible"
+
     def terminate(self, number: int) -> None:
         """Stop a job and hand it back; whoever takes it next finds it revoked."""
         request = self._open.pop(number, None)
@@ -170,8 +195,10 @@ class Books:
 class _Node(pidbox.Node):  # type: ignore[misc]
     def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
         """Answer a command, with the books up to date."""
-        self.state.consumer.app.books.catch_up()
-        return super().handle(method, arguments)
+        books = self.state.consumer.app.books
+        books.catch_up()
+        answer = books.answer(method, arguments or {})
+        return super().handle(method, arguments) if answer is None else answer
 
 
 class _Mailbox(StockControl.Mailbox):  # type: ignore[misc]

@@ -35,6 +35,7 @@ from worker.executor import Executor
 from worker.flow.flow import Flow
 from worker.hands import Hands
 from worker.intake import ReadAhead, reader
+from worker.leftovers import look_in_the_background
 from worker.observe import logs, output
 from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
@@ -42,8 +43,11 @@ from worker.open_files import shortage
 from worker.options import refused
 from worker.pool import TaskPool
 from worker.reception import Reception
+from worker.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from settings import Settings
 
 
@@ -63,6 +67,7 @@ class WorkerApp(Celery):
     reception: Reception
     shutdown_seconds: float
     redis_url: str
+    look_for_leftovers: Callable[[], None]
     allow_eviction: bool
     logs_json: bool
     backoff: ConnectBackoff
@@ -121,9 +126,11 @@ def build(found: Settings) -> WorkerApp:
         ),
         shown=found.RESULT_CONVERSATION,
         max_event_bytes=found.RESULT_MAX_BYTES,
+        source=found.EVENT_SOURCE,
     )
     read = ReadAhead(reader(TASK_NAME))
     app.redis_url = connection.public_url(found)
+    app.look_for_leftovers = lambda: look_in_the_background(lambda: connection.sync_client(found), job_queues)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
     app.allow_eviction = found.REDIS_ALLOW_EVICTION
     app.logs_json = found.LOG_FORMAT == "json"
@@ -155,11 +162,14 @@ def build(found: Settings) -> WorkerApp:
         clock=clock,
         flow=flow,
         name=name,
+        registry=Registry(name, version("lock-worker"), found.to_agree_on()),
         queues=job_queues,
         close=api.aclose,
     )
     app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
-    app.books = app.executor.books = Books(app.tasks[TASK_NAME], app.executor)
+    app.books = app.executor.books = Books(
+        app.tasks[TASK_NAME], app.executor, (found.RESULTS_CHANNEL, found.DEAD_STREAM)
+    )
     app.reception = Reception(executor=app.executor, flow=flow, is_job_queue=lambda queue: queue in job_queues())
     app.conf.update(_celery_settings(found, app.reception))
     return app
@@ -208,7 +218,7 @@ def _runs_in_the_pool_alone(*_args: Any, **_fields: Any) -> None:
 def _check_the_options(options: dict[str, Any], found: Settings) -> None:
     # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
     pool = options.get("pool") or options.get("pool_cls") or TaskPool
-    reason = refused(options, get_implementation(pool), TaskPool)
+    reason = refused(options, get_implementation(pool), TaskPool, streams=(found.RESULTS_CHANNEL, found.DEAD_STREAM))
     reason = reason or shortage(int(options.get("concurrency") or found.CONCURRENCY))
     if reason:
         sys.exit(reason)
@@ -247,9 +257,10 @@ def _start() -> WorkerApp:
     def set_up_logging(loglevel: int, **_: Any) -> None:
         logs.configure(found.LOG_FORMAT, loglevel, output.log_stream())
 
-    def before_the_worker_starts(options: dict[str, Any], **_: Any) -> None:
+    def before_the_worker_starts(sender: str, options: dict[str, Any], **_: Any) -> None:
         output.take_over(found.LOG_FORMAT)
         _check_the_options(options, found)
+        built.executor.registry.node = sender
         if found.HEALTH_PORT:
             built.executor.services.append(_health(found, built.reception))
 

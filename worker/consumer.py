@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 # Advice on a setting that this worker has chosen, repeated on every lost connection.
 warnings.filterwarnings("ignore", "\\s*In Celery 5.1 we introduced", CPendingDeprecationWarning)
 
+_PUBSUB_IS_SHARED = {
+    "problem": "Jobs and streams are those of this database, but pub/sub knows no databases: whoever listens on "
+    "RESULTS_CHANNEL hears the events of all databases of this server.",
+    "advice": "Give each environment that shares the server a RESULTS_CHANNEL and an EVENT_SOURCE of its own.",
+}
 #: How long a sleep before the next attempt to connect lasts at most: between two of them it is seen that a worker is
 #: to stop.
 _SLEEP_SECONDS = 0.1
@@ -131,13 +136,19 @@ class Consumer(stock.Consumer):
         allow_eviction = app.allow_eviction or self._is_server_checked
         with connection.default_channel.conn_or_acquire() as client:
             found = look(client, app.keys_together, allow_eviction=allow_eviction)
+            database = client.connection_pool.connection_kwargs.get("db") or 0
         unfit = [finding for finding in found if isinstance(finding, Unfit)]
         if unfit and not self._is_server_checked:
             self._end(found)
         if unfit:
             raise ServerIsUnfitError(unfit[0])
         self._tell(found)
+        if self._is_server_checked:
+            return
         self._is_server_checked = True
+        app.look_for_leftovers()
+        if database:
+            logger.warning("pubsub_knows_no_databases", extra={"database": database, **_PUBSUB_IS_SHARED})
 
     def _tell(self, found: list[Finding]) -> None:
         """Tell what is new since the last look: another server may answer at the same address by now."""

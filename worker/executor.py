@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -23,15 +24,24 @@ from redis.exceptions import RedisError
 from tasks.decision import Decision, Finished, Later
 from tasks.message import Accepted
 from worker import job_ids
-from worker.admission import LeaseLostError
+from worker.admission import LeaseLostError, RevokedError
 from worker.batcher import insist
 from worker.broker.keys import Keys
-from worker.broker.moves import LARGEST_MESSAGE_BYTES, ClaimAnswer, CompleteAnswer, Completion, Copy, Moves
+from worker.broker.moves import (
+    LARGEST_MESSAGE_BYTES,
+    WORKER_MS,
+    ClaimAnswer,
+    CompleteAnswer,
+    Completion,
+    Copy,
+    Moves,
+)
 from worker.lane import Assignment, Lane
 from worker.observe import jobs, uncaught
+from worker.remote_control import MAX_QUEUES
 from worker.settled import Delayed, Ended, Gone, Settled
 from worker.taker import Taker
-from worker.upkeep import Upkeep
+from worker.upkeep import Upkeep, Watch, look_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     from worker.clock import ServerClock
     from worker.flow.flow import Flow
     from worker.hands import Hands
+    from worker.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +72,9 @@ _CLOSE_SECONDS = 5.0
 _AFTER_AN_ERROR_SECONDS = 0.5
 #: How often it is looked whether a breaker has opened or closed.
 _VOTE_SECONDS = 1.0
+#: How often a worker tells the fleet that it is there, and how long it tries to say that it leaves.
+_REGISTER_SECONDS = WORKER_MS / 1000 / 3
+_LEAVE_SECONDS = 1.0
 
 
 class LookAhead(Protocol):
@@ -85,6 +99,9 @@ class Books(Protocol):
 
     def wants(self, job: str) -> bool:
         """Whether a job has to be shown before it begins."""
+
+    def is_revoked(self, job: str) -> bool:
+        """Whether a job was revoked."""
 
     def show(self, items: Sequence[Assignment]) -> None:
         """Show jobs that are about to begin; they come back through :meth:`Executor.go_on`."""
@@ -112,6 +129,7 @@ class Executor:
         clock: the server's clock.
         flow: what holds this process back, and the fleet.
         name: this worker's name in Redis; new for every process.
+        registry: what the workers of the fleet tell of themselves.
         queues: the queues this worker takes jobs from.
         close: closes what the handler has open.
 
@@ -132,6 +150,7 @@ class Executor:
         clock: ServerClock,
         flow: Flow,
         name: str,
+        registry: Registry,
         queues: Callable[[], Iterable[str]],
         close: Callable[[], Awaitable[None]],
     ) -> None:
@@ -147,7 +166,9 @@ class Executor:
         self._queues = queues
         self._close = close
         self._name = name
+        self.registry = registry
         self._flow = flow
+        self._fleet = Moves(link, rules.fleet, rules)
         self._throttling: asyncio.Task[None] | None = None
         self._tokens = count(1)
         self._lanes: dict[str, Lane] = {}
@@ -163,7 +184,10 @@ class Executor:
         self._taking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._upkeep: set[asyncio.Task[None]] = set()
+        self._upkeeps: dict[str, Upkeep] = {}
+        self._upkeep_tasks: dict[str, tuple[asyncio.Task[None], ...]] = {}
+        self._fleet_tasks: tuple[asyncio.Task[None], ...] = ()
+        self._queues_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Task[None] | None = None
         self._hand_back_at = self._end_at = math.inf
@@ -192,11 +216,12 @@ class Executor:
         self._call(self._consume, queue)
 
     def cancel_queue(self, queue: str) -> None:
-        """Take no more jobs from a queue; returns when that is so. It is looked after as long as this worker runs."""
+        """Take no more jobs from a queue; returns when that is so. Its jobs that are under way are looked after."""
         # A signal handler may interrupt the wait and stop this executor. An Event would deadlock then: who waits for it
         # holds a lock that its setter needs. A SimpleQueue may be interrupted.
         done: SimpleQueue[None] = SimpleQueue()
         self._call(self.taker.cancel, queue)
+        self._call(self._queues_changed.set)
         self._call(done.put, None)
         if not self.hands.is_closed and self._thread is not None and self._thread.is_alive():
             with suppress(Empty):
@@ -221,6 +246,10 @@ class Executor:
     def holds(self, item: Assignment) -> bool:
         """Whether a job has not been settled yet."""
         return _key(item.delivery) in self._assignments
+
+    def queues_in_care(self) -> list[str]:
+        """The queues that jobs are taken from, and those of which jobs are still under way."""
+        return list(self._lanes)
 
     def cancel(self, delivery: Delivery) -> None:
         """Stop running a job and hand it back."""
@@ -256,7 +285,7 @@ class Executor:
             self._throttling = self._spawn(self._throttle())
 
     async def _throttle(self) -> None:
-        moves = next(iter(self._lanes.values())).moves
+        moves = self._fleet
         while (change := self._flow.change()) is not None:
             _, fleet = await insist("throttle", partial(moves.throttle, change))
             self._flow.saw(fleet)
@@ -279,28 +308,61 @@ class Executor:
         while True:
             await asyncio.sleep(_VOTE_SECONDS)
             told = self._flow.vote()
-            if told is not None and self._lanes:
-                await insist("vote", partial(next(iter(self._lanes.values())).moves.vote, self._name, told))
+            if told is not None:
+                await insist("vote", partial(self._fleet.vote, self._name, told))
+
+    async def _stay_registered(self) -> None:
+        """Tell the fleet, from time to time and where the queues change, that this worker is there."""
+        while True:
+            self._queues_changed.clear()
+            await self._register()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REGISTER_SECONDS):
+                    await self._queues_changed.wait()
+
+    async def _register(self) -> None:
+        registry = self.registry
+        try:
+            others = await self._fleet.register(self._name, registry.digest, registry.told(self.taker.queues))
+        except (RedisError, OSError) as error:  # the next time will do; what keeps the jobs from moving is told there
+            logger.debug("not_registered", extra={"error": str(error)})
+            return
+        registry.heard(others)
+        longest_lease_ms = round(registry.longest("LEASE_SECONDS") * 1000)
+        remember_ms = round(registry.longest("DEDUPLICATE_SECONDS") * 1000)
+        if (longest_lease_ms, remember_ms) != (self.rules.longest_lease_ms, self.rules.remember_ms):
+            self.rules = replace(self.rules, longest_lease_ms=longest_lease_ms, remember_ms=remember_ms)
+            for moves in (self._fleet, *(lane.moves for lane in self._lanes.values())):
+                moves.rules = self.rules
+
+    async def _leave_the_fleet(self) -> None:
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._fleet.register(self._name, "", "")
 
     def _turn(self, ready: SimpleQueue[None]) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
             asyncio.set_event_loop(self._loop)
             self._loop.set_exception_handler(uncaught.in_a_loop)
-            for queue in self._queues():
-                self._loop.call_soon(self._lane, queue)
+            self._loop.call_soon(self._begin_upkeep)
             for service in self.services:
                 runner.run(service.start())
             self._loop.call_soon(ready.put, None)
             self._loop.run_forever()
 
     def _consume(self, queue: str) -> None:
+        if queue not in self._lanes and len(self._lanes) >= MAX_QUEUES:  # many were asked for at once
+            logger.error("queue_refused", extra={"queue": queue, "queues": len(self._lanes)})
+            return
         self._lane(queue)
         self.taker.consume(queue)
+        self._queues_changed.set()
         if self._taking is None:
             self._taking = self._spawn(self._take())
 
     async def _take(self) -> None:
+        await self._register()  # so that the first job is treated as the whole fleet would
         while not self.hands.is_closed:
             try:
                 await self.taker.run()
@@ -308,21 +370,39 @@ class Executor:
                 logger.exception("take_error")
                 await asyncio.sleep(_AFTER_AN_ERROR_SECONDS)
 
+    def _begin_upkeep(self) -> None:
+        for queue in self._queues():
+            self._lane(queue)
+        watch = Watch(
+            self._link, self._upkeeps, self.hands,
+            look_seconds=look_seconds(self.rules.lease_ms), is_consumed=lambda queue: queue in self.taker.queues,
+            on_ready=self.taker.look, on_left=self._leave,
+        )  # fmt: skip
+        work = (self._vote(), watch.look_around(), self._stay_registered())
+        self._fleet_tasks = tuple(asyncio.create_task(each) for each in work)
+
     def _lane(self, queue: str) -> Lane:
         """The moves of a queue; the first use of a queue starts its upkeep."""
         if queue not in self._lanes:
             moves = Moves(self._link, Keys(queue), self.rules)
             self._lanes[queue] = Lane(self, moves)
-            upkeep = Upkeep(
+            upkeep = self._upkeeps[queue] = Upkeep(
                 moves, self.hands, self.clock,
-                next_token=self.next_token, fleet=self._flow, on_ready=self.taker.look,
+                next_token=self.next_token, fleet=self._flow, on_ready=partial(self.taker.look, queue),
                 on_recovered=partial(self._tell_recovered, queue),
                 on_poisoned=self._end_poisoned, on_expired=self._end_expired, not_heard=self._note_unheard,
             )  # fmt: skip
-            if len(self._lanes) == 1:
-                self._upkeep.add(asyncio.create_task(self._vote()))
-            self._upkeep |= {asyncio.create_task(upkeep.keep_leases()), asyncio.create_task(upkeep.look_around())}
+            work = (upkeep.keep_leases(), upkeep.look_around())
+            self._upkeep_tasks[queue] = tuple(asyncio.create_task(each) for each in work)
         return self._lanes[queue]
+
+    def _leave(self, queue: str) -> None:
+        """End the upkeep of a queue that no jobs are taken from any more and that has none under way."""
+        for task in self._upkeep_tasks.pop(queue):
+            task.cancel()
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        del self._upkeeps[queue], self._lanes[queue]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -401,7 +481,7 @@ class Executor:
     async def _run(self, item: Assignment) -> None:
         """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
         delivery = item.delivery
-        run = self._admission.run_of(delivery)
+        run = self._admission.run_of(delivery, self.books.is_revoked)
         try:
             decision = await self._handler(delivery.intake, run)
         except asyncio.CancelledError:
@@ -412,6 +492,9 @@ class Executor:
             jobs.lease_lost(delivery)
             self.settled(item, Gone())
             return
+        except RevokedError:
+            delivery.calls, delivery.progress = run.attempts, run.progress.to_bytes()
+            decision = self._admission.revoked(delivery)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours
             decision = self._admission.failed(delivery, error, run.attempts)
         else:
@@ -561,11 +644,13 @@ class Executor:
                 await asyncio.sleep(_LOOK_SECONDS)
             if len(self.hands):
                 logger.warning("jobs_left_to_their_leases", extra={"jobs": len(self.hands)})
+            work = [task for tasks in (self._fleet_tasks, *self._upkeep_tasks.values()) for task in tasks]
             if self._taking is not None:
-                self._upkeep.add(self._taking)
-            for upkeep in self._upkeep:
-                upkeep.cancel()
-            await asyncio.gather(*self._upkeep, return_exceptions=True)
+                work.append(self._taking)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            await self._leave_the_fleet()
             for service in self.services:
                 await service.stop()
             await self._close()

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from worker.broker.moves import Delivery
 
+#: Jobs at once at most, the same bound as that of CONCURRENCY: beyond it the loop has no time to keep the leases.
+MAX_SLOTS = 10_000
+
 
 class Hands:
     """The jobs this worker holds, from the take that brought them to the answer that they are settled."""

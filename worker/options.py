@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from worker.hands import MAX_SLOTS
+from worker.remote_control import MAX_QUEUES, queue_problem
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 _REFUSED = {
     "autoscale": "--autoscale: jobs are coroutines and cost no process; set CONCURRENCY, and scale pods",
@@ -18,11 +21,30 @@ _REFUSED = {
 }
 
 
-def refused(options: Mapping[str, Any], pool: type, our_pool: type) -> str | None:
-    """Why a worker with these options must not start, or None if it may."""
+def refused(options: Mapping[str, Any], pool: type, our_pool: type, *, streams: Collection[str] = ()) -> str | None:
+    """Why a worker with these options must not start, or None if it may.
+
+    ``streams`` are the names that the results and the dead letters have.
+    """
     reasons = [reason for option, reason in _REFUSED.items() if options.get(option)]
+    reasons += [*_slots(options.get("concurrency")), *_queues(options.get("queues"), streams)]
     if pool is not our_pool:
         reasons.insert(0, f"--pool: only the worker's own asyncio pool keeps its promises, not {pool.__module__}")
     if not reasons:
         return None
     return "lock-worker does not start with these options:\n" + "\n".join(f"  - {reason}" for reason in reasons)
+
+
+def _slots(concurrency: object) -> Iterator[str]:
+    if isinstance(concurrency, int) and not 1 <= concurrency <= MAX_SLOTS:
+        yield f"-c {concurrency}: a worker runs at least 1 job at once, and {MAX_SLOTS:,} at most"
+
+
+def _queues(queues: object, streams: Collection[str]) -> Iterator[str]:
+    names = queues.split(",") if isinstance(queues, str) else list(queues) if isinstance(queues, list | tuple) else []
+    for name in names:
+        problem = queue_problem(name, streams)
+        if problem is not None:
+            yield f"-Q {name!r}: {problem}"
+    if len(set(names)) > MAX_QUEUES:
+        yield f"-Q: {len(set(names))} queues are named, and a worker takes from {MAX_QUEUES} at most; use more pods"

@@ -12,6 +12,7 @@ from typing import Any
 from celery.concurrency.base import BasePool
 
 from worker import garbage
+from worker.hands import MAX_SLOTS
 
 
 class TaskPool(BasePool):
@@ -28,7 +29,7 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Start the asyncio side, once all is loaded and before the first job is taken."""
         garbage.leave_alone_what_is_loaded()
-        self._executor.hands.limit = self.limit
+        self._resize(self.limit)
         self._executor.start()
 
     def register_with_event_loop(self, loop: Any) -> None:
@@ -40,15 +41,16 @@ class TaskPool(BasePool):
         self._books.terminate(pid)
 
     def grow(self, n: int = 1) -> None:
-        """Run ``n`` more jobs at once."""
-        self.limit += n
-        self._executor.hands.limit = self.limit
+        """Run ``n`` more jobs at once; at least one in all, and MAX_SLOTS at most."""
+        self._resize(self.limit + n)
         self._executor.look_for_room()
 
     def shrink(self, n: int = 1) -> None:
-        """Run ``n`` fewer jobs at once; at least one."""
-        self.limit = max(1, self.limit - n)
-        self._executor.hands.limit = self.limit
+        """Run ``n`` fewer jobs at once; at least one in all, and MAX_SLOTS at most."""
+        self.grow(-n)
+
+    def _resize(self, slots: int) -> None:
+        self.limit = self._executor.hands.limit = max(1, min(slots, MAX_SLOTS))
 
     def on_close(self) -> None:
         """The time for what is in flight begins now, however long Celery takes to close its connections."""

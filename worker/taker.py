@@ -6,6 +6,11 @@ The take is not sent behind the wait, though that would save a round trip: where
 word, the server would take jobs for nobody, and they would come back only when their leases are over. But the next wait
 is sent behind the take, with the claim of the message that ended the last one (``worker.broker.follow_up``).
 
+``BLMOVE`` knows one list, and the blocking pops that know several remove the message, which would be lost with the
+worker. So each queue has a wait and a connection of its own. Of several queues the waits are longer, so that their
+number a second stays about the same; what stands on lists that nobody waits on, ``worker.upkeep`` finds for all queues
+at once.
+
 Runs on the asyncio side, where the jobs are run: a job that went through Celery's thread would be handed from core to
 core, and two threads that want the interpreter at once wake each other in vain at every system call. That cost as much
 as all else that a job needs besides its call.
@@ -35,8 +40,10 @@ if TYPE_CHECKING:
 #: The queue of a message, and its bytes.
 Message: TypeAlias = tuple[str, bytes]
 
-#: How long one wait for a message lasts, in seconds; after it, take looks at the other lists.
+#: How long the wait for a message lasts where there is one queue, in seconds; after it, take looks at the other lists.
 WAIT_SECONDS = 0.5
+#: The same at most, where there are many: below what an answer of Redis may take, and what readiness asks of takes.
+_LONGEST_WAIT_SECONDS = 3.0
 #: The least time between two takes while there is a backlog and most slots are busy, in seconds.
 _SPACING_SECONDS = 0.004
 #: How long a queue is left alone after the server refused a call for it, in seconds.
@@ -102,43 +109,50 @@ class Taker:
         self._not_heard = not_heard
         self._claim_of = claim_of
         self._queues: list[str] = []
+        #: Those of them that the last take found empty, until a message comes or somebody says that there is one.
+        self._empty: set[str] = set()
+        self._waits: dict[str, asyncio.Task[bytes | None]] = {}
+        self._retries_may_wait: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._closed_until = self._full_until = 0.0
         self._away_seconds = _AWAY_SECONDS
-        self._empty_queues = 0
-        self._retries_may_wait = False
         self._news = asyncio.Event()
-        self._waiting: tuple[str, asyncio.Task[bytes | None]] | None = None
-        self._giving_up: asyncio.Task[None] | None = None
+        self._giving_up: set[asyncio.Task[None]] = set()
         #: When a take was answered last, on the monotonic clock.
         self.took_at: float | None = None
         #: Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases.
         self.is_calling = False
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that jobs are taken from."""
+        return tuple(self._queues)
+
     def consume(self, queue: str) -> None:
         """Take from this queue too."""
         if queue not in self._queues:
             self._queues.append(queue)
-        self.look()
+            self._stop_waiting(queue)  # a wait of before may stand on a server that has become a replica
+        self.look(queue)
 
     def cancel(self, queue: str) -> None:
         """Take no more from this queue; what is on its way goes back."""
         if queue in self._queues:
             self._queues.remove(queue)
-        if self._waiting is not None and self._waiting[0] == queue:
-            self._waiting[1].cancel()
+        self._stop_waiting(queue)
+        self._not_before.pop(queue, None)
         self._news.set()
 
-    def look(self) -> None:
-        """Look at all queues again: jobs may have become ready on lists that nobody can wait on."""
-        self._empty_queues = 0
+    def look(self, queue: str) -> None:
+        """Look at a queue again: jobs may have become ready on lists that nobody can wait on."""
+        self._empty.discard(queue)
         self._news.set()
 
     def room(self) -> None:
         """Told that there may be room for more jobs."""
         if self._retries_may_wait:
-            self._retries_may_wait = False
-            self._empty_queues = 0
+            self._empty -= self._retries_may_wait
+            self._retries_may_wait.clear()
         self._news.set()
 
     def gates_changed(self) -> None:
@@ -152,13 +166,13 @@ class Taker:
             while not self._hands.is_closed:
                 await self._turn()
         finally:
-            if self._waiting is not None:
-                self._waiting[1].cancel()
+            for queue in list(self._waits):
+                self._stop_waiting(queue)
 
     async def _turn(self) -> None:
         """One step: take, or wait for what is in the way."""
         # Of the take that follows at once alone: later, others may have taken the message long ago.
-        woken_by = self._look_at_the_wait()
+        woken_by = self._look_at_the_waits()
         now = time.monotonic()
         queues = [queue for queue in self._queues if now >= self._not_before.get(queue, now)]
         wanted = self._hands.wanted()
@@ -169,10 +183,11 @@ class Taker:
         elif now < self._full_until and wanted < len(self._hands):
             # A moment later more slots will be free, and one take fills them all.
             await asyncio.sleep(self._full_until - now)
-        elif self._empty_queues >= len(queues):
-            await self._wait_for_a_message(queues[0])
+        elif (queue := next((queue for queue in queues if queue not in self._empty), None)) is not None:
+            await self._ask_and_take(queue, woken_by if woken_by is not None and woken_by[0] == queue else None)
         else:
-            await self._ask_and_take(queues[0], woken_by)
+            self._wait_for_messages(queues)
+            await self._wait_for_news()
 
     async def _wait_for_news(self, seconds: float = _ASK_AGAIN_SECONDS) -> None:
         # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
@@ -183,33 +198,51 @@ class Taker:
         except TimeoutError:
             pass
 
-    async def _wait_for_a_message(self, queue: str) -> None:
-        if self._waiting is None:
-            self._begin_to_wait(queue, self._moves(queue).wait(WAIT_SECONDS))
-        await self._wait_for_news()
+    def _wait_for_messages(self, queues: Sequence[str]) -> None:
+        """Wait on each queue that is empty and is not waited on yet."""
+        for queue in queues:
+            if queue in self._empty and queue not in self._waits:
+                self._begin_to_wait(queue, self._moves(queue).wait(self._wait_seconds()))
+
+    def _wait_seconds(self) -> float:
+        return min(WAIT_SECONDS * max(1, len(self._queues)), max(WAIT_SECONDS, _LONGEST_WAIT_SECONDS))
 
     def _begin_to_wait(self, queue: str, wait: Coroutine[Any, Any, bytes | None]) -> asyncio.Task[bytes | None]:
-        task = asyncio.create_task(wait)
+        task = self._waits[queue] = asyncio.create_task(wait)
         task.add_done_callback(lambda _: self._news.set())
-        self._waiting = queue, task
         return task
 
-    def _look_at_the_wait(self) -> Message | None:
-        """If the wait is over: look for jobs, or say why it failed; returns the message that ended it."""
-        if self._waiting is None or not self._waiting[1].done():
-            return None
-        (queue, task), self._waiting = self._waiting, None
-        was_empty = self._empty_queues >= len(self._queues)
-        self._empty_queues = 0  # also when it was refused: a full server refuses the wait alone
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._failed("wait", queue, error)
-            return None
-        if not task.cancelled():
+    def _stop_waiting(self, queue: str) -> None:
+        task = self._waits.pop(queue, None)
+        self._empty.discard(queue)
+        if task is not None and not task.cancel() and not task.cancelled():
+            task.exception()  # or asyncio would complain that nobody has asked for it
+
+    def _look_at_the_waits(self) -> Message | None:
+        """Look for jobs where a wait is over, or say why it failed; returns the message that ended one."""
+        woken_by = None
+        for queue, task in [(queue, task) for queue, task in self._waits.items() if task.done()]:
+            del self._waits[queue]
+            was_empty = queue in self._empty
+            self._empty.discard(queue)  # also when it was refused: a full server refuses the wait alone
+            if task.cancelled():
+                continue
+            error = task.exception()
+            if error is not None:
+                self._wait_failed(queue, error)
+                continue
             outages.worked("wait")
-        if was_empty and not task.cancelled() and (message := task.result()) is not None:
-            return queue, message
-        return None
+            if was_empty and (message := task.result()) is not None:
+                woken_by = queue, message
+        return woken_by
+
+    def _wait_failed(self, queue: str, error: BaseException) -> None:
+        """Say so, but once for all waits that a lost server ended: together they are one reason to wait longer."""
+        is_lost = isinstance(error, RedisError | OSError) and (
+            not isinstance(error, ResponseError) or connection_is_useless(error)
+        )
+        if queue in self._queues and not (is_lost and time.monotonic() < self._closed_until):
+            self._failed("wait", queue, error)
 
     async def _ask_and_take(self, queue: str, woken_by: Message | None) -> None:
         answer = self._gates.ask()
@@ -235,19 +268,22 @@ class Taker:
             self._failed("take", queue, error)
         else:
             outages.worked("take")
+            has_room = taken.state in {TakeState.JOBS, TakeState.EMPTY} and len(taken.jobs) < wish.wanted
             if follow_up is not None:
-                self._go_on_waiting(queue, wish, taken, follow_up)
+                self._go_on_waiting(queue, taken, follow_up, has_room=has_room)
             self._taken(queue, wish, taken, sent_at)
+            if has_room:
+                self._wait_for_messages(self._queues)
         finally:
             self.is_calling = False
 
     def _follow_up(self, queue: str, wish: Wish, woken_by: Message | None) -> FollowUp | None:
         """What to send behind a take that follows a wait, and most likely leaves the lists empty and room for more."""
-        if woken_by is None or woken_by[0] != queue or self._waiting is not None or wish.wanted <= 1:
+        if woken_by is None or queue in self._waits or wish.wanted <= 1:
             return None
-        return self._moves(queue).follow_up(self._claim_of(woken_by[1]), wait_seconds=WAIT_SECONDS)
+        return self._moves(queue).follow_up(self._claim_of(woken_by[1]), wait_seconds=self._wait_seconds())
 
-    def _go_on_waiting(self, queue: str, wish: Wish, taken: Taken, follow_up: FollowUp) -> None:
+    def _go_on_waiting(self, queue: str, taken: Taken, follow_up: FollowUp, *, has_room: bool) -> None:
         """Note what was claimed along with a take, and wait for the wait."""
         for delivery in taken.jobs:
             delivery.claimed = follow_up.claimed
@@ -255,8 +291,7 @@ class Taker:
             return
         is_cancelled = self._hands.is_closed or queue not in self._queues  # while the answer was on its way
         # One that is held back, or has its hands full, would wait for messages that others could take at once.
-        is_held_back = taken.state not in {TakeState.JOBS, TakeState.EMPTY} or len(taken.jobs) >= wish.wanted
-        if is_cancelled or is_held_back:
+        if is_cancelled or not has_room:
             self._give_up(follow_up)
         else:
             task = self._begin_to_wait(queue, follow_up.wait())
@@ -265,7 +300,9 @@ class Taker:
     def _give_up(self, follow_up: FollowUp) -> None:
         """Close the connection of a wait that nobody waits for; also of a task that was cancelled before it began."""
         if follow_up.is_waiting:
-            self._giving_up = asyncio.create_task(follow_up.give_up())
+            task = asyncio.create_task(follow_up.give_up())
+            self._giving_up.add(task)
+            task.add_done_callback(self._giving_up.discard)
 
     def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> None:
         self._gates.took(wish, taken)
@@ -273,7 +310,7 @@ class Taker:
         self._away_seconds = _AWAY_SECONDS
         self._clock.told(taken.server_ms)
         if sum(delivery.is_retry for delivery in taken.jobs) >= wish.retries_most:
-            self._retries_may_wait = True  # on a list that nobody can wait on, until one that is in hand has ended
+            self._retries_may_wait.add(queue)  # on a list that nobody can wait on, until one that is in hand has ended
         for delivery in taken.jobs:
             self._hands.add(delivery)
         if self._hands.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
@@ -281,9 +318,9 @@ class Taker:
             return
         self._hands.is_draining = taken.state is TakeState.DRAIN
         if taken.is_all:
-            self._empty_queues += 1
+            self._empty.add(queue)
         else:
-            self._empty_queues = 0
+            self._empty.discard(queue)
             self._full_until = sent_at + _SPACING_SECONDS
         if taken.wait_ms:
             self._closed_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
@@ -295,7 +332,7 @@ class Taker:
     def _failed(self, part: str, queue: str, error: BaseException) -> None:
         if not isinstance(error, RedisError | OSError):
             raise error
-        self._empty_queues = 0
+        self._empty.discard(queue)
         if isinstance(error, ResponseError) and not connection_is_useless(error):
             # The server would not: the queue is left alone for a while.
             self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS

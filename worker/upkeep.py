@@ -2,6 +2,9 @@
 
 Runs on the asyncio side and on nothing else, because Celery's own loop stands still in a reconnect or a shutdown, and
 leases must not. Scripts hold a gate, so that a hundred idle workers do not look a hundred times.
+
+Where a worker has several queues, those without a job are looked at seldom. :class:`Watch` asks for all of them at once
+whether something has come.
 """
 
 from __future__ import annotations
@@ -11,16 +14,17 @@ import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from worker.broker.moves import EXPIRE_JOBS
+from worker.broker.keys import Keys
+from worker.broker.moves import EXPIRE_JOBS, backlogs
 from worker.broker.refusals import may_have_been_run
 from worker.observe.outages import outages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from worker.broker.moves import Delivery, FleetNews, Moves, Recovered
+    from worker.broker.moves import Client, Delivery, FleetNews, Moves, Recovered
     from worker.clock import ServerClock
     from worker.hands import Hands
 
@@ -31,6 +35,8 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.02
 _LOOKS_IN_A_LEASE = 6
+#: The same for a queue that is one of several and has no job: what comes meanwhile is found by the look at all queues.
+_IDLE_LOOK_SECONDS = 10.0
 #: The gates of the fleet, in milliseconds, and the second one also as a share of the time between two looks.
 _PROMOTE_BETWEEN_MS = 20
 _RECOVER_BETWEEN_MS = 400
@@ -94,7 +100,9 @@ class Upkeep:
         self._on_expired = on_expired
         self._not_heard = not_heard
         self._fleet = fleet
-        self._look_seconds = min(_LOOK_SECONDS, moves.rules.lease_ms / 1000 / _LOOKS_IN_A_LEASE)
+        self._look_seconds = look_seconds(moves.rules.lease_ms)
+        self._work = asyncio.Event()
+        self._is_idle = False
         self._recover_between_ms = min(_RECOVER_BETWEEN_MS, round(self._look_seconds * 1000 * _RECOVER_SHARE))
 
     async def keep_leases(self) -> None:
@@ -139,6 +147,25 @@ class Upkeep:
                 logger.exception("upkeep_failed")
                 wait = self._look_seconds
             await _pause(wait)
+            if self._is_idle:
+                await self._wait_for_work(_IDLE_LOOK_SECONDS - wait)
+
+    def rest(self) -> None:
+        """Look seldom from now on: the queue has no job to look after."""
+        self._is_idle = True
+        self._work.clear()
+
+    def wake(self) -> None:
+        """Look as often as ever."""
+        self._is_idle = False
+        self._work.set()
+
+    async def _wait_for_work(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._work.wait()
+        except TimeoutError:
+            pass
 
     async def look_once(self) -> float:
         """Promote and recover once; returns the seconds until the next look."""
@@ -179,6 +206,93 @@ class Upkeep:
                 self._on_expired(expired)
             if len(expired) < EXPIRE_JOBS:
                 break
+
+
+class Watch:
+    """Looks at all queues of a worker at once, so that idle ones cost little and none of them waits for its turn.
+
+    It finds jobs on lists that nobody can wait on, wakes the upkeep of queues that have work for it, and lets that of
+    the others rest; but that of the first one, which also brings the news of the fleet. A queue that no jobs are taken
+    from any more is left once nothing of it is left to look after.
+
+    Args:
+        client: sends commands.
+        upkeeps: of each queue.
+        hands: what this worker holds.
+        look_seconds: the time between two looks.
+        is_consumed: whether jobs are taken from a queue.
+        on_ready: called with a queue that has jobs to be taken.
+        on_left: called with a queue that needs no upkeep any more.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        upkeeps: Mapping[str, Upkeep],
+        hands: Hands,
+        *,
+        look_seconds: float,
+        is_consumed: Callable[[str], bool],
+        on_ready: Callable[[str], None],
+        on_left: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._upkeeps = upkeeps
+        self._hands = hands
+        self._look_seconds = look_seconds
+        self._is_consumed = is_consumed
+        self._on_ready = on_ready
+        self._on_left = on_left
+        self._is_refused = False
+
+    async def look_around(self) -> None:
+        """Look at the queues, for ever."""
+        while True:
+            await _pause(self._look_seconds)
+            try:
+                await self.look_once()
+                self._is_refused = False
+            except ResponseError as error:
+                if not self._is_refused:
+                    self._is_refused = True
+                    logger.warning("upkeep_failed", extra={"error": str(error), "queues": list(self._upkeeps)})
+                self._look_everywhere()
+            except (RedisError, OSError):  # of a lost server the upkeep of each queue tells
+                self._look_everywhere()
+            except Exception:
+                logger.exception("upkeep_failed")
+                self._look_everywhere()
+
+    async def look_once(self) -> None:
+        """Look once. A single queue needs it only to be left: its upkeep never rests, and takes look at its lists."""
+        queues = list(self._upkeeps)
+        if len(queues) == 1 and self._is_consumed(queues[0]):
+            self._upkeeps[queues[0]].wake()
+            return
+        if not queues:
+            return
+        found = await backlogs(self._client, [Keys(queue) for queue in queues])
+        held = {delivery.queue for delivery in self._hands.held()}
+        for queue, backlog in zip(queues, found, strict=True):
+            if backlog.is_under_way or queue in held or queue == queues[0]:
+                self._upkeeps[queue].wake()
+            else:
+                self._upkeeps[queue].rest()
+            if self._is_consumed(queue):
+                if backlog.is_ready:
+                    self._on_ready(queue)
+            elif not backlog.is_under_way and queue not in held:
+                self._on_left(queue)
+
+    def _look_everywhere(self) -> None:
+        for queue, upkeep in self._upkeeps.items():
+            upkeep.wake()
+            self._on_ready(queue)
+
+
+def look_seconds(lease_ms: int) -> float:
+    """The longest time between two looks at a queue with jobs, where a lease is so long."""
+    return min(_LOOK_SECONDS, lease_ms / 1000 / _LOOKS_IN_A_LEASE)
 
 
 async def _pause(seconds: float) -> None:

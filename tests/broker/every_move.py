@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from worker.broker.keys import digest
+from worker.broker.keys import UNACKED, UNACKED_INDEX, digest
 from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, Delay, Delivery
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 ID, BINDING = digest("a job"), digest("a conversation")
 #: Dead letters, and the messages they become.
 LETTERS = (("1-1", b"one again"), ("1-2", b"two again"))
+#: Jobs that a stock worker holds, by its tags.
+UNACKED_JOBS = ((b"tag-1", b"one of a stock worker"), (b"tag-2", b"two of a stock worker"))
+#: What a worker tells of itself.
+TOLD = '{"queues": ["moderation.lock"]}'
 #: Of the fleet's flow control, before the move.
 VERSION = 7
 
@@ -80,11 +84,25 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
     bench.run("PEXPIRE", bench.rules.fleet.breakers, 30_000)
     bench.run("HSET", bench.keys.unheard, "take7", bench.now_ms(), "long ago", 1)
     bench.run("PEXPIRE", bench.keys.unheard, 30_000)
+    bench.run(
+        "HSET", bench.keys.workers, "worker-2", f"{bench.now_ms()} another other", "worker-3", "1 another long ago"
+    )
+    bench.run("PEXPIRE", bench.keys.workers, 30_000)
+    bench.run("ZADD", bench.rules.fleet.queues, *(part for number in range(201) for part in (number, f"q-{number}")))
     await bench.moves.claim([Claim(ID, BINDING)])
+    _leave_to_others(bench, name)
+    return Scene(dead_letter, copy, (again, waiting))
+
+
+def _leave_to_others(bench: Workbench, name: str) -> None:
+    """What people, or stock workers, left for the moves of this name."""
+    if name == "adopt":
+        for tag, _ in UNACKED_JOBS:
+            bench.run("HSET", UNACKED, tag, "what kombu keeps")
+            bench.run("ZADD", UNACKED_INDEX, 1, tag)
     if name == "replay":
         for entry, _ in LETTERS:
             bench.run("XADD", bench.rules.dead, entry, "event", b"an event", "message", b"a message")
-    return Scene(dead_letter, copy, (again, waiting))
 
 
 async def _take(bench: Workbench, _: Scene) -> object:
@@ -117,6 +135,14 @@ async def _vote(bench: Workbench, _: Scene) -> None:
 
 async def _take_the_vote_back(bench: Workbench, _: Scene) -> None:
     await bench.moves.vote("worker-2", "")
+
+
+async def _register(bench: Workbench, _: Scene) -> object:
+    return await bench.moves.register("worker-1", "a digest", TOLD)
+
+
+async def _leave(bench: Workbench, _: Scene) -> object:
+    return await bench.moves.register("worker-2", "", "")
 
 
 async def _forgive(bench: Workbench, scene: Scene) -> None:
@@ -161,6 +187,10 @@ async def _replay(bench: Workbench, _: Scene) -> object:
     return bench.replay(LETTERS)
 
 
+async def _adopt(bench: Workbench, _: Scene) -> object:
+    return bench.adopt(UNACKED_JOBS)
+
+
 async def _recover(bench: Workbench, _: Scene) -> object:
     return await bench.recover()
 
@@ -182,6 +212,8 @@ MOVES: dict[str, Move] = {
     "throttle (a pause alone)": _pause,
     "vote": _vote,
     "vote (taken back)": _take_the_vote_back,
+    "register": _register,
+    "register (leave)": _leave,
     "forgive": _forgive,
     "expire": _expire,
     "claim": _claim,
@@ -193,6 +225,7 @@ MOVES: dict[str, Move] = {
     "recover": _recover,
     "replay": _replay,
     "unheard": _unheard,
+    "adopt": _adopt,
 }
 #: Those before which another worker empties its hands for the suspect.
 PAST_THE_SUSPECT = {"take", "take (under a rate limit)", "take (a probe)"}

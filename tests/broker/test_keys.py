@@ -7,7 +7,7 @@ from functools import cached_property
 import pytest
 
 from tests.broker import glossary
-from worker.broker.keys import Keys, digest, ledger_of
+from worker.broker.keys import UNACKED, UNACKED_INDEX, Keys, digest, ledger_of
 
 KEYS = Keys("a queue")
 FLEET = Keys("the fleet's queue")
@@ -30,6 +30,10 @@ NAMED = {
     KEYS.upkeep: ("hash", False),
     KEYS.draining: ("string", True),
     KEYS.unheard: ("hash", True),
+    FLEET.workers: ("hash", True),
+    FLEET.queues: ("zset", False),
+    UNACKED: ("hash", False),
+    UNACKED_INDEX: ("zset", False),
     FLEET.pause: ("string", True),
     FLEET.rate: ("string", True),
     FLEET.limit: ("hash", False),
@@ -59,7 +63,7 @@ def test_every_key_stands_in_the_glossary(key: str) -> None:
 
 def test_every_line_of_the_glossary_is_a_key() -> None:
     assert [row.pattern.pattern for row in table() if not any(row.pattern.fullmatch(key) for key in NAMED)] == []
-    assert len(table()) == 25
+    assert len(table()) == 29
 
 
 def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
@@ -78,7 +82,7 @@ def test_queues_share_no_key() -> None:
 
     names = {name for name, value in vars(Keys).items() if isinstance(value, cached_property)}
 
-    assert len(names) == 18
+    assert len(names) == 22
     assert all(getattr(KEYS, name) != getattr(other, name) for name in names)
 
 

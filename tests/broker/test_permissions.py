@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KEYS = (
     "~moderation.lock", "~moderation.lock\x06\x16*", "~lw:1:moderation.lock:*",
     "~moderation.results", "~moderation.dead", "~lw:1:moderation.results:*", "~lw:1:moderation.dead:*",
+    "~unacked", "~unacked_index",
 )  # fmt: skip
 CHANNELS = ("&moderation.results",)
 COMMANDS = (
@@ -125,7 +126,11 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [(name, "job:") for name in MOVES if script_of(name) not in {"claim", "throttle", "vote", "replay", "unheard"}]
+    [
+        (name, "job:")
+        for name in MOVES
+        if script_of(name) not in {"claim", "throttle", "vote", "register", "replay", "adopt", "unheard"}
+    ]
     + [("claim", "ids:"), ("complete", "ids:")],
 )
 async def test_without_the_keys_it_makes_up_itself_a_move_names_them_and_changes_nothing(

@@ -226,6 +226,18 @@ async def test_the_time_to_renew_is_no_longer_than_a_lease(bench: Workbench) -> 
     assert bench.under(lease_ms=100).rules.grace_ms == 100
 
 
+async def test_a_worker_with_a_short_lease_measures_a_silence_of_the_fleet_by_the_longest_one(bench: Workbench) -> None:
+    """It would begin a new time of grace whenever it stalls, and no dead worker's job would come back."""
+    short = bench.under(lease_ms=500, longest_lease_ms=30_000)
+    job = bench.take_one()
+    bench.lapse(job)
+    bench.fleet_was_awake()
+    bench.run("HINCRBY", bench.keys.upkeep, "recovered_at", -1_000)
+
+    assert (await short.recover()).count == 1
+    assert (short.rules.silence_ms, short.rules.grace_ms) == (bench.rules.silence_ms, bench.rules.grace_ms)
+
+
 async def test_a_gap_shorter_than_a_silence_begins_no_new_time_of_grace(bench: Workbench) -> None:
     job = bench.take_one()
     bench.lapse(job)

@@ -17,7 +17,18 @@ from tests.broker import glossary
 from worker.broker.backoff import ConnectBackoff
 from worker.broker.keys import Keys, digest
 from worker.broker.link import Link
-from worker.broker.moves import Change, Completion, Delay, Moves, Rules, Wish, read_take, replay_command, take_command
+from worker.broker.moves import (
+    Change,
+    Completion,
+    Delay,
+    Moves,
+    Rules,
+    Wish,
+    adopt_command,
+    read_take,
+    replay_command,
+    take_command,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,6 +123,10 @@ class Workbench:
         """Dead letters become new jobs, as the command line makes them."""
         answers = self.run(*replay_command(self.keys, self.rules.dead, letters, priority=priority))
         return [int(answer) for answer in answers]
+
+    def adopt(self, jobs: Sequence[tuple[bytes, bytes]], *, priority: int = 0) -> list[int]:
+        """Jobs of a stock worker become messages again, as the command line makes them."""
+        return [int(answer) for answer in self.run(*adopt_command(self.keys, jobs, priority=priority))]
 
     def take_one(self, message: bytes = b"a job") -> Delivery:
         """One new job, in flight."""

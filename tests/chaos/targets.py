@@ -131,7 +131,8 @@ class LockWorker:
 
     def strays(self, client: Redis) -> list[str]:
         """All that has no TTL and is not there for good."""
-        permanent = {RESULTS, DEAD, ledger_of(RESULTS), ledger_of(DEAD), _KEYS.counters, _KEYS.upkeep, _KEYS.limit}
+        streams = {RESULTS, DEAD, ledger_of(RESULTS), ledger_of(DEAD)}
+        permanent = streams | {_KEYS.counters, _KEYS.upkeep, _KEYS.limit, _KEYS.queues}
         names = [name.decode() for name in client.scan_iter(count=1000)]
         remembered = [name for name in names if name.startswith(_KEYS.id_prefix)]
         forever = [name for name in remembered[:100] if client.ttl(name) == -1]

@@ -50,6 +50,7 @@ def letter(
     detail: str = "It failed.",
     event_id: str = "",
     names_job: bool = True,
+    queue: bytes | None = None,
 ) -> None:
     """A dead letter as the worker writes it, for conversation ``c-1`` unless ``raw`` is another message."""
     event = {
@@ -62,7 +63,7 @@ def letter(
         },
     }  # fmt: skip
     told = message({"conversation_id": "c-1"}) if raw is None else raw
-    client.xadd(DEAD, {"event": json.dumps(event), "message": told})
+    client.xadd(DEAD, {"event": json.dumps(event), "message": told, **({} if queue is None else {"queue": queue})})
 
 
 def sent(client: redis.Redis, key: str = QUEUE) -> list[Accepted]:
@@ -108,6 +109,29 @@ def test_a_letter_whose_event_has_an_id_of_its_own_goes_by_its_job(
 
     assert " old-1 It failed." in shown.stdout
     assert ended.returncode == 0, ended.stderr
+    assert [job.replay_of for job in sent(redis_client)] == ["old-1"]
+
+
+def test_each_job_goes_back_to_the_queue_that_it_came_from(terminal: Terminal, redis_client: redis.Redis) -> None:
+    for job_id, queue in (("old-1", QUEUE), ("old-2", "another"), ("old-3", "another"), ("old-4", None)):
+        letter(redis_client, job_id, queue=None if queue is None else queue.encode())
+
+    ended = terminal.run("replay", "--all", "--priority", "6")
+
+    assert ended.returncode == 0, ended.stderr
+    assert [job.replay_of for job in sent(redis_client, f"{QUEUE}\x06\x166")] == ["old-1", "old-4"]
+    assert [job.replay_of for job in sent(redis_client, "another\x06\x166")] == ["old-2", "old-3"]
+    assert f"4 jobs sent again to another, {QUEUE} at " in ended.stderr
+
+
+@pytest.mark.parametrize("queue", [b"", b"\xff\x00", b"lw:1:moderation.lock:job:x", b"q" * 201])
+def test_a_letter_that_names_no_queue_a_job_could_have_come_from_goes_to_the_usual_one(
+    terminal: Terminal, redis_client: redis.Redis, queue: bytes
+) -> None:
+    letter(redis_client, "old-1", queue=queue)
+
+    assert terminal.run("replay", "--all").returncode == 0
+
     assert [job.replay_of for job in sent(redis_client)] == ["old-1"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from worker.broker.keys import Keys
 from worker.flow.limit import Limit
+from worker.registry import Registry
 
 if TYPE_CHECKING:
     import redis
@@ -130,3 +131,49 @@ def test_a_key_of_another_type_is_told(terminal: Terminal, redis_client: redis.R
     ended = terminal.run("status")
     assert ended.returncode == 1
     assert "WRONGTYPE" in ended.stderr
+
+
+def register(client: redis.Redis, worker: str, queues: list[str], **settings: object) -> None:
+    """A worker tells of itself, as the script writes it."""
+    registry = Registry(worker, "1.0", settings)
+    told = f"{int(time.time() * 1000)} {registry.digest} {registry.told(queues)}"
+    client.hset(KEYS.workers, worker, told)
+    client.zadd(KEYS.queues, dict.fromkeys(queues, 1))
+
+
+def test_every_queue_that_a_worker_of_this_fleet_takes_or_took_from_is_shown(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    register(redis_client, "lock-1@pod", ["moderation.lock", "b"])
+    redis_client.zadd(KEYS.queues, {"left": 1})
+    for queue, count in (("b", 2), ("left", 3)):
+        redis_client.lpush(f"{queue}\x06\x163", *range(count))
+    redis_client.zadd(Keys("b").delayed, {"x": 1})
+    redis_client.zadd(Keys("b").leases, {"y": 1})
+
+    found = status(terminal)["queues"]
+    shown = terminal.run("status").stdout
+
+    assert found == [
+        {"queue": "moderation.lock", "ready": 0, "delayed": 0, "in_flight": 0, "workers": ["lock-1@pod"]},
+        {"queue": "b", "ready": 2, "delayed": 1, "in_flight": 1, "workers": ["lock-1@pod"]},
+        {"queue": "left", "ready": 3, "delayed": 0, "in_flight": 0, "workers": []},
+    ]
+    assert "  b: 2 ready, 1 delayed, 1 in flight\n" in shown
+    assert "  left: 3 ready, 0 delayed, 0 in flight; no worker takes from it\n" in shown
+
+
+def test_workers_that_differ_in_what_must_be_the_same_are_named(terminal: Terminal, redis_client: redis.Redis) -> None:
+    for worker, lease in (("one", 6), ("two", 6), ("three", 0.5)):
+        register(redis_client, worker, ["moderation.lock"], LEASE_SECONDS=lease, DEAD_STREAM="dead")
+    redis_client.hset(KEYS.workers, mapping={"long ago": "1 x {}", "nonsense": "a word"})
+
+    found = status(terminal)
+
+    assert [worker["name"] for worker in found["workers"]] == ["one", "three", "two"]
+    (differing,) = found["settings_differ"].items()
+    assert differing[0] == "LEASE_SECONDS"
+    assert {each["value"]: set(each["workers"]) for each in differing[1]} == {6: {"one", "two"}, 0.5: {"three"}}
+    assert "  LEASE_SECONDS: 6 (one, two); 0.5 (three)\n" in terminal.run("status").stdout.replace(
+        "two, one", "one, two"
+    )

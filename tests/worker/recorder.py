@@ -75,11 +75,12 @@ def postrun(task_id: str, task: Any, state: str, **_: Any) -> None:
 
 
 @inspect_command()
-def books(*_: Any) -> dict[str, int]:
-    """How much Celery remembers of jobs."""
+def books(panel: Any, *_: Any) -> dict[str, Any]:
+    """How much Celery remembers of jobs, and which queues are looked after."""
     return {
         "requests": len(state.requests),
         "reserved": len(state.reserved_requests),
         "active": len(state.active_requests),
         "successful": len(state.successful_requests),
+        "in_care": panel.app.executor.queues_in_care(),
     }

@@ -242,6 +242,7 @@ class Stage:
             self.keys.counters,
             self.keys.upkeep,
             self.keys.limit,
+            self.keys.queues,
         }
         names = [key.decode() for key in self.redis.scan_iter()]
         forever = [name for name in names if name not in permanent and not name.startswith("_kombu.binding")]

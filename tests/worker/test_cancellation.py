@@ -29,6 +29,7 @@ from worker.clock import ServerClock
 from worker.executor import Executor
 from worker.hands import Hands
 from worker.intake import ReadAhead, reader
+from worker.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -63,6 +64,9 @@ class ClosedBooks:
     """Nobody looks at these jobs."""
 
     def wants(self, job: str) -> bool:
+        return not job
+
+    def is_revoked(self, job: str) -> bool:
         return not job
 
     def show(self, items: Sequence[Assignment]) -> None: ...
@@ -116,7 +120,9 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Executor, CountingApi]:
     executor = Executor(
         admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=0),
         look_ahead=read.look, handler=handler, link=link_to(redis_url, timeout_seconds=5), rules=RULES, hands=hands,
-        clock=clock, flow=flow, name="w", queues=lambda: ["moderation.lock"], close=api.aclose,
+        clock=clock, flow=flow, name="w",
+        registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),
+        queues=lambda: ["moderation.lock"], close=api.aclose,
     )  # fmt: skip
     executor.books = ClosedBooks()
     return executor, api

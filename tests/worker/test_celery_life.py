@@ -219,14 +219,44 @@ def test_a_terminated_job_is_handed_back_and_ends_as_revoked_with_one_event(life
     life.producer.control.revoke(job, terminate=True, destination=[NAME], reply=True, timeout=10)
 
     event = life.event_of(job)
-    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("revoked", 1)
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
+    assert event["data"]["attempts"] == 1
+    assert "the conversation may be locked" in event["data"]["error"]["detail"]
     life.wait_idle()
+    assert [letter["data"]["job_id"] for letter, _ in life.dead_letters()] == [job]
     assert len(life.wait_events(1)) == 1
     assert len(life.api.calls()) == 1
     assert ask(life, "active") == []
     assert [(signal["signal"], signal.get("terminated")) for signal in wait_signals(life, job, "revoked")] == [
         ("received", None), ("prerun", None), ("revoked", True), ("revoked", False),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["revoke", "terminate"])
+def test_a_job_revoked_while_it_waits_for_its_next_call_has_failed(life: Stage, way: str) -> None:
+    job = life.send("later-1")
+    eventually(lambda: life.redis.zcard(life.keys.delayed), "a job that waits for its second call")
+
+    life.producer.control.revoke(job, terminate=way == "terminate", destination=[NAME], reply=True, timeout=10)
+
+    event = life.event_of(job)
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
+    assert event["data"]["attempts"] == 1
+    assert len(life.api.calls()) == 1
+
+
+def test_a_job_revoked_while_it_waits_in_its_slot_is_not_called_again(life: Stage) -> None:
+    life.api.script = Script(rules=(Rule(id="failing", then=Respond(status=500, headers={"Retry-After": "1"})),))
+    try:
+        job = life.send("failing")
+        eventually(life.api.calls, "the first call")
+        life.producer.control.revoke(job, destination=[NAME], reply=True, timeout=10)
+        event = life.event_of(job)
+    finally:
+        life.api.script = SCRIPT
+
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
+    assert event["data"]["attempts"] == len(life.api.calls())
 
 
 def test_the_pool_grows_and_shrinks_on_request(life: Stage) -> None:
@@ -247,6 +277,93 @@ def test_the_pool_grows_and_shrinks_on_request(life: Stage) -> None:
     control.pool_grow(3, destination=[NAME], reply=True, timeout=10)
     assert ask(life, "stats")["pool"]["max-concurrency"] == CONCURRENCY
     assert peak() == CONCURRENCY
+
+
+@pytest.mark.parametrize(
+    ("command", "n", "slots"),
+    [("pool_grow", -5, 1), ("pool_shrink", 1000, 1), ("pool_grow", 10**9, 10_000), ("pool_shrink", -(10**9), 10_000)],
+)
+def test_whatever_is_asked_of_the_pool_it_keeps_a_slot_and_a_bound_and_says_so(
+    life: Stage, command: str, n: int, slots: int
+) -> None:
+    def send(name: str, n: int) -> dict[str, str]:
+        answers: Any = life.producer.control.broadcast(name, {"n": n}, destination=[NAME], reply=True, timeout=10)
+        (answer,) = answers
+        return dict(answer[NAME])
+
+    try:
+        told = send(command, n)["ok"]
+        assert told.startswith(f"this worker runs up to {slots:,} jobs at once now: at least 1 and at most 10,000")
+        assert ask(life, "stats")["pool"]["max-concurrency"] == slots
+        assert life.event_of(life.send("c-1"))["data"]["outcome"] == "locked"
+    finally:
+        send("pool_grow", CONCURRENCY - slots)
+    assert ask(life, "stats")["pool"]["max-concurrency"] == CONCURRENCY
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("pool_grow", {"n": "many"}), ("pool_shrink", {"n": [1]}), ("add_consumer", {"queue": ["b"]}),
+        ("add_consumer", {"queue": "lw:1:x"}), ("cancel_consumer", {"queue": {}}), ("revoke", {"task_id": [[]]}),
+        ("rate_limit", {"task_name": TASK, "rate_limit": "1/h"}), ("time_limit", {"task_name": TASK, "hard": 1}),
+    ],
+)  # fmt: skip
+def test_a_command_that_makes_no_sense_is_refused_with_a_sentence_and_the_worker_goes_on(
+    life: Stage, command: str, arguments: Any
+) -> None:
+    answers: Any = life.producer.control.broadcast(command, arguments, destination=[NAME], reply=True, timeout=10)
+    (answer,) = answers
+
+    assert command in answer[NAME]["error"]
+    assert "Traceback" not in life.workers[0].log
+    assert life.event_of(life.send("c-1"))["data"]["outcome"] == "locked"
+
+
+def test_no_command_of_celery_throws_jobs_away(life: Stage) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "worker"]
+    jobs = [life.send(queue="elsewhere") for _ in range(3)]
+
+    for words in (
+        ("purge", "-f"), ("purge", "-f", "-Q", "elsewhere"), ("amqp", "queue.purge", "elsewhere"),
+        ("amqp", "queue.delete", "elsewhere"), ("amqp", "basic.get", "elsewhere"),
+    ):  # fmt: skip
+        ended = subprocess.run(
+            [*command, *words], env={**life.environment(), "PATH": ""}, capture_output=True, timeout=30, text=True,
+            check=False,
+        )  # fmt: skip
+        assert "every job ends in one result event" in ended.stdout + ended.stderr, words
+        assert "Traceback" not in ended.stdout + ended.stderr, words
+
+    assert life.redis.llen("elsewhere") == len(jobs)
+    life.redis.delete("elsewhere")
+
+
+def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_way_and_no_longer(life: Stage) -> None:
+    control = life.producer.control
+    record = {"raw": b"{}", "first": 1, "token": ""}
+
+    def upkeep(queue: str) -> float:
+        """When the fleet looked after the queue last."""
+        return float(life.redis.hget(Keys(queue).upkeep, "promoted_at") or 0)
+
+    for queue in ("waits", "is-over"):
+        control.add_consumer(queue, destination=[NAME], reply=True, timeout=10)
+    eventually(lambda: upkeep("waits") and upkeep("is-over"), "upkeep of both queues")
+    keys = Keys("waits")
+    life.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
+    life.redis.zadd(keys.delayed, {"ref-1": 9e15})
+    for queue in ("waits", "is-over"):
+        control.cancel_consumer(queue, destination=[NAME], reply=True, timeout=10)
+
+    def in_care() -> set[str]:
+        return set(ask(life, "_request", "books")["in_care"])
+
+    eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the upkeep of the queue without jobs")
+    life.redis.zadd(keys.delayed, {"ref-1": 1})
+    eventually(lambda: life.redis.llen(keys.again), "a job that was promoted though nobody takes from its queue")
+    life.redis.delete(keys.again, keys.deadlines, f"{keys.record_prefix}ref-1")
+    eventually(lambda: in_care() == {QUEUE}, "the end of the upkeep of the other queue")
 
 
 def test_a_queue_can_be_added_and_cancelled_on_request(life: Stage) -> None:

@@ -69,7 +69,10 @@ def test_the_documented_user_can_do_all_that_the_command_line_does(server_binary
         message = stage.redis.rpop(QUEUE)
         stage.redis.xadd(DEAD, {"event": json.dumps(event), "message": message})
         watch = ("watch", "--json", "--last", "1", "--count", "1")
-        ended = [shell.run(*arguments) for arguments in (("status",), watch, ("replay", "--list"), ("replay", "--all"))]
+        ended = [
+            shell.run(*arguments)
+            for arguments in (("status",), watch, ("replay", "--list"), ("replay", "--all"), ("adopt",))
+        ]
 
         assert [(each.returncode, each.stderr) for each in ended if each.returncode] == []
         assert stage.redis.llen(QUEUE) == 1

@@ -83,6 +83,19 @@ def test_options_that_would_break_a_promise_stop_the_start_each_with_its_sentenc
     stage.redis.flushall()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-c", "10001"), "-c 10001: a worker runs at least 1 job at once, and 10,000 at most"),
+        (("-Q", "a,lw:1:b"), "-Q 'lw:1:b': its name must not start with lw:"),
+        (("-Q", "moderation.results"), "-Q 'moderation.results': another use is made of that name"),
+        (("-Q", ",".join(f"q-{n}" for n in range(51))), "-Q: 51 queues are named, and a worker takes from 50 at most"),
+    ],
+)
+def test_slots_and_queues_that_make_no_sense_stop_the_start(stage: Stage, options: tuple[str, ...], said: str) -> None:
+    assert said in failed_start(stage, *options)
+
+
 def test_another_pool_alone_stops_the_start(stage: Stage) -> None:
     assert "  - --pool: only the worker's own asyncio pool" in failed_start(stage, "-P", "solo")
 

@@ -20,6 +20,7 @@ from worker.broker.refusals import NotConnectedError
 from worker.clock import ServerClock
 from worker.gate import Wait
 from worker.hands import Hands
+from worker.observe.outages import Outages
 from worker.taker import Taker
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from worker.broker.moves import Taken
 
 QUEUE = "moderation.lock"
+OTHERS = ("second", "third")
 SECONDS = 10.0
 
 
@@ -40,6 +42,7 @@ class Scene:
 
     def __init__(self, bench: Workbench, hands: Hands) -> None:
         self.bench = bench
+        self.benches = {QUEUE: bench} | {queue: bench.beside(queue) for queue in OTHERS}
         self.hands = hands
         self.received: list[Delivery] = []
         self.handed_back: list[Delivery] = []
@@ -49,7 +52,7 @@ class Scene:
             breaker.succeeded(0.0, hands.limit)  # the slow start is over
         tokens = count(1)
         self.taker = Taker(
-            name="w", moves=lambda _: bench.moves, hands=hands, clock=ServerClock(),
+            name="w", moves=lambda queue: self.benches[queue].moves, hands=hands, clock=ServerClock(),
             gates=flow,
             next_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
             not_heard=lambda _, token: self.not_heard.append(token), claim_of=claim_of,
@@ -193,7 +196,7 @@ async def test_jobs_that_became_ready_are_taken_though_a_wait_is_under_way(scene
     await scene.until_it_waits()
 
     await scene.bench.moves.release([job])
-    scene.taker.look()
+    scene.taker.look(QUEUE)
 
     await scene.until_received(2)
 
@@ -269,7 +272,7 @@ async def test_a_message_that_came_while_the_gates_were_closed_is_not_claimed_be
     await until(lambda: gates.told)
 
     gates.is_open = True
-    scene.taker.look()
+    scene.taker.look(QUEUE)
 
     await scene.until_received(1)
     assert scene.received[0].claimed is None
@@ -304,7 +307,7 @@ async def test_a_retry_that_there_is_no_room_for_yet_is_taken_as_soon_as_there_i
     for ref in retries:
         bench.run("HSET", bench.keys.record_prefix + ref, "raw", "a job", "token", "", "retry", 1)
     bench.run("RPUSH", bench.keys.retries, *retries)
-    scene.taker.look()
+    scene.taker.look(QUEUE)
 
     async with asyncio.timeout(SECONDS):
         for number in range(1, len(retries)):
@@ -371,3 +374,87 @@ async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
 
     await scene.until_received(1)
     assert scene.not_heard == []
+
+
+async def test_every_queue_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.taker.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 10
+    for queue in OTHERS:
+        scene.taker.consume(queue)
+    await until(lambda: scene.blocked() == 3)
+
+    for number, queue in enumerate([*OTHERS, QUEUE, *OTHERS], start=1):
+        scene.benches[queue].push(b"job %d" % number)
+        await scene.until_received(number)
+
+    assert [job.queue for job in scene.received] == [*OTHERS, QUEUE, *OTHERS]
+    await until(lambda: scene.blocked() == 3)
+
+
+async def test_a_backlog_on_one_queue_does_not_hide_the_jobs_of_another(scene: Scene) -> None:
+    scene.bench.push(*[b"of the backlog"] * 50)
+    await scene.until_received(1)
+    scene.taker.consume("second")
+    scene.benches["second"].push(b"of the other queue")
+
+    for number in range(5):
+        await scene.until_received(number + 1)
+        scene.drop(scene.received[number])
+
+    assert b"of the other queue" in {job.raw for job in scene.received}
+
+
+async def test_a_queue_that_is_cancelled_is_not_waited_on_and_the_others_are(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.taker.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 10
+    scene.taker.consume("second")
+    await until(lambda: scene.blocked() == 2)
+
+    scene.taker.cancel("second")
+
+    await until(lambda: scene.blocked() == 1)
+    scene.benches["second"].push(b"left")
+    scene.bench.push(b"taken")
+    await scene.until_received(1)
+    assert scene.received[0].raw == b"taken"
+    assert scene.benches["second"].run("LLEN", "second") == 1
+
+
+async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is_waited_for_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("worker.taker.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.taker._AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("worker.taker.outages", Outages())
+    scene.taker._away_seconds = 0.5
+    scene.hands.limit = 10
+    for queue in OTHERS:
+        scene.taker.consume(queue)
+    await until(lambda: scene.blocked() == 3)
+
+    scene.bench.client.client_kill_filter(_type="normal")
+
+    await until(lambda: scene.blocked() == 3)
+    assert [record.message for record in caplog.records][:1] == ["redis_unavailable"]
+    assert scene.taker._away_seconds <= 1.0
+    scene.benches["third"].push(b"a job")
+    await scene.until_received(1)
+
+
+async def test_a_queue_that_redis_refuses_is_left_alone_and_the_others_are_not(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.taker.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 10
+    scene.bench.run("SET", "second", "no list")
+    scene.taker.consume("second")
+
+    for number in range(1, 4):
+        scene.bench.push(b"a job")
+        await scene.until_received(number)
+
+    scene.bench.run("DEL", "second")
+    scene.benches["second"].push(b"another")
+    await scene.until_received(4)

@@ -77,7 +77,9 @@ def test_a_job_can_be_terminated_that_celery_was_never_shown(stage: Stage) -> No
     stage.producer.control.revoke(job, terminate=True, destination=[NAME], reply=True, timeout=10)
 
     event = stage.event_of(job)
-    assert (event["data"]["outcome"], event["data"]["attempts"]) == ("revoked", 1)
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
+    assert event["data"]["attempts"] == 1
+    assert "the conversation may be locked" in event["data"]["error"]["detail"]
     stage.wait_idle()
     assert len(stage.wait_events(1)) == 1
     assert len(stage.api.calls()) == 1

@@ -23,10 +23,14 @@ key                                  type    holds                              
 ``lw:1:<queue>:upkeep``              hash    when the fleet last looked after this queue            never
 ``lw:1:<queue>:draining``            string  the worker that empties its hands for a suspect        seconds (TTL)
 ``lw:1:<queue>:unheard``             hash    takes whose answers were lost, by lease token: when     a day (TTL)
+``lw:1:<LOCK_QUEUE>:workers``        hash    the workers there are: when told, and how each is set  seconds (TTL)
+``lw:1:<LOCK_QUEUE>:queues``         zset    queues that workers took from, by when they told (ms)  after 200 others
 ``lw:1:<LOCK_QUEUE>:pause``          string  there while the API has asked the whole fleet to wait  Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
 ``lw:1:<LOCK_QUEUE>:limit``          hash    the fleet's flow control: see ``worker.flow.limit``    never
 ``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when told, and which     a minute (TTL)
+``unacked``                          hash    kombu's: what stock Celery workers took, by their tag  acknowledged
+``unacked_index``                    zset    kombu's: the tags, by the moment of that (s)           acknowledged
 ``RESULTS_CHANNEL``                  stream  result events; the pub/sub channel has the same name   RESULTS_MAXLEN
 ``DEAD_STREAM``                      stream  dead letters: event, queue and raw message             DEAD_MAXLEN
 ``lw:1:<RESULTS_CHANNEL>:ledger``    string  what the results take in memory, see ``complete.lua``  never
@@ -35,6 +39,7 @@ key                                  type    holds                              
 
 ``upkeep`` also names the workers that were lost last, so that each is counted once.
 The fleet's flow control stands once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
+So do its workers, and the queues that they took from.
 A job id ``ended`` when its real job did. Its dry run, which is another thing, is remembered under ``:other``, and so is
 a message that names no conversation (with an empty binding), which is a copy of nothing. A job whose id stands for
 another conversation is remembered under a digest of both. ``<end>`` is ``<digest>`` or ``<digest>:other``. A
@@ -56,6 +61,10 @@ from hashlib import blake2b
 PREFIX = "lw:1"
 PRIORITY_SEPARATOR = "\x06\x16"
 PRIORITY_STEPS = (0, 3, 6, 9)
+MAX_PRIORITY = 9
+#: Where kombu keeps messages that a stock worker has taken and not acknowledged: by a tag of its own, and when.
+UNACKED = "unacked"
+UNACKED_INDEX = "unacked_index"
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,26 @@ class Keys:
         return f"{PREFIX}:{self.queue}:unheard"
 
     @cached_property
+    def workers(self) -> str:
+        """The workers of the fleet, and how each is set."""
+        return f"{PREFIX}:{self.queue}:workers"
+
+    @cached_property
+    def queues(self) -> str:
+        """The queues that workers of this fleet took from."""
+        return f"{PREFIX}:{self.queue}:queues"
+
+    @cached_property
+    def ready(self) -> tuple[str, ...]:
+        """All lists with jobs to be taken."""
+        return (*self.stock, self.arrived, self.again, self.retries, self.suspects)
+
+    @cached_property
+    def under_way(self) -> tuple[str, ...]:
+        """Where jobs stand that were taken and are not over: what the upkeep looks after."""
+        return self.leases, self.delayed, self.deadlines
+
+    @cached_property
     def pause(self) -> str:
         """There while the fleet is to wait."""
         return f"{PREFIX}:{self.queue}:pause"
@@ -162,6 +191,12 @@ class Keys:
 def ledger_of(stream: str) -> str:
     """Where it is counted how many bytes a stream holds. By the stream's name, as several queues may share it."""
     return f"{PREFIX}:{stream}:ledger"
+
+
+def is_celerys_own(name: str) -> bool:
+    """Whether a key is one that Celery's remote control, its events or kombu make for themselves."""
+    is_kombus = name in {UNACKED, UNACKED_INDEX, "unacked_mutex"} or name.startswith(("_kombu.", "celeryev"))
+    return is_kombus or name.endswith("pidbox")
 
 
 @lru_cache(maxsize=1024)

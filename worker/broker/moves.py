@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from worker.broker import scripts
 from worker.broker.follow_up import FollowUp
-from worker.broker.keys import ledger_of
+from worker.broker.keys import UNACKED, UNACKED_INDEX, ledger_of
 from worker.broker.stream_bounds import StreamBounds
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ PROBE_GAP_MS = 250
 VOTE_MS = 60_000
 #: How long it is kept that a worker never heard the answer of a take: far longer than its jobs wait for their leases.
 UNHEARD_MS = 86_400_000
+#: How long a worker that tells nothing more counts as one of the fleet. Each tells it three times as often.
+WORKER_MS = 30_000
+#: A worker hears of so many others at most that were set otherwise.
+_OTHERS_AT_MOST = 20
+#: So many queues are remembered that workers took from, the latest ones.
+_QUEUES_KEPT = 200
 #: One call looks in the lists for so many jobs that are too old.
 EXPIRE_JOBS = 50
 #: It looks at so many entries of the lists, about: some milliseconds of the server's time.
@@ -324,7 +330,11 @@ _COMPLETE_ANSWERS = tuple(CompleteAnswer)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings that the moves need. Times in milliseconds, the rate in calls a second over the whole fleet."""
+    """The settings that the moves need. Times in milliseconds, the rate in calls a second over the whole fleet.
+
+    ``longest_lease_ms``: the longest lease in the fleet. A lease is of the worker that has it, but a silence of the
+    fleet, and the time that all have to come back from it, must not be measured by the shortest one.
+    """
 
     fleet: Keys
     rate: float | None
@@ -336,6 +346,7 @@ class Rules:
     remember_ms: int
     poisonous_crashes: int
     max_age_ms: int = 0
+    longest_lease_ms: int = 0
     bounds: StreamBounds = field(default_factory=StreamBounds)
 
     @property
@@ -360,12 +371,12 @@ class Rules:
 
         Leases are renewed when a third of them is over, so a shorter silence than two thirds has ended none.
         """
-        return min(3_000, self.lease_ms * 2 // 3)
+        return min(3_000, max(self.lease_ms, self.longest_lease_ms) * 2 // 3)
 
     @property
     def grace_ms(self) -> int:
         """How long the workers have to renew their leases once the server is back."""
-        return min(self.lease_ms, 3_000)
+        return min(max(self.lease_ms, self.longest_lease_ms), 3_000)
 
 
 def command(script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, whole_text: bool = False) -> Command:
@@ -445,6 +456,39 @@ def replay_command(keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], 
     """
     arguments = [part for letter in letters for part in letter]
     return command(scripts.REPLAY, [dead, keys.stock_of(priority)], arguments, whole_text=True)
+
+
+def adopt_command(keys: Keys, jobs: Sequence[tuple[bytes, bytes]], *, priority: int) -> Command:
+    """The call of ``adopt.lua``: tags in kombu's ``unacked``, each with the message that it stands for.
+
+    By its whole text, as :func:`replay_command`. The last one is taken first.
+    """
+    arguments = [part for job in jobs for part in job]
+    return command(scripts.ADOPT, [UNACKED, UNACKED_INDEX, keys.stock_of(priority)], arguments, whole_text=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a queue has: jobs to be taken, and jobs that were taken and are not over (``Keys.under_way``)."""
+
+    is_ready: bool
+    is_under_way: bool
+
+
+async def backlogs(client: Client, queues: Sequence[Keys]) -> list[Backlog]:
+    """What each of several queues has: one command where all are idle, and one more write where one is not.
+
+    Raises what the client raises.
+    """
+    if not await client.execute_command("EXISTS", *(key for keys in queues for key in (*keys.ready, *keys.under_way))):
+        return [Backlog(is_ready=False, is_under_way=False)] * len(queues)
+    commands = [["EXISTS", *names] for keys in queues for names in (keys.ready, keys.under_way)]
+    answers = await client.send(*commands)
+    try:
+        found = [await answers.next() > 0 for _ in commands]
+    finally:
+        await answers.close()
+    return [Backlog(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
 
 
 class Client(Protocol):
@@ -576,6 +620,16 @@ class Moves:
     async def vote(self, worker: str, told: str) -> None:
         """Tell which breakers of a worker are open, or with nothing told, that none is."""
         await self._call(scripts.VOTE, [self.rules.fleet.breakers], [worker, told, VOTE_MS])
+
+    async def register(self, worker: str, digest: str, told: str) -> list[tuple[str, bytes]]:
+        """Tell that a worker is there, and how it is set; with an empty digest, that it leaves.
+
+        ``told`` is a JSON object with its ``queues``. Returns the workers with another digest, and what they told.
+        """
+        arguments: list[Argument] = [worker, digest, told, WORKER_MS, _OTHERS_AT_MOST, _QUEUES_KEPT]
+        keys = [self.rules.fleet.workers, self.rules.fleet.queues]
+        answer = iter(await self._call(scripts.REGISTER, keys, arguments))
+        return [(other.decode("utf-8", "replace"), text) for other, text in zip(answer, answer, strict=True)]
 
     async def forgive(self, jobs: Sequence[tuple[str, int]]) -> None:
         """Take back so many attempts of each job (by its ref) that waits now; not to be repeated."""

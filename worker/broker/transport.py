@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from click import ClickException
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from redis.backoff import NoBackoff
@@ -19,6 +20,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from worker.broker.connection import KEEPALIVE_OPTIONS, TIMEOUT_SECONDS, PrimaryConnection, PrimarySSLConnection
+from worker.broker.keys import is_celerys_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,16 @@ class Desk(Protocol):
 
     def cancel(self, queue: str) -> None:
         """Take no more jobs from this queue; returns when that is so."""
+
+
+class JobsAreKeptError(ClickException):
+    """Something would take jobs off a queue without an event for each. Celery's commands end with this one sentence."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(
+            f"lock-worker refuses to empty the queue {queue!r}: every job ends in one result event, so none is thrown "
+            "away. Stop whoever sends the jobs, and let the workers finish them; a revoke ends a job without a call."
+        )
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]
@@ -104,6 +116,34 @@ class Channel(stock.Channel):  # type: ignore[misc]
         # A channel that is closed cancels its consumers too: jobs are taken on while Celery connects anew.
         if queue is not None and not self._closing:
             self.desk.cancel(queue)
+
+    def queue_purge(self, queue: str, **_: Any) -> Any:
+        """Refuse to throw messages away.
+
+        Raises:
+            JobsAreKeptError: always.
+        """
+        raise JobsAreKeptError(queue)
+
+    def queue_delete(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Delete a queue of Celery's own.
+
+        Raises:
+            JobsAreKeptError: it is another one.
+        """
+        if not is_celerys_own(queue):
+            raise JobsAreKeptError(queue)
+        return super().queue_delete(queue, *args, **kwargs)
+
+    def basic_get(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Take a message off a queue of Celery's own; a job would get lost by that.
+
+        Raises:
+            JobsAreKeptError: it is another one.
+        """
+        if not is_celerys_own(queue):
+            raise JobsAreKeptError(queue)
+        return super().basic_get(queue, *args, **kwargs)
 
     def _queue_bind(self, *binding: Any) -> None:
         """Bind a queue; where the server will not note it, go on: nothing here needs the note."""

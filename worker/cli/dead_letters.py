@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from settings import key_name_problem
 from tasks import verbatim
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Refusal
@@ -29,11 +30,15 @@ class NoJob(ValueError):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One entry of the dead stream: its id there, what its event tells, and the message as it came from the queue."""
+    """One entry of the dead stream: its id there, what its event tells, and the message as it came from the queue.
+
+    ``queue`` is that queue's name; None: the letter does not tell, or what it tells is no name of a queue.
+    """
 
     entry: str
     result: Result
     message: bytes = field(repr=False)
+    queue: str | None = None
 
     def repeated(self, job_id: str, now: datetime) -> bytes:
         """The message of a new job that does the same.
@@ -104,4 +109,7 @@ def pages(client: Redis, stream: str, chosen: Chosen) -> Iterator[list[DeadLette
 
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter | None:
     result = read_result(fields.get(b"event", b""))
-    return None if result is None else DeadLetter(entry, result, fields.get(b"message", b""))
+    if result is None:
+        return None
+    queue = fields.get(b"queue", b"").decode(errors="replace")
+    return DeadLetter(entry, result, fields.get(b"message", b""), None if key_name_problem(queue) else queue)

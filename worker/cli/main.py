@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from worker.cli.adopt import adopt
 from worker.cli.demo.command import demo
 from worker.cli.enqueue import enqueue
 from worker.cli.replay import replay
@@ -38,6 +39,7 @@ app.command(epilog="Example: lock-worker enqueue c-1 c-2 --rule-id off-platform-
 app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.outcome")(watch)
 app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
 app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
+app.command(epilog="Example: lock-worker adopt --list")(adopt)
 app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo)
 
 

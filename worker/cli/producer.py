@@ -86,6 +86,24 @@ class _Transport(virtual.Transport):  # type: ignore[misc]  # as above
     Channel = _Channel
 
 
+def celery_app(found: Settings) -> Celery:
+    """A stock Celery app for this server, whose connections are to be made with ``connection.public_url``."""
+    app = Celery("lock-worker-producer", set_as_current=False)
+    user = connection.credentials(found)
+    app.conf.update(
+        broker_user=user.username,
+        broker_password=user.password,
+        broker_use_ssl=connection.tls_options(found) or None,
+        broker_transport_options={
+            "socket_timeout": connection.TIMEOUT_SECONDS,
+            "socket_connect_timeout": connection.TIMEOUT_SECONDS,
+        },
+        # A batch is sent at most once: whether to send it again is for whoever reads the message.
+        task_publish_retry=False,
+    )
+    return app
+
+
 class Producer:
     """A connection that jobs are sent over, from ``with`` to its end."""
 

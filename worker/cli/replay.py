@@ -32,8 +32,9 @@ def replay(
 ) -> None:
     """Send the jobs of dead letters again, and print the new jobs' ids, one a line.
 
-    Choose them by job ids, outcome or error type, or take them all. Each becomes a new job on LOCK_QUEUE, whose event
-    names the old one in data.replay_of, and is a dead letter no longer: both in one step, so that none is sent twice.
+    Choose them by job ids, outcome or error type, or take them all. Each becomes a new job on the queue that it came
+    from (LOCK_QUEUE where its letter does not tell), whose event names the old one in data.replay_of, and is a dead
+    letter no longer: both in one step, so that none is sent twice.
     Its fields and its expiry are the old ones, its priority is not. A message that is no valid job stays.
     """
     from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick

@@ -41,6 +41,7 @@ class _Account:
     stay: int = 0
     gone: int = 0
     missing: set[str] = field(default_factory=set)
+    queues: set[str] = field(default_factory=set)
 
     def cut_short(self) -> str:
         """It, where the command ends before its time."""
@@ -77,7 +78,8 @@ def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
         typer.echo(f"{printable(job_id)}: there is no such dead letter", err=True)
     left = f"; {counted(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
     if account.sent:
-        typer.echo(f"{counted(account.sent, 'job')} sent again to {found.LOCK_QUEUE} at {place(found)}{left}", err=True)
+        queues = printable(", ".join(sorted(account.queues)))
+        typer.echo(f"{counted(account.sent, 'job')} sent again to {queues} at {place(found)}{left}", err=True)
     elif account.gone:
         stop(f"nothing was sent: another command was quicker{left}")
     elif account.stay:
@@ -89,20 +91,33 @@ def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
 
 
 def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority: int, account: _Account) -> None:
-    ids: list[str] = []
-    batch: list[tuple[str, bytes]] = []
+    batches: dict[str, list[tuple[str, DeadLetter, bytes]]] = {}
     for letter in letters:
         job_id = uuid()
         try:
-            batch.append((letter.entry, letter.repeated(job_id, datetime.now(UTC))))
-            ids.append(job_id)
+            message = letter.repeated(job_id, datetime.now(UTC))
         except NoJob as why:
             account.stay += 1
             if account.stay <= _PROBLEMS_SHOWN:
                 typer.echo(printable(f"{letter.result.job_id}: {why}"), err=True)
-    if not batch:
-        return
-    call = replay_command(Keys(found.LOCK_QUEUE), found.DEAD_STREAM, batch, priority=priority)
+        else:
+            batches.setdefault(letter.queue or found.LOCK_QUEUE, []).append((job_id, letter, message))
+    for queue, batch in batches.items():
+        _send(client, found, account, queue=queue, batch=batch, priority=priority)
+
+
+def _send(
+    client: Redis,
+    found: Settings,
+    account: _Account,
+    *,
+    queue: str,
+    batch: list[tuple[str, DeadLetter, bytes]],
+    priority: int,
+) -> None:
+    """Send jobs again to the queue that they came from."""
+    entries = [(letter.entry, message) for _, letter, message in batch]
+    call = replay_command(Keys(queue), found.DEAD_STREAM, entries, priority=priority)
     account.unsure = len(batch)
     try:
         answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it
@@ -110,9 +125,11 @@ def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority:
         if is_refusal(error):  # all or nothing, says replay.lua
             account.unsure = 0
         stop(f"Redis at {place(found)}{described(error)}\n{account.cut_short()}")
-    sent = [job_id for job_id, was_sent in zip(ids, answers, strict=True) if was_sent]
+    sent = [job_id for (job_id, _, _), was_sent in zip(batch, answers, strict=True) if was_sent]
+    if sent:
+        account.queues.add(queue)
     account.sent += len(sent)
-    account.gone += len(ids) - len(sent)
+    account.gone += len(batch) - len(sent)
     account.unsure = 0
     sys.stdout.write("".join(f"{one}\n" for one in sent))
     sys.stdout.flush()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from settings import Settings
+    from worker.cli.fleet import Fleet
     from worker.cli.standing import FleetLimit, Standing
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
@@ -30,18 +31,24 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False) -> None:
     """Show where the queue stands.
 
-    Jobs ready, delayed and in flight, results, dead letters, and totals: one look, which changes nothing.
+    Jobs ready, delayed and in flight, results, dead letters, and totals, and what the workers of the queue tell of
+    themselves: their other queues, and settings in which they differ. It changes nothing.
     """
     from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.fleet import read_fleet  # noqa: PLC0415 - as above
     from worker.cli.standing import read_standing  # noqa: PLC0415 - as above
 
     found = load_settings()
     with redis_or_stop(found), sync_client(found) as client:
         standing = read_standing(client, found)
-    typer.echo(_as_json(found, standing) if as_json else "\n".join(_lines(found, standing)))
+        fleet = read_fleet(client, found)
+    if as_json:
+        typer.echo(_as_json(found, standing, fleet))
+    else:
+        typer.echo("\n".join([*_lines(found, standing), *_fleet_lines(fleet)]))
 
 
-def _as_json(found: Settings, standing: Standing) -> str:
+def _as_json(found: Settings, standing: Standing, fleet: Fleet) -> str:
     import json  # noqa: PLC0415 - only here
     from datetime import UTC, datetime  # noqa: PLC0415 - only here
 
@@ -74,8 +81,41 @@ def _as_json(found: Settings, standing: Standing) -> str:
             "results": standing.results,
             "last_upkeep_seconds": standing.last_upkeep,
             "totals": standing.totals,
+            "queues": [
+                {
+                    "queue": one.queue,
+                    "ready": one.ready,
+                    "delayed": one.delayed,
+                    "in_flight": one.in_flight,
+                    "workers": one.workers,
+                }
+                for one in fleet.queues
+            ],
+            "workers": [
+                {"name": member.node, "queues": member.queues, "settings": member.settings} for member in fleet.members
+            ],
+            "settings_differ": {
+                setting: [{"value": value, "workers": nodes} for value, nodes in values.items()]
+                for setting, values in fleet.differences.items()
+            },
         }
     )
+
+
+def _fleet_lines(fleet: Fleet) -> Iterator[str]:
+    others = [one for one in fleet.queues[1:] if one.workers or one.ready or one.delayed or one.in_flight]
+    if others:
+        yield ""
+        yield "Other queues of these workers:"
+        for one in others:
+            counts = f"{one.ready:,} ready, {one.delayed:,} delayed, {one.in_flight:,} in flight"
+            yield printable(f"  {one.queue}: {counts}" + ("" if one.workers else "; no worker takes from it"))
+    if fleet.differences:
+        yield ""
+        yield "The workers differ in settings that must be the same for all of them:"
+        for setting, values in fleet.differences.items():
+            told = "; ".join(f"{value} ({', '.join(nodes)})" for value, nodes in values.items())
+            yield printable(f"  {setting}: {told}")
 
 
 def _lines(found: Settings, standing: Standing) -> Iterator[str]:

@@ -1,0 +1,25 @@
+-- adopt: jobs that a stock worker took and did not acknowledge become messages of their queue again, to be taken next.
+-- KEYS  1 unacked   2 unacked_index   3 producers' list
+-- ARGV  then for each job: tag of the stock worker's, message
+-- Returns for each job  1 sent | 0 it is not there any more: acknowledged, or another one was faster (nothing changed)
+-- Crash: all or nothing; repeating it is harmless.
+
+local unacked, index, list = KEYS[1], KEYS[2], KEYS[3]
+
+expect(unacked, 'hash')
+expect(index, 'zset')
+expect(list, 'list')
+may('HDEL', unacked, '')
+may('ZREM', index, '')
+may('RPUSH', list, '')
+
+local answers = {}
+for at = 1, #ARGV, 2 do
+  local sent = redis.call('HDEL', unacked, ARGV[at])
+  if sent == 1 then
+    redis.call('ZREM', index, ARGV[at])
+    redis.call('RPUSH', list, ARGV[at + 1])
+  end
+  answers[#answers + 1] = sent
+end
+return answers

@@ -1,0 +1,49 @@
+-- register: a worker tells for all to read that it is there and how it was set, and learns of those that were set otherwise.
+-- KEYS  1 workers   2 queues that workers took from
+-- ARGV  1 worker   2 digest of its settings (empty: it leaves)   3 what to tell: JSON with its queues
+--       4 milliseconds after which a worker counts no more   5 answers at most   6 queues that are remembered at most
+-- Returns {worker, what it told, ...} of those with another digest
+-- Crash: all or nothing; repeating it is harmless.
+
+local workers, queues = KEYS[1], KEYS[2]
+local worker, digest, told, ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local at_most, queues_kept = tonumber(ARGV[5]), tonumber(ARGV[6])
+
+expect(workers, 'hash')
+expect(queues, 'zset')
+may('HGETALL', workers)
+may('HDEL', workers, '')
+may('HSET', workers, '', '')
+may('PEXPIRE', workers, 1)
+may('ZADD', queues, 0, '')
+may('ZRANGE', queues, 0, 0)
+may('ZREM', queues, '')
+
+local now, answers, taken_from = now_ms(), {}, {}
+if digest ~= '' then
+  taken_from = cjson.decode(told).queues
+end
+if digest == '' then
+  redis.call('HDEL', workers, worker)
+else
+  redis.call('HSET', workers, worker, whole(now) .. ' ' .. digest .. ' ' .. told)
+  redis.call('PEXPIRE', workers, ttl_ms)
+  for _, queue in ipairs(taken_from) do
+    redis.call('ZADD', queues, whole(now), queue)
+  end
+  for _, queue in ipairs(redis.call('ZRANGE', queues, 0, -queues_kept - 1)) do
+    redis.call('ZREM', queues, queue)
+  end
+end
+
+local found = redis.call('HGETALL', workers)
+for at = 1, #found, 2 do
+  local at_ms, other_digest, text = string.match(found[at + 1], '^(%d+) (%S+) (.*)$')
+  if not natural(at_ms) or math.abs(now - natural(at_ms)) > ttl_ms then
+    redis.call('HDEL', workers, found[at])
+  elseif digest ~= '' and other_digest ~= digest and #answers < 2 * at_most then
+    answers[#answers + 1] = found[at]
+    answers[#answers + 1] = text
+  end
+end
+return answers
