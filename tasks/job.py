@@ -144,7 +144,7 @@ class Job(BaseModel):
     )
     reason: Annotated[str, Field(max_length=1000)] | None = Field(None, description="Why, for people.")
     rule_id: ShortText | None = Field(None, description="The moderation rule that fired.")
-    policies: Annotated[list[ShortText], Field(max_length=_MAX_POLICIES, fail_fast=True)] | None = Field(
+    policies: Annotated[list[ShortText], Field(max_length=_MAX_POLICIES)] | None = Field(
         None, description="The policies behind the rule."
     )
     actor: ShortText | None = Field(None, description="The service or (opaque) moderator that asked.")

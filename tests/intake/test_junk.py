@@ -119,7 +119,7 @@ def test_a_message_full_of_values_is_refused_with_a_short_reason(raw: bytes) -> 
     found, peak = peak_of(lambda: refused(raw))
     assert len(found.problem.detail) < 500
     assert found.echo is None
-    assert peak < 40 * MIB
+    assert peak < 12 * MIB
 
 
 def test_a_good_job_beside_too_many_values_is_refused_for_them() -> None:
