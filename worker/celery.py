@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
-#: Of the host's name in the worker's: its end, where the names of pods differ. The name stands in every job in flight.
-_HOST_CHARACTERS = 24
+#: Of the host's name in the worker's: its end, where the names of pods differ. Each job that a worker took and that
+#: waits in Redis has the worker's name in its own, so it is no longer than it has to be.
+_HOST_CHARACTERS = 20
 #: Connections to the API at most: more than a worker runs jobs at once, whatever --concurrency and pool_grow say.
 _CONNECTIONS = 100_000
 
@@ -177,7 +178,7 @@ def build(found: Settings) -> WorkerApp:
 
 def _name() -> str:
     """A name in Redis that no other process ever had, and that tells people whose it is: host, process id, chance."""
-    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().partition(".")[0])
     return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
