@@ -87,15 +87,21 @@ def _false_if_null(value: Any) -> Any:
     return False if value is None else value
 
 
+def _json_bytes(value: Mapping[str, Any], bound: int) -> int:
+    """The size of an object as JSON; of one that is beyond the bound, about."""
+    size = len(to_json(value))
+    if size <= bound and verbatim.are_in(value.values()):  # a number with any number of digits is short as a double
+        size = len(verbatim.encode(value))
+    return size
+
+
 def _small(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     try:
-        size = len(to_json(value))
+        size = _json_bytes(value, MAX_METADATA_BYTES)
         if size <= MAX_METADATA_BYTES:  # else it is not worth the look
             check_levels(value, MAX_LEVELS)
-            if verbatim.are_in(value.values()):  # a number of any length is short as a double
-                size = len(verbatim.encode(value))
     except NotStrict:
         raise ValueError("is nested too deep") from None
     except (PydanticSerializationError, ValueError, RecursionError):
@@ -357,7 +363,7 @@ def _echo(fields: Mapping[str, Any], subject: str | None) -> Mapping[str, Any] |
         return None
     echo = fields if subject is None else {**fields, "conversation_id": subject}
     try:
-        size = len(to_json(echo))
+        size = _json_bytes(echo, MAX_ECHO_BYTES)
     except (PydanticSerializationError, ValueError, RecursionError):
         return None
     return echo if size <= MAX_ECHO_BYTES else None

@@ -158,6 +158,13 @@ def test_a_number_of_metadata_counts_with_all_its_digits() -> None:
     assert problem.detail.startswith("metadata: is too large; ")
 
 
+def test_a_number_of_many_digits_makes_no_large_event_of_a_bad_job() -> None:
+    body = '[[], {"conversation_id": "c-1", "unknown": 0.%s}, {}]'
+
+    assert refused(made(as_base64((body % ("1" * 8000)).encode()))).echo is not None
+    assert refused(made(as_base64((body % ("1" * 20_000)).encode()))).echo is None
+
+
 def test_requested_at_is_a_moment() -> None:
     job = accepted(with_fields(requested_at="2016-12-31T18:59:60-05:00")).job
     assert job.requested_at == datetime(2017, 1, 1, tzinfo=UTC)

@@ -38,7 +38,7 @@ def enqueue(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but the call.")] = False,
     priority: Annotated[int | None, typer.Option(min=0, max=9, metavar="0..9", help="0 goes first.")] = None,
-    eta: Annotated[str | None, typer.Option(metavar="TIME", help="Not before this time (ISO 8601).")] = None,
+    eta: Annotated[str | None, typer.Option(metavar="TIME", help="Not before this time (RFC 3339).")] = None,
     countdown: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Not before so many seconds from now.")
     ] = None,
