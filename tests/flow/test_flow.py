@@ -170,8 +170,19 @@ def test_one_401_of_a_token_that_works_waits_for_the_next_answer_to_be_judged() 
 
     assert scene.fail(run, Blame.TOKEN) == 0
     scene.others_were_answered(100)
-    assert scene.fail(run, Blame.TOKEN) == 2
+    assert scene.fail(run, Blame.TOKEN) == 1
+    scene.others_were_answered(200)
+    assert scene.fail(run, Blame.TOKEN) == 1
     assert not scene.flow.token.is_open
+
+
+def test_a_401_is_not_counted_for_what_was_answered_before_it() -> None:
+    scene = well()
+    run = scene.run()
+    scene.fail(run)
+    scene.others_were_answered(100)
+
+    assert scene.fail(run, Blame.TOKEN) == 0, "the token may have been rotated since"
 
 
 def test_a_token_is_proven_where_others_succeed() -> None:

@@ -471,10 +471,11 @@ class Flow:
             self._forgive(waiting)
 
     def _token_refused(self, run: Run, began: float) -> int:
+        """A call was answered 401; that counts for its job once others were answered after it."""
         progress = run.progress
-        answered = self.fleet.answered + self._answered
-        others_succeed = progress.answered is not None and answered > progress.answered
-        is_again = progress.token_refusals > 0 and not others_succeed
+        answered, refused_before = self.fleet.answered + self._answered, progress.token_refusals
+        others_succeed = refused_before > 0 and progress.answered is not None and answered > progress.answered
+        is_again = refused_before > 0 and not others_succeed
         progress.answered = answered
         if self.token.is_open:
             if run.is_probe:
@@ -489,11 +490,11 @@ class Flow:
             self._token_is_proven = False
             progress.token_refusals = 0
             return 0
-        progress.token_refusals += 1
         if not others_succeed:
+            progress.token_refusals += 1
             return 0
-        counted, progress.token_refusals = progress.token_refusals, 0
-        return counted
+        progress.token_refusals = 1
+        return refused_before
 
     @property
     def doubts_token(self) -> bool:
