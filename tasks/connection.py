@@ -109,19 +109,36 @@ class HostConnection(ResponseHandler):
         if self._received > MAX_ANSWER_BYTES:
             self._give_up(f"The host sent an answer of over {MAX_ANSWER_BYTES:,} bytes.")
             return
-        super().data_received(data)
+        error = self._parse(data)
         if body is None:
             return
-        error = self.exception()
         if not body.is_eof():
             if error is not None:  # or the reader would only hear that the connection is lost
                 body.set_exception(error)
         elif self._has_begun_another():
             self.force_close()
 
-    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Take a head that was parsed, as aiohttp hands it over."""
-        message, body = data
+    def _parse(self, data: bytes) -> HttpProcessingError | None:
+        """What aiohttp's own ``data_received`` does, less timers, of which this client has one over the whole call."""
+        if self._parser is None:  # the connection is lost
+            return None
+        try:
+            messages, self._upgraded, _ = self._parser.feed_data(data)
+        except Exception:  # noqa: BLE001 - as aiohttp has it; what it was may quote the host
+            if self.transport is not None:
+                self.transport.close()
+            error = HttpProcessingError()
+            self.set_exception(error)
+            return error
+        for message, body in messages:
+            if message.should_close:
+                self.force_close()
+            self._payload = body
+            self._take(message, EMPTY_PAYLOAD if message.code in _WITHOUT_BODY else body)
+        return None
+
+    def _take(self, message: RawResponseMessage, body: StreamReader) -> None:
+        """Take a head that was parsed."""
         if message.code in _INTERIM:
             return
         if self._body is not None:  # a second answer, right behind the first one
@@ -130,7 +147,7 @@ class HostConnection(ResponseHandler):
         self._body = body
         if message.code in _WITHOUT_BODY and _announces_body(message):
             self.force_close()  # if it comes all the same, it would be in the way of the next answer
-        super().feed_data(data, size)
+        self.feed_data((message, body))
 
     def _take_heads(self, data: bytes) -> bytes:
         """Parse heads, one by one, until the one of the answer is complete; return what follows it."""
@@ -143,8 +160,7 @@ class HostConnection(ResponseHandler):
             if self._received > MAX_HEAD_BYTES:
                 self._give_up(f"The head of the host's answer has over {MAX_HEAD_BYTES:,} bytes.")
                 return b""
-            super().data_received(data[:size])
-            if self.exception() is not None:
+            if self._parse(data[:size]) is not None:
                 return b""
             data = data[size:]
         return data

@@ -218,6 +218,7 @@ def test_what_is_quoted_of_a_bad_line_does_not_move_the_cursor(terminal: Termina
         (["c-1", "--expires", "soon"], "or a number of seconds"),
         (["c-1", "--priority", "10"], "--priority"),
         (["c-1", "--metadata", '{"a": NaN}'], "--metadata holds NaN"),
+        (["c-1", "--metadata", '{"a": 1.00000000000000001}'], "--metadata holds a number that a double would change"),
         (["c-1", "--job-id", "a\nb"], "--job-id must be 1 to 128 printable characters"),
         (["c-1", "c-2", "--job-id", "a"], "--job-id is for one job, and there are 2"),
     ],

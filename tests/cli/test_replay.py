@@ -17,6 +17,7 @@ from typer import Exit
 
 from sandbox.redis_server import RedisServer
 from settings import Settings
+from tasks import verbatim
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
 from tests.cli.terminal import Terminal, eventually
@@ -148,15 +149,26 @@ def test_a_letter_of_the_version_before_goes_by_the_id_of_its_event(
 def test_its_expiry_its_trace_and_an_eta_to_come_are_kept(terminal: Terminal, redis_client: redis.Redis) -> None:
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     soon, late = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) + timedelta(hours=2)
-    options = {"eta": soon.isoformat(), "expires": late.isoformat(), "traceparent": trace}
+    options = {"eta": soon.isoformat(), "expires": late.isoformat(), "traceparent": trace, "tracestate": "a=1"}
     letter(redis_client, "to come", raw=message({"conversation_id": "c-1"}, **options))
     letter(redis_client, "was due", raw=message({"conversation_id": "c-1"}, eta="2026-11-22T15:04:05Z"))
 
     terminal.run("replay", "--all")
 
     to_come, was_due = sent(redis_client)
-    assert (to_come.not_before, to_come.expires_at, to_come.traceparent) == (soon, late, trace)
+    assert (to_come.not_before, to_come.expires_at) == (soon, late)
+    assert (to_come.traceparent, to_come.tracestate) == (trace, "a=1")
     assert (was_due.not_before, was_due.expires_at, was_due.traceparent) == (None, None, None)
+
+
+def test_its_numbers_are_kept_to_the_last_digit(terminal: Terminal, redis_client: redis.Redis) -> None:
+    raw = message({"conversation_id": "c-1", "metadata": {"n": 1.5}}).replace(b"1.5", b"19.990000000000000001")
+    letter(redis_client, "old-1", raw=raw)
+
+    terminal.run("replay", "--all")
+
+    (job,) = sent(redis_client)
+    assert b'"metadata":{"n":19.990000000000000001}' in verbatim.encode(job.echo)
 
 
 @pytest.mark.parametrize(
