@@ -201,7 +201,7 @@ def test_a_full_server_is_read(server_binary: ServerBinary, tmp_path: Path) -> N
     with RedisServer(server_binary) as server, redis.Redis.from_url(server.url) as client:
         ids = publish(client, 0, 100)
         client.xgroup_create(STREAM, GROUP, id="0")
-        client.config_set("maxmemory", "1mb")
+        client.config_set("maxmemory", 1)
         consumer = Consumer(server.url, tmp_path)
 
         with consumer.running():

@@ -27,7 +27,7 @@ LOOKS = {"status", "watch", "replay"}
 
 @contextmanager
 def full(client: redis.Redis) -> Iterator[None]:
-    client.config_set("maxmemory", "1mb")
+    client.config_set("maxmemory", 1)
     yield
 
 
