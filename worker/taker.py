@@ -42,8 +42,10 @@ Message: TypeAlias = tuple[str, bytes]
 
 #: How long the wait for a message lasts where there is one queue, in seconds; after it, take looks at the other lists.
 WAIT_SECONDS = 0.5
-#: The same at most, where there are many: below what an answer of Redis may take, and what readiness asks of takes.
+#: The same at most, where there are many: below what an answer of Redis may take.
 _LONGEST_WAIT_SECONDS = 3.0
+#: Where there are many, a take is due after so many seconds: readiness asks for one each five seconds.
+_TAKE_SECONDS = 1.5
 #: The least time between two takes while there is a backlog and most slots are busy, in seconds.
 _SPACING_SECONDS = 0.004
 #: How long a queue is left alone after the server refused a call for it, in seconds.
@@ -221,6 +223,8 @@ class Taker:
     def _look_at_the_waits(self) -> Message | None:
         """Look for jobs where a wait is over, or say why it failed; returns the message that ended one."""
         woken_by = None
+        # Of several waits that end without a message, one take is enough: `worker.upkeep` looks at the other lists.
+        is_take_due = len(self._queues) == 1 or self.took_at is None or time.monotonic() - self.took_at > _TAKE_SECONDS
         for queue, task in [(queue, task) for queue, task in self._waits.items() if task.done()]:
             del self._waits[queue]
             was_empty = queue in self._empty
@@ -234,6 +238,10 @@ class Taker:
             outages.worked("wait")
             if was_empty and (message := task.result()) is not None:
                 woken_by = queue, message
+            elif was_empty and not is_take_due:
+                self._empty.add(queue)
+            elif was_empty:
+                is_take_due = False
         return woken_by
 
     def _wait_failed(self, queue: str, error: BaseException) -> None:
