@@ -44,6 +44,7 @@ from worker.options import refused
 from worker.pool import TaskPool
 from worker.reception import Reception
 from worker.registry import Registry
+from worker.stream_monitor import StreamMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,6 +167,16 @@ def build(found: Settings) -> WorkerApp:
         registry=Registry(name, version("lock-worker"), found.to_agree_on()),
         queues=job_queues,
         close=api.aclose,
+    )
+    app.executor.services.append(
+        StreamMonitor(
+            link,
+            results=found.RESULTS_CHANNEL,
+            maxlen=found.RESULTS_MAXLEN,
+            bounds=bounds,
+            clock=clock,
+            has_begun=lambda: app.executor.taker.took_at is not None,
+        )
     )
     app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
     app.books = app.executor.books = Books(

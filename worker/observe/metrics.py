@@ -48,6 +48,38 @@ FLEET_LIMIT = Gauge(
     "Calls a second that the fleet keeps to because the API refused more; 0 for no such limit.",
     registry=REGISTRY,
 )
+RESULTS_EVENTS = Gauge(
+    "lock_worker_results_stream_events", "Events in the results stream; the same from every pod.", registry=REGISTRY
+)
+RESULTS_BYTES = Gauge(
+    "lock_worker_results_stream_bytes",
+    "Bytes of Redis that the results stream takes, about, to be compared with RESULTS_MAX_BYTES; the same from every "
+    "pod.",
+    registry=REGISTRY,
+)
+RESULTS_OLDEST = Gauge(
+    "lock_worker_results_oldest_seconds",
+    "Age of the oldest event in the results stream: a consumer that is away for longer loses events once the stream is "
+    "full; the same from every pod.",
+    registry=REGISTRY,
+)
+RESULTS_GROUP_LAG = Gauge(
+    "lock_worker_results_group_lag",
+    "Events in the results stream that a consumer group was not given yet, of the 20 slowest groups; the same from "
+    "every pod.",
+    ["group"],
+    registry=REGISTRY,
+)
+REDIS_MEMORY_USED = Gauge(
+    "lock_worker_redis_memory_used_bytes",
+    "Memory that Redis uses, of what its maxmemory counts; the same from every pod.",
+    registry=REGISTRY,
+)
+REDIS_MEMORY_LIMIT = Gauge(
+    "lock_worker_redis_memory_max_bytes",
+    "The maxmemory of Redis; 0 for no limit. A full server refuses new jobs; the same from every pod.",
+    registry=REGISTRY,
+)
 
 
 @cache
