@@ -248,8 +248,8 @@ class Executor:
         return _key(item.delivery) in self._assignments
 
     def queues_in_care(self) -> list[str]:
-        """The queues that jobs are taken from, and those of which jobs are still under way."""
-        return list(self._lanes)
+        """The queues that jobs are taken from, or will be at once, and those of which jobs are still under way."""
+        return list({*self._queues(), *self._lanes})
 
     def cancel(self, delivery: Delivery) -> None:
         """Stop running a job and hand it back."""

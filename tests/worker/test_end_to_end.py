@@ -93,9 +93,4 @@ def test_nothing_is_left_in_redis_but_what_the_glossary_names(stage: Stage) -> N
 
     assert worker.stop() == 0
 
-    keys = stage.keys
-    permanent = {RESULTS, "moderation.dead", keys.counters, keys.upkeep, keys.limit, keys.queues}
-    for key in stage.redis.scan_iter():
-        name = key.decode()
-        if name not in permanent and not name.startswith("_kombu.binding"):
-            assert stage.redis.ttl(name) > 0, name
+    assert stage.leftovers() == []

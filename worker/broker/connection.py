@@ -47,7 +47,9 @@ class _LeavesReplicas:
             if not is_demoted(error):
                 raise
             self.disconnect()  # type: ignore[attr-defined]  # as above
-            raise ServerIsReadOnly(str(error)) from None
+            lost = ServerIsReadOnly(str(error))
+            lost.status_code = error.status_code
+            raise lost from None
 
 
 class PrimaryConnection(_LeavesReplicas, redis.Connection):

@@ -14,6 +14,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from worker.broker.refusals import ServerIsReadOnly
+
 _TOO_MANY_CLIENTS = "max number of clients reached"
 _SINGLE_SERVER = "It is a node of a cluster: let REDIS_URL name a server that holds all keys by itself."
 _CREDENTIALS = (
@@ -52,7 +54,8 @@ _IN_A_PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caus
 
 def is_refusal(error: RedisError) -> bool:
     """Whether the server answered and did nothing. If not, what was sent to it may have been done."""
-    return isinstance(error, (ResponseError, BusyLoadingError, AuthenticationError)) or _TOO_MANY_CLIENTS in str(error)
+    refusals = (ResponseError, BusyLoadingError, AuthenticationError, ServerIsReadOnly)
+    return isinstance(error, refusals) or _TOO_MANY_CLIENTS in str(error)
 
 
 def is_passing(error: RedisError) -> bool:
