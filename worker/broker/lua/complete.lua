@@ -52,8 +52,9 @@ end
 -- Reads a ledger; `more` is what this call may add. What closing a part needs is asked where it may come to that.
 local function open_ledger(to, text, more)
   local entries, bytes, parts = string.match(text or '', '^(%d+) (%d+);(.*)$')
-  to.entries, to.bytes, to.parts, to.added = natural(entries), natural(bytes), parts, 0
-  to.is_new = not (to.entries and to.bytes) -- or somebody wrote something else there, and the entries are not as many as counted
+  to.entries, to.bytes, to.parts, to.added = tonumber(entries), tonumber(bytes), parts, 0
+  -- Or somebody wrote something else there: then the entries are not as many as counted.
+  to.is_new = not (entries and to.entries < 1e15 and to.bytes < 1e15)
   if to.is_new then
     expect(to.ledger, 'string')
     to.entries, to.bytes, to.parts = 0, 0, ''
@@ -137,7 +138,7 @@ local function write_ledger(to)
   if to.is_new then
     close_part(to)
   end
-  redis.call('SET', to.ledger, whole(to.entries) .. ' ' .. whole(to.bytes) .. ';' .. to.parts)
+  redis.call('SET', to.ledger, string.format('%.0f %.0f;', to.entries, to.bytes) .. to.parts)
 end
 
 local answers, counts, records, refs, gone = {}, {}, {}, {}, {}
@@ -147,7 +148,7 @@ local function count(name)
 end
 
 -- What the ids stand for: asked for all at once, and kept up to date below, as two copies may end in one call.
-local asked, known = {results_ledger, dead_ledger}, {}
+local asked, known = {results_ledger}, {}
 local event_bytes, has_dead_letters = 0, false
 for at = 11, #ARGV, 9 do
   local event, is_dead, digest = ARGV[at + 2], ARGV[at + 4] == '1', ARGV[at + 5]
@@ -160,6 +161,9 @@ for at = 11, #ARGV, 9 do
     event_bytes = event_bytes + in_memory(#event)
     has_dead_letters = has_dead_letters or is_dead
   end
+end
+if has_dead_letters then
+  asked[#asked + 1] = dead_ledger
 end
 for at, value in ipairs(redis.call('MGET', unpack(asked))) do
   known[asked[at]] = value
