@@ -27,6 +27,8 @@ _MAX_STATE_CHARACTERS = 512
 """What everybody on a trace's way has to pass on. Of a longer one the members at the end are dropped, as the standard
 has it."""
 _SAMPLED = 0x01
+#: Of its own, so that whoever seeds the common one, as a simulation does, gets the same draws whatever is traced.
+_CHANCE = random.Random()  # noqa: S311 - a span is no secret
 
 
 class Trace(NamedTuple):
@@ -51,7 +53,7 @@ class Trace(NamedTuple):
 
     def call(self) -> str:
         """The header for one call, with a new span."""
-        span = random.getrandbits(64) or 1  # zero stands for none
+        span = _CHANCE.getrandbits(64) or 1  # zero stands for none
         return f"00-{self.trace_id}-{span:016x}-{self.flags}"
 
 

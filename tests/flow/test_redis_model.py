@@ -31,9 +31,11 @@ WISHES = st.builds(
     wanted=st.integers(1, 40), held=st.just(1), is_probe=st.booleans(), which_new=st.sampled_from(["oldest", "newest"]),
     answered=st.integers(0, 5), failed=st.integers(0, 5), unused=st.integers(0, 3), version=st.integers(-1, 3),
 )  # fmt: skip
+#: As they are sent: to six places.
+RATES = st.floats(0, 500).map(lambda rate: round(rate, 6))
 CHANGES = st.builds(
     Change,
-    version=st.integers(0, 3), epoch=st.integers(0, 5), rate=st.floats(0, 500), state=st.sampled_from(["", "{}"]),
+    version=st.integers(0, 3), epoch=st.integers(0, 5), rate=RATES, state=st.sampled_from(["", "{}"]),
     pause_seconds=st.sampled_from([0.0, 0.0, 0.0, 0.005]), why=st.just("a test"),
 )  # fmt: skip
 STEPS = st.lists(st.one_of(WISHES, WISHES, CHANGES), min_size=1, max_size=25)
