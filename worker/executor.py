@@ -324,12 +324,17 @@ class Executor:
         registry = self.registry
         try:
             others = await self._fleet.register(self._name, registry.digest, registry.told(self.taker.queues))
+            self._learn_of(others)
         except (RedisError, OSError) as error:  # the next time will do; what keeps the jobs from moving is told there
             logger.debug("not_registered", extra={"error": str(error)})
-            return
-        registry.heard(others)
-        longest_lease_ms = round(registry.longest("LEASE_SECONDS") * 1000)
-        remember_ms = round(registry.longest("DEDUPLICATE_SECONDS") * 1000)
+        except Exception:  # an error of ours must not end the taking of jobs, which begins with this
+            logger.exception("not_registered")
+
+    def _learn_of(self, others: Sequence[tuple[str, bytes]]) -> None:
+        """Note how the other workers of the fleet are set; the longest times among them count here too."""
+        self.registry.heard(others)
+        longest_lease_ms = round(self.registry.longest("LEASE_SECONDS") * 1000)
+        remember_ms = round(self.registry.longest("DEDUPLICATE_SECONDS") * 1000)
         if (longest_lease_ms, remember_ms) != (self.rules.longest_lease_ms, self.rules.remember_ms):
             self.rules = replace(self.rules, longest_lease_ms=longest_lease_ms, remember_ms=remember_ms)
             for moves in (self._fleet, *(lane.moves for lane in self._lanes.values())):

@@ -241,3 +241,22 @@ def test_a_signal_handler_that_interrupts_who_holds_a_lock_of_the_loop_waits_for
     monkeypatch.undo()
     bench.executor.stop(0)
     assert not is_turning(bench.executor)
+
+
+def test_an_error_in_learning_of_other_workers_does_not_keep_it_from_taking_jobs(
+    redis_url: str, api: SandboxApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, counting = build(redis_url, api)
+
+    def fail(_: object) -> None:
+        raise ValueError("an error of ours")
+
+    monkeypatch.setattr(executor.registry, "heard", fail)
+    executor.start()
+    with Redis.from_url(redis_url, protocol=2) as client:
+        client.lpush("moderation.lock", MESSAGE % (b"job-1", b"c-1"))
+        executor.consume("moderation.lock")
+        try:
+            eventually(lambda: counting.begun > 0, "the call of the job")
+        finally:
+            executor.stop(1)

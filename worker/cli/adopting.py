@@ -21,9 +21,9 @@ from worker.broker.moves import adopt_command
 from worker.cli.counted import counted
 from worker.cli.endings import WRONG_USE, cut_short, place, redis_or_stop, stop
 from worker.cli.fleet import read_fleet
-from worker.cli.printable import printable
 from worker.cli.producer import celery_app
 from worker.leftovers import Abandoned, Unacked, abandoned_queues, count_foreign, count_jobs, unacked_jobs
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ from worker.broker.moves import replay_command
 from worker.cli.counted import counted
 from worker.cli.dead_letters import NoJob, pages
 from worker.cli.endings import FAILED, cut_short, place, redis_or_stop, stop
-from worker.cli.printable import printable
 from worker.cli.refusals import described, is_refusal
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from redis import Redis

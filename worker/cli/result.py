@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from worker.cli.counted import counted
-from worker.cli.printable import printable
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

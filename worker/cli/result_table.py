@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.printable import printable
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from worker.cli.counted import counted
 from worker.cli.endings import FAILED, WRONG_USE, cut_short, place, stop
 from worker.cli.job_input import BadJob
-from worker.cli.printable import printable
 from worker.cli.producer import BATCH_JOBS, Arrival, Order, Producer, SendError
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

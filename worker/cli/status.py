@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.endings import load_settings, place, redis_or_stop
-from worker.cli.printable import printable
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

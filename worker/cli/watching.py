@@ -16,10 +16,10 @@ from rich.console import Console
 from worker.broker.connection import sync_client
 from worker.cli.endings import FAILED, place, redis_or_stop, stop
 from worker.cli.follow import FROM_START, Follower, before_the_newest
-from worker.cli.printable import printable
 from worker.cli.refusals import described, is_passing
 from worker.cli.result import read_result
 from worker.cli.result_table import ResultTable
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.demo.account import ends_text
-from worker.cli.printable import printable
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.cli.printable import printable
+from worker.printable import printable
 
 
 @given(st.text())
