@@ -149,6 +149,9 @@ class Books:
             return {"error": problem}
         if command in {"pool_grow", "pool_shrink"}:
             return {"ok": self._resize(arguments.get("n", 1) * (1 if command == "pool_grow" else -1))}
+        if command == "cancel_consumer":  # Celery answers first and cancels then
+            self.consumer.cancel_task_queue(arguments["queue"])
+            return {"ok": f"no longer consuming from {arguments['queue']}"}
         return None
 
     def _resize(self, more: int) -> str:

@@ -220,9 +220,7 @@ class Executor:
         # A signal handler may interrupt the wait and stop this executor. An Event would deadlock then: who waits for it
         # holds a lock that its setter needs. A SimpleQueue may be interrupted.
         done: SimpleQueue[None] = SimpleQueue()
-        self._call(self.taker.cancel, queue)
-        self._call(self._queues_changed.set)
-        self._call(done.put, None)
+        self._call(self._cancel_queue, queue, done)
         if not self.hands.is_closed and self._thread is not None and self._thread.is_alive():
             with suppress(Empty):
                 done.get(timeout=_CANCEL_SECONDS)
@@ -374,6 +372,24 @@ class Executor:
             except Exception:  # an error of ours must not end the taking of jobs
                 logger.exception("take_error")
                 await asyncio.sleep(_AFTER_AN_ERROR_SECONDS)
+
+    def _cancel_queue(self, queue: str, done: SimpleQueue[None]) -> None:
+        self.taker.cancel(queue)
+        self._queues_changed.set()
+        self._spawn(self._let_go(done))
+
+    async def _let_go(self, done: SimpleQueue[None]) -> None:
+        """Say when no message can be taken any more by what was under way, or when that cannot be known in time."""
+        try:
+            # A server that is away moves no message; others tell that it is.
+            with suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(_CANCEL_SECONDS):
+                    await self.taker.has_let_go()
+                    # Until the server has read that a connection is closed, a message may still wake the wait on it. It
+                    # reads that before it answers what is sent later.
+                    await self._link.execute_command("PING")
+        finally:
+            done.put(None)
 
     def _begin_upkeep(self) -> None:
         for queue in self._queues():

@@ -119,11 +119,17 @@ class Taker:
         self._closed_until = self._full_until = 0.0
         self._away_seconds = _AWAY_SECONDS
         self._news = asyncio.Event()
-        self._giving_up: set[asyncio.Task[None]] = set()
+        #: What still closes the connection of a wait.
+        self._giving_up: set[asyncio.Task[Any]] = set()
+        self._no_call = asyncio.Event()
+        self._no_call.set()
         #: When a take was answered last, on the monotonic clock.
         self.took_at: float | None = None
-        #: Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases.
-        self.is_calling = False
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases."""
+        return not self._no_call.is_set()
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -138,12 +144,18 @@ class Taker:
         self.look(queue)
 
     def cancel(self, queue: str) -> None:
-        """Take no more from this queue; what is on its way goes back."""
+        """Take no more from this queue; what is on its way goes back. See :meth:`has_let_go`."""
         if queue in self._queues:
             self._queues.remove(queue)
         self._stop_waiting(queue)
         self._not_before.pop(queue, None)
         self._news.set()
+
+    async def has_let_go(self) -> None:
+        """Return when the take that is under way, if any, was answered, and the waits that were stopped are closed."""
+        await self._no_call.wait()
+        while self._giving_up:
+            await asyncio.wait(self._giving_up)
 
     def look(self, queue: str) -> None:
         """Look at a queue again: jobs may have become ready on lists that nobody can wait on."""
@@ -217,7 +229,12 @@ class Taker:
     def _stop_waiting(self, queue: str) -> None:
         task = self._waits.pop(queue, None)
         self._empty.discard(queue)
-        if task is not None and not task.cancel() and not task.cancelled():
+        if task is None:
+            return
+        if task.cancel():
+            self._giving_up.add(task)
+            task.add_done_callback(self._giving_up.discard)
+        elif not task.cancelled():
             task.exception()  # or asyncio would complain that nobody has asked for it
 
     def _look_at_the_waits(self) -> Message | None:
@@ -264,7 +281,7 @@ class Taker:
     async def _take(self, queue: str, wish: Wish, woken_by: Message | None) -> None:
         follow_up = self._follow_up(queue, wish, woken_by)
         sent_at, token = time.monotonic(), self._next_token()
-        self.is_calling = True
+        self._no_call.clear()
         try:
             taken = await self._moves(queue).take(
                 wish, token=token, worker=self._name, sent_at=sent_at, follow_up=follow_up
@@ -283,7 +300,7 @@ class Taker:
             if has_room:
                 self._wait_for_messages(self._queues)
         finally:
-            self.is_calling = False
+            self._no_call.set()
 
     def _follow_up(self, queue: str, wish: Wish, woken_by: Message | None) -> FollowUp | None:
         """What to send behind a take that follows a wait, and most likely leaves the lists empty and room for more."""

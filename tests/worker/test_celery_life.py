@@ -381,6 +381,21 @@ def test_a_queue_can_be_added_and_cancelled_on_request(life: Stage) -> None:
     assert life.redis.llen("another") == 1, left
 
 
+def test_a_message_that_comes_after_the_cancel_was_confirmed_stays_on_its_queue(life: Stage) -> None:
+    control = life.producer.control
+    for number in range(20):
+        control.add_consumer("brief", destination=[NAME], reply=True, timeout=10)
+        assert life.event_of(life.send(f"c-{number}", queue="brief"))["data"]["outcome"] == "locked"
+
+        answers = control.cancel_consumer("brief", destination=[NAME], reply=True, timeout=10)
+        life.send("c-left", queue="brief")
+
+        assert answers == [{NAME: {"ok": "no longer consuming from brief"}}]
+        assert life.event_of(life.send("c-other"))["data"]["outcome"] == "locked"
+        assert life.redis.llen("brief") == 1, number
+        life.redis.delete("brief")
+
+
 def test_delayed_jobs_of_an_added_queue_become_ready(life: Stage) -> None:
     control = life.producer.control
     keys = Keys("third")
