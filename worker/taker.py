@@ -349,8 +349,9 @@ class Taker:
             self._full_until = sent_at + _SPACING_SECONDS
         if taken.wait_ms:
             self._closed_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
+        # The others first; but not before a suspect: with their jobs in them, the hands would be emptied for ever.
         self._queues.remove(queue)
-        self._queues.append(queue)  # the others first
+        self._queues.insert(0 if self._hands.is_draining else len(self._queues), queue)
         if taken.jobs:
             self._receive(taken.jobs)
 

@@ -15,7 +15,7 @@ import worker.taker
 from tests.broker.workbench import Workbench, link_to
 from tests.worker.parts import flow_of
 from worker.broker.keys import digest
-from worker.broker.moves import Claim, ClaimAnswer, Delivery, Wish
+from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, ClaimAnswer, Delivery, Wish
 from worker.broker.refusals import NotConnectedError
 from worker.clock import ServerClock
 from worker.gate import Wait
@@ -420,6 +420,25 @@ async def test_a_queue_that_is_cancelled_is_not_waited_on_and_the_others_are(
     await scene.until_received(1)
     assert scene.received[0].raw == b"taken"
     assert scene.benches["second"].run("LLEN", "second") == 1
+
+
+async def test_a_suspect_of_one_queue_runs_however_many_jobs_wait_on_the_others(scene: Scene) -> None:
+    suspect = scene.bench.take_one(b"a suspect")
+    scene.bench.run("HSET", scene.bench.record_key(suspect), "crashes", SUSPICIOUS_CRASHES)
+    scene.benches["second"].push(*(b"job %d" % number for number in range(100)))
+    scene.hands.limit = 3
+    scene.taker.consume("second")
+    await scene.until_received(3)
+    await scene.bench.moves.release([suspect])
+    scene.taker.look(QUEUE)
+
+    ended = 0
+    while not any(job.is_alone for job in scene.received):
+        assert ended < 20
+        await scene.until_received(ended + 1)
+        scene.drop(scene.received[ended])
+        ended += 1
+        await until(lambda: not scene.hands.wanted())  # it has taken another one, or empties its hands
 
 
 async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is_waited_for_again(
