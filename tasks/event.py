@@ -262,7 +262,7 @@ def _lock_alone(conversation: Mapping[str, Any]) -> dict[str, Any]:
 def _encode(event: Mapping[str, Any]) -> bytes:
     data = event["data"]
     try:
-        if data["job"] is not None and verbatim.are_in(data["job"].values()):
+        if verbatim.are_in((data["job"], data["conversation"])):
             return verbatim.encode(event)
         return to_json(event, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, RecursionError):

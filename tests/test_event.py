@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from jsonschema import Draft202012Validator
 
-from tasks import verbatim
+from tasks import answer_json, verbatim
 from tasks.event import Facts, ResultEvent, build
 from tasks.outcome import (
     TITLES,
@@ -166,6 +166,16 @@ def test_of_a_state_that_is_too_large_itself_the_lock_is_told(field: str) -> Non
     data = told_within({"id": "c-1", "locked": True, field: "x" * 300_000}, 256 * 1024)["data"]
 
     assert (data["conversation"], data["truncated"]) == ({"id": "c-1", "locked": True}, True)
+
+
+def test_the_numbers_of_a_reduced_conversation_keep_all_their_digits() -> None:
+    source = b'"source":{"id":19.990000000000000001,"more":[1e400,1e-400]}'
+    answer = answer_json.read(b'{"id":"c-1","locked":true,%s,"lastMessage":"%s"}' % (source, b"x" * 9_000), "c-1")
+
+    body = build(FACTS, Locked(answer.value, answer.json), max_bytes=5_000).body
+
+    assert source in body
+    assert b'"truncated":true' in body
 
 
 def test_an_event_may_be_exactly_as_large_as_the_bound_and_then_nothing_is_said_of_it() -> None:
