@@ -204,7 +204,8 @@ def _tell(client: Redis, queues: Collection[str], told: dict[str, int]) -> None:
                 "runs, it ends them itself; what a dead one left is nobody's until `lock-worker adopt` brings it in.",
             },
         )
-    for left in abandoned_queues(client, queues, scans=_SCANS_AT_START):
+    abandoned = abandoned_queues(client, queues, scans=_SCANS_AT_START)
+    for left in abandoned:
         if left.jobs > told.get(left.queue, 0):
             logger.warning(
                 "queue_abandoned",
@@ -215,7 +216,8 @@ def _tell(client: Redis, queues: Collection[str], told: dict[str, int]) -> None:
                     "or let workers take from it too (-Q), if its jobs are to stay there.",
                 },
             )
-        told[left.queue] = left.jobs
+    told.clear()  # of a queue that has no jobs any more, the next ones are news
+    told.update({left.queue: left.jobs for left in abandoned})
     told[""] = unacked
 
 
