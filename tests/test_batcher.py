@@ -56,7 +56,7 @@ class Counter:
 
 
 def batcher_for(server: Server, settled: Counter, *, weight: int = 1) -> Batcher[int, int]:
-    return Batcher("double", server.send, weigh=lambda _: weight, settled=settled)
+    return Batcher("double", server.send, queue="a queue", weigh=lambda _: weight, settled=settled)
 
 
 @pytest.fixture

@@ -132,6 +132,38 @@ def test_a_refusal_in_other_words_is_said_at_once(log: Log) -> None:
     assert log.events == ["redis_refuses", "redis_refuses_no_more"] * 2
 
 
+def test_what_works_for_one_queue_does_not_end_the_refusals_for_another(log: Log) -> None:
+    for _ in range(40):
+        log.outages.failed("take", WRONG_TYPE, queue="a")
+        log.outages.worked("take", "b")
+        log.now += 0.5
+    assert log.events == ["redis_refuses"]
+    assert log.last["queue"] == "a"
+
+    log.outages.worked("take", "a")
+    assert log.events == ["redis_refuses", "redis_refuses_no_more"]
+
+
+def test_a_refusal_for_another_queue_is_said_once_where_its_words_are_others(log: Log) -> None:
+    for _ in range(10):
+        log.outages.failed("take", WRONG_TYPE, queue="a")
+        log.outages.failed("take", ResponseError('WRONGTYPE key "b" holds a set'), queue="b")
+        log.now += 0.5
+    assert log.events == ["redis_refuses", "redis_still_refuses"]
+    assert log.last["queue"] == "b"
+
+    log.outages.worked("take", "a")
+    log.outages.worked("take", "b")
+    assert log.events[2:] == ["redis_refuses_no_more"]
+
+
+def test_what_a_full_server_refuses_for_all_queues_is_said_once(log: Log) -> None:
+    for queue in "abcdef":
+        log.outages.failed("wait", ResponseError("OOM command not allowed"), queue=queue)
+
+    assert log.events == ["redis_refuses"]
+
+
 def test_a_refusal_that_lasts_is_said_each_minute(log: Log) -> None:
     log.fail(2 * REPEAT_SECONDS + 1, "complete", error=WRONG_TYPE)
 

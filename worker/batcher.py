@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from redis.exceptions import RedisError
@@ -35,18 +36,18 @@ _FIRST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 2.0
 
 
-async def insist(what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Make a call that may be repeated until it is answered; ``what`` names it in the log."""
+async def insist(what: str, call: Callable[[], Awaitable[Answer]], *, queue: str = "") -> Answer:
+    """Make a call that may be repeated until it is answered; ``what`` and its queue name it in the log."""
     wait = _FIRST_WAIT_SECONDS
     while True:
         try:
             answer = await call()
         except (RedisError, OSError) as error:
-            outages.failed(what, error)
+            outages.failed(what, error, queue=queue)
         except Exception:  # an error of ours must not let go of jobs whose leases are kept
             logger.exception("redis_retry", extra={"move": what, "wait_seconds": wait})
         else:
-            outages.worked(what)
+            outages.worked(what, queue)
             return answer
         task = asyncio.current_task()
         if task is not None and task.cancelling():  # redis-py can lose a cancellation; see worker.upkeep
@@ -61,6 +62,7 @@ class Batcher(Generic[Item, Answer]):
     Args:
         what: names the call in the log.
         send: makes the call; one answer for each item, in order.
+        queue: whose items these are; as ``what``.
         weigh: an item's size in bytes, about.
         settled: told each item with its answer.
     """
@@ -70,10 +72,12 @@ class Batcher(Generic[Item, Answer]):
         what: str,
         send: Callable[[Sequence[Item]], Awaitable[list[Answer]]],
         *,
+        queue: str,
         weigh: Callable[[Item], int],
         settled: Callable[[Item, Answer], None],
     ) -> None:
         self._what = what
+        self._queue = queue
         self._send = send
         self._weigh = weigh
         self._settled = settled
@@ -96,7 +100,8 @@ class Batcher(Generic[Item, Answer]):
                     await asyncio.sleep(wait)
                 batch = self._next_batch()
                 self._next_call_at = now() + min(len(batch) * ITEM_SECONDS, SPACING_SECONDS)
-                answers = await insist(self._what, lambda batch=batch: self._send(batch))  # type: ignore[misc]
+                call = partial(self._send, batch)
+                answers = await insist(self._what, call, queue=self._queue)
                 for item, answer in zip(batch, answers, strict=True):
                     self._settled(item, answer)
         finally:

@@ -471,7 +471,8 @@ class Executor:
         """Start, or end as decided, jobs whose ids are free, and settle the copies."""
         claims = [(item, job_ids.to_claim(item.delivery.intake)) for item in assignments]
         unasked = [claim for item, claim in claims if claim is not None and _known_answer(item.delivery, claim) is None]
-        answers = iter(await insist("claim", lambda: self._lane(queue).moves.claim(unasked)) if unasked else ())
+        ask = partial(self._lane(queue).moves.claim, unasked)
+        answers = iter(await insist("claim", ask, queue=queue) if unasked else ())
         for item, claim in claims:
             answer: ClaimAnswer | None = ClaimAnswer.GO
             if claim is not None and (answer := _known_answer(item.delivery, claim)) is None:
@@ -568,7 +569,8 @@ class Executor:
 
     def _note_unheard(self, queue: str, token: str) -> None:
         """Jobs of a take whose answer was lost come back by their leases, and no worker died on them."""
-        self._spawn(insist("unheard", partial(self._lane(queue).moves.note_unheard, [token])))
+        note = partial(self._lane(queue).moves.note_unheard, [token])
+        self._spawn(insist("unheard", note, queue=queue))
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

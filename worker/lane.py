@@ -69,18 +69,21 @@ class Lane:
         self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer | Copy] = Batcher(
             "complete",
             lambda batch: moves.complete([completion for _, completion in batch]),
+            queue=moves.keys.queue,
             weigh=lambda item: len(item[1].event),
             settled=lambda item, answer: told.completed(item[0], answer),
         )
         self.delay: Batcher[tuple[Assignment, Later], bool] = Batcher(
             "delay",
             lambda batch: moves.delay([_delay(item, later) for item, later in batch]),
+            queue=moves.keys.queue,
             weigh=lambda _: 0,
             settled=lambda item, is_ours: told.delayed(item[0], item[1], is_ours=is_ours),
         )
         self.release: Batcher[Assignment, bool] = Batcher(
             "release",
             lambda batch: moves.release([item.delivery for item in batch]),
+            queue=moves.keys.queue,
             weigh=lambda _: 0,
             settled=lambda item, _: told.released(item),
         )

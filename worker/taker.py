@@ -252,7 +252,7 @@ class Taker:
             if error is not None:
                 self._wait_failed(queue, error)
                 continue
-            outages.worked("wait")
+            outages.worked("wait", queue)
             if was_empty and (message := task.result()) is not None:
                 woken_by = queue, message
             elif was_empty and not is_take_due:
@@ -292,7 +292,7 @@ class Taker:
                 self._not_heard(queue, token)
             self._failed("take", queue, error)
         else:
-            outages.worked("take")
+            outages.worked("take", queue)
             has_room = taken.state in {TakeState.JOBS, TakeState.EMPTY} and len(taken.jobs) < wish.wanted
             if follow_up is not None:
                 self._go_on_waiting(queue, taken, follow_up, has_room=has_room)

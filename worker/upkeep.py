@@ -111,10 +111,10 @@ class Upkeep:
         while True:
             try:
                 await self.renew_once()
-                outages.worked("renew")
+                outages.worked("renew", self._moves.keys.queue)
                 wait = lease / _RENEWALS
             except (RedisError, OSError) as error:
-                outages.failed("renew", error, jobs=len(self._hands))
+                outages.failed("renew", error, queue=self._moves.keys.queue, jobs=len(self._hands))
                 wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
             except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
                 logger.exception("leases_not_renewed", extra={"jobs": len(self._hands)})
@@ -139,7 +139,7 @@ class Upkeep:
         while True:
             try:
                 wait = await self.look_once()
-                outages.worked("upkeep")
+                outages.worked("upkeep", self._moves.keys.queue)
             except (RedisError, OSError) as error:
                 outages.failed("upkeep", error, queue=self._moves.keys.queue)
                 wait = self._look_seconds
