@@ -76,13 +76,15 @@ def test_jobs_that_a_killed_stock_worker_had_are_brought_in_once(stage: Stage) -
 
 
 def test_a_stock_worker_that_lives_and_answers_keeps_its_jobs(stage: Stage) -> None:
-    for number in range(4):
+    for number in range(3):
         stage.send(f"c-{number}")
-    with stock_worker(stage, 4):
+    for number in range(2):
+        stage.send(f"later-{number}", countdown=600)  # it keeps them until their time has come
+    with stock_worker(stage, 5):
         found = adopt(stage)
 
-    assert (found["adopted"], found["unacked_of_living_workers"]) == (0, 4)
-    assert stage.redis.hlen(UNACKED) == 4
+    assert (found["adopted"], found["unacked_of_living_workers"]) == (0, 5)
+    assert stage.redis.hlen(UNACKED) == 5
     stage.redis.flushall()
 
 

@@ -151,7 +151,7 @@ def _held_by_the_living(found: Settings) -> frozenset[str]:
         celery_app(found).connection_for_write(connection.public_url(found)) as broker,
     ):
         mailbox = Mailbox("celery", type="fanout", accept=["json"])(broker)
-        for question in ("active", "reserved"):
+        for question in ("scheduled", "reserved", "active"):  # as jobs go: asked otherwise, one could pass by unseen
             answers = mailbox.multi_call(question, timeout=_ANSWER_SECONDS) or []
             requests = [request for answer in answers for told in answer.values() for request in _requests(told)]
             ids.update(str(request.get("id")) for request in requests)
@@ -159,7 +159,9 @@ def _held_by_the_living(found: Settings) -> frozenset[str]:
 
 
 def _requests(told: Any) -> list[dict[str, Any]]:
-    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    """The requests in an answer; those that wait for their ETA stand in it together with when that is."""
+    found = [each.get("request", each) for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    return [each for each in found if isinstance(each, dict)]
 
 
 def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
