@@ -33,7 +33,8 @@ COMMANDS = (
     "+eval", "+evalsha", "+time", "+type", "+exists", "+pttl", "+get", "+mget", "+set", "+del",
     "+hget", "+hmget", "+hgetall", "+hset", "+hincrby", "+hdel",
     "+lpop", "+rpop", "+lpush", "+rpush", "+lpos", "+lrem", "+llen",
-    "+zadd", "+zrange", "+zrem", "+pexpire", "+xadd", "+xdel", "+xlen", "+xtrim", "+memory|usage", "+publish",
+    "+zadd", "+zrange", "+zrem", "+pexpire", "+xadd", "+xdel", "+xlen", "+xtrim", "+xrevrange",
+    "+xinfo|groups", "+memory|usage", "+publish",
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def commands_in(name: str) -> set[str]:
         r"^local function (\w+)(.*?)^end$", (folder / "prelude.lua").read_text("utf-8"), re.DOTALL | re.MULTILINE
     ):
         text += body if f"{function}(" in text else ""
-    found = re.findall(r"(?:redis\.p?call\(|LPOP' or )'([A-Z]+)'(?:, '(USAGE)')?", text)
+    found = re.findall(r"(?:redis\.p?call\(|LPOP' or )'([A-Z]+)'(?:, '(USAGE|GROUPS)')?", text)
     return {f"{command}|{part}".strip("|").lower() for command, part in found}
 
 

@@ -232,6 +232,29 @@ async def test_pending_events_of_a_group_do_not_count_as_events(small: Workbench
     assert sum(len(event) for event in small.events()) >= BOUND * 0.8
 
 
+@pytest.mark.parametrize("how", ["one deleted", "ledger lost"])
+async def test_pending_events_cost_no_event_where_the_server_is_asked_what_the_stream_takes(
+    small: Workbench, how: str
+) -> None:
+    """It counts them, also those of events that are gone, and so says far more than what the events take."""
+    small.client.xgroup_create(small.rules.results, "readers", id="0", mkstream=True)
+    for _ in range(30):
+        await write(small, 1_000, 10, batch=100)
+        small.client.xreadgroup("readers", "one", {small.rules.results: ">"}, count=2_000)
+    before = len(small.events())
+    assert held(small) > BOUND * SOME_MORE
+    if how == "ledger lost":
+        small.run("DEL", ledger_of(small.rules.results))
+    else:
+        small.client.xdel(small.rules.results, small.client.xrange(small.rules.results, count=1)[0][0])
+
+    await write(small, 100, 1_500)
+    assert len(small.events()) >= before * 0.8
+
+    await write(small, 2_000, 1_500)
+    assert BOUND * 0.6 <= sum(len(event) + 100 for event in small.events()) <= BOUND
+
+
 async def test_most_calls_write_one_key_more_and_that_is_all(small: Workbench) -> None:
     await write(small, 10, 600)
     small.push(b"a job")

@@ -62,10 +62,42 @@ local function open_ledger(to, text, more)
   if to.is_new or (to.bytes + more) * parts_of_bound >= to.most_bytes then
     may('XLEN', to.stream)
     may('XTRIM', to.stream, 'MAXLEN', 0)
+    may('XREVRANGE', to.stream, '+', '-')
     if not redis.acl_check_cmd('MEMORY', 'USAGE', to.stream) then
       forbid('MEMORY USAGE', to.stream)
     end
+    if not redis.acl_check_cmd('XINFO', 'GROUPS', to.stream) then
+      forbid('XINFO GROUPS', to.stream)
+    end
   end
+end
+
+-- Whether groups have entries that they did not acknowledge.
+local function has_pending(stream)
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    for at = 1, #group, 2 do
+      if group[at] == 'pending' and group[at + 1] > 0 then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+-- What an entry takes: the mean of the newest ones, of so many bytes at most.
+local function mean_of_entries(stream, most)
+  local entries, bytes, last = 0, 0, '+'
+  repeat
+    local found = redis.call('XREVRANGE', stream, last, '-', 'COUNT', 10)
+    for _, entry in ipairs(found) do
+      local size = 0
+      for _, text in ipairs(entry[2]) do
+        size = size + #text
+      end
+      entries, bytes, last = entries + 1, bytes + in_memory(size), '(' .. entry[1]
+    end
+  until #found < 10 or bytes >= most
+  return bytes / math.max(1, entries)
 end
 
 local function close_part(to)
@@ -78,8 +110,18 @@ local function close_part(to)
     end
   end
 
-  local function measure()
-    return redis.call('MEMORY', 'USAGE', to.stream, 'SAMPLES', 0) or 0
+  local most = to.most_bytes * (1 - 1 / parts_of_bound)
+
+  -- The server also counts what groups remember of entries that they did not acknowledge, any number of them, also of entries that are
+  -- gone. No entry is to go for that, so where it could be that, the entries themselves are counted, once.
+  local mean
+  local function measure(left)
+    local used = redis.call('MEMORY', 'USAGE', to.stream, 'SAMPLES', 0) or 0
+    if used <= most or not (mean or has_pending(to.stream)) then
+      return used
+    end
+    mean = mean or mean_of_entries(to.stream, 2 * most)
+    return math.min(used, mean * left)
   end
 
   -- The oldest entries leave the books, each with the mean of its part.
@@ -101,11 +143,10 @@ local function close_part(to)
   if counted > left and left >= tonumber(to.most_entries) then
     forget(counted - left) -- XADD trimmed them
   elseif counted ~= left then
-    held, is_unknown = measure(), true
+    held, is_unknown = measure(left), true
     parts = {{entries = left, bytes = held}}
   end
 
-  local most = to.most_bytes * (1 - 1 / parts_of_bound)
   local rounds = 0
   while held > most and left > 1 and rounds < 24 do
     local oldest = parts[1]
@@ -115,7 +156,7 @@ local function close_part(to)
     forget(gone)
     if is_unknown then -- the mean was a guess; what the newer parts hold is known
       local newer = held - oldest.bytes
-      oldest.bytes = math.max(1, measure() - newer)
+      oldest.bytes = math.max(1, measure(left) - newer)
       held, rounds = newer + oldest.bytes, rounds + 1
     end
   end
