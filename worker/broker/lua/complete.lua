@@ -113,7 +113,8 @@ local function close_part(to)
   local most = to.most_bytes * (1 - 1 / parts_of_bound)
 
   -- The server also counts what groups remember of entries that they did not acknowledge, any number of them, also of entries that are
-  -- gone. No entry is to go for that, so where it could be that, the entries themselves are counted, once.
+  -- gone. No entry is to go for that, so where it could be that, the entries themselves are counted. That takes most of a second for a
+  -- hundred thousand of them, so it is done once, when the ledger was lost or others have written.
   local mean
   local function measure(left)
     local used = redis.call('MEMORY', 'USAGE', to.stream, 'SAMPLES', 0) or 0
@@ -142,8 +143,11 @@ local function close_part(to)
   local left = redis.call('XLEN', to.stream)
   if counted > left and left >= tonumber(to.most_entries) then
     forget(counted - left) -- XADD trimmed them
+  elseif counted > left and has_pending(to.stream) then
+    forget(counted - left) -- consumers delete what they have read: mostly the oldest
   elseif counted ~= left then
-    held, is_unknown = measure(left), true
+    held = measure(left)
+    is_unknown = not mean
     parts = {{entries = left, bytes = held}}
   end
 
@@ -157,6 +161,7 @@ local function close_part(to)
     if is_unknown then -- the mean was a guess; what the newer parts hold is known
       local newer = held - oldest.bytes
       oldest.bytes = math.max(1, measure(left) - newer)
+      is_unknown = not mean
       held, rounds = newer + oldest.bytes, rounds + 1
     end
   end
