@@ -23,6 +23,7 @@ from kombu import pidbox
 
 from worker.broker.refusals import ServerIsReadOnly
 from worker.hands import MAX_SLOTS
+from worker.open_files import shortage
 from worker.remote_control import refusal
 from worker.request import Request
 
@@ -43,6 +44,8 @@ _OF_A_TASK = (
     signals.task_retry,
     signals.task_postrun,
 )
+#: Commands that change the number of slots, and in which direction.
+_RESIZES = {"pool_grow": 1, "pool_shrink": -1}
 
 
 class Books:
@@ -144,22 +147,39 @@ class Books:
     def answer(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer to a command of the remote control that Celery is not to carry out; None: it is."""
         problem = refusal(command, arguments, self._executor.queues_in_care(), self._streams)
+        problem = problem or self._lack_of_files(command, arguments)
         if problem is not None:
             logger.warning("control_refused", extra={"command": command, "reason": problem})
             return {"error": problem}
-        if command in {"pool_grow", "pool_shrink"}:
-            return {"ok": self._resize(arguments.get("n", 1) * (1 if command == "pool_grow" else -1))}
+        if command in _RESIZES:
+            return {"ok": self._resize(_slots_more(command, arguments))}
         if command == "cancel_consumer":  # Celery answers first and cancels then
             self.consumer.cancel_task_queue(arguments["queue"])
             return {"ok": f"no longer consuming from {arguments['queue']}"}
         return None
+
+    def _lack_of_files(self, command: str, arguments: Mapping[str, Any]) -> str | None:
+        """Why the limit of open files does not allow what a command asks for, even in part; None: it does."""
+        slots, queues = self.consumer.pool.limit, self._executor.queues_in_care()
+        lack = None
+        if command in _RESIZES and _slots_more(command, arguments) > 0 and slots < MAX_SLOTS:
+            lack = shortage(slots + 1, len(queues))
+        elif command == "add_consumer" and arguments.get("queue") not in queues:
+            lack = shortage(slots, len(queues) + 1)
+        return None if lack is None else f"{command} is refused: {lack}"
 
     def _resize(self, more: int) -> str:
         pool = self.consumer.pool
         wanted = pool.limit + more
         pool.grow(more)
         told = f"this worker runs up to {pool.limit:,} jobs at once now"
-        return told if pool.limit == wanted else f"{told}: at least 1 and at most {MAX_SLOTS:,} are possible"
+        if pool.limit == wanted:
+            return told
+        lack = shortage(min(wanted, MAX_SLOTS), len(self._executor.queues_in_care())) if more > 0 else None
+        if lack is None:
+            return f"{told}: at least 1 and at most {MAX_SLOTS:,} are possible"
+        logger.warning("pool_limited", extra={"slots": pool.limit, "wanted": wanted, "reason": lack})
+        return f"{told}: {lack}"
 
     def terminate(self, number: int) -> None:
         """Stop a job and hand it back; whoever takes it next finds it revoked."""
@@ -193,6 +213,11 @@ class Books:
         number = next(self._numbers)
         request = self._open[number] = Request(item.delivery, number, self._task, self.consumer)
         return request
+
+
+def _slots_more(command: str, arguments: Mapping[str, Any]) -> int:
+    number: int = arguments.get("n", 1)
+    return number * _RESIZES[command]
 
 
 class _Node(pidbox.Node):  # type: ignore[misc]

@@ -40,7 +40,7 @@ from worker.observe import logs, output
 from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
 from worker.open_files import shortage
-from worker.options import refused
+from worker.options import queue_count, refused
 from worker.pool import TaskPool
 from worker.reception import Reception
 from worker.registry import Registry
@@ -231,9 +231,11 @@ def _check_the_options(options: dict[str, Any], found: Settings) -> None:
     # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
     pool = options.get("pool") or options.get("pool_cls") or TaskPool
     reason = refused(options, get_implementation(pool), TaskPool, streams=(found.RESULTS_CHANNEL, found.DEAD_STREAM))
-    reason = reason or shortage(int(options.get("concurrency") or found.CONCURRENCY))
     if reason:
         sys.exit(reason)
+    reason = shortage(int(options.get("concurrency") or found.CONCURRENCY), queue_count(options))
+    if reason:
+        sys.exit(f"lock-worker does not start: CONCURRENCY: {reason}")
 
 
 def _health(found: Settings, reception: Reception) -> HealthServer:

@@ -35,16 +35,27 @@ def refused(options: Mapping[str, Any], pool: type, our_pool: type, *, streams: 
     return "lock-worker does not start with these options:\n" + "\n".join(f"  - {reason}" for reason in reasons)
 
 
+def queue_count(options: Mapping[str, Any]) -> int:
+    """The number of queues that ``-Q`` names; 1 without it."""
+    return max(1, len(_queue_names(options.get("queues"))))
+
+
+def _queue_names(queues: object) -> list[str]:
+    """As ``-Q`` gives them: one text, or a list where Celery has split it."""
+    names = queues.split(",") if isinstance(queues, str) else queues if isinstance(queues, list | tuple) else ()
+    return list(dict.fromkeys(names))
+
+
 def _slots(concurrency: object) -> Iterator[str]:
     if isinstance(concurrency, int) and not 1 <= concurrency <= MAX_SLOTS:
         yield f"-c {concurrency}: a worker runs at least 1 job at once, and {MAX_SLOTS:,} at most"
 
 
 def _queues(queues: object, streams: Collection[str]) -> Iterator[str]:
-    names = queues.split(",") if isinstance(queues, str) else list(queues) if isinstance(queues, list | tuple) else []
+    names = _queue_names(queues)
     for name in names:
         problem = queue_problem(name, streams)
         if problem is not None:
             yield f"-Q {name!r}: {problem}"
-    if len(set(names)) > MAX_QUEUES:
-        yield f"-Q: {len(set(names))} queues are named, and a worker takes from {MAX_QUEUES} at most; use more pods"
+    if len(names) > MAX_QUEUES:
+        yield f"-Q: {len(names)} queues are named, and a worker takes from {MAX_QUEUES} at most; use more pods"

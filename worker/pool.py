@@ -13,6 +13,7 @@ from celery.concurrency.base import BasePool
 
 from worker import garbage
 from worker.hands import MAX_SLOTS
+from worker.open_files import most_jobs
 
 
 class TaskPool(BasePool):
@@ -41,8 +42,12 @@ class TaskPool(BasePool):
         self._books.terminate(pid)
 
     def grow(self, n: int = 1) -> None:
-        """Run ``n`` more jobs at once; at least one in all, and MAX_SLOTS at most."""
-        self._resize(self.limit + n)
+        """Run ``n`` more jobs at once; at least one in all, and at most MAX_SLOTS or what the open files allow."""
+        wanted = min(self.limit + n, MAX_SLOTS)
+        if n > 0:
+            # Whoever lowered the limit of open files meanwhile takes no slot away by that.
+            wanted = max(self.limit, most_jobs(wanted, len(self._executor.queues_in_care())))
+        self._resize(wanted)
         self._executor.look_for_room()
 
     def shrink(self, n: int = 1) -> None:

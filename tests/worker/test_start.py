@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -113,7 +113,7 @@ def test_too_few_open_files_for_the_jobs_at_once_stop_the_start_with_the_numbers
 
     assert worker.process.wait(20) == 1
     assert "CONCURRENCY: 1000 jobs at once need up to 1080 open files, and this process may have 200" in worker.log
-    assert "or set CONCURRENCY to 120 at most" in worker.log
+    assert "or run 120 jobs at once at most" in worker.log
 
 
 def test_the_option_counts_and_not_the_setting_that_it_overrides(stage: Stage) -> None:
@@ -128,6 +128,69 @@ def test_a_low_soft_limit_is_raised_where_the_hard_one_is_enough(stage: Stage) -
     worker, limits = started_with("-Sn 100 && ulimit -Hn 900", stage, CONCURRENCY=700)
 
     assert re.search("Max open files +900 +900 ", limits)
+    assert worker.stop() == 0
+
+
+def test_queues_count_as_well_for_each_has_connections_of_its_own(stage: Stage) -> None:
+    queues = ",".join(f"queue-{number}" for number in range(40))
+
+    worker, _ = started_with("-n 200", stage, "-c", "100", "-Q", queues)
+
+    assert worker.process.wait(20) == 1
+    assert "CONCURRENCY: 100 jobs at once from 40 queues need up to 336 open files" in worker.log
+
+
+def ask(stage: Stage, command: str, **arguments: object) -> dict[str, str]:
+    """The answer of the only worker to a command of Celery's remote control."""
+    answers: Any = stage.producer.control.broadcast(command, arguments, reply=True, timeout=10, limit=1)
+    ((_, told),) = answers[0].items()
+    return dict(told)
+
+
+def slots_of(stage: Stage) -> int:
+    stats: Any = ask(stage, "stats")
+    return int(stats["pool"]["max-concurrency"])
+
+
+def test_slots_that_are_added_raise_the_limit_of_open_files(stage: Stage) -> None:
+    worker, limits = started_with("-Sn 200 && ulimit -Hn 900", stage, CONCURRENCY=100)
+    assert re.search("Max open files +200 +900 ", limits)
+
+    assert ask(stage, "pool_grow", n=300) == {"ok": "this worker runs up to 400 jobs at once now"}
+
+    limits = Path(f"/proc/{worker.process.pid}/limits").read_text("utf-8")
+    assert re.search("Max open files +900 +900 ", limits)
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(("command", "n"), [("pool_grow", 300), ("pool_shrink", -300), ("pool_grow", 10**12)])
+def test_slots_are_added_as_far_as_there_are_open_files_for_them(stage: Stage, command: str, n: int) -> None:
+    worker, _ = started_with("-n 200", stage, CONCURRENCY=100)
+
+    told = ask(stage, command, n=n)["ok"]
+
+    assert told.startswith(
+        f"this worker runs up to 120 jobs at once now: {min(100 + abs(n), 10_000)} jobs at once need"
+    )
+    assert "this process may have 200 (ulimit -n): raise it to" in told
+    assert slots_of(stage) == 120
+    assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
+    assert worker.stop() == 0
+
+
+def test_where_there_is_no_room_for_one_slot_or_queue_more_none_is_added(stage: Stage) -> None:
+    worker, _ = started_with("-n 200", stage, CONCURRENCY=120)
+
+    grown = ask(stage, "pool_grow", n=5)
+    added = ask(stage, "add_consumer", queue="another")
+
+    assert grown["error"].startswith("pool_grow is refused: 121 jobs at once need up to 201 open files")
+    assert added["error"].startswith(
+        "add_consumer is refused: 120 jobs at once from 2 queues need up to 204 open files"
+    )
+    assert slots_of(stage) == 120
+    assert ask(stage, "pool_shrink", n=20) == {"ok": "this worker runs up to 100 jobs at once now"}
+    assert "ok" in ask(stage, "add_consumer", queue="another")
     assert worker.stop() == 0
 
 
