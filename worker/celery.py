@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import worker.garbage  # isort: skip  # noqa: F401 - first, or the loading of the rest takes longer
+import worker.garbage  # isort: skip  # first, or the loading of the rest takes longer
+import worker.startup_output  # isort: skip  # noqa: F401 - next, or an error in loading the rest is told in no format
 
 import os
 import re
@@ -14,7 +15,6 @@ from importlib.metadata import version
 from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
-import click
 from celery import Celery, signals
 from celery.concurrency import get_implementation
 
@@ -254,15 +254,7 @@ def _health(found: Settings, reception: Reception) -> HealthServer:
     )
 
 
-def _is_worker_command() -> bool:
-    """Whether ``celery worker`` loads this app, and not a producer, or a command that prints for people."""
-    context = click.get_current_context(silent=True)
-    return context is not None and context.invoked_subcommand == "worker" and "--help" not in sys.argv
-
-
 def _start() -> WorkerApp:
-    if _is_worker_command():  # before the settings are known, so that what is wrong with them is told in its format
-        output.take_over("console" if os.environ.get("LOG_FORMAT") == "console" else "json")
     try:
         found = settings.load(need_token=True)
     except settings.SettingsError as error:

@@ -6,6 +6,8 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.cli.terminal import Terminal, eventually
 
 if TYPE_CHECKING:
@@ -31,6 +33,44 @@ def test_it_becomes_the_worker_and_passes_options_on(terminal: Terminal, tmp_pat
     assert started["concurrency"] == 7
     assert started["node"].startswith("mine@")
     assert started["level"] == "info"
+
+
+WRONG_STARTS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
+    "wrong settings": ((), {"CONCURRENCY": "0"}, "CONCURRENCY: "),
+    "no token": ((), {}, "API_TOKEN: is missing"),
+    "no file with the token": ((), {"API_TOKEN_FILE": "no/such/file"}, "API_TOKEN_FILE: cannot be read"),
+    "a format that there is not": ((), {"LOG_FORMAT": "xml", "API_TOKEN": "t"}, "LOG_FORMAT: "),
+    "a pool that Celery loads": (("-P", "gevent"), {"API_TOKEN": "t"}, "--pool: "),
+    "an option that there is not": (("--nonsense",), {"API_TOKEN": "t"}, "No such option"),
+    "a module in its place": ((), {"API_TOKEN": "t"}, "worker.py would be run in its place"),
+}
+
+
+def wrong_start(terminal: Terminal, case: str, **settings: str) -> tuple[str, str]:
+    """What it prints on standard error, and what is to be told."""
+    options, own, told = WRONG_STARTS[case]
+    if "module" in case:
+        (terminal.directory / "worker.py").touch()
+    ended = terminal.run("run", *options, **{"HEALTH_PORT": "0", **settings, **own})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    return ended.stderr, told
+
+
+@pytest.mark.parametrize("case", WRONG_STARTS)
+def test_a_wrong_start_is_told_in_json_as_the_worker_would(terminal: Terminal, case: str) -> None:
+    printed, told = wrong_start(terminal, case, LOG_FORMAT="json")
+
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert all(line["level"] == "error" and line["timestamp"] for line in lines)
+    assert told in lines[-1]["event"]
+
+
+@pytest.mark.parametrize("case", sorted({*WRONG_STARTS} - {"a format that there is not"}))
+def test_a_wrong_start_is_told_to_people_in_plain_text(terminal: Terminal, case: str) -> None:
+    printed, told = wrong_start(terminal, case, LOG_FORMAT="console")
+
+    assert told in printed
+    assert "{" not in printed
 
 
 def test_without_a_token_it_says_so_and_does_not_start(terminal: Terminal) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import sysconfig
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-import typer  # noqa: TC002 - typer reads the annotation
+import typer
 
 import worker
-from worker.cli.endings import WRONG_USE, load_settings, stop
+from worker.cli.endings import FAILED, WRONG_USE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Pools for which Celery loads a library, or fails in it, before it loads this worker, which could refuse them.
+_LOADED_BY_CELERY = re.compile(r"(?:^| )(?:-P ?|--pool[ =])(eventlet|gevent)(?: |$)")
 
 
 def run(context: typer.Context) -> None:
@@ -19,17 +27,39 @@ def run(context: typer.Context) -> None:
     Is `celery -A worker worker --loglevel INFO`, and takes the options of that command: -c (jobs at once), -l (log
     level), -E (events for Flower), -n (name), -Q (queues).
     """
+    import settings  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.observe import output  # noqa: PLC0415 - as above
+
     options = context.args
+    output.take_over_before_settings()  # this is the worker already: its log reader reads what follows
     _refuse_a_stranger()
-    load_settings(need_token=True)
+    _refuse_pools(options)
+    try:
+        settings.load(need_token=True)
+    except settings.SettingsError as error:
+        _stop(str(error), WRONG_USE)
     if not any(option.startswith(("-l", "--loglevel")) for option in options):
         options = ["--loglevel", "INFO", *options]
     celery = Path(sysconfig.get_path("scripts")) / "celery"
-    os.execv(celery, [str(celery), "-A", "worker", "worker", *options])  # noqa: S606 - that is the point
+    try:
+        os.execv(celery, [str(celery), "-A", "worker", "worker", *options])  # noqa: S606 - that is the point
+    except OSError as error:
+        _stop(f"{celery} cannot be run ({error.strerror}); install lock-worker with its requirements", FAILED)
+
+
+def _stop(why: str, status: int) -> NoReturn:
+    typer.echo(f"lock-worker does not start: {why}", err=True)
+    raise typer.Exit(status)
 
 
 def _refuse_a_stranger() -> None:
     """Celery looks for modules in the current directory first, and many a project has a ``worker.py`` of its own."""
     found = PathFinder.find_spec("worker", [str(Path.cwd())])
     if found is not None and found.origin is not None and found.origin != worker.__file__:
-        stop(f"{found.origin} would be run in place of lock-worker; start it from another directory", WRONG_USE)
+        _stop(f"{found.origin} would be run in its place; start it from another directory", WRONG_USE)
+
+
+def _refuse_pools(options: Sequence[str]) -> None:
+    found = _LOADED_BY_CELERY.search(" ".join(options))
+    if found is not None:
+        _stop(f"--pool: only the worker's own asyncio pool keeps its promises, not {found[1]}", WRONG_USE)

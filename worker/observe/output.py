@@ -96,6 +96,11 @@ def take_over(log_format: Literal["json", "console"]) -> None:
     uncaught.install()
 
 
+def take_over_before_settings() -> None:
+    """Do as :func:`take_over`, where it is not known yet whether the settings are right: in JSON, if in doubt."""
+    take_over("console" if os.environ.get("LOG_FORMAT") == "console" else "json")
+
+
 def log_stream() -> TextIO:
     """Where log lines go: standard error, and past what makes a line of each text."""
     stream: TextIO = getattr(sys.stderr, "stream", sys.stderr)
