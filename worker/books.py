@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 from celery.app.control import Control as StockControl
 from celery.worker import state
-from kombu import pidbox
+from kombu import Producer, pidbox
+from redis.exceptions import RedisError
 
 from worker.broker.refusals import ServerIsReadOnly
 from worker.hands import MAX_SLOTS
@@ -227,6 +228,24 @@ class _Node(pidbox.Node):  # type: ignore[misc]
         books.catch_up()
         answer = books.answer(method, arguments or {})
         return super().handle(method, arguments) if answer is None else answer
+
+    def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
+        """Send an answer; whoever asked waits a second for it, so where Redis does not take it, it is given up.
+
+        It goes by Celery's connection, on which nothing is tried without end, and not by one of the app's pool.
+        """
+        try:
+            self.mailbox._publish_reply(  # noqa: SLF001 - as kombu's own does
+                data,
+                exchange,
+                routing_key,
+                ticket,
+                channel=self.channel,
+                producer=Producer(self.channel, auto_declare=False),
+                serializer=self.mailbox.serializer,
+            )
+        except (RedisError, OSError) as error:
+            logger.warning("control_not_answered", extra={"error": str(error)})
 
 
 class _Mailbox(StockControl.Mailbox):  # type: ignore[misc]

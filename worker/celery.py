@@ -16,6 +16,7 @@ from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
+from celery.app.amqp import AMQP
 from celery.concurrency import get_implementation
 
 import settings
@@ -25,7 +26,7 @@ from tasks.retry import RetryPolicy
 from tasks.token import token_source
 from worker.admission import Admission
 from worker.books import Books
-from worker.broker import connection
+from worker.broker import connection, transport
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.keys import Keys
 from worker.broker.moves import LEAST_POISONOUS_CRASHES, Rules
@@ -59,10 +60,17 @@ _HOST_CHARACTERS = 20
 _CONNECTIONS = 100_000
 
 
+class Messaging(AMQP):
+    """Celery's way to its broker, with connections that try nothing without end."""
+
+    Connection = transport.Connection
+
+
 class WorkerApp(Celery):
     """The Celery app, with what its pool and its consumer need."""
 
     control_cls = "worker.books:Control"
+    amqp_cls: Any = Messaging
 
     executor: Executor
     books: Books

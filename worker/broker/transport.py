@@ -10,8 +10,10 @@ of kombu's to push them back is switched off.
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import kombu
 from click import ClickException
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -50,6 +52,24 @@ class JobsAreKeptError(ClickException):
             f"lock-worker refuses to empty the queue {queue!r}: every job ends in one result event, so none is thrown "
             "away. Stop whoever sends the jobs, and let the workers finish them; a revoke ends a job without a call."
         )
+
+
+class Connection(kombu.Connection):  # type: ignore[misc]
+    """A connection on which nothing is tried again without end.
+
+    Celery answers commands of the remote control and sends heartbeats on the thread of its loop. kombu would connect
+    anew there for as long as Redis is away, and nobody would hear of SIGTERM. The loop itself connects anew, with waits
+    of its own.
+    """
+
+    def ensure(
+        self, obj: Any, fun: Callable[..., Any], errback: Any = None, max_retries: int | None = None, **policy: Any
+    ) -> Callable[..., Any]:
+        """What tries ``fun`` so often; once where nobody says how often, and then it raises what ``fun`` raises."""
+        if max_retries is None:
+            return fun
+        retried: Callable[..., Any] = super().ensure(obj, fun, errback, max_retries, **policy)
+        return retried
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]
@@ -150,6 +170,14 @@ class Channel(stock.Channel):  # type: ignore[misc]
         try:
             super()._queue_bind(*binding)
         except ResponseError as error:
+            logger.warning("binding_not_noted", extra={"error": str(error)})
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Note bindings again; where the server will not, wait for the next turn: kombu would ask each second."""
+        try:
+            super().maybe_refresh_binding_expiry()
+        except ResponseError as error:
+            self._binding_expiry_refreshed_at = self._bindings_swept_at = monotonic()
             logger.warning("binding_not_noted", extra={"error": str(error)})
 
 
