@@ -22,7 +22,7 @@ from celery.worker import state
 from kombu import Producer, pidbox
 from redis.exceptions import RedisError
 
-from worker.broker.refusals import ServerIsReadOnly
+from worker.broker.refusals import as_lost_connection
 from worker.hands import MAX_SLOTS
 from worker.open_files import shortage
 from worker.remote_control import refusal
@@ -30,6 +30,8 @@ from worker.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from redis.exceptions import ResponseError
 
     from worker.executor import Executor
     from worker.lane import Assignment
@@ -98,7 +100,7 @@ class Books:
         """Let Celery hear of what was noted."""
         self.call_soon(self.tell)
 
-    def lose_the_connection(self, error: BaseException) -> None:
+    def lose_the_connection(self, error: ResponseError) -> None:
         """Let Celery connect anew, if it was connected before now.
 
         What a timer raises on its loop as a lost connection is treated as one. What the loop is to call soon must not
@@ -110,7 +112,7 @@ class Books:
 
         def lose() -> None:
             if self.consumer.connected_at < heard_at:
-                raise ServerIsReadOnly(str(error))
+                raise as_lost_connection(error)
 
         def lose_soon() -> None:
             self.consumer.hub.call_later(0, lose)

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from redis.exceptions import ResponseError
+
     from tasks.event import Event
     from tasks.lock_conversation import LockConversation
     from tasks.message import Intake
@@ -112,7 +114,7 @@ class Books(Protocol):
     def wake(self) -> None:
         """Let Celery hear of what was noted."""
 
-    def lose_the_connection(self, error: BaseException) -> None:
+    def lose_the_connection(self, error: ResponseError) -> None:
         """Let Celery connect anew, if it was connected before now."""
 
 
@@ -162,7 +164,7 @@ class Executor:
         self._look_ahead = look_ahead
         self._handler = handler
         self._link = link
-        link.on_demoted = lambda error: self.books.lose_the_connection(error)  # noqa: PLW0108 - the books come later
+        link.on_useless = lambda error: self.books.lose_the_connection(error)  # noqa: PLW0108 - the books come later
         self._queues = queues
         self._close = close
         self._name = name

@@ -10,7 +10,7 @@ import pytest
 
 import settings
 from worker.broker.connection import sync_client
-from worker.broker.refusals import ServerIsReadOnly
+from worker.broker.refusals import ServerIsOfNoUse, ServerIsReadOnly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,19 @@ def test_a_connection_to_a_server_that_was_demoted_is_made_anew(client: Redis, p
 
     with pytest.raises(ServerIsReadOnly, match="read only"):
         client.set("a", "b")
+
+    assert client.client_id() != before
+
+
+def test_a_connection_to_a_server_that_wants_replicas_is_made_anew(client: Redis, redis_client: Redis) -> None:
+    before = client.client_id()
+    redis_client.config_set("min-replicas-to-write", 1)
+
+    try:
+        with pytest.raises(ServerIsOfNoUse, match="NOREPLICAS"):
+            client.set("a", "b")
+    finally:
+        redis_client.config_set("min-replicas-to-write", 0)
 
     assert client.client_id() != before
 

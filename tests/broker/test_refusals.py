@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -12,6 +14,7 @@ from worker.broker.refusals import (
     Passing,
     ServerIsReadOnly,
     Unfit,
+    as_lost_connection,
     connection_is_useless,
     is_demoted,
     may_have_been_run,
@@ -135,6 +138,15 @@ def test_only_a_command_that_was_sent_and_not_refused_may_have_been_run() -> Non
     assert not may_have_been_run(said("READONLY no"))
 
 
-def test_a_replica_is_a_lost_connection_to_celery() -> None:
-    assert is_demoted(ServerIsReadOnly("no"))
-    assert isinstance(ServerIsReadOnly("no"), RedisConnectionError)
+@pytest.mark.parametrize(
+    "words", ["READONLY no", "UNBLOCKED no", "NOREPLICAS no", "MISCONF no", "MOVED 7365 127.0.0.1:6380", "CROSSSLOT no"]
+)
+def test_to_celery_a_refusal_of_the_whole_server_is_a_lost_connection_of_the_same_meaning(words: str) -> None:
+    refusal: Any = said(words)
+
+    lost = as_lost_connection(refusal)
+
+    assert isinstance(lost, RedisConnectionError)
+    assert meaning(lost) == meaning(refusal) is not None
+    assert is_demoted(lost) == is_demoted(refusal) == isinstance(lost, ServerIsReadOnly)
+    assert not may_have_been_run(lost)

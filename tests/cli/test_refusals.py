@@ -172,6 +172,17 @@ def test_a_server_that_takes_no_writes_can_be_looked_at(
     assert ended.returncode == (1 if command == "watch" else 0)
 
 
+@pytest.mark.parametrize("trouble", [full, replica, no_replicas])
+def test_of_several_jobs_that_a_server_refuses_each_is_known_not_to_have_arrived(
+    server: RedisServer, tmp_path: Path, trouble: Trouble
+) -> None:
+    with redis.Redis.from_url(server.url) as client, trouble(client):
+        ended = Terminal({"REDIS_URL": server.url}, tmp_path).run("enqueue", "c-1", "c-2", "c-3")
+
+    assert ended.returncode == 1
+    assert "0 of 3 jobs arrived; 3 did not arrive" in ended.stderr
+
+
 def test_a_command_of_a_look_that_was_refused_is_named(terminal: Terminal, redis_client: redis.Redis) -> None:
     redis_client.set("lw:1:moderation.lock:delayed", "no zset")
 

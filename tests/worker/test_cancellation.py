@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
     from types import FrameType
 
+    from redis.exceptions import ResponseError
+
     from worker.broker.moves import Delivery
     from worker.lane import Assignment
     from worker.settled import Settled
@@ -75,7 +77,7 @@ class ClosedBooks:
 
     def wake(self) -> None: ...
 
-    def lose_the_connection(self, error: BaseException) -> None: ...
+    def lose_the_connection(self, error: ResponseError) -> None: ...
 
 
 class Bench:

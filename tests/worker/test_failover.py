@@ -20,7 +20,7 @@ from tests.worker.lossy_network import LossyNetwork
 from tests.worker.stage import Stage, WorkerProcess, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sandbox.server_binaries import ServerBinary
@@ -38,7 +38,8 @@ class Pair:
     """A primary and its replica behind one address; ``old`` has the stage before the failover, ``new`` after it."""
 
     def __init__(self, binary: ServerBinary, folder: Path, stack: ExitStack) -> None:
-        self.first = stack.enter_context(RedisServer(binary))
+        # A snapshot is due in an hour, so that one that fails is a reason to refuse writes.
+        self.first = stack.enter_context(RedisServer(binary, {"enable-protected-configs": "yes", "save": "3600 1"}))
         self.second = stack.enter_context(RedisServer(binary, {"replicaof": f"127.0.0.1 {self.first.port}"}))
         self.network = stack.enter_context(LossyNetwork(self.first.port))
         self.old = stack.enter_context(Stage(self.first.url, folder))
@@ -57,6 +58,25 @@ class Pair:
         self.new.replicaof("NO", "ONE")
         self.network.lead_to(self.second.port)
         self.old.redis.replicaof("127.0.0.1", str(self.second.port))
+
+    def fail_over_without_the_old(self) -> None:
+        """Promote the replica and let the address lead there; the old primary is not told, and remains one."""
+        self.new.replicaof("NO", "ONE")
+        self.network.lead_to(self.second.port)
+
+    def cut_off_the_replicas(self) -> None:
+        """Let the old primary refuse all writes: it wants a replica, and has none (NOREPLICAS)."""
+        self.old.redis.execute_command("WAIT", 1, 5000)
+        self.new.replicaof("127.0.0.1", "1")
+        self.old.redis.config_set("min-replicas-to-write", 1)
+
+    def take_the_disk(self) -> None:
+        """Let the old primary refuse all writes: it cannot save its data (MISCONF)."""
+        self.old.redis.execute_command("WAIT", 1, 5000)
+        self.old.redis.config_set("dir", "/proc")  # where nobody can make a file, whatever the user
+        self.old.redis.bgsave()
+        saved = "rdb_last_bgsave_status"
+        eventually(lambda: self.old.redis.info("persistence")[saved] == "err", "a snapshot that failed")
 
     def send(self, conversation: str) -> str:
         """Enqueue a job at the new primary."""
@@ -122,6 +142,45 @@ def test_a_worker_that_waits_for_a_message_finds_the_next_one_at_the_new_primary
 
     pair.assert_events({pair.send("c-1")})
     assert_it_answers(pair)
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("refuse", [Pair.cut_off_the_replicas, Pair.take_the_disk], ids=["NOREPLICAS", "MISCONF"])
+def test_all_of_a_worker_leaves_a_primary_that_takes_no_writes_for_the_new_one(
+    pair: Pair, refuse: Callable[[Pair], None]
+) -> None:
+    worker = start_warm(pair.old, pair.url)
+    jobs = fill_the_slots(pair.old)
+
+    refuse(pair)
+    eventually(lambda: worker.lines("redis_unavailable"), "a line that tells of it")
+    pair.fail_over_without_the_old()
+
+    pair.assert_events(jobs)
+    pair.assert_events(jobs | {pair.send("c-1")})
+    assert_it_answers(pair)
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("refuse", [Pair.cut_off_the_replicas, Pair.take_the_disk], ids=["NOREPLICAS", "MISCONF"])
+def test_a_primary_that_takes_no_writes_for_a_while_is_waited_for_with_few_connections(
+    pair: Pair, refuse: Callable[[Pair], None]
+) -> None:
+    worker = start_warm(pair.old, pair.url)
+    jobs = fill_the_slots(pair.old)
+
+    refuse(pair)
+    refused_at, before = time.monotonic(), pair.network.accepted
+    eventually(lambda: time.monotonic() > refused_at + 6, "some seconds of refusals")
+    assert pair.network.accepted - before < 40
+    assert len(worker.lines("redis_unavailable")) == 1
+    pair.old.redis.config_set("min-replicas-to-write", 0)
+    pair.old.redis.config_set("stop-writes-on-bgsave-error", "no")
+
+    eventually(lambda: worker.lines("redis_available"), "a line that tells that it is over")
+    assert {event["id"] for event in pair.old.wait_events(2 * SLOTS)} == jobs
+    inspect = pair.old.producer.control.inspect(timeout=10, destination=[NAME])
+    assert inspect.ping() == {NAME: {"ok": "pong"}}
     assert worker.stop() == 0
 
 

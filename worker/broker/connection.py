@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from worker.broker.link import Link
-from worker.broker.refusals import ServerIsReadOnly, is_demoted
+from worker.broker.refusals import as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -31,32 +31,33 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER
 KEEPALIVE_OPTIONS = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
-class _LeavesReplicas:
-    """A blocking connection that ends when its server says that it is not the primary (any more)."""
+class _LeavesTheUseless:
+    """A blocking connection that ends when its server says that it is of no use (any more)."""
 
-    def read_response(self, *args: Any, **options: Any) -> Any:
+    def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
         """Read an answer.
 
         Raises:
-            ServerIsReadOnly: the server is not the primary (any more); to redis-py, kombu and Celery that is a lost
-                connection.
+            ServerIsOfNoUse: the server refuses all writes or whatever is asked of it, for one because it is not the
+                primary (any more).
         """
         try:
-            return super().read_response(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
+            # redis-py's connection comes next
+            return super().read_response(*args, disconnect_on_error=disconnect_on_error, **options)  # type: ignore[misc]
         except ResponseError as error:
-            if not is_demoted(error):
+            if not connection_is_useless(error):
                 raise
+            lost = as_lost_connection(error)
+        if disconnect_on_error:  # else more answers are to be read, each a refusal of its own
             self.disconnect()  # type: ignore[attr-defined]  # as above
-            lost = ServerIsReadOnly(str(error))
-            lost.status_code = error.status_code
-            raise lost from None
+        raise lost
 
 
-class PrimaryConnection(_LeavesReplicas, redis.Connection):
+class PrimaryConnection(_LeavesTheUseless, redis.Connection):
     """A blocking connection without TLS."""
 
 
-class PrimarySSLConnection(_LeavesReplicas, redis.SSLConnection):
+class PrimarySSLConnection(_LeavesTheUseless, redis.SSLConnection):
     """A blocking connection with TLS."""
 
 

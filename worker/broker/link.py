@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from worker.broker.refusals import NotConnectedError, connection_is_useless, is_demoted
+from worker.broker.refusals import NotConnectedError, connection_is_useless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -126,7 +126,7 @@ class Link:
         timeout_seconds: the time that one command may take, connecting included.
         backoff: says when to connect; shared by all connections of the process.
 
-    ``on_demoted`` is called when a server said that it is not the primary (any more), with what it said.
+    ``on_useless`` is called with a refusal after which no connection to that server is of use.
     """
 
     def __init__(self, connect: Callable[[], Connection], *, timeout_seconds: float, backoff: ConnectBackoff) -> None:
@@ -135,7 +135,7 @@ class Link:
         self._backoff = backoff
         self._idle: list[_Open] = []
         self._lost_at = float("-inf")
-        self.on_demoted: Callable[[BaseException], None] = lambda _: None
+        self.on_useless: Callable[[ResponseError], None] = lambda _: None
 
     async def execute_command(self, *command: str | bytes | int) -> Any:
         """Send a command and return its answer.
@@ -177,8 +177,8 @@ class Link:
         """Told that a connection was closed because of an error: the others are made anew as well."""
         self._lost_at = time.monotonic()
         self._backoff.failed(opened.began_at)
-        if is_demoted(error):
-            self.on_demoted(error)
+        if isinstance(error, ResponseError) and connection_is_useless(error):
+            self.on_useless(error)
         await self.disconnect()
 
     async def _open(self, until: float) -> _Open:

@@ -39,8 +39,15 @@ class NotConnectedError(RedisConnectionError):
     """There is no connection: nothing was sent. ``__cause__`` tells why."""
 
 
-class ServerIsReadOnly(RedisConnectionError):  # noqa: N818 - it names what is so
-    """The server is a replica: jobs wait until the address leads to a primary. To Celery this is a lost connection."""
+class ServerIsOfNoUse(RedisConnectionError):  # noqa: N818 - it names what is so
+    """The server refuses all writes, or whatever is asked of it. ``__cause__`` tells how it said so, if it did.
+
+    To redis-py, kombu and Celery this is a lost connection: they connect anew, and the address may lead elsewhere then.
+    """
+
+
+class ServerIsReadOnly(ServerIsOfNoUse):
+    """The server is a replica: jobs wait until the address leads to a primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,8 @@ class Passing:
 Meaning: TypeAlias = Unfit | Passing
 
 
-class ServerIsUnfitError(RedisConnectionError):
-    """The address leads to a server that is of no use. To Celery this is a lost connection."""
+class ServerIsUnfitError(ServerIsOfNoUse):
+    """The address leads to a server that is of no use, and waiting does not mend that."""
 
     def __init__(self, unfit: Unfit) -> None:
         super().__init__(unfit.problem)
@@ -144,14 +151,25 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
 def connection_is_useless(error: ResponseError) -> bool:
     """Whether a refusal concerns the server and not the command: another connection may lead to a better one.
 
-    A primary that becomes a replica keeps its connections open, also when its address leads to the new primary.
+    A primary that becomes a replica keeps its connections open, also when its address leads to the new primary. So does
+    one that was cut off from its replicas (NOREPLICAS) or its disk (MISCONF), and somebody promotes a replica then.
+    Each connection that hears such a refusal is closed, whichever part of the worker it belongs to.
     """
     return isinstance(error, (ReadOnlyError, *_OF_A_CLUSTER)) or str(error).startswith(_OF_NO_USE_NOW)
 
 
+def as_lost_connection(error: ResponseError) -> ServerIsOfNoUse:
+    """A refusal after which the connection is of no use, for those who make a connection anew only if it is lost."""
+    kind = ServerIsReadOnly if is_demoted(error) else ServerIsOfNoUse
+    lost = kind(str(error))
+    lost.status_code = error.status_code
+    lost.__cause__ = error
+    return lost
+
+
 def may_have_been_run(error: BaseException) -> bool:
     """Whether the server may have run the command that ended in this error: it was sent, and the answer was lost."""
-    return not isinstance(error, NotConnectedError | ResponseError)
+    return not isinstance(error, NotConnectedError | ResponseError | ServerIsOfNoUse)
 
 
 def is_demoted(error: BaseException) -> bool:
@@ -161,7 +179,8 @@ def is_demoted(error: BaseException) -> bool:
 
 def meaning(error: BaseException) -> Meaning | None:
     """What an error means, in words for people; None where the error's own words are all that is known."""
-    if error.__cause__ is not None and (isinstance(error, NotConnectedError) or not isinstance(error, RedisError)):
+    tells_no_more = isinstance(error, NotConnectedError | ServerIsOfNoUse) or not isinstance(error, RedisError)
+    if error.__cause__ is not None and tells_no_more:
         error = error.__cause__
     if isinstance(error, ServerIsUnfitError):
         return error.unfit

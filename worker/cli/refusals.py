@@ -14,7 +14,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from worker.broker.refusals import ServerIsReadOnly
+from worker.broker.refusals import ServerIsOfNoUse
 
 _TOO_MANY_CLIENTS = "max number of clients reached"
 _SINGLE_SERVER = "It is a node of a cluster: let REDIS_URL name a server that holds all keys by itself."
@@ -54,13 +54,15 @@ _IN_A_PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caus
 
 def is_refusal(error: RedisError) -> bool:
     """Whether the server answered and did nothing. If not, what was sent to it may have been done."""
-    refusals = (ResponseError, BusyLoadingError, AuthenticationError, ServerIsReadOnly)
+    refusals = (ResponseError, BusyLoadingError, AuthenticationError, ServerIsOfNoUse)
     return isinstance(error, refusals) or _TOO_MANY_CLIENTS in str(error)
 
 
 def is_passing(error: RedisError) -> bool:
     """Whether the same command may succeed later though nobody changes anything: an outage, or a failover."""
-    return isinstance(error, (RedisConnectionError, RedisTimeoutError)) or _code(error) in _PASSING
+    if is_refusal(error):
+        return _code(error) in _PASSING or _TOO_MANY_CLIENTS in str(error)
+    return isinstance(error, (RedisConnectionError, RedisTimeoutError))
 
 
 def described(error: RedisError) -> str:
