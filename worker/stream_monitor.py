@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from worker.broker.streams import look
+from worker.broker.streams import FULL, MUCH_UNREAD, look, unread
 from worker.observe import metrics
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ _BEGIN_SECONDS = 0.05
 #: Groups that have a series of their own, the slowest ones: consumers make them, and any number.
 MAX_GROUPS = 20
 _NAME_CHARACTERS = 100
-#: The stream is full, and so trimmed with each further event, from this share of its bounds on.
-_FULL = 0.9
-#: A group that has not read this share of a full stream is near to losing events; below the second one it is no more.
-_BEHIND = 0.8
+#: A group is near to losing events no more when it has not read less than this share of a stream.
 _KEEPS_UP = 0.5
 #: The same for the server's memory.
 _NEARLY_FULL = 0.8
@@ -67,16 +64,12 @@ class _Reader:
     def update(self, group: Group, stream: Stream, before: Stream | None) -> None:
         """Note how the group stands; ``before`` is the stream when this group was last looked at, None: it is new."""
         if stream.first is None or group.last_delivered >= stream.last:
-            self.unread = 0
             self.miscounted = self.missed = group.lag or 0
         elif group.last_delivered < stream.first:
             missed = max(self.missed, (group.lag or 0) - stream.length)
             self.lost += max(missed - self.missed, _surely_lost(group, stream, before))
-            self.unread, self.missed = stream.length, missed
-        elif group.lag is None:
-            self.unread = _estimate(group, stream)
-        else:
-            self.unread = min(max(1, group.lag - self.miscounted), stream.length)
+            self.missed = missed
+        self.unread = unread(group, stream, self.miscounted)
 
 
 def _surely_lost(group: Group, stream: Stream, before: Stream | None) -> int:
@@ -87,13 +80,6 @@ def _surely_lost(group: Group, stream: Stream, before: Stream | None) -> int:
     if before.first is not None and group.last_delivered < before.first:
         return max(0, gone)
     return max(0, gone - before.length) if group.last_delivered <= before.last else 0
-
-
-def _estimate(group: Group, stream: Stream) -> int:
-    """The unread events where Redis does not know them, because somebody deleted some: as if they came evenly."""
-    first = stream.first or stream.last
-    share = (stream.last[0] - group.last_delivered[0]) / max(1, stream.last[0] - first[0])
-    return min(max(1, round(stream.length * share)), stream.length)
 
 
 class StreamMonitor:
@@ -196,14 +182,14 @@ class StreamMonitor:
             reader.lost, reader.told_at, reader.is_behind = 0, self._now(), True
         elif reader.unread < stream.length * _KEEPS_UP:
             reader.is_behind = False
-        elif not reader.is_behind and self._is_full(stream) and reader.unread >= stream.length * _BEHIND:
+        elif not reader.is_behind and self._is_full(stream) and reader.unread >= stream.length * MUCH_UNREAD:
             reader.is_behind = True
             logger.warning("results_nearly_trimmed_unread", extra=extra)
 
     def _is_full(self, stream: Stream) -> bool:
         return (
-            stream.length >= self._maxlen * _FULL
-            or stream.held_bytes >= self._bounds.results_bytes * _FULL
+            stream.length >= self._maxlen * FULL
+            or stream.held_bytes >= self._bounds.results_bytes * FULL
             or (self._before is not None and stream.gone > self._before.gone)
         )
 

@@ -7,15 +7,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
-from worker.broker.keys import Keys
+from sandbox.redis_server import RedisServer
+from tests.cli.terminal import Terminal
+from worker.broker.keys import Keys, ledger_of
 from worker.flow.limit import Limit
 from worker.registry import Registry
 
 if TYPE_CHECKING:
-    import redis
+    from pathlib import Path
 
-    from tests.cli.terminal import Terminal
+    from sandbox.server_binaries import ServerBinary
 
 KEYS = Keys("moderation.lock")
 
@@ -115,6 +118,117 @@ def test_a_limit_that_a_person_set_is_shown_though_nobody_tells_why(
 
     assert status(terminal)["limit"] == {"calls_per_second": 0.5, "by": "", "status": 0}
     assert "All workers keep to 0.5 calls a second" in terminal.run("status").stdout
+
+
+def stream(terminal: Terminal, number: int = 0, **settings: str) -> dict[str, Any]:
+    """The results stream, or with 1 the dead letters, as programs are told of it."""
+    ended = terminal.run("status", "--json", **settings)
+    assert ended.returncode == 0, ended.stderr
+    return dict(json.loads(ended.stdout)["streams"][number])
+
+
+def test_streams_that_are_not_there_yet_are_empty(terminal: Terminal) -> None:
+    results, dead = stream(terminal), stream(terminal, 1)
+
+    assert results == {
+        "name": "moderation.results", "events": 0, "bytes": 0, "max_events": 100_000, "max_bytes": 134_217_728,
+        "oldest_seconds": None, "groups": [],
+    }  # fmt: skip
+    assert (dead["name"], dead["events"], dead["max_bytes"], dead["groups"]) == ("moderation.dead", 0, 67_108_864, [])
+    shown = terminal.run("status").stdout
+    assert "  moderation.results: 0 of 100,000 events, 0.0 KiB of 128.0 MiB\n" in shown
+
+
+def test_streams_are_told_with_bytes_and_age_and_how_far_each_group_is(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    client: Any = redis_client
+    now_ms = round(client.time()[0] * 1000)
+    client.xadd("moderation.results", {"event": "an event"}, id=f"{now_ms - 60_000}-0")
+    for _ in range(9):
+        client.xadd("moderation.results", {"event": "an event"})
+    client.set(ledger_of("moderation.results"), "1 10;?3 3000000 2 200")
+    client.xadd("moderation.dead", {"event": "{}", "message": ""})
+    client.xgroup_create("moderation.results", "slow", id="0")
+    client.xgroup_create("moderation.results", "late", id="$")
+    client.xgroup_create("moderation.dead", "redrive\u202e", id="0")
+    client.xreadgroup("slow", "a consumer", {"moderation.results": ">"}, count=3)
+
+    results, dead = stream(terminal), stream(terminal, 1)
+
+    assert (results["events"], results["bytes"]) == (10, 3_000_210)
+    assert 58 < results["oldest_seconds"] < 90
+    assert results["groups"] == [
+        {"name": "slow", "lag": 7, "pending": 3, "near_loss": False},
+        {"name": "late", "lag": 0, "pending": 0, "near_loss": False},
+    ]
+    assert dead["groups"] == [{"name": "redrive\u202e", "lag": 1, "pending": 0, "near_loss": False}]
+    shown = terminal.run("status").stdout
+    assert "  moderation.results: 10 of 100,000 events, 2.9 MiB of 128.0 MiB\n" in shown
+    assert "    the oldest is 1 min " in shown
+    assert "    group slow: lag 7, pending 3\n" in shown
+    assert "    group redrive\\u202e: lag 1, pending 0\n" in shown
+    assert "WARNING" not in shown
+
+
+@pytest.mark.parametrize("full", [{"RESULTS_MAXLEN": "105"}, {"RESULTS_MAX_BYTES": "3200"}], ids=["number", "bytes"])
+def test_a_group_that_has_hardly_read_a_full_stream_is_warned_of(
+    terminal: Terminal, redis_client: redis.Redis, full: dict[str, str]
+) -> None:
+    client: Any = redis_client
+    for _ in range(100):
+        client.xadd("moderation.results", {"event": "an event"})
+    client.set(ledger_of("moderation.results"), "1 3000")
+    for name, read in (("slow", 10), ("quick", 90)):
+        client.xgroup_create("moderation.results", name, id="0")
+        client.xreadgroup(name, "a consumer", {"moderation.results": ">"}, count=read)
+
+    assert [group["near_loss"] for group in stream(terminal, 0, **full)["groups"]] == [True, False]
+    assert [group["near_loss"] for group in stream(terminal)["groups"]] == [False, False]
+    shown = terminal.run("status", **full).stdout.splitlines()
+    at = shown.index("    group slow: lag 90, pending 10")
+    assert shown[at + 1] == "      WARNING: 90 of 100 events are unread, and the stream is full:"
+    assert sum("WARNING" in line for line in shown) == 1
+    assert max(map(len, shown)) <= 80
+
+
+def test_of_many_groups_people_are_shown_the_slowest(terminal: Terminal, redis_client: redis.Redis) -> None:
+    client: Any = redis_client
+    client.xadd("moderation.results", {"event": "an event"})
+    for number in range(25):
+        client.xgroup_create("moderation.results", f"group-{number:02}", id="$" if number else "0")
+
+    shown = terminal.run("status").stdout
+
+    assert shown.count("    group group-") == 20
+    assert "    group group-00: lag 1, pending 0\n" in shown
+    assert "    and 5 groups more, which have read more of it\n" in shown
+    assert len(stream(terminal)["groups"]) == 25
+
+
+def test_the_streams_of_a_full_server_can_be_looked_at_and_their_bound_is_its_own(
+    server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    with RedisServer(server_binary) as server, redis.Redis.from_url(server.url) as client:
+        client.xadd("moderation.results", {"event": "an event"})
+        client.config_set("maxmemory", "64mb")
+        own = Terminal({"REDIS_URL": server.url}, tmp_path)
+        assert (stream(own)["max_bytes"], stream(own, 1)["max_bytes"]) == (32 * 1024 * 1024, 16 * 1024 * 1024)
+
+        client.config_set("maxmemory", "1")
+
+        assert stream(own)["events"] == 1
+        assert own.run("status").returncode == 0
+
+
+def test_where_info_is_forbidden_the_streams_are_told_all_the_same(server_binary: ServerBinary, tmp_path: Path) -> None:
+    with RedisServer(server_binary) as server, redis.Redis.from_url(server.url) as client:
+        client.xadd("moderation.results", {"event": "an event"})
+        client.acl_setuser("looker", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"])
+
+        found = stream(Terminal({"REDIS_URL": server.url.replace("//", "//looker:x@")}, tmp_path))
+
+    assert (found["events"], found["max_bytes"]) == (1, 134_217_728)
 
 
 def test_looking_changes_nothing(terminal: Terminal, redis_client: redis.Redis) -> None:

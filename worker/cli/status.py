@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.counted import counted
 from worker.cli.endings import load_settings, place, redis_or_stop
 from worker.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from settings import Settings
     from worker.cli.fleet import Fleet
     from worker.cli.standing import FleetLimit, Standing
+    from worker.cli.stream_stats import GroupStats, StreamStats
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
 #: What totals count whose names do not tell it.
@@ -25,30 +27,37 @@ _TOTALS = {
     "vanished": "jobs whose record somebody deleted",
     "workers_lost": "workers whose leases ran out",
 }
+#: Consumer groups of a stream that people are shown, the slowest ones: consumers make them, and any number.
+_GROUPS_SHOWN = 20
+_NAME_CHARACTERS = 100
+_KIB, _MIB = 1024, 1024 * 1024
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False) -> None:
     """Show where the queue stands.
 
-    Jobs ready, delayed and in flight, results, dead letters, and totals, and what the workers of the queue tell of
-    themselves: their other queues, and settings in which they differ. It changes nothing.
+    Jobs ready, delayed and in flight, results, dead letters, and totals; how full the streams are, and how far their
+    consumer groups have read them; and what the workers of the queue tell of themselves: their other queues, and
+    settings in which they differ. It changes nothing.
     """
     from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.fleet import read_fleet  # noqa: PLC0415 - as above
     from worker.cli.standing import read_standing  # noqa: PLC0415 - as above
+    from worker.cli.stream_stats import read_stream_stats  # noqa: PLC0415 - as above
 
     found = load_settings()
     with redis_or_stop(found), sync_client(found) as client:
         standing = read_standing(client, found)
+        streams = read_stream_stats(client, found, standing.server_seconds)
         fleet = read_fleet(client, found)
     if as_json:
-        typer.echo(_as_json(found, standing, fleet))
+        typer.echo(_as_json(found, standing, streams, fleet))
     else:
-        typer.echo("\n".join([*_lines(found, standing), *_fleet_lines(fleet)]))
+        typer.echo("\n".join([*_lines(found, standing), *_stream_lines(streams), *_fleet_lines(fleet)]))
 
 
-def _as_json(found: Settings, standing: Standing, fleet: Fleet) -> str:
+def _as_json(found: Settings, standing: Standing, streams: Sequence[StreamStats], fleet: Fleet) -> str:
     import json  # noqa: PLC0415 - only here
     from datetime import UTC, datetime  # noqa: PLC0415 - only here
 
@@ -79,6 +88,21 @@ def _as_json(found: Settings, standing: Standing, fleet: Fleet) -> str:
             "open_breakers": standing.open_breakers,
             "dead_letters": standing.dead_letters,
             "results": standing.results,
+            "streams": [
+                {
+                    "name": stream.name,
+                    "events": stream.events,
+                    "bytes": stream.held_bytes,
+                    "max_events": stream.max_events,
+                    "max_bytes": stream.max_bytes,
+                    "oldest_seconds": stream.oldest_seconds,
+                    "groups": [
+                        {"name": group.name, "lag": group.lag, "pending": group.pending, "near_loss": group.near_loss}
+                        for group in stream.groups
+                    ],
+                }
+                for stream in streams
+            ],
             "last_upkeep_seconds": standing.last_upkeep,
             "totals": standing.totals,
             "queues": [
@@ -100,6 +124,33 @@ def _as_json(found: Settings, standing: Standing, fleet: Fleet) -> str:
             },
         }
     )
+
+
+def _stream_lines(streams: Sequence[StreamStats]) -> Iterator[str]:
+    yield ""
+    yield "Streams:"
+    for stream in streams:
+        events = f"{stream.events:,} of {stream.max_events:,} events"
+        yield printable(f"  {stream.name}: {events}, {_size(stream.held_bytes)} of {_size(stream.max_bytes)}")
+        if stream.oldest_seconds is not None:
+            yield f"    the oldest is {duration(stream.oldest_seconds)} old"
+        for group in stream.groups[:_GROUPS_SHOWN]:
+            yield from _group_lines(stream, group)
+        more = len(stream.groups) - _GROUPS_SHOWN
+        if more > 0:
+            yield f"    and {counted(more, 'group')} more, which have read more of it"
+
+
+def _group_lines(stream: StreamStats, group: GroupStats) -> Iterator[str]:
+    yield printable(f"    group {group.name[:_NAME_CHARACTERS]}: lag {group.lag:,}, pending {group.pending:,}")
+    if group.near_loss:
+        yield f"      WARNING: {group.lag:,} of {stream.events:,} events are unread, and the stream is full:"
+        yield "      the next ones push them out. Let its consumers catch up."
+
+
+def _size(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / _MIB:,.1f} MiB" if count >= _MIB else f"{count / _KIB:,.1f} KiB"
 
 
 def _fleet_lines(fleet: Fleet) -> Iterator[str]:

@@ -1,0 +1,85 @@
+"""How the streams of results and of dead letters stand, against their bounds, and how far their readers are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.broker.stream_bounds import StreamBounds
+from worker.broker.streams import FULL, MUCH_UNREAD, look_now, unread
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from settings import Settings
+    from worker.broker.streams import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStats:
+    """A consumer group.
+
+    Attributes:
+        name: given by whoever made it.
+        lag: events in the stream that it was not given yet.
+        pending: events that it was given and has not acknowledged.
+        near_loss: the next events that come push out some that it was not given yet.
+    """
+
+    name: str
+    lag: int
+    pending: int
+    near_loss: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """A stream.
+
+    Attributes:
+        name: its key.
+        events: the events in it.
+        held_bytes: the memory it takes, about.
+        max_events: its bound in events, by the settings of this process.
+        max_bytes: its bound in bytes, by the settings and the memory of the server.
+        oldest_seconds: the age of the oldest event; None: there is none.
+        groups: its consumer groups, the slowest first.
+    """
+
+    name: str
+    events: int
+    held_bytes: int
+    max_events: int
+    max_bytes: int
+    oldest_seconds: float | None
+    groups: tuple[GroupStats, ...]
+
+
+def read_stream_stats(client: Redis, settings: Settings, server_seconds: float) -> list[StreamStats]:
+    """Look at both streams; ``server_seconds`` is the server's time."""
+    names = [settings.RESULTS_CHANNEL, settings.DEAD_STREAM]
+    (results, dead), memory = look_now(client, names)
+    bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES, memory.limit)
+    return [
+        _stats(names[0], results, settings.RESULTS_MAXLEN, bounds.results_bytes, server_seconds),
+        _stats(names[1], dead, settings.DEAD_MAXLEN, bounds.dead_bytes, server_seconds),
+    ]
+
+
+def _stats(name: str, stream: Stream, max_events: int, max_bytes: int, server_seconds: float) -> StreamStats:
+    is_full = stream.length >= max_events * FULL or stream.held_bytes >= max_bytes * FULL
+    groups = []
+    for group in stream.groups:
+        lag = unread(group, stream)
+        groups.append(
+            GroupStats(group.name, lag, group.pending, is_full and lag >= max(1, stream.length * MUCH_UNREAD))
+        )
+    return StreamStats(
+        name=name,
+        events=stream.length,
+        held_bytes=stream.held_bytes,
+        max_events=max_events,
+        max_bytes=max_bytes,
+        oldest_seconds=None if stream.first is None else max(0.0, server_seconds - stream.first[0] / 1000),
+        groups=tuple(sorted(groups, key=lambda group: (-group.lag, -group.pending, group.name))),
+    )
