@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis._parsers.base import BaseParser
@@ -14,12 +14,16 @@ from worker.broker.refusals import (
     Passing,
     ServerIsReadOnly,
     Unfit,
+    answer_in,
     as_lost_connection,
     connection_is_useless,
     is_demoted,
     may_have_been_run,
     meaning,
 )
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 def said(words: str) -> Exception:
@@ -46,6 +50,9 @@ def said(words: str) -> Exception:
         ("ERR invalid password", "user and password"),
         ("ERR wrong number of arguments for 'auth' command", "user and password"),
         ("NOPERM this user has no permissions to run the 'eval' command", "access control list"),
+        ("ERR unknown command 'XINFO', with args beginning with: ", "does not know a command"),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", "another program"),
+        ("DENIED Redis is running in protected mode because protected mode is enabled", "protected mode"),
     ],
 )
 def test_what_waiting_never_mends_is_told_with_what_to_do(words: str, problem: str) -> None:
@@ -54,6 +61,21 @@ def test_what_waiting_never_mends_is_told_with_what_to_do(words: str, problem: s
     assert isinstance(found, Unfit)
     assert problem in found.problem
     assert found.advice
+
+
+def test_of_several_commands_in_one_write_the_refused_one_is_known(redis_client: Redis) -> None:
+    redis_client.set("a list", "no list")
+    with redis_client.pipeline(transaction=False) as at_once:
+        at_once.get("unknown command")
+        at_once.lpush("a list", "a")
+        with pytest.raises(ResponseError) as refused:
+            at_once.execute()
+
+    answer = answer_in(refused.value)
+
+    assert (answer.command, answer.code) == ("LPUSH a list a", "WRONGTYPE")
+    assert answer.words.endswith("Operation against a key holding the wrong kind of value")
+    assert meaning(refused.value) == meaning(said("WRONGTYPE no"))
 
 
 def test_what_is_no_redis_is_told() -> None:
@@ -69,6 +91,7 @@ def test_what_is_no_redis_is_told() -> None:
         "NOREPLICAS Not enough good replicas to write.",
         "MISCONF Errors writing to the AOF file: No space left on device",
         "LOADING Redis is loading the dataset in memory",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
         "OOM command not allowed when used memory > 'maxmemory'.",
         "ERR max number of clients reached",
     ],
@@ -83,7 +106,6 @@ def test_what_may_pass_is_waited_for_and_told_with_what_to_do(words: str) -> Non
 @pytest.mark.parametrize(
     "error",
     [
-        said("WRONGTYPE Operation against a key holding the wrong kind of value"),
         said("ERR user_script:7: something of our own"),
         RedisConnectionError("Connection closed by server."),
         OSError("reset"),
@@ -134,6 +156,8 @@ def test_only_a_command_that_was_sent_and_not_refused_may_have_been_run() -> Non
     assert may_have_been_run(RedisConnectionError("lost"))
     assert may_have_been_run(OSError("reset"))
     assert may_have_been_run(TimeoutError())
+    assert not may_have_been_run(said("LOADING no"))
+    assert not may_have_been_run(RedisConnectionError("max number of clients reached"))
     assert not may_have_been_run(NotConnectedError("refused"))
     assert not may_have_been_run(said("READONLY no"))
 

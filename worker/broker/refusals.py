@@ -1,11 +1,15 @@
-"""What an error of Redis means for a worker: whether its connection is of any use, whether waiting helps, what to do.
+"""What an error of Redis means: whether its connection is of any use, whether waiting helps, and what to do about it.
+
+One table serves the worker and the commands. A worker waits and goes on by itself, and its log is read later; whoever
+ran a command sits before a screen. Where that makes a difference, a meaning has advice for each of them.
 
 Errors are told apart by redis-py's classes and by the first words of the server, which are part of its protocol.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from redis.exceptions import (
@@ -52,18 +56,20 @@ class ServerIsReadOnly(ServerIsOfNoUse):
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Waiting does not mend it: what is wrong, and what to do."""
+    """Waiting does not mend it: what is wrong, what to do, and the same for whoever ran a command, if not the same."""
 
     problem: str
     advice: str
+    for_commands: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """It may pass by itself: what is wrong, and what to do if it does not."""
+    """It may pass by itself: what is wrong, what to do if it does not, and the same for whoever ran a command."""
 
     problem: str
     advice: str
+    for_commands: str = field(default="", kw_only=True)
 
 
 Meaning: TypeAlias = Unfit | Passing
@@ -77,35 +83,60 @@ class ServerIsUnfitError(ServerIsOfNoUse):
         self.unfit = unfit
 
 
+_NOT_A_SINGLE_SERVER = "It is a node of a cluster: let REDIS_URL name a server that holds all keys by itself."
+_NOT_THE_COMMANDS = "Redis 7 or newer, or Valkey, is needed, with no command renamed."
+
 _CLUSTER = Unfit(
     "REDIS_URL leads to a Redis Cluster, and lock-worker needs one server that holds all keys (cluster support is later"
     " work).",
     "Let REDIS_URL name a single server; it may have replicas.",
+    for_commands=_NOT_A_SINGLE_SERVER,
 )
 _NO_CLUSTER_KEYS = Unfit(
     "The server, or a proxy before it, spreads keys over several servers (CROSSSLOT). A job moves in one atomic step,"
     " so lock-worker needs one server that holds all keys (cluster support is later work).",
     "Let REDIS_URL name a single server; it may have replicas.",
+    for_commands=_NOT_A_SINGLE_SERVER,
 )
 _NO_DATABASE = Unfit(
     "The server does not have the database that REDIS_URL names (a node of a Redis Cluster has database 0 alone).",
     "Use a database that it has (0 is always there), or raise `databases` on the server.",
+    for_commands="Let REDIS_URL end in a database number that the server has, such as /0.",
 )
 _NO_SCRIPTS = Unfit(
     "The server, or a proxy before it, does not run Lua scripts (EVAL, EVALSHA), by which jobs move.",
     "Enable EVAL and EVALSHA, or let REDIS_URL lead to the server itself.",
+    for_commands=_NOT_THE_COMMANDS,
+)
+_NO_SUCH_COMMAND = Unfit(
+    "The server, or a proxy before it, does not know a command that is needed.",
+    f"Let REDIS_URL lead to Redis {OLDEST_MAJOR} or newer, or Valkey, with no command renamed.",
+    for_commands=_NOT_THE_COMMANDS,
 )
 _TOO_OLD = Unfit(
     f"The server does not understand scripts with flags: it is older than Redis {OLDEST_MAJOR}.",
     f"Upgrade it to Redis {OLDEST_MAJOR} or newer, or Valkey, or let REDIS_URL name another one.",
+    for_commands=_NOT_THE_COMMANDS,
 )
 _WRONG_PASSWORD = Unfit(
     "Redis does not accept the user and password.",
     "Correct the user and password in REDIS_URL, or the server's user (ACL SETUSER).",
+    for_commands="Look at the user and the password in REDIS_URL; characters such as @ and / in them are written as %40"
+    " and %2F.",
 )
 _NO_PERMISSION = Unfit(
     "The server's access control list forbids the worker's user what it needs.",
     "Give the user the rights that docs/redis.md lists.",
+    for_commands="Give the user in REDIS_URL that permission; docs/redis.md lists all that are needed.",
+)
+_PROTECTED = Unfit(
+    "The server runs in protected mode: it takes no connections from other hosts.",
+    "Give it a password, and write that into REDIS_URL.",
+)
+_WRONG_TYPE = Unfit(
+    "A key holds another kind of value than it should: another program uses that name.",
+    "Give LOCK_QUEUE, RESULTS_CHANNEL or DEAD_STREAM another name, or the other program's key.",
+    for_commands="Another program uses this key: give LOCK_QUEUE, RESULTS_CHANNEL or DEAD_STREAM another name.",
 )
 _NO_REDIS = Unfit(
     "What answers at the address in REDIS_URL does not speak the protocol of Redis.",
@@ -114,12 +145,36 @@ _NO_REDIS = Unfit(
 _READ_ONLY = Passing(
     "The server is a replica.",
     "Wait until the address leads to a primary; if it does not, correct REDIS_URL or promote the server.",
+    for_commands="It is a replica: let REDIS_URL name the primary, or try again when a failover is over.",
 )
-_NO_REPLICAS = Passing("The server has fewer replicas than it wants.", "Bring its replicas back.")
-_NO_DISK = Passing("The server cannot write to its disk.", "Look at the server's log and its disk.")
-_FULL = Passing("The server is full.", "Free memory or raise maxmemory.")
-_LOADING = Passing("The server still loads its data.", "Wait.")
-_MAX_CLIENTS = Passing("The server has as many clients as it allows.", "Raise maxclients, or close idle clients.")
+_NO_REPLICAS = Passing(
+    "The server has fewer replicas than it wants.",
+    "Bring its replicas back.",
+    for_commands="It takes writes only while enough replicas are connected (min-replicas-to-write): look at them.",
+)
+_NO_DISK = Passing(
+    "The server cannot write to its disk.",
+    "Look at the server's log and its disk.",
+    for_commands="It cannot save its data and so takes no writes: look at its log and at its disk.",
+)
+_FULL = Passing(
+    "The server is full.",
+    "Free memory or raise maxmemory.",
+    for_commands="Its memory is full: raise maxmemory, or make room. Workers and `lock-worker status` go on meanwhile.",
+)
+_LOADING = Passing(
+    "The server still loads its data.", "Wait.", for_commands="It has just started: try again in a moment."
+)
+_BUSY = Passing(
+    "A script of another client keeps the server busy.",
+    "Wait, or end that script with SCRIPT KILL.",
+    for_commands="A script of another client keeps it busy: try again, or end that script with SCRIPT KILL.",
+)
+_MAX_CLIENTS = Passing(
+    "The server has as many clients as it allows.",
+    "Raise maxclients, or close idle clients.",
+    for_commands="Raise its maxclients, or close connections that nobody uses (CLIENT LIST shows them).",
+)
 
 _BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Meaning], ...] = (
     ((AuthenticationError, AuthenticationWrongNumberOfArgsError), _WRONG_PASSWORD),
@@ -130,6 +185,14 @@ _BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Me
     (ClusterCrossSlotError, _NO_CLUSTER_KEYS),
     (_OF_A_CLUSTER, _CLUSTER),
 )
+#: By the first word of the answer, where redis-py has no class.
+_BY_CODE: dict[str, Meaning] = {
+    "NOREPLICAS": _NO_REPLICAS,
+    "MISCONF": _NO_DISK,
+    "BUSY": _BUSY,
+    "WRONGTYPE": _WRONG_TYPE,
+    "DENIED": _PROTECTED,
+}
 #: In any letters, all of the words; of servers, and of proxies that stand in for one.
 _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("cluster mode",), _CLUSTER),
@@ -138,14 +201,38 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("unsupported command", "eval"), _NO_SCRIPTS),
     (("unknown command", "select"), _NO_DATABASE),
     (("unsupported command", "select"), _NO_DATABASE),
+    (("unknown command",), _NO_SUCH_COMMAND),
     (("script", "disabled"), _NO_SCRIPTS),
     (("script", "not supported"), _NO_SCRIPTS),
     (("compiling script",), _TOO_OLD),
-    (("noreplicas",), _NO_REPLICAS),
-    (("misconf",), _NO_DISK),
     (("max number of clients",), _MAX_CLIENTS),
     (("protocol error",), _NO_REDIS),
 )
+#: How redis-py names a command of a pipeline in front of the server's words.
+_IN_A_PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caused error: (?P<words>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered in place of a result.
+
+    Attributes:
+        command: which of several commands it was; empty where there was one.
+        code: the first word of the answer, as the server's documentation names it; empty where it tells nothing.
+        words: the rest; all of it where redis-py does not know the code.
+    """
+
+    command: str
+    code: str
+    words: str
+
+
+def answer_in(error: RedisError) -> Answer:
+    """Take an error apart. redis-py takes the code out of the words where it knows it."""
+    named = _IN_A_PIPELINE.fullmatch(str(error))
+    command, words = (named["command"], named["words"]) if named else ("", str(error))
+    first = words.partition(" ")[0]
+    return Answer(command, error.status_code or (first if first.isupper() else ""), words)
 
 
 def connection_is_useless(error: ResponseError) -> bool:
@@ -169,7 +256,13 @@ def as_lost_connection(error: ResponseError) -> ServerIsOfNoUse:
 
 def may_have_been_run(error: BaseException) -> bool:
     """Whether the server may have run the command that ended in this error: it was sent, and the answer was lost."""
-    return not isinstance(error, NotConnectedError | ResponseError | ServerIsOfNoUse)
+    return not (isinstance(error, NotConnectedError) or was_refused(error))
+
+
+def was_refused(error: BaseException) -> bool:
+    """Whether the server answered and did nothing."""
+    refusals = (ResponseError, BusyLoadingError, AuthenticationError, ServerIsOfNoUse)
+    return isinstance(error, refusals) or meaning(error) is _MAX_CLIENTS
 
 
 def is_demoted(error: BaseException) -> bool:
@@ -189,9 +282,10 @@ def meaning(error: BaseException) -> Meaning | None:
     for kind, found in _BY_CLASS:
         if isinstance(error, kind):
             return found
-    words = str(error)
-    if isinstance(error, RedisError):
-        for needed, found in _BY_WORDS:
-            if all(word in words.lower() for word in needed):
-                return found
-    return None
+    if not isinstance(error, RedisError):
+        return None
+    answer = answer_in(error)
+    if answer.code in _BY_CODE:
+        return _BY_CODE[answer.code]
+    words = answer.words.lower()
+    return next((found for needed, found in _BY_WORDS if all(word in words for word in needed)), None)

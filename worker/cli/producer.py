@@ -21,7 +21,8 @@ from redis.exceptions import RedisError
 from tasks.lock_conversation import TASK_NAME
 from worker.broker import connection
 from worker.broker.keys import Keys
-from worker.cli.refusals import described, is_refusal
+from worker.broker.refusals import was_refused
+from worker.cli.refusals import described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -172,7 +173,7 @@ class Producer:
             # A refusal must not close the connection: the answers to the other pushes are still to come.
             self._redis.read_response(disconnect_on_error=False)
         except RedisError as error:
-            if is_refusal(error):
+            if was_refused(error):
                 return error
             raise
         return None

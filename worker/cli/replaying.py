@@ -14,10 +14,11 @@ from redis.exceptions import RedisError
 from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
 from worker.broker.moves import replay_command
+from worker.broker.refusals import was_refused
 from worker.cli.counted import counted
 from worker.cli.dead_letters import NoJob, pages
 from worker.cli.endings import FAILED, cut_short, place, redis_or_stop, stop
-from worker.cli.refusals import described, is_refusal
+from worker.cli.refusals import described
 from worker.printable import printable
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _send(
     try:
         answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it
     except RedisError as error:
-        if is_refusal(error):  # all or nothing, says replay.lua
+        if was_refused(error):  # all or nothing, says replay.lua
             account.unsure = 0
         stop(f"Redis at {place(found)}{described(error)}\n{account.cut_short()}")
     sent = [job_id for (job_id, _, _), was_sent in zip(batch, answers, strict=True) if was_sent]
