@@ -28,7 +28,8 @@ _NOTED_LEVELS = 5
 _ESCAPED_LETTER = b"\\u006"
 #: A double keeps every number of up to 15 digits, but for those of the smallest and the largest exponents.
 _SIXTEEN_DIGITS = b"0" * 17  # with a dot among them
-_LONG_FRACTION = re.compile(rb"(?=[0-9.]{17})[0-9]+[.eE]")
+#: Looked for where digits begin and not at each of them, or a text of a million digits takes hours.
+_LONG_FRACTION = re.compile(rb"(?<![0-9.])(?=[0-9.]{17})[0-9]++[.eE]")
 _EXPONENTS = b"0e0", b"0e-0"
 _FAR_EXPONENT = re.compile(rb"[0-9][eE][-+]?[0-9]{3,}[,}\]\s]")
 _KINDS = bytes.maketrans(b"123456789.E+", b"0000000000e-")

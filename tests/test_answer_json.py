@@ -164,6 +164,25 @@ def test_no_more_is_noted_than_somebody_reads() -> None:
 
 
 @pytest.mark.parametrize(
+    "members",
+    [
+        '"text": "%s"' % ("7" * 1_000_000),
+        '"text": "%s"' % ("7." * 500_000),
+        '"text": "%s"' % ("7e7" * 333_333),
+        '"text": "7e%s"' % ("7" * 1_000_000),
+        '"number": 0.%s' % ("7" * 1_000_000),
+        '"number": 7e-%s' % ("7" * 1_000_000),
+        '"numbers": [%s7]' % (("7" * 4_300 + ",") * 230),
+    ],
+    ids=["digits", "digits and dots", "digits and letters", "an exponent", "a fraction", "a number", "numbers"],
+)
+def test_digits_are_searched_once_however_many_there_are(members: str) -> None:
+    # What is searched again from each digit takes a time that no test waits for, and stops the whole worker.
+    found = read(raw(members), ID)
+    assert (found.value["id"], found.value["locked"]) == (ID, True)
+
+
+@pytest.mark.parametrize(
     "data", [b"", b" ", b"{", b"<html>", b"{}{}", b'{"a":NaN}', b'{"a":-Infinity}', b"\xff", b"[1,]", b"'a'"]
 )
 def test_what_is_no_json_is_none(data: bytes) -> None:
