@@ -2,9 +2,9 @@
 
 aiohttp's own protocol parses and queues whatever a host sends, asked for or not, and its parser drops an answer when
 anything wrong follows it in the same packet (a body behind a 304, more bytes than ``Content-Length`` says). Here the
-head of an answer is parsed on its own, so that what follows cannot undo it. The first byte that no request asked for
-closes the connection: a host that sends answers for ever costs no memory, and none of them is taken for the answer to
-a later request.
+head of an answer is parsed on its own, so that what follows cannot undo it, and once more where it breaks a rule that
+browsers and httpx do not insist on. The first byte that no request asked for closes the connection: a host that sends
+answers for ever costs no memory, and none of them is taken for the answer to a later request.
 
 This leans on parts of aiohttp that its documentation does not promise, as ``tasks.transport`` does.
 """
@@ -12,6 +12,7 @@ This leans on parts of aiohttp that its documentation does not promise, as ``tas
 from __future__ import annotations
 
 import random
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +22,11 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from tasks import answer_head
+
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -38,7 +42,10 @@ LIFE_SECONDS: Final = (30.0, 60.0)
 """The shortest and the longest life of a connection. A new one finds the address that the name has by then, and the
 certificates that the host shows by then. Each has its own, so that not all are opened anew at once."""
 
-_END_OF_HEAD = b"\r\n\r\n"
+_LINE_BREAKS = b"\r\n"
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+#: What is no HTTP is told as such at once, and not when its head ends at last.
+_BEGINS_AS_HTTP = re.compile(rb"H(?:\Z|T(?:\Z|T(?:\Z|P(?:\Z|/))))", re.IGNORECASE)
 _INTERIM = frozenset(range(100, 200)) - {HTTPStatus.SWITCHING_PROTOCOLS}
 _FINAL = range(200, 600)
 _WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
@@ -58,12 +65,15 @@ class HostConnection(ResponseHandler):
         #: Of the answer that is due or came last; None: its head is still to come.
         self._body: StreamReader | None = EMPTY_PAYLOAD
         self._received = 0
-        self._last_bytes = b""
+        self._head = b""
         self._spoke_unasked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Prepare for all answers of this connection."""
         super().connection_made(transport)
+        self._begin_to_parse()
+
+    def _begin_to_parse(self) -> None:
         self.set_response_params(
             auto_decompress=False,
             read_until_eof=True,
@@ -86,7 +96,7 @@ class HostConnection(ResponseHandler):
             raise aiohttp.ServerDisconnectedError
         self._body = None
         self._received = 0
-        self._last_bytes = b""
+        self._head = b""
         self.transport.write(request)
         message, body = await self.read()
         if message.code not in _FINAL:
@@ -125,17 +135,40 @@ class HostConnection(ResponseHandler):
         try:
             messages, self._upgraded, _ = self._parser.feed_data(data)
         except Exception:  # noqa: BLE001 - as aiohttp has it; what it was may quote the host
-            if self.transport is not None:
-                self.transport.close()
-            error = HttpProcessingError()
-            self.set_exception(error)
-            return error
+            return self._refuse()
+        self._take_all(messages)
+        return None
+
+    def _parse_head(self, head: bytes) -> bool:
+        """Parse one whole head; False: it is none, or the connection is lost."""
+        if self._parser is None:
+            return False
+        try:
+            messages, self._upgraded, _ = self._parser.feed_data(head)
+        except Exception:  # noqa: BLE001 - as above
+            self._begin_to_parse()
+            try:
+                messages, self._upgraded, _ = self._parser.feed_data(answer_head.mended(head))
+            except Exception:  # noqa: BLE001 - as above
+                self._refuse()
+                return False
+        self._take_all(messages)
+        return True
+
+    def _refuse(self) -> HttpProcessingError:
+        """Close the connection: what came on it is no HTTP."""
+        if self.transport is not None:
+            self.transport.close()
+        error = HttpProcessingError()
+        self.set_exception(error)
+        return error
+
+    def _take_all(self, messages: Iterable[tuple[RawResponseMessage, StreamReader]]) -> None:
         for message, body in messages:
             if message.should_close:
                 self.force_close()
             self._payload = body
             self._take(message, EMPTY_PAYLOAD if message.code in _WITHOUT_BODY else body)
-        return None
 
     def _take(self, message: RawResponseMessage, body: StreamReader) -> None:
         """Take a head that was parsed."""
@@ -152,17 +185,22 @@ class HostConnection(ResponseHandler):
     def _take_heads(self, data: bytes) -> bytes:
         """Parse heads, one by one, until the one of the answer is complete; return what follows it."""
         while data and self._body is None:
-            seen = self._last_bytes + data  # the end of a head may come in two packets
-            end = seen.find(_END_OF_HEAD)
-            size = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._last_bytes)
-            self._last_bytes = seen[1 - len(_END_OF_HEAD) :] if end < 0 else b""
-            self._received += size
+            begun = self._head
+            seen = begun + data if begun else data.lstrip(_LINE_BREAKS)  # some hosts send an empty line before it
+            end = _END_OF_HEAD.search(seen, max(0, len(begun) - 2))
+            head, rest = (seen, b"") if end is None else (seen[: end.end()], seen[end.end() :])
+            self._received += len(data) - len(rest)
             if self._received > MAX_HEAD_BYTES:
                 self._give_up(f"The head of the host's answer has over {MAX_HEAD_BYTES:,} bytes.")
                 return b""
-            if self._parse(data[:size]) is not None:
+            self._head = head if end is None else b""
+            if end is not None:
+                if not self._parse_head(head):
+                    return b""
+            elif head and not _BEGINS_AS_HTTP.match(head):
+                self._refuse()
                 return b""
-            data = data[size:]
+            data = rest
         return data
 
     def _has_begun_another(self) -> bool:

@@ -177,6 +177,75 @@ async def test_a_long_reason_is_an_answer_like_any_other(make_api: MakeApi) -> N
         assert (await lock(make_api(host.url))).status == 404
 
 
+IN_CHUNKS = b"1a\r\n%b\r\n0\r\n\r\n"
+LENGTH = b"Content-Length: 26"
+CHUNKED = b"Transfer-Encoding: chunked"
+#: Heads that break a rule, and what browsers or httpx make of them all the same.
+ODD_HEADS = {
+    "the length twice": [b"HTTP/1.1 200 OK", LENGTH, LENGTH],
+    "the length twice in one": [b"HTTP/1.1 200 OK", LENGTH + b", 26"],
+    "a length beside chunks": [b"HTTP/1.1 200 OK", b"Content-Length: 3", CHUNKED],
+    "a length behind chunks": [b"HTTP/1.1 200 OK", CHUNKED, b"Content-Length: 300"],
+    "a coding that is none": [b"HTTP/1.1 200 OK", b"Transfer-Encoding: identity", LENGTH],
+    "a line that is no field": [b"HTTP/1.1 200 OK", b"nonsense", LENGTH],
+    "a field without a name": [b"HTTP/1.1 200 OK", b": x", LENGTH],
+    "a name that is none": [b"HTTP/1.1 200 OK", b"X Y: a", "Zürich: b".encode(), LENGTH],
+    "a blank before a colon": [b"HTTP/1.1 200 OK", b"X : a", LENGTH],
+    "a value that goes on": [b"HTTP/1.1 200 OK", b" x", b"X : a", b"  b", b"\tc", LENGTH],
+    "half a line break": [b"HTTP/1.1 200 OK", b"X: a\rb", LENGTH],
+    "another version": [b"HTTP/1.2 200 OK", LENGTH],
+    "no second version": [b"HTTP/2 200", LENGTH],
+    "small letters": [b"http/1.1 200 OK", LENGTH],
+    "blanks": [b"HTTP/1.1 \t 200   OK", LENGTH],
+    "a last interim answer": [b"HTTP/1.1 100 Continue", b"Connection: close", b"", b"HTTP/1.1 200 OK", LENGTH],
+    "an interim answer of old": [b"HTTP/1.0 100 Continue", b"", b"HTTP/1.1 200 OK", LENGTH],
+}
+
+
+@pytest.mark.parametrize("in_packets", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("line_break", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
+@pytest.mark.parametrize("what", ODD_HEADS)
+async def test_a_head_that_breaks_a_rule_is_understood_as_browsers_and_httpx_do(
+    make_api: MakeApi, what: str, line_break: bytes, *, in_packets: bool
+) -> None:
+    body = IN_CHUNKS % b'{"id":"c-1","locked":true}' if CHUNKED in ODD_HEADS[what] else b'{"id":"c-1","locked":true}'
+    whole = line_break.join([*ODD_HEADS[what], b"Retry-After: 7", b"", body])
+
+    async def talk(visit: Visit) -> None:
+        await visit.request()
+        for piece in [whole[at : at + 1] for at in range(len(whole))] if in_packets else [whole]:
+            await visit.send(piece)
+        await visit.client_hangs_up()
+
+    async with RawHost(talk) as host:
+        api = make_api(host.url)
+        for _ in range(2):
+            assert await lock(api) == Answer(200, b'{"id":"c-1","locked":true}', "7")
+    assert host.connections == 2  # what a host means that breaks rules is not asked twice
+
+
+@pytest.mark.parametrize("end_of_head", [b"\n\n", b"\r\n\n", b"\n\r\n"])
+async def test_a_head_may_end_with_other_line_breaks_before_a_large_body(make_api: MakeApi, end_of_head: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\nContent-Length: 500000" + end_of_head
+    async with RawHost(answering(head + bytes(500_000))) as host:
+        api = make_api(host.url)
+        for _ in range(2):
+            assert await lock(api) == Answer(200, bytes(500_000), None)
+    assert host.connections == 1
+
+
+@pytest.mark.parametrize("line_break", ["\r\n", "\n"])
+@pytest.mark.parametrize("status", [200, 204, 304, 404])
+async def test_half_an_answer_behind_one_without_a_body_does_not_begin_the_next(
+    make_api: MakeApi, status: int, line_break: str
+) -> None:
+    lines = [f"HTTP/1.1 {status} X", "Content-Length: 0", "", "HTTP/1.1 403 Forbidden", "Content-Length: 0", "X: "]
+    async with RawHost(answering(line_break.join(lines).encode(), answer("418 I'm a teapot"))) as host:
+        api = make_api(host.url)
+        assert (await lock(api)).status == status
+        assert (await lock(api)).status == 418
+
+
 BODIES_BEHIND = {
     "a body": b"Content-Length: 9\r\n\r\n{} or so.",
     "a body of unknown length": b"\r\n<html>not modified</html>",
