@@ -71,6 +71,7 @@ def _split(url: str, hint: str = "") -> SplitResult:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # or whoever resolves it fails with an error that nobody expects
     except ValueError:
         raise ValueError(f"is not a URL: its host or port cannot be read{hint}") from None
     if port == 0:
@@ -438,12 +439,23 @@ def _authorities() -> str | None:
     return None
 
 
+def _api_host(settings: Settings) -> str | None:
+    """What is wrong with the host of API_URL, as the HTTP client sees it."""
+    import httpx  # noqa: PLC0415 - slow to import, and only what calls the API needs it
+
+    try:
+        httpx.URL(settings.API_URL)
+    except httpx.InvalidURL:  # its text quotes the URL
+        return "API_URL: is not a URL: its host is neither a name nor an address, or it is too long"
+    return None
+
+
 def load(*, need_token: bool) -> Settings:
     """Read the settings from the environment.
 
     Args:
-        need_token: whether the API's token, and the authorities it is verified against, are needed; only what calls
-            the API needs them.
+        need_token: whether the API is called, so that its token, the authorities it is verified against and its host
+            are needed.
 
     Raises:
         SettingsError: something is wrong; the message names every problem, one a line, and no value of a secret.
@@ -454,6 +466,9 @@ def load(*, need_token: bool) -> Settings:
     authorities = _authorities() if need_token else None
     if authorities:
         problems.append(authorities)
+    host = _api_host(settings) if need_token and settings is not None else None
+    if host:
+        problems.append(host)
     if settings is None or problems:
         raise SettingsError("the settings are wrong:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return settings

@@ -154,6 +154,9 @@ def test_a_redis_url_in_any_usual_form_is_taken(environment: Environment, url: s
         ("redis://h:65536", "is not a URL: its host or port cannot be read"),
         ("redis://h:0", "must name a port from 1 to 65535"),
         ("redis://[::1", "is not a URL: its host or port cannot be read"),
+        ("redis://redis..svc", "is not a URL: its host or port cannot be read"),
+        ("redis://.svc", "is not a URL: its host or port cannot be read"),
+        (f"redis://{'h' * 64}", "is not a URL: its host or port cannot be read"),
         (f"redis://:{SECRET}/x@h", "is not a URL: its host or port cannot be read; write special characters in a pass"),
         (f"redis://:{SECRET} @h", "is not a URL: it holds a blank or a control character"),
         (f"redis://:{SECRET}\t@h", "is not a URL: it holds a blank or a control character"),
@@ -204,6 +207,7 @@ def test_plain_http_to_another_machine_must_be_allowed(environment: Environment)
         ("https://h?", "must hold no query or fragment"),
         ("https://h/#", "must hold no query or fragment"),
         ("https://h:x", "is not a URL: its host or port cannot be read"),
+        ("https://api..example.org", "is not a URL: its host or port cannot be read"),
         ("https://h\n.example.org", "is not a URL: it holds a blank or a control character"),
     ],
 )
@@ -212,6 +216,17 @@ def test_a_wrong_api_url_is_refused_without_showing_it(environment: Environment,
     (told,) = problems()
     assert told.startswith(f"API_URL: {problem}")
     assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["https://999.1.1.1", "https://☃.example.org", "https://h/" + "p" * 70_000], ids=["address", "name", "long"]
+)
+def test_a_host_that_the_http_client_cannot_call_stops_a_worker(environment: Environment, url: str) -> None:
+    environment(API_URL=url, API_TOKEN=SECRET)
+    with pytest.raises(SettingsError) as caught:
+        load(need_token=True)
+    assert "API_URL: is not a URL: its host is neither a name nor an address, or it is too long" in str(caught.value)
+    assert url == load(need_token=False).API_URL
 
 
 def test_the_token_is_asked_for_where_it_is_needed_along_with_all_other_problems(environment: Environment) -> None:
