@@ -316,7 +316,8 @@ def test_a_small_terminal_shows_the_newest_events_in_a_line_each(
 
 def test_what_others_write_to_the_stream_is_passed_over(terminal: Terminal, redis_client: redis.Redis) -> None:
     redis_client.xadd(STREAM, {"something": "else"})
-    for junk in (b"", b"\xff", b"[1", b"[]", b'{"id": 1}', b'{"data": {"error": 1}}', b"[" * 100_000):
+    endless = json.dumps({**event("endless"), "data": {**event("endless")["data"], "attempts": 1e999}}).encode()
+    for junk in (b"", b"\xff", b"[1", b"[]", b'{"id": 1}', b'{"data": {"error": 1}}', b"[" * 100_000, endless):
         redis_client.xadd(STREAM, {"event": junk})
     pretty = json.dumps(event("job-1"), indent=1)
     redis_client.xadd(STREAM, {"event": pretty})

@@ -84,5 +84,5 @@ def read_result(event: bytes) -> Result | None:
             problem=str(error.get("detail", "")),
             text=text,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
