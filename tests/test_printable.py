@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.printable import printable
+from worker.printable import escape_unencodable, printable
 
 
 @given(st.text())
@@ -27,3 +28,9 @@ def test_what_is_printable_is_left_alone(text: str) -> None:
 )
 def test_json_on_one_line_stays_the_same(value: object) -> None:
     assert json.loads(printable(json.dumps(value, ensure_ascii=False))) == value
+
+
+@given(st.text())
+def test_json_in_an_encoding_that_lacks_characters_stays_the_same(text: str) -> None:
+    codecs.register_error("escape", escape_unencodable)
+    assert json.loads(json.dumps(text, ensure_ascii=False).encode("ascii", "escape")) == text

@@ -12,11 +12,18 @@ def printable(text: str) -> str:
 
     These are controls, line breaks, marks that turn the direction, and the like. JSON on one line stays the same JSON.
     """
-    return text if text.isprintable() else "".join(map(_escaped, text))
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """The same for what an output's encoding does not have: an error handler for :func:`codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_escaped, error.object[error.start : error.end])), error.end
 
 
 def _escaped(character: str) -> str:
-    if character.isprintable():
-        return character
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

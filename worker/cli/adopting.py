@@ -93,7 +93,9 @@ def adopt_jobs(found: Settings, names: list[str], *, as_list: bool, as_json: boo
             moved = each.jobs if as_list else _adopt_queue(client, Keys(each.queue), Keys(found.LOCK_QUEUE))
             account.queues[each.queue] = moved
             account.adopted += moved
-    sys.stdout.write(account.as_json() + "\n" if as_json else "")
+    if as_json:
+        with cut_short(account.told):
+            sys.stdout.write(account.as_json() + "\n")
     for line in _lines(found, account, as_list=as_list):
         typer.echo(printable(line), err=True)
 

@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
+
+from worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +27,8 @@ INTERRUPTED = 130
 
 def stop(message: str, status: int = FAILED) -> NoReturn:
     """End the command."""
-    typer.echo(f"lock-worker: {message}", err=True)
+    shown = "\n".join(map(printable, message.split("\n")))  # it may quote arguments and settings
+    typer.echo(f"lock-worker: {shown}", err=True)
     raise typer.Exit(status)
 
 
@@ -48,18 +51,45 @@ def load_settings(*, need_token: bool = False) -> Settings:
 
 @contextmanager
 def cut_short(account: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM, or a reader of the output who is gone, ends the command with an account of what was done."""
+    """Ctrl-C, SIGTERM, or output that cannot be written, ends the command with an account of what was done."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        stop(f"standard output was closed\n{account()}", FAILED)
+    except OSError as error:
+        stop(f"{give_up_output(error)}\n{account()}", FAILED)
     except KeyboardInterrupt:
         stop(f"interrupted\n{account()}", INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def give_up_output(error: OSError) -> str:
+    """Drop what is left to write; return what went wrong."""
+    _drop(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return "standard output was closed"
+    return f"input or output failed: {error.strerror or type(error).__name__}"
+
+
+@contextmanager
+def telling_of_output() -> Iterator[None]:
+    """Output that cannot be written, and that nothing inside accounts for, ends the program with one line."""
+    try:
+        yield
+    except OSError as error:
+        try:
+            stop(give_up_output(error))
+        except OSError:  # nor can that be told
+            _drop(sys.stderr)
+        except typer.Exit:
+            pass
+        sys.exit(FAILED)
+
+
+def _drop(output: TextIO) -> None:
+    """What is not written yet goes nowhere, or Python would try it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 @contextmanager

@@ -71,8 +71,11 @@ def of_file(name: str, common: Mapping[str, Any]) -> Iterator[Read]:
     with _seekable(name) as lines:
 
         def read() -> Iterator[Found]:
-            lines.seek(0)
-            return _jobs(lines, common)
+            try:
+                lines.seek(0)
+                yield from _jobs(lines, common)
+            except OSError as error:
+                stop(f"--file {name}: {error.strerror}", WRONG_USE)
 
         yield read
 

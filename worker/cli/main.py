@@ -5,6 +5,8 @@ A command's file holds its options and imports what it works with only when it r
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from pathlib import Path
@@ -13,11 +15,13 @@ import typer
 
 from worker.cli.adopt import adopt
 from worker.cli.demo.command import demo
+from worker.cli.endings import telling_of_output
 from worker.cli.enqueue import enqueue
 from worker.cli.replay import replay
 from worker.cli.run import run
 from worker.cli.status import status
 from worker.cli.watch import watch
+from worker.printable import escape_unencodable
 
 app = typer.Typer(
     name="lock-worker",
@@ -48,4 +52,8 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the shell closed it (>&-), which nothing here expects
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end of the process
-    app()
+    codecs.register_error(escape_unencodable.__name__, escape_unencodable)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=escape_unencodable.__name__)
+    with telling_of_output():
+        app()
