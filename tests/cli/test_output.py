@@ -96,6 +96,18 @@ def test_a_file_that_cannot_be_read_to_its_end_is_told_by_its_name(terminal: Ter
     assert (ended.returncode, ended.stderr) == (2, "lock-worker: --file /proc/self/mem: Input/output error\n")
 
 
-def test_what_an_argument_holds_does_not_reach_the_terminal_as_a_command(terminal: Terminal) -> None:
-    ended = terminal.run("enqueue", "--file", "\x1b]0;title\x07")
-    assert ended.stderr == "lock-worker: --file \\u001b]0;title\\u0007: No such file or directory\n"
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["enqueue", "--file"], "lock-worker: --file \\u001b]0;title\\u0007: No such file or directory"),
+        (["watch", "--outcome"], "--outcome \\u001b]0;title\\u0007: there are locked, "),
+        (["replay", "--error"], "--error \\u001b]0;title\\u0007: there are invalid_job, "),
+    ],
+)
+def test_what_an_argument_holds_does_not_reach_the_terminal_as_a_command(
+    terminal: Terminal, arguments: list[str], told: str
+) -> None:
+    ended = terminal.run(*arguments, "\x1b]0;title\x07")
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert "\x1b" not in ended.stderr

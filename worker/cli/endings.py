@@ -36,7 +36,7 @@ def check_known(option: str, given: Iterable[str] | None, known: Iterable[str]) 
     """A value of an option that is none of the known ones ends the command, with all of them."""
     unknown = sorted(set(given or ()) - set(known))
     if unknown:
-        raise typer.BadParameter(f"{option} {unknown[0]}: there are {', '.join(known)}")
+        raise typer.BadParameter(f"{option} {printable(unknown[0])}: there are {', '.join(known)}")
 
 
 def load_settings(*, need_token: bool = False) -> Settings:
