@@ -282,11 +282,13 @@ def _may_open_sockets() -> bool:
 def _why_no_connection(error: BaseException, host: str) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as problem):
-            return f"TLS: the certificate of {host} is not accepted: {problem.verify_message}."
+            return f"TLS: the certificate of {host} is not accepted: {problem.verify_message.rstrip('.')}."
         case aiohttp.ClientConnectorSSLError():
             return f"TLS: no handshake with {host}: {error.os_error.reason}."
         case aiohttp.ClientConnectorDNSError():
             return f"DNS: the name of {host} cannot be resolved: {error.os_error.strerror}."
+        case aiohttp.ClientConnectorError(strerror=None):  # in the middle of a TLS handshake
+            return f"No connection to {host}: it broke off the connection before it was open."
         case OSError():
             return f"No connection to {host}: {error.strerror or type(error).__name__}."
         case _:

@@ -35,6 +35,25 @@ async def test_a_name_that_does_not_exist(make_api: MakeApi) -> None:
     assert failure.detail.startswith("DNS: the name of nonexistent.invalid cannot be resolved")
 
 
+async def test_a_host_that_hangs_up_in_a_handshake_is_told_as_such(make_api: MakeApi) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10_000)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        failure = await fail_to_lock(make_api(f"https://127.0.0.1:{port}"))
+    assert (failure.kind, failure.was_sent) == ("unreachable", False)
+    told = f"No connection to 127.0.0.1:{port}: it broke off the connection before it was open."
+    assert failure.detail == told
+
+
+async def test_a_certificate_for_another_host_is_told_in_one_sentence(make_api: MakeApi, authority: trustme.CA) -> None:
+    async with RawHost(answering(answer()), tls=server_tls(authority, "other.example")) as host:
+        failure = await fail_to_lock(make_api(host.url))
+    assert failure.detail.endswith(": IP address mismatch, certificate is not valid for '127.0.0.1'.")
+
+
 async def test_the_loop_turns_while_a_name_is_resolved(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, may_answer = threading.Event(), threading.Event()
     loop = asyncio.get_running_loop()
