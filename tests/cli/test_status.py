@@ -100,6 +100,17 @@ def test_people_read_the_same(terminal: Terminal, redis_client: redis.Redis) -> 
     assert max(map(len, shown.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("never", ["-inf", "inf"])
+def test_a_job_that_is_never_due_leaves_json_what_it_is(
+    terminal: Terminal, redis_client: redis.Redis, never: str
+) -> None:
+    redis_client.zadd(KEYS.delayed, {"a": never})
+    ended = terminal.run("status", "--json")
+    assert "Infinity" not in ended.stdout
+    assert status(terminal)["delayed"] == {"total": 1, "next_due_seconds": None}
+    assert "nan" not in terminal.run("status").stdout
+
+
 @pytest.mark.parametrize(
     "limit", [{"rate": "a word"}, {"rate": "nan"}, {"rate": "0"}, {"rate": "9" * 400}, {"state": "a state"}]
 )

@@ -6,6 +6,7 @@ that moves in that moment may be counted twice, or not at all.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -117,7 +118,7 @@ def read_standing(client: Redis, found: Settings) -> Standing:
         # A message carries no time, but the lists were empty then.
         oldest_ready=now - _natural(empty_at) / 1000 if ready and _natural(empty_at) else None,
         delayed=delayed,
-        next_due=first_due[0][1] / 1000 - now if first_due else None,
+        next_due=_due(first_due[0][1], now) if first_due else None,
         in_flight=in_flight,
         paused=paused_ms / 1000 if paused_ms > 0 else None,
         limit=_limit(*limit),
@@ -132,6 +133,11 @@ def read_standing(client: Redis, found: Settings) -> Standing:
 def _natural(text: bytes | None) -> int:
     """A number as a worker wrote it; 0 for whatever somebody else put there."""
     return int(text) if text and re.fullmatch(rb"\d{1,15}", text) else 0
+
+
+def _due(at_ms: float, now: float) -> float | None:
+    """In how many seconds; None for a moment that is none, as JSON has no infinity."""
+    return at_ms / 1000 - now if math.isfinite(at_ms) else None
 
 
 def _limit(rate: bytes | None, state: bytes | None) -> FleetLimit | None:
