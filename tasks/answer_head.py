@@ -21,7 +21,7 @@ def mended(head: bytes) -> bytes:
     Raises:
         ValueError: it begins with no HTTP status, or says two different lengths.
     """
-    first, *lines = _LINE_BREAK.split(head.strip())
+    first, *lines = _LINE_BREAK.split(head.strip(b"\r\n"))
     begun = _STATUS_LINE.match(first)
     if begun is None:
         raise ValueError("no status line")
