@@ -227,7 +227,7 @@ def test_a_server_that_cannot_be_looked_at_is_told_of_once_and_used(
         stage.redis.execute_command("ACL", "SETUSER", "blind", "on", f">{PASSWORD}", "~*", "&*", "+@all", "-info")
         worker = stage.worker(REDIS_URL=server.url.replace("//", f"//blind:{PASSWORD}@"))
         cut_all_connections(stage)
-        eventually(lambda: worker.log.count("Connected to ") == 2, "another connection")
+        eventually(lambda: worker.log.count("Connected to ") >= 2, "another connection")
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
         (line,) = worker.lines("redis_not_checked")
