@@ -25,8 +25,8 @@ from redis.asyncio.connection import parse_url
 from benchmarks import bulk
 from sandbox.redis_server import RedisServer
 from worker.broker.backoff import ConnectBackoff
+from worker.broker.client import Link
 from worker.broker.keys import Keys, digest
-from worker.broker.link import Link
 from worker.broker.moves import Completion, Delay, Moves, Rules, Wish, read_take, take_command
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ import httpx
 import yarl
 from httpx_aiohttp import AiohttpTransport
 
-from tasks.api import ManagemApi
+from tasks.managem.client import ManagemApi
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -16,7 +16,13 @@ from tasks.job import MAX_LEVELS, MAX_METADATA_BYTES, Job
 from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import Exhausted, Locked, Problem, ProblemType, Rejected, WouldLock
 from tasks.trace import of_job
-from worker.envelope import CONTENT_ENCODINGS, MAX_JOB_ID_CHARACTERS, MAX_MESSAGE_BYTES, MAX_VALUES, MAX_WAIT
+from worker.message.celery_protocol import (
+    CONTENT_ENCODINGS,
+    MAX_JOB_ID_CHARACTERS,
+    MAX_MESSAGE_BYTES,
+    MAX_VALUES,
+    MAX_WAIT,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from sandbox.http_request import BadRequestError, take_request
-from sandbox.staging import End, Wait, ending, message
+from sandbox.wire import End, Wait, ending, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sandbox.call_log import Call
     from sandbox.faults import Drop
     from sandbox.http_request import Request
-    from sandbox.staging import Step
     from sandbox.upstream import Reply
+    from sandbox.wire import Step
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)  # close() then sends a RST
 

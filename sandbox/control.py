@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.script import Script
-from sandbox.staging import message, response
+from sandbox.wire import message, response
 
 if TYPE_CHECKING:
     from sandbox.http_request import Request

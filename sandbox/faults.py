@@ -1,7 +1,7 @@
 """What a script can make the sandbox API do: a closed set of frozen models, each one way in which a real API fails.
 
 These are data only, so that a script can be written in Python or as JSON, where ``kind`` names the model. How a fault
-looks on the wire stands in `sandbox.staging`; when one happens, in `sandbox.script`.
+looks on the wire stands in `sandbox.wire`; when one happens, in `sandbox.script`.
 """
 
 from __future__ import annotations

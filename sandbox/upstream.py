@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from sandbox.faults import Drop, Respond, WrongBody
 from sandbox.script import Chooser, Script
-from sandbox.staging import Wait, message, right_answer, stage
+from sandbox.wire import Wait, message, right_answer, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sandbox.call_log import Call, CallLog
     from sandbox.faults import AnyAnswer
     from sandbox.http_request import Request
-    from sandbox.staging import Step
+    from sandbox.wire import Step
 
 _PATH = re.compile(rb"/conversations/((?:[^/%]|%[0-9A-Fa-f]{2})+)/lock")
 

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticSerializationError, to_json
 
 from tasks import verbatim
-from tasks.conversation import LockedConversation, shown
+from tasks.managem.conversation import LockedConversation, shown
 from tasks.outcome import (
     TITLES,
     Exhausted,
@@ -266,8 +266,8 @@ def _encode(event: Mapping[str, Any]) -> bytes:
             return verbatim.encode(event)
         return to_json(event, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, RecursionError):
-        # What tasks.answer_json read never comes here. A conversation from elsewhere may hold what no strict reader of
-        # JSON takes. That it is locked must be told all the same, in an event that every consumer can read.
+        # What tasks.managem.answer_json read never comes here. A conversation from elsewhere may hold what no strict
+        # reader of JSON takes. That it is locked must be told all the same, in an event that every consumer can read.
         logger.warning("conversation_left_out", extra={"job": data["job_id"]})
         return to_json(
             {**event, "data": {**data, "conversation": _lock_alone(data["conversation"])}}, inf_nan_mode="null"

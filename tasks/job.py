@@ -36,8 +36,8 @@ from tasks.celery_json import as_text, python_type
 from tasks.event import MAX_ECHO_BYTES
 from tasks.message import Accepted, Message, Refusal
 from tasks.outcome import Problem, ProblemType
+from tasks.redaction import kind, quoted
 from tasks.strict_json import NotStrict, check_levels
-from tasks.wording import kind, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

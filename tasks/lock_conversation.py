@@ -11,10 +11,11 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from tasks import conversation, event, trace, verbatim
-from tasks.api import CallFailed
+from tasks import event, trace, verbatim
 from tasks.decision import Decision, Finished, Later
 from tasks.job import idempotency_key
+from tasks.managem import conversation
+from tasks.managem.client import CallFailed
 from tasks.outcome import (
     Exhausted,
     Expired,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from tasks.api import Answer, ManagemApi
-    from tasks.conversation import Shown
+    from tasks.managem.client import Answer, ManagemApi
+    from tasks.managem.conversation import Shown
     from tasks.message import Accepted, Intake, Refusal
     from tasks.retry import RetryPolicy
     from tasks.trace import Trace

@@ -14,7 +14,7 @@ import re
 from typing import Any, NoReturn
 
 from tasks import verbatim
-from tasks.wording import quoted
+from tasks.redaction import quoted
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -10,7 +10,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
-from tasks import answer_json
+from tasks.managem import answer_json
 from tasks.outcome import Locked, Problem, ProblemType, Refused
 from tasks.retry_after import parse_date, parse_retry_after
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from tasks.api import Answer, CallFailed
+    from tasks.managem.client import Answer, CallFailed
 
 
 class Blame(Enum):

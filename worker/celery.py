@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import worker.garbage  # isort: skip  # first, or the loading of the rest takes longer
-import worker.startup_output  # isort: skip  # noqa: F401 - next, or an error in loading the rest is told in no format
+import worker.runtime.gc_tuning  # isort: skip  # first, or the loading of the rest takes longer
+import worker.celery_bridge.startup_output  # isort: skip  # noqa: F401 - next, or an error in loading the rest is told in no format
 
 import os
 import re
@@ -20,32 +20,33 @@ from celery.app.amqp import AMQP
 from celery.concurrency import get_implementation
 
 import settings
-from tasks.api import ManagemApi
 from tasks.lock_conversation import TASK_NAME, LockConversation
+from tasks.managem.client import ManagemApi
+from tasks.managem.token import token_source
 from tasks.retry import RetryPolicy
-from tasks.token import token_source
-from worker.admission import Admission
-from worker.books import Books
-from worker.broker import connection, transport
+from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.keys import Keys
 from worker.broker.moves import LEAST_POISONOUS_CRASHES, Rules
 from worker.broker.stream_bounds import StreamBounds
-from worker.clock import ServerClock
-from worker.executor import Executor
-from worker.flow.flow import Flow
-from worker.hands import Hands
-from worker.intake import ReadAhead, reader
-from worker.leftovers import look_in_the_background
+from worker.celery_bridge import transport
+from worker.celery_bridge.monitoring import Books
+from worker.celery_bridge.pool import TaskPool
+from worker.celery_bridge.unsupported_options import queue_count, refused
+from worker.flow_control.flow_control import Flow
+from worker.message.decode import ReadAhead, reader
 from worker.observe import logs, output
 from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
-from worker.open_files import shortage
-from worker.options import queue_count, refused
-from worker.pool import TaskPool
-from worker.reception import Reception
-from worker.registry import Registry
-from worker.stream_monitor import StreamMonitor
+from worker.runtime.admission import Admission
+from worker.runtime.clock import ServerClock
+from worker.runtime.executor import Executor
+from worker.runtime.in_flight import Hands
+from worker.runtime.leftovers import look_in_the_background
+from worker.runtime.open_files import shortage
+from worker.runtime.reception import Reception
+from worker.runtime.registry import Registry
+from worker.runtime.stream_monitor import StreamMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class Messaging(AMQP):
 class WorkerApp(Celery):
     """The Celery app, with what its pool and its consumer need."""
 
-    control_cls = "worker.books:Control"
+    control_cls = "worker.celery_bridge.monitoring:Control"
     amqp_cls: Any = Messaging
 
     executor: Executor
@@ -87,7 +88,7 @@ class WorkerApp(Celery):
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """The worker program of this app."""
         subclass: Any = self.subclass_with_self  # its type hints know of no names
-        return subclass("worker.program:Program")
+        return subclass("worker.celery_bridge.program:Program")
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         """A connection to REDIS_URL, whatever Celery's own variables (CELERY_BROKER_URL) say."""
@@ -205,7 +206,7 @@ def _celery_settings(found: Settings, reception: Reception) -> dict[str, Any]:
     return {
         "broker_url": connection.public_url(found),
         "broker_use_ssl": connection.tls_options(found) or None,
-        "broker_transport": "worker.broker.transport:Transport",
+        "broker_transport": "worker.celery_bridge.transport:Transport",
         "broker_transport_options": {
             "desk": reception,
             "credentials": connection.credentials(found),
@@ -218,8 +219,8 @@ def _celery_settings(found: Settings, reception: Reception) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        "worker_pool": "worker.pool:TaskPool",
-        "worker_consumer": "worker.consumer:Consumer",
+        "worker_pool": "worker.celery_bridge.pool:TaskPool",
+        "worker_consumer": "worker.celery_bridge.consumer:Consumer",
         "worker_concurrency": found.CONCURRENCY,
         "worker_prefetch_multiplier": 1,
         "worker_disable_rate_limits": True,

@@ -20,8 +20,8 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from tasks import event
-from tasks.api import Answer, ManagemApi
-from tasks.conversation import drift
+from tasks.managem.client import Answer, ManagemApi
+from tasks.managem.conversation import drift
 from tasks.outcome import Locked
 from tasks.verdict import judge
 

@@ -15,8 +15,8 @@ from redis.exceptions import NoScriptError
 
 from tests.broker import glossary
 from worker.broker.backoff import ConnectBackoff
+from worker.broker.client import Link
 from worker.broker.keys import Keys, digest
-from worker.broker.link import Link
 from worker.broker.moves import (
     Change,
     Completion,

@@ -52,7 +52,7 @@ def report(outcome: Outcome) -> str:
 def _lines(outcome: Outcome) -> Iterator[str]:
     history = outcome.history
     yield f"  faults    {_counts(Counter(fault.act.value for fault in outcome.plan.faults))}"
-    yield f"  workers   {outcome.started} processes; {len(history.losses)} losses with {_hands(history)} jobs in hand"
+    yield f"  workers   {outcome.started} processes; {len(history.losses)} losses with {_hands(history)} jobs in flight"
     sent = {message.job for message in history.messages if message.is_sure}
     perhaps = {message.job for message in history.messages} - sent
     yield (

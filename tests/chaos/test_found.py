@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.worker.parts import flow_of
-from worker.batcher import insist
+from tests.system.parts import flow_of
 from worker.broker.keys import Keys
-from worker.clock import ServerClock
-from worker.hands import Hands
-from worker.upkeep import Upkeep
+from worker.runtime.batcher import insist
+from worker.runtime.clock import ServerClock
+from worker.runtime.in_flight import Hands
+from worker.runtime.maintenance import Upkeep
 
 if TYPE_CHECKING:
     from worker.broker.moves import Delivery

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.terminal import Terminal
-from tests.worker.stage import QUEUE, TASK, Stage, eventually
+from tests.system.stage import QUEUE, TASK, Stage, eventually
 from worker.broker.keys import UNACKED, UNACKED_INDEX, Keys
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from sandbox.redis_server import RedisServer, RedisServerError, TlsFiles
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
 from tests.cli.terminal import Terminal, eventually
-from worker.intake import reader
+from worker.message.decode import reader
 
 if TYPE_CHECKING:
     from pathlib import Path

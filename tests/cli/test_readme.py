@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
-from worker.intake import reader
+from worker.message.decode import reader
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 

@@ -22,9 +22,9 @@ from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
 from tests.cli.terminal import Terminal, eventually
 from worker.broker.moves import KEPT_BYTES
-from worker.cli.dead_letters import Chosen, pages
-from worker.cli.replaying import replay_letters
-from worker.intake import reader
+from worker.cli.replay.dead_letters import Chosen, pages
+from worker.cli.replay.replay import replay_letters
+from worker.message.decode import reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -371,7 +371,7 @@ def test_a_letter_that_another_command_was_quicker_with_is_not_told_as_sent(
     letter(redis_client, "old")
     found = list(pages(redis_client, DEAD, Chosen(frozenset(), frozenset(), frozenset())))
     redis_client.delete(DEAD)
-    monkeypatch.setattr("worker.cli.replaying.pages", lambda *_: found)
+    monkeypatch.setattr("worker.cli.replay.replay.pages", lambda *_: found)
     settings = Settings(REDIS_URL=SecretStr(terminal.environment["REDIS_URL"]))
 
     with pytest.raises(Exit):

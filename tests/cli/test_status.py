@@ -12,8 +12,8 @@ import redis
 from sandbox.redis_server import RedisServer
 from tests.cli.terminal import Terminal
 from worker.broker.keys import Keys, ledger_of
-from worker.flow.limit import Limit
-from worker.registry import Registry
+from worker.flow_control.limit import Limit
+from worker.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from worker.broker.link import Link
+from worker.broker.client import Link
 from worker.broker.refusals import as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from redis.exceptions import RedisError, ResponseError
 
 if TYPE_CHECKING:
-    from worker.broker.link import Answers, Command
+    from worker.broker.client import Answers, Command
     from worker.broker.moves import Claim
 
 

@@ -27,7 +27,7 @@ key                                  type    holds                              
 ``lw:1:<LOCK_QUEUE>:queues``         zset    queues that workers took from, by when they told (ms)  after 200 others
 ``lw:1:<LOCK_QUEUE>:pause``          string  there while the API has asked the whole fleet to wait  Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
-``lw:1:<LOCK_QUEUE>:limit``          hash    the fleet's flow control: see ``worker.flow.limit``    never
+``lw:1:<LOCK_QUEUE>:limit``          hash    the fleet's flow control: see ``worker.flow_control.limit``    never
 ``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when told, and which     a minute (TTL)
 ``unacked``                          hash    kombu's: what stock Celery workers took, by their tag  acknowledged
 ``unacked_index``                    zset    kombu's: the tags, by the moment of that (s)           acknowledged

@@ -1,6 +1,6 @@
 """The moves of a job between its states: one typed function a Lua file, and the only caller of that file.
 
-All are coroutines over a client that does not repeat commands by itself (``worker.broker.link``).
+All are coroutines over a client that does not repeat commands by itself (``worker.broker.client``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from worker.broker.stream_bounds import StreamBounds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from worker.broker.client import Answers
     from worker.broker.keys import Keys
-    from worker.broker.link import Answers
     from worker.broker.scripts import Script
 
 Argument: TypeAlias = str | int | bytes
@@ -143,7 +143,7 @@ class FleetNews:
         answered: calls that the API answered, since the queue was first used.
         failed: calls that failed, refusals for load left out.
         paused_ms: how long nobody takes a job yet.
-        state: the rest of it, for ``worker.flow.limit``; None: as of the version that the caller knows.
+        state: the rest of it, for ``worker.flow_control.limit``; None: as of the version that the caller knows.
     """
 
     version: int

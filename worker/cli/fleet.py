@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.broker.keys import Keys
-from worker.registry import Member, differences, read_members
+from worker.runtime.registry import Member, differences, read_members
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

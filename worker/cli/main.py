@@ -13,15 +13,15 @@ from pathlib import Path
 
 import typer
 
-from worker.cli.adopt import adopt
+from worker.cli.adopt.command import adopt
 from worker.cli.demo.command import demo
-from worker.cli.endings import telling_of_output
-from worker.cli.enqueue import enqueue
-from worker.cli.replay import replay
+from worker.cli.enqueue.command import enqueue
+from worker.cli.exit import telling_of_output
+from worker.cli.replay.command import replay
 from worker.cli.run import run
-from worker.cli.status import status
-from worker.cli.watch import watch
-from worker.printable import escape_unencodable
+from worker.cli.status.command import status
+from worker.cli.watch.command import watch
+from worker.observe.printable import escape_unencodable
 
 app = typer.Typer(
     name="lock-worker",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from worker.cli.counted import counted
-from worker.printable import printable
+from worker.cli.plural import counted
+from worker.observe.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 import worker
-from worker.cli.endings import FAILED, WRONG_USE
+from worker.cli.exit import FAILED, WRONG_USE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

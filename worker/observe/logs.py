@@ -1,7 +1,7 @@
 """Log lines: a stable event name with fields, as JSON objects or coloured for people.
 
 No message body and no secret is logged, and no traceback shows the values of variables. What comes from outside is
-escaped (:mod:`worker.printable`), and a line has a bound, whatever is in it.
+escaped (:mod:`worker.observe.printable`), and a line has a bound, whatever is in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import structlog
 from pydantic_core import to_json
 
-from worker.printable import printable
+from worker.observe.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

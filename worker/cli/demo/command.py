@@ -23,6 +23,6 @@ def demo(
     Starts a Redis server, a Managem API that fails now and then, and a worker; sends good and bad jobs; shows what
     comes of them; and accounts for every one. The status is 0 only if all of it adds up. Stops all that it started.
     """
-    from worker.cli.demo.show import run_demo  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.demo.runner import run_demo  # noqa: PLC0415 - slow to import, and --help is quick
 
     run_demo(jobs, latency_ms, keep=keep)

@@ -11,14 +11,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.demo.account import ends_text
-from worker.printable import printable
+from worker.cli.demo.reconciliation import ends_text
+from worker.observe.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from worker.cli.demo.account import Account
-    from worker.cli.standing import Standing
+    from worker.cli.demo.reconciliation import Account
+    from worker.cli.status.queue_stats import Standing
 
 _LOG_EVERY_SECONDS = 1.0
 _NEWEST = 8

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.demo.account import ends_text
 from worker.cli.demo.kinds import DROPPED
+from worker.cli.demo.reconciliation import ends_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sandbox.call_log import Call
-    from worker.cli.demo.account import Account
-    from worker.cli.standing import Standing
+    from worker.cli.demo.reconciliation import Account
+    from worker.cli.status.queue_stats import Standing
 
 _TERMS_A_LINE = 4
 #: As wide as the most that one kind of message ends in, as a rule.

@@ -1,0 +1,268 @@
+"""The border to the Managem API: one call, and all that can come of it in two types.
+
+``ManagemApi.lock`` ends in an :class:`Answer` (the API spoke, whatever it said) or in :class:`CallFailed` (it did not,
+or not in a way that can be read). Nothing else leaves it, whatever the host, the network and the TLS layer do; and no
+text it makes holds the token or anything that the host sent, since a host may echo the one in the other.
+
+Guaranteed: one call is one request, and takes at most ``timeout_seconds`` from the first look for a connection to the
+last byte of the answer. Redirects are not followed, cookies not kept, proxy variables and netrc not read. No more than
+about ``MAX_BODY_BYTES`` of an answer are ever held or inflated.
+
+Left out: what an answer means (``tasks.verdict``) and when to try again (``tasks.retry``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from urllib.parse import quote
+
+import httpx
+
+from tasks.managem.transport import NoResourcesError, OneHostTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.managem.transport import Reply, Request
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""The largest body that is taken, after its content encoding is undone."""
+
+_ENCODING_OVERHEAD_BYTES = 64 * 1024  # by far more than gzip or deflate make of a body that does not compress
+_GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+#: The ways to read each content coding. By the standard "deflate" is a zlib stream; some servers send the bare deflate
+#: stream that belongs inside one.
+_WINDOWS = {"gzip": [_GZIP], "x-gzip": [_GZIP], "deflate": [_ZLIB, _BARE]}
+_NOT_UNDONE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
+_GZIP_MEMBER = b"\x1f\x8b"
+#: A gzip file may be several, one behind the other. Each costs time on the loop, and real answers have one or two.
+_MAX_MEMBERS = 100
+_MAX_CODINGS = 5
+_SUCCESS = range(200, 300)
+
+_TOO_LARGE = f"The API's answer is larger than {MAX_BODY_BYTES} bytes."
+
+Kind: TypeAlias = Literal["unreachable", "timeout", "unusable", "no_resources"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API said.
+
+    Attributes:
+        status: 200 to 599.
+        body: the body, its content encoding undone. Empty where the status is not 2xx and the body could not be had
+            (too large, cut short, too late, undecodable): such a status says enough by itself.
+        retry_after: the header of that name, verbatim.
+        date: the header ``Date``, verbatim: the host's own clock.
+    """
+
+    status: int
+    body: bytes
+    retry_after: str | None
+    date: str | None = None
+
+
+class CallFailed(Exception):  # noqa: N818 - it names what happened, as the outcomes do
+    """The call gave no answer that can be used.
+
+    Attributes:
+        kind: ``unreachable``: no connection (DNS, refused, TLS), or it broke before the answer was complete;
+            ``timeout``: the call as a whole took too long; ``unusable``: the answer is no HTTP, beyond the limits, or
+            in a content encoding that cannot be undone; ``no_resources``: the worker itself lacks what a connection
+            needs, such as a file descriptor.
+        detail: a sentence for the person on call.
+        status: the status of the answer, where its head had come. It is a 2xx: see :class:`Answer` for the others.
+        was_sent: whether the API may have had the request; False: there was no connection.
+    """
+
+    def __init__(self, kind: Kind, detail: str, status: int | None = None, *, was_sent: bool = True) -> None:
+        super().__init__(detail)
+        self.was_sent: Final = was_sent
+        self.kind: Final = kind
+        self.detail: Final = detail
+        self.status: Final = status
+
+
+class ManagemApi:
+    """The client of one process, for all its jobs.
+
+    Args:
+        base_url: where the API is; it may have a path, and holds no user, query or fragment.
+        token: gives the bearer token, visible ASCII; asked before each call.
+        timeout_seconds: the time that one call may take as a whole.
+        concurrency: how many calls may run at once; more wait for one to end, within their own time.
+        user_agent: the header of that name.
+    """
+
+    def __init__(
+        self, *, base_url: str, token: Callable[[], str], timeout_seconds: float, concurrency: int, user_agent: str
+    ) -> None:
+        url = httpx.URL(base_url)
+        self._prefix = url.raw_path.rstrip(b"/")
+        self._token = token
+        self._refused_token: int | None = None
+        self._timeout_seconds = timeout_seconds
+        self._transport = OneHostTransport(
+            origin=url.copy_with(raw_path=b"/"),
+            fields=[
+                (b"Accept", b"application/json"),
+                # An answer is about a kilobyte: inflating it would cost more than sending it as it is.
+                (b"Accept-Encoding", b"identity"),
+                (b"User-Agent", user_agent.encode("ascii")),
+            ],
+            connections=concurrency,
+        )
+
+    async def lock(
+        self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
+    ) -> Answer:
+        """Ask the API to lock a conversation.
+
+        Args:
+            conversation_id: any text but ``.`` and ``..``; it becomes one path segment.
+            idempotency_key: the same for every attempt of a job; visible ASCII.
+            traceparent: the W3C header.
+            tracestate: the W3C header that belongs to it, if there is one.
+
+        Raises:
+            CallFailed: there was no answer that can be used.
+        """
+        fields = [(b"Idempotency-Key", idempotency_key.encode("ascii")), (b"traceparent", traceparent.encode("ascii"))]
+        if tracestate is not None:
+            fields.append((b"tracestate", tracestate.encode("ascii")))
+        request, token_hash = self._request(conversation_id, fields)
+        reply: Reply | None = None
+        was_sent = True
+        kind: Kind
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                reply = await self._transport.send(request)
+                body = await _read(reply)
+            if reply.status == HTTPStatus.UNAUTHORIZED:
+                self._refused_token = token_hash
+            return self._answer(reply, body)
+        except TimeoutError:
+            what = "answer" if reply is None else "complete answer"
+            kind, detail = "timeout", f"The API gave no {what} within {self._timeout_seconds:g} seconds."
+        except NoResourcesError as error:
+            kind, detail, was_sent = "no_resources", str(error), False
+        except httpx.NetworkError as error:
+            kind, detail = "unreachable", str(error)
+            was_sent = not isinstance(error, httpx.ConnectError)
+        except httpx.RequestError as error:
+            kind, detail = "unusable", str(error)
+        except Exception as error:  # noqa: BLE001 - callers are promised that nothing else comes out
+            kind, detail = "unusable", f"The HTTP client failed with {type(error).__name__}."
+        # Out here, what is raised has no error behind it whose text could quote what the host sent.
+        if reply is None:
+            raise CallFailed(kind, detail, was_sent=was_sent)
+        if reply.status in _SUCCESS:
+            raise CallFailed(kind, detail, reply.status)
+        return self._answer(reply, b"")
+
+    def token_is_new(self) -> bool:
+        """Whether the token is another one now than the API refused last."""
+        return self._refused_token is not None and hash(self._token()) != self._refused_token
+
+    def _answer(self, reply: Reply, body: bytes) -> Answer:
+        return Answer(reply.status, body, reply.headers.get("Retry-After"), reply.headers.get("Date"))
+
+    async def aclose(self) -> None:
+        """Close all connections: calls in flight fail as ``unreachable``, and so do later ones."""
+        await self._transport.aclose()
+
+    def _request(self, conversation_id: str, fields: list[tuple[bytes, bytes]]) -> tuple[Request, int]:
+        """A request, and the hash of the token in it: no frame that an error could show has the token itself."""
+        token = self._token()
+        if not (token.isascii() and token.isprintable()):
+            # Encoding it would fail too, with an error that holds it.
+            raise ValueError("the API token holds something else than visible ASCII")
+        request = self._transport.request(
+            b"%s/conversations/%s/lock" % (self._prefix, quote(conversation_id, safe="").encode("ascii")),
+            [(b"Authorization", b"Bearer " + token.encode("ascii")), *fields],
+        )
+        return request, hash(token)
+
+
+async def _read(reply: Reply) -> bytes:
+    """Read a body of at most ``MAX_BODY_BYTES``.
+
+    Raises:
+        httpx.ReadError: it is cut short.
+        httpx.DecodingError: it is too large, or its content encoding cannot be undone.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        codings = _codings(reply)
+        most = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES if codings else MAX_BODY_BYTES
+        while not reply.is_read:
+            piece = await reply.read()
+            size += len(piece)
+            if size > most:
+                raise httpx.DecodingError(_TOO_LARGE)
+            pieces.append(piece)
+    finally:
+        reply.close()
+    body = b"".join(pieces)
+    for coding in reversed(codings):
+        body = _undo(coding, body)
+    if len(body) > MAX_BODY_BYTES:
+        raise httpx.DecodingError(_TOO_LARGE)
+    return body
+
+
+def _codings(reply: Reply) -> list[str]:
+    """The content codings that have to be undone, in the order in which they were applied.
+
+    As browsers and httpx have it, a name that is no content coding (``none``, ``utf-8``) means none.
+
+    Raises:
+        httpx.DecodingError: there are too many.
+    """
+    if "Content-Encoding" not in reply.headers:
+        return []
+    named = ",".join(reply.headers.getall("Content-Encoding")).lower().split(",")
+    codings = [coding for name in named if (coding := name.strip()) in _WINDOWS or coding in _NOT_UNDONE]
+    if len(codings) > _MAX_CODINGS:
+        raise httpx.DecodingError(f"The API's answer is encoded more than {_MAX_CODINGS} times.")
+    return codings
+
+
+def _undo(coding: str, body: bytes) -> bytes:
+    if coding in _NOT_UNDONE:
+        if body[:1] == b"{":  # it says so, and is not
+            return body
+        raise httpx.DecodingError("The API answered in a content encoding that it was not asked for.")
+    if not body:
+        return body
+    first, *others = _WINDOWS[coding]
+    try:
+        return _inflated(body, first, coding)
+    except zlib.error:
+        for window in others:
+            with suppress(zlib.error):
+                return _inflated(body, window, coding)
+    raise httpx.DecodingError(f"The API's answer is not the {coding} that it says it is.")
+
+
+def _inflated(body: bytes, window: int, coding: str) -> bytes:
+    most = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES
+    plain = bytearray()
+    for _ in range(_MAX_MEMBERS):
+        inflater = zlib.decompressobj(window)
+        plain += inflater.decompress(body, most + 1 - len(plain))
+        if len(plain) > most:
+            raise httpx.DecodingError(_TOO_LARGE)
+        if not inflater.eof:
+            raise httpx.DecodingError(f"The API's answer ends in the middle of its {coding}.")
+        body = inflater.unused_data
+        if window != _GZIP or not body.startswith(_GZIP_MEMBER):  # the end, or padding that gzip has no use for either
+            return bytes(plain)
+    raise httpx.DecodingError(f"The API's answer is {coding} of more than {_MAX_MEMBERS} members.")

@@ -1,0 +1,91 @@
+"""Which commands of Celery's remote control are refused, and that every argument has its answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from settings import Settings
+from worker.celery_bridge.remote_control import refusal
+from worker.runtime.executor import MAX_QUEUES
+from worker.runtime.in_flight import MAX_SLOTS
+
+STREAMS = ("moderation.results", "moderation.dead")
+QUEUES = ("moderation.lock",)
+
+
+def answer(command: str, queues: tuple[str, ...] = QUEUES, **arguments: Any) -> str | None:
+    return refusal(command, arguments, queues, STREAMS)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("ping", {}),
+        ("revoke", {"task_id": "j-1", "terminate": True}),
+        ("terminate", {"task_id": ["j-1", "j-2"], "signal": "TERM"}),
+        ("pool_grow", {}),
+        ("pool_shrink", {"n": 1000}),
+        ("add_consumer", {"queue": "b"}),
+        ("add_consumer", {"queue": "b", "exchange": None, "exchange_type": "direct", "routing_key": None}),
+        ("cancel_consumer", {"queue": "b"}),
+    ],
+)
+def test_what_makes_sense_is_carried_out(command: str, arguments: dict[str, Any]) -> None:
+    assert answer(command, **arguments) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        None, "", 7, ["b"], {"b": 1}, "q" * 201, "two\nlines", "b\x06\x163", "lw:1:b:arrived", "moderation.results",
+        "moderation.dead", "unacked", "unacked_index", "_kombu.binding.b", "lock-1@pod.celery.pidbox", "celeryev.x",
+    ],
+)  # fmt: skip
+def test_a_queue_that_no_jobs_can_be_taken_from_is_refused(name: Any) -> None:
+    assert str(answer("add_consumer", queue=name)).startswith("add_consumer is refused: queue: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"exchange": 7}, "exchange"), ({"exchange": "x\n"}, "exchange"), ({"routing_key": ["r"]}, "routing_key"),
+        ({"exchange_type": "fanout"}, "exchange_type"), ({"exchange_type": []}, "exchange_type"),
+        ({"durable": 1}, "durable"),
+    ],
+)  # fmt: skip
+def test_an_option_of_a_queue_that_makes_no_sense_is_refused_by_name(arguments: dict[str, Any], named: str) -> None:
+    assert named in str(answer("add_consumer", queue="b", **arguments))
+
+
+def test_a_worker_takes_from_a_bounded_number_of_queues() -> None:
+    many = tuple(f"queue-{number}" for number in range(MAX_QUEUES))
+
+    assert answer("add_consumer", many, queue="queue-7") is None
+    assert "cancel one with cancel_consumer" in str(answer("add_consumer", many, queue="one-more"))
+
+
+@pytest.mark.parametrize("command", ["pool_grow", "pool_shrink"])
+@pytest.mark.parametrize("n", ["5", "x", None, 1.5, True, [], float("nan")])
+def test_a_number_of_slots_that_is_none_is_refused(command: str, n: Any) -> None:
+    assert answer(command, n=n) == f"{command} is refused: n: give a whole number of slots"
+
+
+@pytest.mark.parametrize("task_id", [None, 7, {}, [1], [["j"]]])
+@pytest.mark.parametrize("command", ["revoke", "terminate"])
+def test_what_is_no_job_id_is_refused(command: str, task_id: Any) -> None:
+    assert "task_id" in str(answer(command, task_id=task_id))
+
+
+@pytest.mark.parametrize(
+    "command", ["rate_limit", "time_limit", "autoscale", "pool_restart", "revoke_by_stamped_headers"]
+)
+def test_a_command_that_has_no_effect_says_what_to_do_instead(command: str) -> None:
+    assert str(answer(command)).startswith(f"{command} has no effect here: ")
+
+
+def test_a_pool_may_grow_as_far_as_its_setting_goes() -> None:
+    (bound,) = [each.le for each in Settings.model_fields["CONCURRENCY"].metadata if hasattr(each, "le")]
+
+    assert bound == MAX_SLOTS

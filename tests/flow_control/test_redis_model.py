@@ -1,0 +1,111 @@
+"""The model of Redis that the worlds live on does what the real scripts do: permits, probes, the limit and the pause.
+
+The server's clock is what it is, so each step is played on the server first, and its moment, as the server told it, is
+the model's. Within a millisecond or two the two may differ where a moment is told in whole milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from tests.broker.workbench import RULES
+from tests.flow_control.redis_model import FleetModel, Held
+from worker.broker import scripts
+from worker.broker.keys import Keys
+from worker.broker.moves import Change, Wish, command, read_take, take_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUEUE = Keys("moderation.lock")
+CLOCK_MS = 3
+
+WISHES = st.builds(
+    Wish,
+    wanted=st.integers(1, 40), held=st.just(1), is_probe=st.booleans(), which_new=st.sampled_from(["oldest", "newest"]),
+    answered=st.integers(0, 5), failed=st.integers(0, 5), unused=st.integers(0, 3), version=st.integers(-1, 3),
+)  # fmt: skip
+#: As they are sent: to six places.
+RATES = st.floats(0, 500).map(lambda rate: round(rate, 6))
+CHANGES = st.builds(
+    Change,
+    version=st.integers(0, 3), epoch=st.integers(0, 5), rate=RATES, state=st.sampled_from(["", "{}"]),
+    pause_seconds=st.sampled_from([0.0, 0.0, 0.0, 0.005]), why=st.just("a test"),
+)  # fmt: skip
+STEPS = st.lists(st.one_of(WISHES, WISHES, CHANGES), min_size=1, max_size=25)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    with Redis.from_url(redis_url, protocol=2) as client:
+        yield client
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, rate=st.sampled_from([None, 5.0, 100.0]))
+def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: list[Any], rate: float | None) -> None:
+    client.flushall()
+    client.lpush(QUEUE.queue, *range(2000))
+    rules = replace(RULES, rate=rate)
+    now_us = [0]
+    model = FleetModel(lambda: now_us[0], interval_us=rules.interval_us)
+    for number, drawn in enumerate(steps):
+        before = _server_us(client)
+        # Versions go by the server's clock: half of the steps know the newest one.
+        step = replace(drawn, version=model.version if drawn.version % 2 else drawn.version)
+        if isinstance(step, Change):
+            text: list[str | int | bytes] = [
+                step.version,
+                step.epoch,
+                f"{step.rate:.6f}",
+                step.state,
+                round(step.pause_seconds * 1000),
+                step.why,
+            ]
+            done, found = client.execute_command(
+                *command(scripts.THROTTLE, [QUEUE.limit, QUEUE.pause], text, whole_text=True)
+            )
+            now_us[0] = (before + _server_us(client)) // 2
+            changed, news = model.throttle(step)
+            assert (done == 1) == changed
+            assert [float(part) for part in found[1:5]] == pytest.approx(
+                [news.epoch, news.rate, news.answered, news.failed]
+            )
+            assert float(found[0]) == pytest.approx(news.version, abs=1000)
+            model.version = int(found[0])
+            continue
+        call = take_command(QUEUE, rules, token=f"t{number}", worker="w", wish=step, whole_text=True)
+        taken = read_take(
+            client.execute_command(*call), QUEUE, rules, token=f"t{number}", sent_at=0.0, wanted=step.wanted
+        )
+        now_us[0] = (before + _server_us(client)) // 2
+        paused_before = model.paused_until_ms - model.now_ms
+        allowed = model.admit(step)
+        news = model.news(step.version)
+        assert taken.fleet.version == news.version
+        assert (taken.fleet.answered, taken.fleet.failed) == (news.answered, news.failed)
+        assert taken.fleet.paused_ms == pytest.approx(news.paused_ms, abs=CLOCK_MS)
+        if isinstance(allowed, Held) and taken.jobs:
+            assert paused_before <= CLOCK_MS or allowed.wait_ms <= CLOCK_MS  # it was over just then
+            return
+        if isinstance(allowed, Held):
+            assert taken.state is allowed.state
+            assert taken.wait_ms == pytest.approx(allowed.wait_ms, abs=CLOCK_MS)
+            continue
+        if not taken.jobs:
+            assert taken.wait_ms <= CLOCK_MS
+            return
+        interval_ms = model._interval_us / 1000
+        assert abs(len(taken.jobs) - allowed) <= (CLOCK_MS / interval_ms if interval_ms else 0) + 1 * bool(interval_ms)
+        model.use(len(taken.jobs), is_probe=step.is_probe)
+
+
+def _server_us(client: Any) -> int:
+    seconds, micros = client.time()
+    return int(seconds) * 1_000_000 + int(micros)

@@ -1,0 +1,33 @@
+"""Python's collector of cycles in a worker: it is told to look rarely before the rest is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+LOOK = """
+import gc, json, sys
+import worker.celery
+from worker import garbage
+garbage.leave_alone_what_is_loaded()
+order = list(sys.modules)
+print(json.dumps({
+    "is_first": order.index("worker.runtime.gc_tuning") < order.index("celery"),
+    "young": gc.get_threshold()[0],
+    "left_alone": gc.get_freeze_count(),
+    "looked_at": len(gc.get_objects()),
+    "is_on": gc.isenabled(),
+}))
+"""
+
+
+def test_a_worker_looks_rarely_from_the_first_import_on_and_leaves_alone_what_is_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env={"API_TOKEN": "t"}, capture_output=True, text=True, check=True
+    )
+
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert (found["is_first"], found["young"], found["is_on"]) == (True, 10_000, True)
+    assert found["left_alone"] > 100 * found["looked_at"]

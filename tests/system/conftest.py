@@ -1,0 +1,31 @@
+"""A stage for each test: the shared Redis, emptied, a sandbox API of its own, and workers on demand.
+
+The broker's tests run on Redis and on Valkey; of a whole worker only the end-to-end tests do, all others take the
+server that is always there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.server_binaries import ServerBinary, available_servers
+from tests.system.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session", params=["valkey"])
+def server_binary(request: pytest.FixtureRequest) -> ServerBinary:
+    """The program of the server; a module may name others."""
+    return next(binary for binary in available_servers() if binary.name == request.param)
+
+
+@pytest.fixture
+def stage(redis_url: str, tmp_path: Path) -> Iterator[Stage]:
+    """A system without a worker yet."""
+    with Stage(redis_url, tmp_path) as found:
+        yield found

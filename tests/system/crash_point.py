@@ -1,0 +1,89 @@
+"""A plugin for a worker process (``--include``): kills it at a named point, as an OOM kill does.
+
+``CRASH_POINT`` is the point, ``CRASH_AT`` which passing of it is fatal (default: the first). Nothing in the worker
+knows of this: a function of its own, or of aiohttp's, is wrapped.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from aiohttp.client_proto import ResponseHandler
+
+from tasks.managem.client import ManagemApi
+from worker.broker.moves import Moves
+from worker.runtime.admission import Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_passings = count(1)
+_fatal = int(os.environ.get("CRASH_AT", "1"))
+
+
+def _pass() -> None:
+    if next(_passings) == _fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _before(owner: Any, name: str) -> Callable[[], None]:
+    """The moment in which a function is called."""
+
+    def wrap() -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            _pass()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, wrapped)
+
+    return wrap
+
+
+def _after(owner: Any, name: str, which: Callable[[Any], object] = lambda _: True) -> Callable[[], None]:
+    """The moment in which a function has a result (one of those) that nobody has seen."""
+
+    def seen_by_nobody(result: Any) -> Any:
+        if which(result):
+            _pass()
+        return result
+
+    def wrap() -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return seen_by_nobody(original(*args, **kwargs))
+
+        async def wrapped_coroutine(*args: Any, **kwargs: Any) -> Any:
+            return seen_by_nobody(await original(*args, **kwargs))
+
+        setattr(owner, name, wrapped_coroutine if inspect.iscoroutinefunction(original) else wrapped)
+
+    return wrap
+
+
+POINTS: Mapping[str, Callable[[], None]] = {
+    "taken, but the answer was not read": _after(Moves, "take", lambda taken: taken.jobs),
+    "taken, but the message was not read": _before(Admission, "admit"),
+    "read, but the id was not claimed": _before(Moves, "claim"),
+    "claimed, but not called": _after(Moves, "claim"),
+    "called, but not answered": _before(ResponseHandler, "read"),
+    "answered, but nothing decided": _after(ManagemApi, "lock"),
+    "decided, but not completed": _before(Moves, "complete"),
+    "completed, but the answer was not read": _after(Moves, "complete"),
+    "to be put aside, but nothing sent": _before(Moves, "delay"),
+    "put aside, but the answer was not read": _after(Moves, "delay"),
+    "promoted, but not taken": _after(Moves, "promote", lambda promoted: promoted.count),
+    "to be handed back, but nothing sent": _before(Moves, "release"),
+    "handed back, but the answer was not read": _after(Moves, "release"),
+    "recovered, but not taken": _after(Moves, "recover", lambda recovered: recovered.count),
+    "found poisoned, but not completed": _after(Moves, "recover", lambda recovered: recovered.poisoned),
+}
+
+if "CRASH_POINT" in os.environ:
+    POINTS[os.environ["CRASH_POINT"]]()

@@ -1,0 +1,25 @@
+"""Parts of a worker as its composition root puts them together, for tests of some of them alone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from worker.flow_control.flow_control import Flow
+
+if TYPE_CHECKING:
+    from worker.runtime.in_flight import Hands
+
+
+def flow_of(hands: Hands, *, failures: int = 0) -> Flow:
+    """Flow control that never opens a breaker, unless told so, and writes nothing."""
+    return Flow(
+        hands,
+        name="w",
+        failures=failures,
+        is_rate_limited=False,
+        longest_pause=300,
+        changes=lambda: None,
+        forgive=lambda _: None,
+        server_ms=lambda: time.time() * 1000,
+    )

@@ -1,0 +1,264 @@
+"""A job that is cancelled is handed back, in whatever moment that happens, and nothing of it goes on.
+
+So it is with the executor as a whole: a signal handler may stop it, whatever the thread below is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+
+from sandbox.api import SandboxApi, run_in_thread
+from sandbox.faults import Delay, Respond
+from sandbox.script import Rule, Script
+from tasks.lock_conversation import TASK_NAME, LockConversation
+from tasks.managem.client import Answer, ManagemApi
+from tasks.retry import RetryPolicy
+from tests.broker.workbench import RULES, Workbench, link_to
+from tests.system.parts import flow_of
+from tests.system.stage import eventually
+from worker.message.decode import ReadAhead, reader
+from worker.runtime import executor as executor_module
+from worker.runtime.admission import Admission
+from worker.runtime.clock import ServerClock
+from worker.runtime.executor import Executor
+from worker.runtime.in_flight import Hands
+from worker.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from types import FrameType
+
+    from redis.exceptions import ResponseError
+
+    from worker.broker.moves import Delivery
+    from worker.runtime.settlement import Settled
+    from worker.runtime.settler import Assignment
+
+MESSAGE = b'{"headers": {"task": "moderation.lock_conversation", "id": "%s"}, "body": "[[\\"%s\\"], {}, {}]"}'
+#: The API fails at once, twice, so that a job also waits in its slot; the third answer never comes.
+SCRIPT = Script(rules=(Rule(first_calls=2, then=Respond(status=500)), Rule(nth_call=3, then=Delay(ms=60_000))))
+#: From each call on, so many turns of the loop; a call takes fewer until it waits for the API.
+TURNS = 40
+
+
+class CountingApi(ManagemApi):
+    """Tells how many calls have begun."""
+
+    begun = 0
+
+    async def lock(
+        self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
+    ) -> Answer:
+        self.begun += 1
+        return await super().lock(
+            conversation_id, idempotency_key=idempotency_key, traceparent=traceparent, tracestate=tracestate
+        )
+
+
+class ClosedBooks:
+    """Nobody looks at these jobs."""
+
+    def wants(self, job: str) -> bool:
+        return not job
+
+    def is_revoked(self, job: str) -> bool:
+        return not job
+
+    def show(self, items: Sequence[Assignment]) -> None: ...
+
+    def settled(self, item: Assignment, how: Settled) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def lose_the_connection(self, error: ResponseError) -> None: ...
+
+
+class Bench:
+    """An executor as the worker has it, and a queue to take jobs from."""
+
+    def __init__(self, queue: Workbench, executor: Executor, api: CountingApi) -> None:
+        self.queue = queue
+        self.executor = executor
+        self.api = api
+
+    def take(self, name: str) -> Delivery:
+        """A job in this executor's hands."""
+        self.queue.push(MESSAGE % (name.encode(), name.encode()))
+        (delivery,) = self.queue.take(1, token=self.executor.next_token()).jobs
+        self.executor.hands.add(delivery)
+        return delivery
+
+    def wait_settled(self) -> None:
+        eventually(lambda: not len(self.executor.hands), "empty hands", seconds=5)
+
+
+@pytest.fixture
+def api() -> Iterator[SandboxApi]:
+    with run_in_thread(SandboxApi(script=SCRIPT)) as api:
+        yield api
+
+
+def build(redis_url: str, server: SandboxApi) -> tuple[Executor, CountingApi]:
+    """An executor that is not started, and its way to the API."""
+    hands, clock = Hands(100), ServerClock()
+    api = CountingApi(
+        base_url=server.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
+    )
+    flow = flow_of(hands)
+    handler = LockConversation(
+        api=api,
+        flow=flow,
+        policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
+        shown="state",
+    )
+    read = ReadAhead(reader(TASK_NAME))
+    executor = Executor(
+        admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=0),
+        look_ahead=read.look, handler=handler, link=link_to(redis_url, timeout_seconds=5), rules=RULES, hands=hands,
+        clock=clock, flow=flow, name="w",
+        registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),
+        queues=lambda: ["moderation.lock"], close=api.aclose,
+    )  # fmt: skip
+    executor.books = ClosedBooks()
+    return executor, api
+
+
+@pytest.fixture
+def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
+    executor, counting = build(redis_url, api)
+    executor.start()
+    with Redis.from_url(redis_url, protocol=2) as sync_client:
+        yield Bench(Workbench(sync_client, executor._link), executor, counting)
+        executor.stop(1)
+
+
+def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is cancelled before its first step never takes one: nothing in it could hand the job back."""
+    delivery, run = bench.take("c-1"), Executor._run
+
+    def and_cancel(executor: Executor, item: Assignment) -> Coroutine[Any, Any, None]:
+        asyncio.get_running_loop().call_soon(executor._cancel, delivery)  # before the first step of the new task
+        return run(executor, item)
+
+    monkeypatch.setattr(Executor, "_run", and_cancel)
+    bench.executor._call(bench.executor.receive, [delivery])
+
+    bench.wait_settled()
+    assert bench.queue.run("LRANGE", bench.queue.keys.again, 0, -1) == [delivery.ref.encode()]
+    assert bench.queue.run("ZCARD", bench.queue.keys.leases) == 0
+
+
+@pytest.mark.parametrize("calls", range(4))
+def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does_not_go_on(
+    bench: Bench, calls: int
+) -> None:
+    """No layer below loses the word, be it in a claim, a connect, a call or a wait. Only so a shutdown ends in time."""
+    for turns in range(TURNS):
+        delivery = bench.take(f"c-{turns}")
+        calls_by_then = bench.api.begun + calls
+
+        def cancel_after(turns: int, delivery: Delivery = delivery, calls_by_then: int = calls_by_then) -> None:
+            loop = asyncio.get_running_loop()
+            if bench.api.begun < calls_by_then:
+                loop.call_later(0.001, cancel_after, turns)  # not at once: a loop that spins would starve the API
+            elif turns:
+                loop.call_soon(cancel_after, turns - 1)
+            else:
+                bench.executor._cancel(delivery)
+
+        bench.executor._call(bench.executor.receive, [delivery])
+        bench.executor._call(cancel_after, turns)
+
+        bench.wait_settled()
+        assert bench.queue.run("LPOP", bench.queue.keys.again) == delivery.ref.encode()
+        assert bench.queue.run("ZCARD", bench.queue.keys.leases) == 0
+    assert bench.queue.run("EXISTS", RULES.results) == 0
+
+
+def is_turning(executor: Executor) -> bool:
+    """Whether the executor's loop still turns."""
+    return executor._thread is not None and executor._thread.is_alive()
+
+
+def test_a_signal_handler_can_stop_it_at_any_line_of_the_wait_for_its_word_on_a_queue(
+    redis_url: str, api: SandboxApi
+) -> None:
+    """Celery's handler of a second Ctrl+C does so, on top of the shutdown that the first one began."""
+    for moment in count():
+        executor, _ = build(redis_url, api)
+        executor.start()
+        lines, has_ended = count(), list[bool]()
+
+        def trace(
+            _frame: FrameType, event: str, _argument: object, *,
+            executor: Executor = executor, moment: int = moment, lines: Iterator[int] = lines,
+            has_ended: list[bool] = has_ended,
+        ) -> Callable[..., Any]:  # fmt: skip
+            if event == "line" and next(lines) == moment:
+                executor.stop(0)
+                has_ended.append(not is_turning(executor))
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            executor.cancel_queue("moderation.lock")
+        finally:
+            sys.settrace(before)
+        executor.stop(0)
+
+        assert has_ended != [False], f"stopped before line {moment} it did not end"
+        if not has_ended:
+            break
+    assert moment
+
+
+def test_a_signal_handler_that_interrupts_who_holds_a_lock_of_the_loop_waits_for_a_bounded_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log handler has such a lock. The loop ends as soon as the thread below has gone on and freed it."""
+    monkeypatch.setattr(executor_module, "_CLOSE_SECONDS", 0.1)
+    lock, is_wanted = threading.Lock(), threading.Event()
+
+    def log() -> None:
+        is_wanted.set()
+        with lock:
+            pass
+
+    with lock:
+        bench.executor._call(log)
+        is_wanted.wait()
+        bench.executor.stop(0)
+        assert is_turning(bench.executor)
+
+    monkeypatch.undo()
+    bench.executor.stop(0)
+    assert not is_turning(bench.executor)
+
+
+def test_an_error_in_learning_of_other_workers_does_not_keep_it_from_taking_jobs(
+    redis_url: str, api: SandboxApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, counting = build(redis_url, api)
+
+    def fail(_: object) -> None:
+        raise ValueError("an error of ours")
+
+    monkeypatch.setattr(executor.registry, "heard", fail)
+    executor.start()
+    with Redis.from_url(redis_url, protocol=2) as client:
+        client.lpush("moderation.lock", MESSAGE % (b"job-1", b"c-1"))
+        executor.consume("moderation.lock")
+        try:
+            eventually(lambda: counting.begun > 0, "the call of the job")
+        finally:
+            executor.stop(1)

@@ -1,0 +1,479 @@
+"""The taker by itself, on a real server: whatever came in its way, the next message is found."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+import worker.runtime.fetcher
+from tests.broker.workbench import Workbench, link_to
+from tests.system.parts import flow_of
+from worker.broker.keys import digest
+from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, ClaimAnswer, Delivery, Wish
+from worker.broker.refusals import NotConnectedError
+from worker.flow_control.gate import Wait
+from worker.observe.outages import Outages
+from worker.runtime.clock import ServerClock
+from worker.runtime.fetcher import Taker
+from worker.runtime.in_flight import Hands
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from worker.broker.moves import Taken
+
+QUEUE = "moderation.lock"
+OTHERS = ("second", "third")
+SECONDS = 10.0
+
+
+def claim_of(raw: bytes) -> Claim:
+    return Claim(digest(raw.decode()), "a conversation")
+
+
+class Scene:
+    """A taker that runs, the queue it takes from, and what it received."""
+
+    def __init__(self, bench: Workbench, hands: Hands) -> None:
+        self.bench = bench
+        self.benches = {QUEUE: bench} | {queue: bench.beside(queue) for queue in OTHERS}
+        self.hands = hands
+        self.received: list[Delivery] = []
+        self.handed_back: list[Delivery] = []
+        self.not_heard: list[str] = []
+        flow = flow_of(hands)
+        for breaker in flow.breakers:
+            breaker.succeeded(0.0, hands.limit)  # the slow start is over
+        tokens = count(1)
+        self.taker = Taker(
+            name="w", moves=lambda queue: self.benches[queue].moves, hands=hands, clock=ServerClock(),
+            gates=flow,
+            next_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
+            not_heard=lambda _, token: self.not_heard.append(token), claim_of=claim_of,
+        )  # fmt: skip
+
+    def receive(self, deliveries: Sequence[Delivery]) -> None:
+        self.received.extend(deliveries)
+
+    def drop(self, delivery: Delivery) -> None:
+        """The job has left the hands."""
+        self.hands.drop(delivery)
+        self.taker.room()
+
+    async def until_received(self, number: int) -> None:
+        await until(lambda: len(self.received) >= number)
+
+    async def until_it_waits(self) -> None:
+        await until(self.blocked)
+
+    async def until_nobody_waits(self) -> None:
+        await until(lambda: not self.blocked())
+
+    def reads(self) -> int:
+        """How often the server read from a client, to this moment."""
+        return int(self.bench.client.info("stats")["total_reads_processed"])
+
+    def blocked(self) -> int:
+        return int(self.bench.client.info("clients")["blocked_clients"])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for is in Redis
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def scene(redis_url: str) -> AsyncIterator[Scene]:
+    link = link_to(redis_url, timeout_seconds=5)
+    with Redis.from_url(redis_url, protocol=2) as client:
+        found = Scene(Workbench(client, link), Hands(1))
+        found.taker.consume(QUEUE)
+        running = asyncio.create_task(found.taker.run())
+        yield found
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    await link.disconnect()
+
+
+async def test_a_message_that_comes_while_it_waits_is_taken(scene: Scene) -> None:
+    await scene.until_it_waits()
+
+    scene.bench.push(b"a job")
+
+    await scene.until_received(1)
+
+
+async def test_the_message_that_ended_a_wait_is_claimed_with_its_take_and_the_next_wait_begins_with_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a wait that does not end by itself meanwhile, and a server that knows the scripts
+    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 3
+    await scene.bench.moves.claim([Claim(digest("another job"), "")])
+    await scene.until_it_waits()
+    scene.bench.push(b"the first")
+    await scene.until_received(1)
+    await scene.until_it_waits()
+    before = scene.reads()
+
+    scene.bench.push(b"a job")
+    await scene.until_received(2)
+
+    assert scene.reads() - before == 3  # the push, what the taker sent, and the question for this number
+    assert scene.received[1].claimed == (claim_of(b"a job"), ClaimAnswer.GO)
+    await scene.until_it_waits()
+
+
+async def test_a_message_that_comes_while_the_wait_behind_a_take_is_under_way_is_taken(scene: Scene) -> None:
+    scene.hands.limit = 10
+    await scene.until_it_waits()
+
+    for number in range(1, 6):
+        scene.bench.push(b"job %d" % number)
+        await scene.until_received(number)
+
+    assert [job.raw for job in scene.received] == [b"job %d" % number for number in range(1, 6)]
+
+
+async def test_a_backlog_that_came_during_a_wait_is_taken_to_the_last_job(scene: Scene) -> None:
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    messages = [b"job %d" % number for number in range(20)]
+    scene.bench.push(*messages)
+
+    for number in range(len(messages)):
+        await scene.until_received(number + 1)
+        scene.drop(scene.received[number])
+
+    assert {job.raw for job in scene.received} == set(messages)
+
+
+async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more(scene: Scene) -> None:
+    scene.hands.limit = 2
+    await scene.until_it_waits()
+    take = scene.bench.moves.take
+
+    async def take_and_cancel(wish: Wish, **asked: object) -> object:
+        taken = await take(wish, **asked)  # type: ignore[arg-type]
+        scene.taker.cancel(QUEUE)
+        return taken
+
+    scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
+    scene.bench.push(b"a job")
+
+    await until(lambda: scene.handed_back)
+    await scene.until_nobody_waits()
+
+
+async def test_a_wait_that_ended_while_the_hands_were_full_does_not_hide_the_next_message(scene: Scene) -> None:
+    await scene.until_it_waits()
+    other = Delivery(
+        ref="poisoned", token="t", raw=b"", size=0, first_ms=0, calls=0, crashes=5, held_until=0, queue=QUEUE
+    )
+    scene.hands.add(other)  # as the upkeep does
+    scene.taker.room()
+    await scene.until_nobody_waits()
+
+    scene.drop(other)
+    scene.bench.push(b"a job")
+
+    await scene.until_received(1)
+
+
+async def test_jobs_that_became_ready_are_taken_though_a_wait_is_under_way(scene: Scene) -> None:
+    scene.bench.push(b"a job")
+    await scene.until_received(1)
+    (job,) = scene.received
+    scene.drop(job)
+    await scene.until_it_waits()
+
+    await scene.bench.moves.release([job])
+    scene.taker.look(QUEUE)
+
+    await scene.until_received(2)
+
+
+async def test_a_worker_that_is_held_back_waits_for_no_message_that_others_could_take(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    await scene.bench.pause(30)
+    scene.bench.push(b"a job")
+    await scene.until_nobody_waits()
+    assert scene.received == []
+    assert scene.bench.run("LRANGE", scene.bench.keys.arrived, 0, -1) == [b"a job"]
+
+    scene.bench.run("DEL", scene.bench.keys.pause)
+    monkeypatch.setattr(scene.taker, "_gates", Told(scene.hands))
+    scene.taker.gates_changed()
+    await scene.until_received(1)
+
+
+class Told:
+    """Gates that hold nothing back while they are open, and keep what they are told."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        self.is_open = True
+        self.told: list[str] = []
+
+    def ask(self) -> Wish | Wait:
+        self.told.append("asked")
+        return Wish(self._hands.wanted(), len(self._hands)) if self.is_open else Wait(60, "closed")
+
+    def took(self, _wish: Wish, _taken: Taken) -> None:
+        self.told.append("took")
+
+    def not_taken(self) -> None:
+        self.told.append("not taken")
+
+
+async def test_the_gates_are_asked_before_each_take_and_told_of_it_once_whatever_is_sent_with_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    gates = Told(scene.hands)
+    monkeypatch.setattr(scene.taker, "_gates", gates)
+
+    # when a message wakes it, and a wait behind a take fails
+    scene.bench.push(b"a job")
+    await scene.until_received(1)
+    await scene.until_it_waits()
+    assert gates.told == ["asked", "took"]
+    scene.bench.client.client_kill_filter(_type="normal")
+
+    # then that is no word of a take
+    await until(lambda: len(gates.told) >= 4)
+    assert gates.told == ["asked", "took"] * 2
+
+
+async def test_a_message_that_came_while_the_gates_were_closed_is_not_claimed_before_it_is_taken(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been taken by others, ended and forgotten by then."""
+    scene.hands.limit = 3
+    await scene.until_it_waits()
+    gates = Told(scene.hands)
+    gates.is_open = False
+    monkeypatch.setattr(scene.taker, "_gates", gates)
+    scene.bench.push(b"a job")
+    await until(lambda: gates.told)
+
+    gates.is_open = True
+    scene.taker.look(QUEUE)
+
+    await scene.until_received(1)
+    assert scene.received[0].claimed is None
+    assert not scene.bench.run("EXISTS", scene.bench.keys.id_prefix + claim_of(b"a job").id_digest)
+
+
+class OneRetryAtATime:
+    """Gates that let a worker hold one retry, beside whatever is new."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+
+    def ask(self) -> Wish:
+        most = 1 - self._hands.retries
+        return Wish(self._hands.wanted(), len(self._hands), retries_first=most, retries_most=most)
+
+    def took(self, wish: Wish, taken: Taken) -> None:
+        pass
+
+    def not_taken(self) -> None:
+        pass
+
+
+async def test_a_retry_that_there_is_no_room_for_yet_is_taken_as_soon_as_there_is(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that happens on its list ends the wait for a message, and waits for all of these would take too long."""
+    monkeypatch.setattr(worker.runtime.fetcher, "WAIT_SECONDS", 2.0)
+    scene.hands.limit = 4
+    monkeypatch.setattr(scene.taker, "_gates", OneRetryAtATime(scene.hands))
+    bench, retries = scene.bench, [str(number) for number in range(10)]
+    for ref in retries:
+        bench.run("HSET", bench.keys.record_prefix + ref, "raw", "a job", "token", "", "retry", 1)
+    bench.run("RPUSH", bench.keys.retries, *retries)
+    scene.taker.look(QUEUE)
+
+    async with asyncio.timeout(SECONDS):
+        for number in range(1, len(retries)):
+            await scene.until_received(number)
+            assert len(scene.received) == number
+            scene.drop(scene.received[-1])
+        await scene.until_received(len(retries))
+
+
+async def test_no_job_is_taken_beyond_the_free_slots(scene: Scene) -> None:
+    scene.bench.push(b"first", b"second")
+    await scene.until_received(1)
+    assert [job.raw for job in scene.received] == [b"first"]
+    assert scene.bench.run("LLEN", QUEUE) == 1
+
+    scene.drop(scene.received[0])
+    await scene.until_received(2)
+
+
+async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scene: Scene) -> None:
+    await scene.until_it_waits()
+    take = scene.bench.moves.take
+
+    async def take_and_cancel(wish: Wish, **asked: object) -> object:
+        taken = await take(wish, **asked)  # type: ignore[arg-type]
+        scene.taker.cancel(QUEUE)
+        return taken
+
+    scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
+    scene.bench.push(b"a job")
+
+    await until(lambda: scene.handed_back)
+    assert scene.received == []
+
+
+async def test_a_take_whose_answer_was_lost_is_told_by_its_lease_token(scene: Scene) -> None:
+    await scene.until_it_waits()
+    take = scene.bench.moves.take
+
+    async def take_and_lose(wish: Wish, **asked: object) -> Taken:
+        taken = await take(wish, **asked)  # type: ignore[arg-type]
+        if taken.jobs and not scene.not_heard:
+            raise RedisConnectionError("Connection closed by server.")
+        return taken
+
+    scene.bench.moves.take = take_and_lose  # type: ignore[method-assign]
+    scene.bench.push(b"a job")
+    await until(lambda: scene.not_heard)
+    (ref,) = scene.bench.in_flight()
+    assert scene.bench.client.hget(scene.bench.keys.record_prefix + ref, "token").decode() == scene.not_heard[0]
+
+
+async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
+    await scene.until_it_waits()
+    take, failures = scene.bench.moves.take, count()
+
+    async def fail_once(wish: Wish, **asked: object) -> Taken:
+        if next(failures) == 0:
+            raise NotConnectedError("refused")
+        return await take(wish, **asked)  # type: ignore[arg-type]
+
+    scene.bench.moves.take = fail_once  # type: ignore[method-assign]
+    scene.bench.push(b"a job")
+
+    await scene.until_received(1)
+    assert scene.not_heard == []
+
+
+async def test_every_queue_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 10
+    for queue in OTHERS:
+        scene.taker.consume(queue)
+    await until(lambda: scene.blocked() == 3)
+
+    for number, queue in enumerate([*OTHERS, QUEUE, *OTHERS], start=1):
+        scene.benches[queue].push(b"job %d" % number)
+        await scene.until_received(number)
+
+    assert [job.queue for job in scene.received] == [*OTHERS, QUEUE, *OTHERS]
+    await until(lambda: scene.blocked() == 3)
+
+
+async def test_a_backlog_on_one_queue_does_not_hide_the_jobs_of_another(scene: Scene) -> None:
+    scene.bench.push(*[b"of the backlog"] * 50)
+    await scene.until_received(1)
+    scene.taker.consume("second")
+    scene.benches["second"].push(b"of the other queue")
+
+    for number in range(5):
+        await scene.until_received(number + 1)
+        scene.drop(scene.received[number])
+
+    assert b"of the other queue" in {job.raw for job in scene.received}
+
+
+async def test_a_queue_that_is_cancelled_is_not_waited_on_and_the_others_are(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 10
+    scene.taker.consume("second")
+    await until(lambda: scene.blocked() == 2)
+
+    scene.taker.cancel("second")
+
+    await until(lambda: scene.blocked() == 1)
+    scene.benches["second"].push(b"left")
+    scene.bench.push(b"taken")
+    await scene.until_received(1)
+    assert scene.received[0].raw == b"taken"
+    assert scene.benches["second"].run("LLEN", "second") == 1
+
+
+async def test_a_suspect_of_one_queue_runs_however_many_jobs_wait_on_the_others(scene: Scene) -> None:
+    suspect = scene.bench.take_one(b"a suspect")
+    scene.bench.run("HSET", scene.bench.record_key(suspect), "crashes", SUSPICIOUS_CRASHES)
+    scene.benches["second"].push(*(b"job %d" % number for number in range(100)))
+    scene.hands.limit = 3
+    scene.taker.consume("second")
+    await scene.until_received(3)
+    await scene.bench.moves.release([suspect])
+    scene.taker.look(QUEUE)
+
+    ended = 0
+    while not any(job.is_alone for job in scene.received):
+        assert ended < 20
+        await scene.until_received(ended + 1)
+        scene.drop(scene.received[ended])
+        ended += 1
+        await until(lambda: not scene.hands.wanted())  # it has taken another one, or empties its hands
+
+
+async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is_waited_for_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.fetcher._AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("worker.runtime.fetcher.outages", Outages())
+    scene.taker._away_seconds = 0.5
+    scene.hands.limit = 10
+    for queue in OTHERS:
+        scene.taker.consume(queue)
+    await until(lambda: scene.blocked() == 3)
+
+    scene.bench.client.client_kill_filter(_type="normal")
+
+    await until(lambda: scene.blocked() == 3)
+    assert [record.message for record in caplog.records][:1] == ["redis_unavailable"]
+    assert scene.taker._away_seconds <= 1.0
+    scene.benches["third"].push(b"a job")
+    await scene.until_received(1)
+
+
+async def test_a_queue_that_redis_refuses_is_left_alone_and_the_others_are_not(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    scene.hands.limit = 10
+    scene.bench.run("SET", "second", "no list")
+    scene.taker.consume("second")
+
+    for number in range(1, 4):
+        scene.bench.push(b"a job")
+        await scene.until_received(number)
+
+    scene.bench.run("DEL", "second")
+    scene.benches["second"].push(b"another")
+    await scene.until_received(4)

@@ -1,0 +1,260 @@
+"""Celery's books: what its remote control, its monitors and its signals know of the jobs here.
+
+Keeping them for every job would cost a tenth of its CPU time, and carry each job from the asyncio side to Celery's
+thread and back. So they are kept as far as somebody looks. While events of tasks are switched on or a signal of a task
+has a receiver, each job is shown to Celery before it begins and when it is over. Otherwise Celery is shown the jobs in
+hand in the moment in which somebody asks: before a command of the remote control and before a heartbeat.
+
+Celery's own state belongs to Celery's thread, and what changes it is called there alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+from celery.app.control import Control as StockControl
+from celery.worker import state
+from kombu import Producer, pidbox
+from redis.exceptions import RedisError
+
+from worker.broker.refusals import as_lost_connection
+from worker.celery_bridge.remote_control import refusal
+from worker.celery_bridge.request import Request
+from worker.runtime.in_flight import MAX_SLOTS
+from worker.runtime.open_files import shortage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from redis.exceptions import ResponseError
+
+    from worker.runtime.executor import Executor
+    from worker.runtime.settlement import Settled
+    from worker.runtime.settler import Assignment
+
+logger = logging.getLogger(__name__)
+
+_OF_A_TASK = (
+    signals.task_received,
+    signals.task_prerun,
+    signals.task_success,
+    signals.task_failure,
+    signals.task_retry,
+    signals.task_postrun,
+)
+#: Commands that change the number of slots, and in which direction.
+_RESIZES = {"pool_grow": 1, "pool_shrink": -1}
+
+
+class Books:
+    """Keeps the books of one worker.
+
+    Args:
+        task: Celery's task that a job is a run of.
+        executor: has the jobs.
+        streams: the names of the streams that results and dead letters go to.
+
+    ``consumer`` is Celery's, which sets itself.
+    ``call_soon`` calls something on Celery's thread. The pool sets it when there is a loop; before, no job is taken.
+    """
+
+    consumer: Any
+
+    def __init__(self, task: Any, executor: Executor, streams: Collection[str]) -> None:
+        self._task = task
+        self._streams = streams
+        self._executor = executor
+        self._numbers = count(1)
+        self._open: dict[int, Request] = {}
+        self._over: deque[tuple[Request, Settled]] = deque()
+        self._unseen = self._counted = 0
+        self.call_soon: Callable[..., object] = lambda *_: None
+
+    # -- called by the asyncio side --
+
+    def wants(self, job: str) -> bool:
+        """Whether a job has to be shown before it begins."""
+        return job in state.revoked or self._is_watched()
+
+    def is_revoked(self, job: str) -> bool:
+        """Whether this worker was told that a job is revoked."""
+        return job in state.revoked
+
+    def show(self, items: Sequence[Assignment]) -> None:
+        """Show jobs that are about to begin; they come back to the executor."""
+        self.call_soon(self._show, items)
+
+    def settled(self, item: Assignment, how: Settled) -> None:
+        """Note how a job left this worker."""
+        if item.request is not None:
+            self._over.append((item.request, how))
+        elif item.run is not None:
+            self._unseen += 1
+
+    def wake(self) -> None:
+        """Let Celery hear of what was noted."""
+        self.call_soon(self.tell)
+
+    def lose_the_connection(self, error: ResponseError) -> None:
+        """Let Celery connect anew, if it was connected before now.
+
+        What a timer raises on its loop as a lost connection is treated as one. What the loop is to call soon must not
+        raise: the rest that is to be called then would be lost.
+        """
+        heard_at = time.monotonic()
+        if self.consumer.connected_at > heard_at:  # it connects just now, and looks for itself where to
+            return
+
+        def lose() -> None:
+            if self.consumer.connected_at < heard_at:
+                raise as_lost_connection(error)
+
+        def lose_soon() -> None:
+            self.consumer.hub.call_later(0, lose)
+
+        self.call_soon(lose_soon)
+
+    # -- called on Celery's thread --
+
+    def tell(self) -> None:
+        """Tell Celery what became of the jobs that it was shown."""
+        while self._over:
+            request, how = self._over.popleft()
+            if self._open.pop(request.number, None) is None:  # terminated: Celery was told then
+                continue
+            try:
+                request.settled(how)
+            except Exception:  # somebody's signal handler; the job itself is settled
+                logger.exception("callback_error", extra={"job": request.id})
+
+    def catch_up(self) -> None:
+        """Show all jobs in hand, and count those that came and went unseen."""
+        self.tell()
+        for item in self._executor.running():
+            if item.request is None:
+                item.request = request = self._entry(item)
+                request.begun(item.begun_at)
+                # The asyncio side lets go of a job before it looks for its request, so one of the two sees the other.
+                if not self._executor.holds(item) and self._open.pop(request.number, None) is not None:
+                    state.task_ready(request)
+        unseen = self._unseen
+        state.total_count[self._task.name] += unseen - self._counted
+        state.all_total_count[0] += unseen - self._counted
+        self._counted = unseen
+
+    def answer(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The answer to a command of the remote control that Celery is not to carry out; None: it is."""
+        problem = refusal(command, arguments, self._executor.queues_in_care(), self._streams)
+        problem = problem or self._lack_of_files(command, arguments)
+        if problem is not None:
+            logger.warning("control_refused", extra={"command": command, "reason": problem})
+            return {"error": problem}
+        if command in _RESIZES:
+            return {"ok": self._resize(_slots_more(command, arguments))}
+        if command == "cancel_consumer":  # Celery answers first and cancels then
+            self.consumer.cancel_task_queue(arguments["queue"])
+            return {"ok": f"no longer consuming from {arguments['queue']}"}
+        return None
+
+    def _lack_of_files(self, command: str, arguments: Mapping[str, Any]) -> str | None:
+        """Why the limit of open files does not allow what a command asks for, even in part; None: it does."""
+        slots, queues = self.consumer.pool.limit, self._executor.queues_in_care()
+        lack = None
+        if command in _RESIZES and _slots_more(command, arguments) > 0 and slots < MAX_SLOTS:
+            lack = shortage(slots + 1, len(queues))
+        elif command == "add_consumer" and arguments.get("queue") not in queues:
+            lack = shortage(slots, len(queues) + 1)
+        return None if lack is None else f"{command} is refused: {lack}"
+
+    def _resize(self, more: int) -> str:
+        pool = self.consumer.pool
+        wanted = pool.limit + more
+        pool.grow(more)
+        told = f"this worker runs up to {pool.limit:,} jobs at once now"
+        if pool.limit == wanted:
+            return told
+        lack = shortage(min(wanted, MAX_SLOTS), len(self._executor.queues_in_care())) if more > 0 else None
+        if lack is None:
+            return f"{told}: at least 1 and at most {MAX_SLOTS:,} are possible"
+        logger.warning("pool_limited", extra={"slots": pool.limit, "wanted": wanted, "reason": lack})
+        return f"{told}: {lack}"
+
+    def terminate(self, number: int) -> None:
+        """Stop a job and hand it back; whoever takes it next finds it revoked."""
+        request = self._open.pop(number, None)
+        if request is not None:
+            self._executor.cancel(request.delivery)
+
+    def _is_watched(self) -> bool:
+        if any(signal.receivers for signal in _OF_A_TASK):
+            return True
+        monitors = self.consumer.event_dispatcher
+        # A worker's heartbeat uses the same dispatcher, for the group "worker".
+        return bool(monitors and monitors.enabled and (not monitors.groups or "task" in monitors.groups))
+
+    def _show(self, items: Sequence[Assignment]) -> None:
+        for item in items:
+            request = self._entry(item)
+            try:
+                if request.id in state.revoked and request.revoked():
+                    item.is_revoked = True
+                    self._open.pop(request.number)
+                else:
+                    item.request = request
+                    request.received()
+                    request.started()
+            except Exception:  # somebody's signal handler; it is no reason not to run the job
+                logger.exception("callback_error", extra={"job": request.id})
+        self._executor.go_on(items)
+
+    def _entry(self, item: Assignment) -> Request:
+        number = next(self._numbers)
+        request = self._open[number] = Request(item.delivery, number, self._task, self.consumer)
+        return request
+
+
+def _slots_more(command: str, arguments: Mapping[str, Any]) -> int:
+    number: int = arguments.get("n", 1)
+    return number * _RESIZES[command]
+
+
+class _Node(pidbox.Node):  # type: ignore[misc]
+    def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Answer a command, with the books up to date."""
+        books = self.state.consumer.app.books
+        books.catch_up()
+        answer = books.answer(method, arguments or {})
+        return super().handle(method, arguments) if answer is None else answer
+
+    def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
+        """Send an answer; whoever asked waits a second for it, so where Redis does not take it, it is given up.
+
+        It goes by Celery's connection, on which nothing is tried without end, and not by one of the app's pool.
+        """
+        try:
+            self.mailbox._publish_reply(  # noqa: SLF001 - as kombu's own does
+                data,
+                exchange,
+                routing_key,
+                ticket,
+                channel=self.channel,
+                producer=Producer(self.channel, auto_declare=False),
+                serializer=self.mailbox.serializer,
+            )
+        except (RedisError, OSError) as error:
+            logger.warning("control_not_answered", extra={"error": str(error)})
+
+
+class _Mailbox(StockControl.Mailbox):  # type: ignore[misc]
+    node_cls = _Node
+
+
+class Control(StockControl):
+    """Celery's remote control, before which the books are brought up to date."""
+
+    Mailbox = _Mailbox

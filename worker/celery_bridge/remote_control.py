@@ -1,0 +1,106 @@
+"""Celery's remote control: which commands this worker refuses, and with what sentence.
+
+Whoever may write to Redis may send one, with any arguments. Celery carries some out later, on its own loop, where an
+argument that makes no sense would end the worker; others break a promise of this worker, or have no effect here and
+would be answered as if they had.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from settings import key_name_problem
+from worker.broker.keys import is_celerys_own
+from worker.runtime.executor import MAX_QUEUES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+_NO_EFFECT = {
+    "rate_limit": "jobs do not pass Celery's rate limits; set RATE_LIMIT_PER_SECOND, which holds for the whole fleet",
+    "time_limit": "a call's time is ATTEMPT_TIMEOUT_SECONDS, and MAX_ATTEMPTS ends a job",
+    "autoscale": "jobs are coroutines and cost no process; use pool_grow and pool_shrink, and scale pods",
+    "pool_restart": "there is no process to restart; restart the pod",
+    "revoke_by_stamped_headers": "stamps have no effect here; revoke jobs by their ids",
+}
+
+
+def queue_problem(name: object, streams: Collection[str]) -> str | None:
+    """Why no jobs can be taken from a queue of this name, as the end of a sentence; None: they can.
+
+    Args:
+        name: what was given as a name.
+        streams: names that the results and the dead letters have.
+    """
+    problem = key_name_problem(name)
+    if problem is not None:
+        return f"its name {problem[0].lower()}{problem[1:]}"
+    if name in streams or is_celerys_own(str(name)):
+        return "another use is made of that name"
+    return None
+
+
+def refusal(
+    command: str, arguments: Mapping[str, Any], queues: Collection[str], streams: Collection[str]
+) -> str | None:
+    """Why a command is not carried out, for whoever sent it; None: it is.
+
+    Args:
+        command: its name.
+        arguments: as they came.
+        queues: those that this worker takes from or looks after.
+        streams: as of :func:`queue_problem`.
+    """
+    if command in _NO_EFFECT:
+        return f"{command} has no effect here: {_NO_EFFECT[command]}"
+    check = _CHECKS.get(command)
+    problem = None if check is None else check(arguments, queues, streams)
+    return None if problem is None else f"{command} is refused: {problem}"
+
+
+def _add_consumer(arguments: Mapping[str, Any], queues: Collection[str], streams: Collection[str]) -> str | None:
+    given = {name: value for name, value in arguments.items() if value is not None}
+    unknown = sorted(given.keys() - {"queue", "exchange", "exchange_type", "routing_key"})
+    if unknown:
+        return f"there is no option {unknown[0][:100]!r}; give the queue's name alone"
+    queue = given.get("queue")
+    problem = queue_problem(queue, streams)
+    if problem is not None:
+        return f"queue: {problem}"
+    for option in ("exchange", "routing_key"):
+        if option in given and (problem := key_name_problem(given[option])) is not None:
+            return f"{option}: its name {problem[0].lower()}{problem[1:]}"
+    if given.get("exchange_type", "direct") != "direct":
+        return "exchange_type: jobs are taken from the queue itself, so it can only be direct"
+    if queue not in queues and len(queues) >= MAX_QUEUES:
+        return (
+            f"this worker takes from or looks after {len(queues)} queues, and {MAX_QUEUES} is the most; "
+            "cancel one with cancel_consumer, or let other pods take from this one"
+        )
+    return None
+
+
+def _cancel_consumer(arguments: Mapping[str, Any], _: Collection[str], __: Collection[str]) -> str | None:
+    return None if isinstance(arguments.get("queue"), str) else "queue: give the name of a queue"
+
+
+def _ids(arguments: Mapping[str, Any], _: Collection[str], __: Collection[str]) -> str | None:
+    ids = arguments.get("task_id")
+    if isinstance(ids, str) or (isinstance(ids, list) and all(isinstance(one, str) for one in ids)):
+        return None
+    return "task_id: give the id of a job, or a list of ids"
+
+
+def _number(arguments: Mapping[str, Any], _: Collection[str], __: Collection[str]) -> str | None:
+    number = arguments.get("n", 1)
+    return None if isinstance(number, int) and not isinstance(number, bool) else "n: give a whole number of slots"
+
+
+_CHECKS: Mapping[str, Callable[[Mapping[str, Any], Collection[str], Collection[str]], str | None]] = {
+    "add_consumer": _add_consumer,
+    "cancel_consumer": _cancel_consumer,
+    "revoke": _ids,
+    "terminate": _ids,
+    "pool_grow": _number,
+    "pool_shrink": _number,
+}

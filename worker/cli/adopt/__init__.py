@@ -1,0 +1,1 @@
+"""``lock-worker adopt``: brings in jobs that stock Celery workers or another queue name left behind."""

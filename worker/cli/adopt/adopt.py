@@ -1,0 +1,227 @@
+"""Finds jobs that nobody will take, and moves each of them in one atomic step."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+from kombu.exceptions import KombuError
+from kombu.pidbox import Mailbox
+from redis.exceptions import RedisError, WatchError
+
+from settings import key_name_problem
+from worker.broker import connection
+from worker.broker.connection import sync_client
+from worker.broker.keys import Keys
+from worker.broker.moves import adopt_command
+from worker.cli.exit import WRONG_USE, cut_short, place, redis_or_stop, stop
+from worker.cli.fleet import read_fleet
+from worker.cli.plural import counted
+from worker.cli.producer import celery_app
+from worker.observe.printable import printable
+from worker.runtime.leftovers import Abandoned, Unacked, abandoned_queues, count_foreign, count_jobs, unacked_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import Redis
+
+    from settings import Settings
+
+_BATCH = 100
+#: How long living workers have to answer.
+_ANSWER_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class _Account:
+    """What was found and done so far."""
+
+    adopted: int = 0
+    unacked: int = 0
+    kept: int = 0
+    foreign: int = 0
+    queues: dict[str, int] = field(default_factory=dict)
+    left: list[Abandoned] = field(default_factory=list)
+
+    def told(self) -> str:
+        """It, in one line."""
+        return f"{counted(self.adopted, 'job')} brought in"
+
+    def as_json(self) -> str:
+        """It, for programs."""
+        return json.dumps(
+            {
+                "adopted": self.adopted,
+                "unacked": self.unacked,
+                "unacked_of_living_workers": self.kept,
+                "unacked_of_other_tasks": self.foreign,
+                "queues": self.queues,
+                "other_queues": {left.queue: left.jobs for left in self.left},
+            }
+        )
+
+
+def adopt_jobs(found: Settings, names: list[str], *, as_list: bool, as_json: bool) -> None:
+    """Bring in what there is, or show it; of these queues alone where some are named."""
+    for name in names:
+        problem = key_name_problem(name)
+        if problem is not None or name == found.LOCK_QUEUE:
+            stop(f"--queue {name!r}: {problem or 'it is LOCK_QUEUE itself'}", WRONG_USE)
+    account = _Account()
+    with cut_short(account.told), redis_or_stop(found), sync_client(found) as client:
+        taken = {one.queue for one in read_fleet(client, found).queues if one.workers} | {found.LOCK_QUEUE}
+        abandoned = abandoned_queues(client, taken)
+        if names:
+            known = {each.queue: each for each in abandoned}
+            chosen = [known.get(name) or _named(client, name, taken) for name in names]
+        else:
+            _adopt_unacked(client, found, account, taken, as_list=as_list)
+            chosen = [each for each in abandoned if each.is_ours]
+            account.left = [each for each in abandoned if not each.is_ours]
+        for each in chosen:
+            foreign = 0 if each.is_ours else count_foreign(client, Keys(each.queue))
+            if foreign:
+                stop(
+                    f"{each.queue!r} also holds {counted(foreign, 'message')} of other tasks, which would come along; "
+                    f"nothing of it was moved\n{account.told()}"
+                )
+            moved = each.jobs if as_list else _adopt_queue(client, Keys(each.queue), Keys(found.LOCK_QUEUE))
+            account.queues[each.queue] = moved
+            account.adopted += moved
+    if as_json:
+        with cut_short(account.told):
+            sys.stdout.write(account.as_json() + "\n")
+    for line in _lines(found, account, as_list=as_list):
+        typer.echo(printable(line), err=True)
+
+
+def _named(client: Redis, name: str, taken: set[str]) -> Abandoned:
+    if name in taken:
+        stop(f"--queue {name!r}: workers take from it, so its jobs are lost to nobody", WRONG_USE)
+    return Abandoned(name, count_jobs(client, Keys(name)), is_ours=False)
+
+
+def _lines(found: Settings, account: _Account, *, as_list: bool) -> Iterator[str]:
+    done = "would be brought in" if as_list else "brought in"
+    if account.unacked:
+        yield f"{counted(account.unacked, 'job')} that stock Celery workers had not acknowledged {done}"
+    for queue, jobs in account.queues.items():
+        yield f"{counted(jobs, 'job')} of {queue} {done}"
+    if account.kept:
+        yield f"{counted(account.kept, 'job')} left to living workers, which said that they have them"
+    if account.foreign:
+        yield f"{counted(account.foreign, 'unacknowledged message')} of other tasks left where they are"
+    for left in account.left:
+        yield f"{counted(left.jobs, 'job')} on {left.queue}, which none of our workers takes from: --queue {left.queue}"
+    yield f"{counted(account.adopted, 'job')} {done} to {found.LOCK_QUEUE} at {place(found)}"
+
+
+def _adopt_unacked(client: Redis, found: Settings, account: _Account, queues: set[str], *, as_list: bool) -> None:
+    jobs: list[Unacked] = []
+    for job in unacked_jobs(client, queues):
+        if job is None:
+            account.foreign += 1
+        else:
+            jobs.append(job)
+    held = _held_by_the_living(found) if jobs else frozenset()
+    ours = [job for job in jobs if job.job_id not in held]
+    account.kept = len(jobs) - len(ours)
+    if as_list:
+        account.unacked = len(ours)
+        account.adopted += len(ours)
+        return
+    for priority in range(10):
+        of_priority = [(job.tag, job.message) for job in ours if job.priority == priority]
+        for start in range(0, len(of_priority), _BATCH):
+            call = adopt_command(Keys(found.LOCK_QUEUE), of_priority[start : start + _BATCH], priority=priority)
+            answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # no types for it
+            account.unacked += sum(answers)
+            account.adopted += sum(answers)
+
+
+def _held_by_the_living(found: Settings) -> frozenset[str]:
+    """The ids of jobs that a Celery worker says it has; none where nobody answers in time."""
+    ids: set[str] = set()
+    # Celery's own control would send over a pool of connections, to the URL that CELERY_BROKER_URL names.
+    with (
+        suppress(KombuError, RedisError, OSError),
+        celery_app(found).connection_for_write(connection.public_url(found)) as broker,
+    ):
+        mailbox = Mailbox("celery", type="fanout", accept=["json"])(broker)
+        for question in ("scheduled", "reserved", "active"):  # as jobs go: asked otherwise, one could pass by unseen
+            answers = mailbox.multi_call(question, timeout=_ANSWER_SECONDS) or []
+            requests = [request for answer in answers for told in answer.values() for request in _requests(told)]
+            ids.update(str(request.get("id")) for request in requests)
+    return frozenset(ids)
+
+
+def _requests(told: Any) -> list[dict[str, Any]]:
+    """The requests in an answer; those that wait for their ETA stand in it together with when that is."""
+    found = [each.get("request", each) for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
+    """Move all jobs of a queue. What is in flight there is moved once its lease is over."""
+    moved = 0
+    # The newest first, each to the end that is taken from: so they keep their order, before all that is there.
+    for source, target in zip((*old.stock, old.arrived), (*new.stock, new.stock[0]), strict=True):
+        while True:
+            with client.pipeline(transaction=False) as pipe:
+                for _ in range(_BATCH):
+                    pipe.lmove(source, target, "LEFT", "RIGHT")
+                done = sum(message is not None for message in pipe.execute())
+            moved += done
+            if done < _BATCH:
+                break
+    for source, target in ((old.suspects, new.suspects), (old.retries, new.retries), (old.again, new.again)):
+        refs: Any = client.lrange(source, 0, -1)
+        for ref in refs:
+            moved += _move(client, old, new, ref, source=source, target=target)
+    now = client.time()[0] * 1000
+    for source, target, until in ((old.delayed, new.delayed, "+inf"), (old.leases, new.leases, now)):
+        due: Any = client.zrange(source, "-inf", until, byscore=True)
+        for ref in due:
+            moved += _move(client, old, new, ref, source=source, target=target)
+    return moved
+
+
+def _move(client: Redis, old: Keys, new: Keys, ref: bytes, *, source: str, target: str) -> bool:
+    """Move a job that was taken before, with its record; False: it is not there any more."""
+    name = ref.decode(errors="replace")
+    record, there = (f"{keys.record_prefix}{name}" for keys in (old, new))
+    is_list = source not in {old.delayed, old.leases}
+    with client.pipeline(transaction=True) as pipe:
+        while True:
+            try:
+                pipe.watch(record, source)  # type: ignore[no-untyped-call]  # redis-py has no types for it
+                where: Any = pipe.lpos(source, name) if is_list else pipe.zscore(source, ref)
+                has_record = pipe.exists(record)
+                deadline = pipe.zscore(old.deadlines, ref)
+                if where is None:
+                    return False
+                pipe.multi()
+                if is_list:
+                    pipe.lrem(source, 1, name)
+                else:
+                    pipe.zrem(source, ref)
+                pipe.zrem(old.deadlines, ref)
+                if has_record:
+                    pipe.rename(record, there)
+                    if is_list:
+                        pipe.rpush(target, ref)
+                    else:
+                        pipe.zadd(target, {ref: where})
+                    if deadline is not None:
+                        pipe.zadd(new.deadlines, {ref: deadline})
+                    pipe.hincrby(old.counters, "taken", -1)
+                    pipe.hincrby(new.counters, "taken", 1)
+                pipe.execute()
+            except WatchError:
+                continue
+            return bool(has_record)

@@ -1,0 +1,132 @@
+"""The demo, from the first server started to the last one stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+from rich.console import Console
+
+import settings
+from sandbox.api import SandboxApi, run_in_thread
+from sandbox.redis_server import RedisServer, RedisServerError
+from worker.broker.connection import sync_client
+from worker.cli.demo import kinds, summary
+from worker.cli.demo.reconciliation import Account
+from worker.cli.demo.screen import Screen
+from worker.cli.demo.worker_process import CONCURRENCY, TOKEN, running_worker, use_settings
+from worker.cli.exit import FAILED, place, stop
+from worker.cli.producer import Order, Producer, SendError
+from worker.cli.result import read_result
+from worker.cli.status.queue_stats import read_standing
+from worker.cli.watch.follow import Follower
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+
+    from settings import Settings
+    from worker.cli.demo.kinds import Sent
+    from worker.cli.demo.worker_process import WorkerProcess
+    from worker.cli.status.queue_stats import Standing
+
+_SEND_AT_ONCE = 50
+_LOOK_SECONDS = 0.1
+_PATIENCE_SECONDS = 20.0
+_INTERRUPTED = 130
+
+
+class StalledError(Exception):
+    """Nothing happens any more though there is work left; the message says what is known of the reason."""
+
+
+def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
+    """Run the demo; ends the process with a status that says whether everything added up."""
+    console = Console(highlight=False)
+    started = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            redis = stack.enter_context(RedisServer())
+            api = stack.enter_context(run_in_thread(SandboxApi(script=kinds.script(latency_ms), token=TOKEN)))
+            use_settings(redis.url, api.url)
+            found = settings.load(need_token=True)
+            client = stack.enter_context(sync_client(found))
+            worker = stack.enter_context(running_worker())
+            console.print(f"{count:,} messages, good and bad, for one worker\n", style="bold")
+            for line in (
+                f"  Redis    {redis.binary.name} {redis.binary.version} at {place(found)}",
+                f"  API      sandbox at {api.url}, {latency_ms:g} ms an answer, with faults",
+                f"  worker   celery -A worker worker, process {worker.pid}, {CONCURRENCY} jobs at once\n",
+            ):
+                console.print(line, soft_wrap=True)
+
+            account = Account(kinds.parcel(count))
+            try:
+                _send(account.sent, found, client)
+                standing = _watch(account, found, client, worker, console)
+            except (StalledError, SendError, RedisError) as error:
+                what = f"Redis at {place(found)}{error}" if isinstance(error, SendError) else str(error)
+                stop(f"{what}\nThe last lines of the worker's log:\n{worker.log()}", FAILED)
+            problems = summary.summarize(console, account, standing, api.calls())
+            if problems:
+                stop("\n  - ".join(["it does not add up:", *problems]) + f"\nThe worker's log:\n{worker.log()}", FAILED)
+            console.print(f"\nEverything adds up, after {time.monotonic() - started:.1f} s.", style="bold green")
+            if keep:
+                _keep(console, redis.url)
+            else:
+                summary.next_steps(console)
+    except RedisServerError as error:
+        stop(str(error), FAILED)
+    except KeyboardInterrupt:
+        stop("interrupted; all that was started is stopped", _INTERRUPTED)
+
+
+def _send(messages: Sequence[Sent], found: Settings, client: Redis) -> None:
+    with Producer(found) as producer:
+        for start in range(0, len(messages), _SEND_AT_ONCE):
+            some = [sent.message for sent in messages[start : start + _SEND_AT_ONCE]]
+            producer.send([message for message in some if isinstance(message, Order)])
+            raw = [message for message in some if isinstance(message, bytes)]
+            if raw:
+                client.lpush(found.LOCK_QUEUE, *raw)
+
+
+def _watch(account: Account, found: Settings, client: Redis, worker: WorkerProcess, console: Console) -> Standing:
+    """Book events until the queue is empty."""
+    follower = Follower(client, found.RESULTS_CHANNEL)
+    patient_until = time.monotonic() + _PATIENCE_SECONDS
+    was_empty = False
+    with Screen(console, account) as screen:
+        while True:
+            standing = read_standing(client, found)
+            entries = follower.wait(_LOOK_SECONDS)
+            for entry in entries:
+                result = read_result(entry.event)
+                if result is not None:
+                    account.add(result)
+            screen.show(standing)
+            is_empty = not (entries or standing.ready or standing.delayed or standing.in_flight)
+            if is_empty and was_empty:  # twice, because a job that moves during one look may be missing in it
+                return standing
+            was_empty = is_empty
+            if entries:
+                patient_until = time.monotonic() + _PATIENCE_SECONDS
+            if not worker.is_running:
+                raise StalledError("the worker has ended by itself")
+            if time.monotonic() > patient_until:
+                raise StalledError(
+                    f"nothing came for {_PATIENCE_SECONDS:g} s, with {standing.ready} jobs ready, "
+                    f"{standing.delayed} delayed and {standing.in_flight} in flight"
+                )
+
+
+def _keep(console: Console, redis_url: str) -> None:
+    console.print("\nAll of it is left running until Ctrl-C. In another terminal:")
+    console.print(f"  export REDIS_URL={redis_url}", soft_wrap=True)
+    console.print("  lock-worker watch\n  lock-worker enqueue hello flaky-1 missing-1\n  lock-worker status")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()

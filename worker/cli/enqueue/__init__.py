@@ -1,0 +1,1 @@
+"""``lock-worker enqueue``: sends jobs."""

@@ -1,0 +1,146 @@
+"""The jobs that ``enqueue`` is given: conversation ids, or lines with an id or a JSON object each.
+
+What is wrong is told with its place and the mend, in the words of the rules that the worker itself applies. An input
+can be read twice, so that all of it is looked at before anything is sent.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import typer
+
+from tasks import job
+from tasks.message import Message, Refusal
+from tasks.strict_json import NotStrict, loads
+from worker.cli.exit import WRONG_USE, stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+_BLANKS = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: An object, a list, a string, a word, or a number that is no integer.
+_LOOKS_LIKE_JSON = re.compile(rb'[{["]|(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+))\Z')
+_HOW_TO_WRITE_IT = (
+    "Each line is one job: a conversation id as it is or in double quotes, or a JSON object with the fields of a job."
+)
+_NO_OPTIONS: Mapping[str, Any] = {
+    "not_before": None, "expires_at": None, "traceparent": None, "replay_of": None, "ignored": (),
+}  # fmt: skip
+
+
+class BadJob(ValueError):  # noqa: N818 - it names what was found
+    """The worker would reject the job; the message names the field and the mend."""
+
+
+Found: TypeAlias = "tuple[str, Mapping[str, Any] | BadJob]"
+"""Where a job stands, and its fields, or what is wrong with it."""
+Read: TypeAlias = "Callable[[], Iterator[Found]]"
+
+
+@contextmanager
+def of_arguments(ids: Sequence[str], common: Mapping[str, Any]) -> Iterator[Read]:
+    """Jobs for these conversations. ``common`` are the fields that every job has."""
+
+    def read() -> Iterator[Found]:
+        for number, conversation_id in enumerate(ids, start=1):
+            if _is_json(conversation_id):
+                found: Mapping[str, Any] | BadJob = BadJob(
+                    "is JSON. Write the conversation id as it is, or JSON in the lines of --file."
+                )
+            else:
+                found = _checked({**common, "conversation_id": conversation_id})
+            yield f"argument {number}", found
+
+    yield read
+
+
+@contextmanager
+def of_file(name: str, common: Mapping[str, Any]) -> Iterator[Read]:
+    """Jobs from the lines of a file, or of standard input (``-``), which is read to its end first.
+
+    ``common`` are the fields that a job has unless its line says otherwise. Blank lines are left out.
+    """
+    with _seekable(name) as lines:
+
+        def read() -> Iterator[Found]:
+            try:
+                lines.seek(0)
+                yield from _jobs(lines, common)
+            except OSError as error:
+                stop(f"--file {name}: {error.strerror}", WRONG_USE)
+
+        yield read
+
+
+@contextmanager
+def _seekable(name: str) -> Iterator[BinaryIO]:
+    try:
+        opened = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        stop(f"--file {name}: {error.strerror}", WRONG_USE)
+    if opened.isatty():
+        typer.echo("lock-worker: reading jobs from this terminal, one a line, until Ctrl-D", err=True)
+    with opened:
+        if opened.seekable():
+            yield opened
+        else:
+            with tempfile.TemporaryFile() as copy:
+                shutil.copyfileobj(opened, copy)
+                yield copy
+
+
+def _jobs(lines: Iterable[bytes], common: Mapping[str, Any]) -> Iterator[Found]:
+    for number, line in enumerate(lines, start=1):
+        text = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).strip(_BLANKS)
+        if text:
+            try:
+                found = _checked({**common, **_fields(text)})
+            except BadJob as bad:
+                found = bad
+            yield f"line {number}", found
+
+
+def _fields(text: bytes) -> Mapping[str, Any]:
+    """The fields of a line: those of a JSON object, or an id, written as it is or as a JSON string.
+
+    What else is JSON is not taken for an id: whoever wrote ``null`` or ``["c-1"]`` did not mean a conversation of that
+    name. An integer is an id, as it is in a message.
+    """
+    if not _LOOKS_LIKE_JSON.match(text):
+        try:
+            return {"conversation_id": text.decode()}
+        except UnicodeDecodeError as error:
+            raise BadJob(f"is not UTF-8 (byte {error.start + 1}).") from None
+    try:
+        value = loads(text, max_levels=job.MAX_LEVELS + 1)
+    except NotStrict as reason:
+        raise BadJob(f"{reason}." if text.startswith(b"{") else f"{reason}. {_HOW_TO_WRITE_IT}") from None
+    if isinstance(value, str):
+        return {"conversation_id": value}
+    if not isinstance(value, dict):
+        raise BadJob(f"is JSON, but no object and no string. {_HOW_TO_WRITE_IT}")
+    return value
+
+
+def _is_json(argument: str) -> bool:
+    """Whether an id that stands by itself is JSON by mistake, such as the output of jq without ``-r``."""
+    text = argument.encode("utf-8", "surrogateescape")
+    try:
+        loads(text, max_levels=job.MAX_LEVELS + 1)
+    except NotStrict:
+        return False
+    return _LOOKS_LIKE_JSON.match(text) is not None
+
+
+def _checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJob:
+    message = Message(id="", has_own_id=False, args=(), kwargs=fields, **_NO_OPTIONS)
+    intake = job.parse(message)
+    return BadJob(intake.problem.detail) if isinstance(intake, Refusal) else intake.echo

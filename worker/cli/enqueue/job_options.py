@@ -1,0 +1,85 @@
+"""The options of ``enqueue`` as a job's fields and as Celery's message options; a wrong one ends the command."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from tasks import rfc3339
+from tasks.job import MAX_LEVELS
+from tasks.strict_json import NotStrict, loads
+from worker.cli.exit import WRONG_USE, stop
+from worker.message.celery_protocol import MAX_JOB_ID_CHARACTERS, MAX_WAIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def fields(*, metadata: str | None, **others: Any) -> Mapping[str, Any]:
+    """The fields that were given. Whether they make a job is looked at with the conversation id."""
+    given = {name: value for name, value in others.items() if value is not None}
+    if metadata is not None:
+        try:
+            given["metadata"] = loads(metadata.encode("utf-8", "surrogateescape"), max_levels=MAX_LEVELS)
+        except NotStrict as reason:
+            stop(f"--metadata {reason}", WRONG_USE)
+    return given
+
+
+def message_options(
+    *, priority: int | None, eta: str | None, countdown: float | None, expires: str | None, job_id: str | None
+) -> Mapping[str, Any]:
+    """The options that were given, as ``send_task`` takes them. Spans of time are counted from now on."""
+    if eta is not None and countdown is not None:
+        stop("give --eta or --countdown, not both", WRONG_USE)
+    if job_id is not None and not (0 < len(job_id) <= MAX_JOB_ID_CHARACTERS and job_id.isprintable()):
+        stop(f"--job-id must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters", WRONG_USE)
+    now = datetime.now(UTC)
+    options = {
+        "priority": priority,
+        "task_id": job_id,
+        "eta": _eta(now, eta, countdown),
+        "expires": _expiry(now, expires),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _eta(now: datetime, eta: str | None, countdown: float | None) -> datetime | None:
+    if eta is not None:
+        moment = _moment("--eta", eta)
+    elif countdown is not None:
+        moment = _later("--countdown", now, countdown)
+    else:
+        return None
+    if moment - now > MAX_WAIT:
+        stop(f"--eta and --countdown: at most {MAX_WAIT.days} days from now", WRONG_USE)
+    return moment
+
+
+def _expiry(now: datetime, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        moment = _moment("--expires", text, "or a number of seconds")
+    else:
+        moment = _later("--expires", now, seconds)
+    if moment <= now:
+        stop("--expires is over already: the jobs would never be called", WRONG_USE)
+    return moment
+
+
+def _later(option: str, now: datetime, seconds: float) -> datetime:
+    try:
+        return now + timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        stop(f"{option} must be a sensible number of seconds", WRONG_USE)
+
+
+def _moment(option: str, text: str, alternative: str = "") -> datetime:
+    try:
+        # People may leave out the time of day.
+        return rfc3339.parse_isoformat(text if "T" in text.upper() else f"{text}T00:00:00")[0]
+    except ValueError:
+        stop(f"{option} must be a time such as 2026-11-22T15:04:05Z {alternative}".rstrip(), WRONG_USE)

@@ -1,0 +1,152 @@
+"""Looks at all jobs, then sends them in batches. Job ids go to standard output, all else to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from worker.cli.enqueue.job_input import BadJob
+from worker.cli.exit import FAILED, WRONG_USE, cut_short, place, stop
+from worker.cli.plural import counted
+from worker.cli.producer import BATCH_JOBS, Arrival, Order, Producer, SendError
+from worker.observe.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from settings import Settings
+    from worker.cli.enqueue.job_input import Found
+
+_PROBLEMS_SHOWN = 20
+
+
+@dataclass(slots=True)
+class _Account:
+    """What became of the jobs so far.
+
+    Attributes:
+        total: jobs in the input.
+        arrived: those that are in Redis.
+        batch: where the jobs of the batch stand whose answers are not there yet.
+        last: where the last job stands that was sent.
+    """
+
+    total: int
+    arrived: int = 0
+    batch: Sequence[str] = field(default_factory=list)
+    last: str = ""
+
+    def cut_short(self, arrivals: Sequence[Arrival] = ()) -> str:
+        """It, where the command ends before its time: of every job, whether it arrived.
+
+        ``arrivals`` are those of the batch; empty: nothing is known of it.
+        """
+        arrivals = arrivals or [Arrival.UNKNOWN] * len(self.batch)
+        counts = Counter(arrivals)
+        arrived, unknown = self.arrived + counts[Arrival.YES], counts[Arrival.UNKNOWN]
+        missing = self.total - arrived - unknown
+        sums = [f"{arrived:,} of {counted(self.total, 'job')} arrived"]
+        sums += [f"{unknown:,} may have arrived"] if unknown else []
+        sums += [f"{missing:,} did not arrive"] if missing else []
+        lines = [*self._runs(arrivals), "; ".join(sums)]
+        if unknown:
+            lines.append("Sending one again is harmless: if both arrive, there are two events of one lock.")
+        return "\n".join(lines)
+
+    def _runs(self, arrivals: Sequence[Arrival]) -> list[str]:
+        """Which jobs of the batch did not arrive, or may not have: those that stand together in one line."""
+        if self.total == 1:
+            return []
+        runs = [
+            ([where for where, _ in run], arrival)
+            for arrival, run in groupby(zip(self.batch, arrivals, strict=True), key=lambda each: each[1])
+        ]
+        told = [
+            f"{wheres[0]}{f' to {wheres[-1]}' if len(wheres) > 1 else ''}: {arrival.value}"
+            for wheres, arrival in runs
+            if arrival is not Arrival.YES
+        ]
+        if len(told) > _PROBLEMS_SHOWN:
+            told[_PROBLEMS_SHOWN:] = [f"... and {len(told) - _PROBLEMS_SHOWN:,} more such places"]
+        if self.last and self.arrived + len(self.batch) < self.total:
+            told.append(f"all after {self.last}: {Arrival.NO.value}")
+        return told
+
+
+def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
+    """How many jobs there are. Anything wrong with them ends the command, with all that is wrong."""
+    count = bad = 0
+    for where, job in jobs:
+        count += 1
+        if isinstance(job, BadJob):
+            bad += 1
+            if bad <= _PROBLEMS_SHOWN:
+                typer.echo(f"{where}: {printable(str(job))}", err=True)
+    if bad > _PROBLEMS_SHOWN:
+        typer.echo(f"... and {bad - _PROBLEMS_SHOWN:,} more", err=True)
+    if bad:
+        stop(f"nothing was sent: {counted(bad, 'job')} of {count:,} {'is' if bad == 1 else 'are'} not valid", FAILED)
+    if count == 0:
+        stop("there are no jobs in the input", FAILED)
+    if needs_one and count > 1:
+        stop(f"--job-id is for one job, and there are {count:,}", WRONG_USE)
+    return count
+
+
+def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[str, Any]) -> None:
+    """Send them, and print their ids as each batch is in Redis."""
+    started = time.monotonic()
+    account = _Account(total)
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("sending"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal or total <= BATCH_JOBS,
+        transient=True,
+        # With both on one terminal the ids scroll by above the bar; otherwise they must not come near it.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    try:
+        with cut_short(account.cut_short), Producer(found) as producer, progress:
+            bar = progress.add_task("", total=total)
+            while batch := _batch(jobs, options, account):
+                account.batch, account.last = list(batch), next(reversed(batch))
+                ids = producer.send(list(batch.values()))
+                account.arrived, account.batch = account.arrived + len(ids), []
+                _print(ids)
+                progress.update(bar, completed=account.arrived)
+    except SendError as error:
+        told = account.cut_short(error.arrivals)
+        with cut_short(lambda: told):
+            _print(error.ids)
+        stop(f"Redis at {place(found)}{error}\n{told}", FAILED)
+    seconds = time.monotonic() - started
+    typer.echo(
+        f"{counted(account.arrived, 'job')} sent to {found.LOCK_QUEUE} at {place(found)} in {seconds:.1f} s", err=True
+    )
+
+
+def _print(ids: Sequence[str]) -> None:
+    sys.stdout.write("".join(f"{one}\n" for one in ids))
+    sys.stdout.flush()
+
+
+def _batch(jobs: Iterator[Found], options: Mapping[str, Any], account: _Account) -> dict[str, Order]:
+    """The next jobs by where they stand."""
+    batch = {}
+    for where, job in islice(jobs, BATCH_JOBS):
+        if isinstance(job, BadJob):  # it was right when it was checked
+            stop(f"{where}: the file was changed meanwhile. {printable(str(job))}\n{account.cut_short()}", FAILED)
+        batch[where] = Order(dict(job), options)
+    return batch

@@ -1,0 +1,1 @@
+"""``lock-worker replay``: sends dead letters again as new jobs."""

@@ -1,0 +1,61 @@
+"""``lock-worker replay``: dead letters become new jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.exit import check_known, load_settings
+
+
+def replay(
+    *,
+    job_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="JOB_ID", hidden=True),  # typer would call it <list[str]>
+    ] = None,
+    outcomes: Annotated[
+        list[str] | None,
+        typer.Option("--outcome", metavar="OUTCOME", help="Dead letters with this outcome; may be repeated."),
+    ] = None,
+    errors: Annotated[
+        list[str] | None,
+        typer.Option("--error", metavar="TYPE", help="Dead letters with this error type; may be repeated."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters, poisoned ones too.")] = False,
+    as_list: Annotated[bool, typer.Option("--list", help="Show them, one a line, and change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: their events as JSON, for programs.")] = False,
+    priority: Annotated[
+        int, typer.Option(min=0, max=9, metavar="0..9", help="Of the new jobs; 9 lets all others go first.")
+    ] = 0,
+) -> None:
+    """Send the jobs of dead letters again, and print the new jobs' ids, one a line.
+
+    Choose them by job ids, outcome or error type, or take them all. Each becomes a new job on the queue that it came
+    from (LOCK_QUEUE where its letter does not tell), whose event names the old one in data.replay_of, and is a dead
+    letter no longer: both in one step, so that none is sent twice.
+    Its fields and its expiry are the old ones, its priority is not. A message that is no valid job stays.
+    """
+    from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.result import OUTCOMES  # noqa: PLC0415 - as above
+
+    check_known("--outcome", outcomes, OUTCOMES)
+    check_known("--error", errors, ProblemType)
+    is_some = bool(job_ids or outcomes or errors)
+    if not (is_some or everything or as_list):
+        raise typer.BadParameter("say which: job ids, --outcome, --error, or --all (--list shows them)")
+    if is_some and everything:
+        raise typer.BadParameter("give --all, or job ids, --outcome and --error, and not both")
+    if as_json and not as_list:
+        raise typer.BadParameter("--json is for --list")
+    found = load_settings()
+
+    from worker.cli.replay.dead_letters import Chosen  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.replay.replay import list_letters, replay_letters  # noqa: PLC0415 - as above
+
+    chosen = Chosen(frozenset(job_ids or ()), frozenset(outcomes or ()), frozenset(errors or ()))
+    if as_list:
+        list_letters(found, chosen, as_json=as_json)
+    else:
+        replay_letters(found, chosen, priority)

@@ -1,0 +1,115 @@
+"""Reads dead letters: what each tells of its job, and the message of a new job that repeats it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from settings import key_name_problem
+from tasks import verbatim
+from tasks.lock_conversation import TASK_NAME
+from tasks.message import Refusal
+from worker.broker.moves import KEPT_BYTES
+from worker.cli.paging import PageSize
+from worker.cli.result import Result, read_result
+from worker.message.decode import reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from redis import Redis
+
+_read_message = reader(TASK_NAME)
+
+
+class NoJob(ValueError):  # noqa: N818 - it names what was found
+    """The message of a dead letter is no valid job; the error says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One entry of the dead stream: its id there, what its event tells, and the message as it came from the queue.
+
+    ``queue`` is that queue's name; None: the letter does not tell, or what it tells is no name of a queue.
+    """
+
+    entry: str
+    result: Result
+    message: bytes = field(repr=False)
+    queue: str | None = None
+
+    def repeated(self, job_id: str, now: datetime) -> bytes:
+        """The message of a new job that does the same.
+
+        It is made from the message and not from the event, whose job is, of a message that was rejected, only what was
+        understood: to lock by that could be the contrary of what was asked.
+
+        Raises:
+            NoJob: the message is no valid job.
+        """
+        job = _read_message(self.message, size=len(self.message), now=now)
+        if isinstance(job, Refusal):
+            if self.result.outcome != "rejected" and len(self.message) >= KEPT_BYTES:
+                raise NoJob(f"Its message is too large: the first {KEPT_BYTES:,} bytes alone were kept.")
+            raise NoJob(self.result.problem if self.result.outcome == "rejected" else job.problem.detail)
+        headers: dict[str, Any] = {"task": TASK_NAME, "id": job_id, "replay_of": self.result.job_id}
+        if job.expires_at is not None:
+            headers["expires"] = job.expires_at.isoformat()
+        if job.not_before is not None and job.not_before > now:
+            headers["eta"] = job.not_before.isoformat()
+        if job.traceparent is not None:
+            headers["traceparent"] = job.traceparent
+            if job.tracestate is not None:
+                headers["tracestate"] = job.tracestate
+        message = {
+            "headers": headers,
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "properties": {"body_encoding": "utf-8"},
+            "body": verbatim.encode([[], job.echo, {}]).decode(),
+        }
+        return json.dumps(message).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which dead letters are meant. An empty set means all."""
+
+    job_ids: frozenset[str]
+    outcomes: frozenset[str]
+    errors: frozenset[str]
+
+    def __call__(self, letter: DeadLetter) -> bool:
+        """Whether this one is."""
+        return (
+            (not self.job_ids or letter.result.job_id in self.job_ids)
+            and (not self.outcomes or letter.result.outcome in self.outcomes)
+            and (not self.errors or letter.result.error_type in self.errors)
+        )
+
+
+def pages(client: Redis, stream: str, chosen: Chosen) -> Iterator[list[DeadLetter]]:
+    """The dead letters that are there now, the oldest first, some at a time; none that is added meanwhile.
+
+    What others wrote into the stream is left out.
+    """
+    newest: Any = client.xrevrange(stream, count=1)
+    page, start = PageSize(), "-"
+    while newest:
+        entries: Any = client.xrange(stream, min=start, max=newest[0][0], count=page.count)
+        if not entries:
+            return
+        page.saw(fields for _, fields in entries)
+        letters = (_letter(entry.decode(), fields) for entry, fields in entries)
+        yield [letter for letter in letters if letter is not None and chosen(letter)]
+        start = f"({entries[-1][0].decode()}"
+
+
+def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter | None:
+    result = read_result(fields.get(b"event", b""))
+    if result is None:
+        return None
+    queue = fields.get(b"queue", b"").decode(errors="replace")
+    return DeadLetter(entry, result, fields.get(b"message", b""), None if key_name_problem(queue) else queue)

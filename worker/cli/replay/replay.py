@@ -1,0 +1,144 @@
+"""Lists dead letters, or sends their jobs again, in batches; the new ids alone go to standard output."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+from celery import uuid
+from redis.exceptions import RedisError
+
+from worker.broker.connection import sync_client
+from worker.broker.keys import Keys
+from worker.broker.moves import replay_command
+from worker.broker.refusals import was_refused
+from worker.cli.exit import FAILED, cut_short, place, redis_or_stop, stop
+from worker.cli.plural import counted
+from worker.cli.refusals import described
+from worker.cli.replay.dead_letters import NoJob, pages
+from worker.observe.printable import printable
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from settings import Settings
+    from worker.cli.replay.dead_letters import Chosen, DeadLetter
+
+_PROBLEMS_SHOWN = 20
+
+
+@dataclass(slots=True)
+class _Account:
+    """What became of the letters so far.
+
+    ``unsure`` are those of a batch whose answer is not there yet, ``missing`` the job ids that no letter had so far.
+    """
+
+    sent: int = 0
+    unsure: int = 0
+    stay: int = 0
+    gone: int = 0
+    missing: set[str] = field(default_factory=set)
+    queues: set[str] = field(default_factory=set)
+
+    def cut_short(self) -> str:
+        """It, where the command ends before its time."""
+        known = f"{counted(self.sent, 'job')} sent again"
+        if not self.unsure:
+            return known
+        return (
+            f"{known}; whether the next {self.unsure:,} were is not known.\n"
+            "Ask once more: those that were are no dead letters any more."
+        )
+
+
+def list_letters(found: Settings, chosen: Chosen, *, as_json: bool) -> None:
+    """Show what a replay would find, and what of it would stay."""
+    count = 0
+    with cut_short(lambda: "nothing was changed"), redis_or_stop(found), sync_client(found) as client:
+        for letters in pages(client, found.DEAD_STREAM, chosen):
+            for letter in letters:
+                count += 1
+                sys.stdout.write((letter.result.as_json() if as_json else _line(letter)) + "\n")
+    typer.echo(f"{counted(count, 'dead letter')} in {found.DEAD_STREAM} at {place(found)}", err=True)
+
+
+def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
+    """Send the jobs again. Ends with status 1 if there was none to send, or a job id that no letter has."""
+    account = _Account(missing=set(chosen.job_ids))
+    with cut_short(account.cut_short), redis_or_stop(found), sync_client(found) as client:
+        for letters in pages(client, found.DEAD_STREAM, chosen):
+            account.missing -= {letter.result.job_id for letter in letters}
+            _replay(client, found, letters, priority, account)
+    if account.stay > _PROBLEMS_SHOWN:
+        typer.echo(f"... and {account.stay - _PROBLEMS_SHOWN:,} more", err=True)
+    for job_id in sorted(account.missing):
+        typer.echo(f"{printable(job_id)}: there is no such dead letter", err=True)
+    left = f"; {counted(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
+    if account.sent:
+        queues = printable(", ".join(sorted(account.queues)))
+        typer.echo(f"{counted(account.sent, 'job')} sent again to {queues} at {place(found)}{left}", err=True)
+    elif account.gone:
+        stop(f"nothing was sent: another command was quicker{left}")
+    elif account.stay:
+        stop(f"nothing was sent{left}")
+    else:
+        stop(f"nothing was sent: no dead letter in {found.DEAD_STREAM} at {place(found)} fits")
+    if account.missing:
+        raise typer.Exit(FAILED)
+
+
+def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority: int, account: _Account) -> None:
+    batches: dict[str, list[tuple[str, DeadLetter, bytes]]] = {}
+    for letter in letters:
+        job_id = uuid()
+        try:
+            message = letter.repeated(job_id, datetime.now(UTC))
+        except NoJob as why:
+            account.stay += 1
+            if account.stay <= _PROBLEMS_SHOWN:
+                typer.echo(printable(f"{letter.result.job_id}: {why}"), err=True)
+        else:
+            batches.setdefault(letter.queue or found.LOCK_QUEUE, []).append((job_id, letter, message))
+    for queue, batch in batches.items():
+        _send(client, found, account, queue=queue, batch=batch, priority=priority)
+
+
+def _send(
+    client: Redis,
+    found: Settings,
+    account: _Account,
+    *,
+    queue: str,
+    batch: list[tuple[str, DeadLetter, bytes]],
+    priority: int,
+) -> None:
+    """Send jobs again to the queue that they came from."""
+    entries = [(letter.entry, message) for _, letter, message in batch]
+    call = replay_command(Keys(queue), found.DEAD_STREAM, entries, priority=priority)
+    account.unsure = len(batch)
+    try:
+        answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it
+    except RedisError as error:
+        if was_refused(error):  # all or nothing, says replay.lua
+            account.unsure = 0
+        stop(f"Redis at {place(found)}{described(error)}\n{account.cut_short()}")
+    sent = [job_id for (job_id, _, _), was_sent in zip(batch, answers, strict=True) if was_sent]
+    if sent:
+        account.queues.add(queue)
+    account.sent += len(sent)
+    account.gone += len(batch) - len(sent)
+    account.unsure = 0
+    sys.stdout.write("".join(f"{one}\n" for one in sent))
+    sys.stdout.flush()
+
+
+def _line(letter: DeadLetter) -> str:
+    try:
+        letter.repeated("", datetime.now(UTC))
+    except NoJob:
+        return f"{letter.result.as_dated_line()} (no valid job: would stay)"
+    return letter.result.as_dated_line()

@@ -1,0 +1,1 @@
+"""``lock-worker status``: what the queue, the streams and the workers are doing."""

@@ -1,0 +1,236 @@
+"""``lock-worker status``: where the queue stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.exit import load_settings, place, redis_or_stop
+from worker.cli.plural import counted
+from worker.observe.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from settings import Settings
+    from worker.cli.fleet import Fleet
+    from worker.cli.status.queue_stats import FleetLimit, Standing
+    from worker.cli.status.stream_stats import GroupStats, StreamStats
+
+_PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
+#: What totals count whose names do not tell it.
+_TOTALS = {
+    "crashes": "jobs in flight when their worker was lost",
+    "deduplicated": "copies of jobs that had ended",
+    "released": "jobs handed back by workers that stopped",
+    "vanished": "jobs whose record somebody deleted",
+    "workers_lost": "workers whose leases ran out",
+}
+#: Consumer groups of a stream that people are shown, the slowest ones: consumers make them, and any number.
+_GROUPS_SHOWN = 20
+_NAME_CHARACTERS = 100
+_KIB, _MIB = 1024, 1024 * 1024
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False) -> None:
+    """Show where the queue stands.
+
+    Jobs ready, delayed and in flight, results, dead letters, and totals; how full the streams are, and how far their
+    consumer groups have read them; and what the workers of the queue tell of themselves: their other queues, and
+    settings in which they differ. It changes nothing.
+    """
+    from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.fleet import read_fleet  # noqa: PLC0415 - as above
+    from worker.cli.status.queue_stats import read_standing  # noqa: PLC0415 - as above
+    from worker.cli.status.stream_stats import read_stream_stats  # noqa: PLC0415 - as above
+
+    found = load_settings()
+    with redis_or_stop(found), sync_client(found) as client:
+        standing = read_standing(client, found)
+        streams = read_stream_stats(client, found, standing.server_seconds)
+        fleet = read_fleet(client, found)
+    if as_json:
+        typer.echo(_as_json(found, standing, streams, fleet))
+    else:
+        typer.echo("\n".join([*_lines(found, standing), *_stream_lines(streams), *_fleet_lines(fleet)]))
+
+
+def _as_json(found: Settings, standing: Standing, streams: Sequence[StreamStats], fleet: Fleet) -> str:
+    import json  # noqa: PLC0415 - only here
+    from datetime import UTC, datetime  # noqa: PLC0415 - only here
+
+    return json.dumps(
+        {
+            "queue": found.LOCK_QUEUE,
+            "redis": place(found),
+            "time": datetime.fromtimestamp(standing.server_seconds, UTC).isoformat(),
+            "ready": {
+                "total": standing.ready,
+                "priorities": standing.priorities,
+                "arrived": standing.arrived,
+                "again": standing.again,
+                "retries": standing.retries,
+                "suspects": standing.suspects,
+                "oldest_at_most_seconds": standing.oldest_ready,
+            },
+            "delayed": {"total": standing.delayed, "next_due_seconds": standing.next_due},
+            "in_flight": standing.in_flight,
+            "paused_seconds": standing.paused,
+            "limit": None
+            if standing.limit is None
+            else {
+                "calls_per_second": standing.limit.rate,
+                "by": standing.limit.by,
+                "status": standing.limit.status,
+            },
+            "open_breakers": standing.open_breakers,
+            "dead_letters": standing.dead_letters,
+            "results": standing.results,
+            "streams": [
+                {
+                    "name": stream.name,
+                    "events": stream.events,
+                    "bytes": stream.held_bytes,
+                    "max_events": stream.max_events,
+                    "max_bytes": stream.max_bytes,
+                    "oldest_seconds": stream.oldest_seconds,
+                    "groups": [
+                        {"name": group.name, "lag": group.lag, "pending": group.pending, "near_loss": group.near_loss}
+                        for group in stream.groups
+                    ],
+                }
+                for stream in streams
+            ],
+            "last_upkeep_seconds": standing.last_upkeep,
+            "totals": standing.totals,
+            "queues": [
+                {
+                    "queue": one.queue,
+                    "ready": one.ready,
+                    "delayed": one.delayed,
+                    "in_flight": one.in_flight,
+                    "workers": one.workers,
+                }
+                for one in fleet.queues
+            ],
+            "workers": [
+                {"name": member.node, "queues": member.queues, "settings": member.settings} for member in fleet.members
+            ],
+            "settings_differ": {
+                setting: [{"value": value, "workers": nodes} for value, nodes in values.items()]
+                for setting, values in fleet.differences.items()
+            },
+        }
+    )
+
+
+def _stream_lines(streams: Sequence[StreamStats]) -> Iterator[str]:
+    yield ""
+    yield "Streams:"
+    for stream in streams:
+        events = f"{stream.events:,} of {stream.max_events:,} events"
+        yield printable(f"  {stream.name}: {events}, {_size(stream.held_bytes)} of {_size(stream.max_bytes)}")
+        if stream.oldest_seconds is not None:
+            yield f"    the oldest is {duration(stream.oldest_seconds)} old"
+        for group in stream.groups[:_GROUPS_SHOWN]:
+            yield from _group_lines(stream, group)
+        more = len(stream.groups) - _GROUPS_SHOWN
+        if more > 0:
+            yield f"    and {counted(more, 'group')} more, which have read more of it"
+
+
+def _group_lines(stream: StreamStats, group: GroupStats) -> Iterator[str]:
+    yield printable(f"    group {group.name[:_NAME_CHARACTERS]}: lag {group.lag:,}, pending {group.pending:,}")
+    if group.near_loss:
+        yield f"      WARNING: {group.lag:,} of {stream.events:,} events are unread, and the stream is full:"
+        yield "      the next ones push them out. Let its consumers catch up."
+
+
+def _size(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / _MIB:,.1f} MiB" if count >= _MIB else f"{count / _KIB:,.1f} KiB"
+
+
+def _fleet_lines(fleet: Fleet) -> Iterator[str]:
+    others = [one for one in fleet.queues[1:] if one.workers or one.ready or one.delayed or one.in_flight]
+    if others:
+        yield ""
+        yield "Other queues of these workers:"
+        for one in others:
+            counts = f"{one.ready:,} ready, {one.delayed:,} delayed, {one.in_flight:,} in flight"
+            yield printable(f"  {one.queue}: {counts}" + ("" if one.workers else "; no worker takes from it"))
+    if fleet.differences:
+        yield ""
+        yield "The workers differ in settings that must be the same for all of them:"
+        for setting, values in fleet.differences.items():
+            told = "; ".join(f"{value} ({', '.join(nodes)})" for value, nodes in values.items())
+            yield printable(f"  {setting}: {told}")
+
+
+def _lines(found: Settings, standing: Standing) -> Iterator[str]:
+    yield f"Queue {found.LOCK_QUEUE} at {place(found)}"
+    yield ""
+    yield _line("ready", standing.ready, _oldest(standing))
+    parts = {_PRIORITY_NAMES[step]: count for step, count in standing.priorities.items()}
+    parts |= {"arrived": standing.arrived, "again": standing.again, "retries": standing.retries}
+    parts |= {"suspects": standing.suspects}
+    for name, count in parts.items():
+        if count:
+            yield _line(f"  {name}", count)
+    yield _line("delayed", standing.delayed, _due(standing))
+    yield _line("in flight", standing.in_flight)
+    yield _line("results", standing.results, found.RESULTS_CHANNEL)
+    yield _line("dead letters", standing.dead_letters, found.DEAD_STREAM)
+    yield ""
+    if standing.paused is not None:
+        yield f"The API asked all workers to wait; they go on in {duration(standing.paused)}."
+    if standing.limit is not None:
+        rate = f"{standing.limit.rate:,.2f}".rstrip("0").rstrip(".")
+        yield f"All workers keep to {rate} calls a second{_refusal(standing.limit)}."
+    for worker, told in standing.open_breakers.items():
+        yield f"{printable(worker)} holds back: {printable(told)}"
+    if standing.last_upkeep is None:
+        yield "No worker has looked after this queue yet."
+    else:
+        yield f"A worker looked after this queue {duration(standing.last_upkeep)} ago."
+    if standing.totals:
+        yield ""
+        yield "Since the queue was first used:"
+        for name, count in standing.totals.items():
+            yield _line(f"  {printable(name)}", count, _TOTALS.get(name, ""))
+
+
+def _refusal(limit: FleetLimit) -> str:
+    return f": the API answered {limit.status} to {printable(limit.by)}" if limit.by else ""
+
+
+def _line(name: str, count: int, note: str = "") -> str:
+    return f"{name:<20}{count:>12,}  {note}".rstrip()
+
+
+def _oldest(standing: Standing) -> str:
+    return (
+        "" if standing.oldest_ready is None else f"none that is new waits longer than {duration(standing.oldest_ready)}"
+    )
+
+
+def _due(standing: Standing) -> str:
+    if standing.next_due is None:
+        return ""
+    if standing.next_due <= 0:
+        return f"the next was due {duration(-standing.next_due)} ago"
+    return f"the next is due in {duration(standing.next_due)}"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people."""
+    seconds = max(0.0, seconds)
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"

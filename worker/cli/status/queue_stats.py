@@ -1,0 +1,156 @@
+"""Where a queue stands, read in one round trip; nothing is changed.
+
+It is no transaction: a server above its maxmemory refuses every MULTI, and this is what one looks at then. So a job
+that moves in that moment may be counted twice, or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.broker.keys import PRIORITY_STEPS, Keys
+from worker.broker.moves import VOTE_MS
+from worker.flow_control.limit import from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from redis import Redis
+
+    from settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FleetLimit:
+    """The rate that all workers keep to because the API refused calls.
+
+    Attributes:
+        rate: calls a second.
+        by: the worker that was refused; empty: nobody tells.
+        status: the HTTP status of the refusal; 0: nobody tells.
+    """
+
+    rate: float
+    by: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many jobs are in each state, and since when: in seconds, and None where there is nothing to tell.
+
+    Attributes:
+        server_seconds: the server's time.
+        priorities: messages on each of the producers' lists, by the first priority on it.
+        arrived: messages that woke a worker and are not taken yet.
+        again: jobs that are ready again: they waited for their moment, or were handed back or recovered.
+        retries: the same for jobs whose call failed.
+        suspects: jobs that workers died on, ready to be run alone.
+        ready: the sum of all these.
+        oldest_ready: no ready job that is new has waited longer than that.
+        delayed: jobs that wait for their moment.
+        next_due: when the first of them is due; negative: it is overdue.
+        in_flight: jobs in the hands of workers.
+        paused: how long no worker takes a job yet, because the API asked for it.
+        limit: the rate that the API's refusals set.
+        open_breakers: what each worker tells of its breakers, where one is open.
+        dead_letters: entries in the dead letter stream.
+        results: events in the results stream.
+        last_upkeep: when a worker last looked after the queue, which every worker does all the time.
+        totals: counts since the queue was first used, by name.
+    """
+
+    server_seconds: float
+    priorities: dict[int, int]
+    arrived: int
+    again: int
+    retries: int
+    suspects: int
+    ready: int
+    oldest_ready: float | None
+    delayed: int
+    next_due: float | None
+    in_flight: int
+    paused: float | None
+    limit: FleetLimit | None
+    open_breakers: dict[str, str]
+    dead_letters: int
+    results: int
+    last_upkeep: float | None
+    totals: dict[str, int]
+
+
+def read_standing(client: Redis, found: Settings) -> Standing:
+    """Look at the queue of these settings."""
+    keys = Keys(found.LOCK_QUEUE)
+    with client.pipeline(transaction=False) as look:
+        look.time()
+        for name in (*keys.stock, keys.arrived, keys.again, keys.retries, keys.suspects):
+            look.llen(name)
+        look.zcard(keys.delayed)
+        look.zrange(keys.delayed, 0, 0, withscores=True)
+        look.zcard(keys.leases)
+        look.pttl(keys.pause)
+        look.hmget(keys.limit, ["rate", "state"])
+        look.hgetall(keys.breakers)
+        look.xlen(found.DEAD_STREAM)
+        look.xlen(found.RESULTS_CHANNEL)
+        look.hmget(keys.upkeep, ["empty_at", "promoted_at"])
+        look.hgetall(keys.counters)
+        (seconds, microseconds), *answers = look.execute()
+    now = seconds + microseconds / 1_000_000
+    priorities, answers = answers[: len(keys.stock)], answers[len(keys.stock) :]
+    arrived, again, retries, suspects, delayed, first_due, in_flight, *answers = answers
+    paused_ms, limit, breakers, dead, results, upkeep, counters = answers
+    empty_at, promoted_at = upkeep
+    ready = sum(priorities) + arrived + again + retries + suspects
+    return Standing(
+        server_seconds=now,
+        priorities=dict(zip(PRIORITY_STEPS, priorities, strict=True)),
+        arrived=arrived,
+        again=again,
+        retries=retries,
+        suspects=suspects,
+        ready=ready,
+        # A message carries no time, but the lists were empty then.
+        oldest_ready=now - _natural(empty_at) / 1000 if ready and _natural(empty_at) else None,
+        delayed=delayed,
+        next_due=_due(first_due[0][1], now) if first_due else None,
+        in_flight=in_flight,
+        paused=paused_ms / 1000 if paused_ms > 0 else None,
+        limit=_limit(*limit),
+        open_breakers=dict(_open_breakers(breakers, now)),
+        dead_letters=dead,
+        results=results,
+        last_upkeep=now - _natural(promoted_at) / 1000 if _natural(promoted_at) else None,
+        totals={name.decode(errors="replace"): _natural(count) for name, count in sorted(counters.items())},
+    )
+
+
+def _natural(text: bytes | None) -> int:
+    """A number as a worker wrote it; 0 for whatever somebody else put there."""
+    return int(text) if text and re.fullmatch(rb"\d{1,15}", text) else 0
+
+
+def _due(at_ms: float, now: float) -> float | None:
+    """In how many seconds; None for a moment that is none, as JSON has no infinity."""
+    return at_ms / 1000 - now if math.isfinite(at_ms) else None
+
+
+def _limit(rate: bytes | None, state: bytes | None) -> FleetLimit | None:
+    """The limit as takes read it: what is no number is none."""
+    if rate is None or not re.fullmatch(rb"\d{1,15}(\.\d*)?", rate) or float(rate) == 0:
+        return None
+    found = from_json(state or b"")
+    return FleetLimit(float(rate), found.by, found.status)
+
+
+def _open_breakers(votes: Mapping[bytes, bytes], now: float) -> Iterator[tuple[str, str]]:
+    """Each worker's vote, without those that count no more."""
+    for worker, vote in sorted(votes.items()):
+        at_ms, _, told = vote.partition(b" ")
+        if re.fullmatch(rb"\d{1,15}", at_ms) and abs(now * 1000 - int(at_ms)) <= VOTE_MS:
+            yield worker.decode(errors="replace"), told.decode(errors="replace")

@@ -1,0 +1,1 @@
+"""``lock-worker watch``: prints result events as they come."""

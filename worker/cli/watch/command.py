@@ -1,0 +1,50 @@
+"""``lock-worker watch``: result events as they come."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.exit import check_known, load_settings
+
+
+def watch(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One event a line, as JSON, for programs.")] = False,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event that is kept.")] = False,
+    last: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Begin with the newest N events of those to show; by default with none."),
+    ] = None,
+    outcomes: Annotated[
+        list[str] | None,
+        typer.Option("--outcome", metavar="OUTCOME", help="Only events with this outcome; may be repeated."),
+    ] = None,
+    job_ids: Annotated[
+        list[str] | None, typer.Option("--job", metavar="ID", help="Only events of this job; may be repeated.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many events.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="End after this time; with status 1 if fewer than --count (or none) came."
+        ),
+    ] = None,
+) -> None:
+    """Show result events as they come, until Ctrl-C.
+
+    Follows the results stream, so no event is missed while Redis is away. On a terminal the newest events stand in a
+    table, with totals; elsewhere each has a line.
+    """
+    from worker.cli.result import OUTCOMES  # noqa: PLC0415 - slow to import, and --help is quick
+
+    check_known("--outcome", outcomes, OUTCOMES)
+    if from_start and last is not None:
+        raise typer.BadParameter("give --from-start or --last, not both")
+    found = load_settings()
+
+    from worker.cli.watch.watch import Wanted, watch_results  # noqa: PLC0415 - slow to import, and --help is quick
+
+    wanted = Wanted(frozenset(outcomes or ()), frozenset(job_ids or ()), count, timeout)
+    watch_results(found, wanted, last=None if from_start else last or 0, as_json=as_json)

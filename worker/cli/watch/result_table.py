@@ -1,0 +1,156 @@
+"""The newest result events in a table on a terminal, with the totals of all, redrawn in place."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from rich.cells import cell_len
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from worker.observe.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console, RenderableType
+
+    from worker.cli.result import Result
+
+_RATE_SECONDS = 10.0
+#: Lines of the screen that are not rows of the table.
+_OTHER_LINES = 6
+#: No cell is longer, so that the table does not keep what a screen cannot show.
+_LONGEST_CELL = 300
+#: Between two columns, and behind the last one.
+_GAP = 2
+_TIME, _OUTCOME, _CALLS = 8, 10, 5
+_LEAST_ID = 12
+_LEAST_PROBLEM = 16
+#: On a terminal with fewer columns there are only outcome, conversation and job.
+_NARROW = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What is shown of an event."""
+
+    time: str
+    outcome: str
+    style: str
+    conversation: str
+    calls: str
+    job: str
+    problem: str
+
+
+class ResultTable:
+    """A table that is on the screen from ``with`` to its end, and stays there as it was last drawn."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._note = ""
+        self._newest: deque[_Row] = deque(maxlen=200)
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._arrivals: deque[float] = deque()
+        self._started = time.monotonic()
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        self.draw()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.draw()
+        self._live.stop()
+
+    def add(self, result: Result) -> None:
+        """Count an event, and show it with the next drawing."""
+        self._newest.append(
+            _Row(
+                result.clock_time,
+                _cell(result.outcome),
+                result.style,
+                _cell(result.conversation_id) or "-",
+                str(result.attempts),
+                _cell(result.job_id),
+                _cell(result.problem),
+            )
+        )
+        self._counts[_cell(result.outcome), result.style] += 1
+        self._arrivals.append(time.monotonic())
+
+    def note(self, message: str) -> None:
+        """Show a message below the totals."""
+        self._note = message
+
+    def draw(self) -> None:
+        """Bring the screen up to date."""
+        self._live.update(Group(self._totals(), self._table()), refresh=True)
+
+    def _totals(self) -> RenderableType:
+        now = time.monotonic()
+        while self._arrivals and self._arrivals[0] < now - _RATE_SECONDS:
+            self._arrivals.popleft()
+        rate = len(self._arrivals) / min(_RATE_SECONDS, max(1.0, now - self._started))
+        total = self._counts.total()
+        # A line that wrapped would push the newest rows off a small screen.
+        lines = Text(f"{self._title}\n", style="dim", no_wrap=True, overflow="ellipsis")
+        lines.append(f"{total:,} event{'' if total == 1 else 's'}, {rate:,.1f}/s", style="not dim bold")
+        for (outcome, style), count in sorted(self._counts.items(), key=lambda item: -item[1]):
+            lines.append(" · ", style="dim")
+            lines.append(f"{count:,} {outcome}", style=f"not dim {style}")
+        if self._note:
+            lines.append(f"\n{self._note}", style="not dim yellow")
+        return lines
+
+    def _table(self) -> Table:
+        rows = list(self._newest)[-max(1, self._console.height - _OTHER_LINES) :]
+        is_narrow = self._console.width < _NARROW
+        conversation, job, problem = _widths(self._console.width, rows, is_narrow=is_narrow)
+        table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
+        for name, width in [
+            *([] if is_narrow else [("time", _TIME)]),
+            ("outcome", _OUTCOME),
+            ("conversation", conversation),
+            *([] if is_narrow else [("calls", _CALLS)]),
+            ("job", job),
+            *([] if is_narrow else [("why not", problem)]),
+        ]:
+            table.add_column(
+                name, width=width, no_wrap=True, overflow="ellipsis", justify="right" if name == "calls" else "left"
+            )
+        for row in rows:
+            table.add_row(
+                *([] if is_narrow else [row.time]),
+                Text(row.outcome, style=row.style),
+                Text(row.conversation),
+                *([] if is_narrow else [row.calls]),
+                Text(row.job),
+                *([] if is_narrow else [Text(row.problem)]),
+            )
+        return table
+
+
+def _cell(text: str) -> str:
+    return printable(text[:_LONGEST_CELL])[:_LONGEST_CELL]
+
+
+def _widths(columns: int, rows: Sequence[_Row], *, is_narrow: bool) -> tuple[int, int, int]:
+    """How wide conversation, job and problem are: ids are whole where there is room, before a problem is."""
+    if is_narrow:
+        room, least_problem = columns - _OUTCOME - 3 * _GAP, 0
+    else:
+        room, least_problem = columns - _TIME - _OUTCOME - _CALLS - 6 * _GAP, _LEAST_PROBLEM
+    needed_job = max([_LEAST_ID, *(cell_len(row.job) for row in rows)])
+    needed_conversation = max([_LEAST_ID, *(cell_len(row.conversation) for row in rows)])
+    job = min(needed_job, max(room - _LEAST_ID - least_problem, room // 3))
+    conversation = min(needed_conversation, max(room - job - least_problem, _LEAST_ID))
+    return conversation, job, max(room - conversation - job, 0)

@@ -1,0 +1,155 @@
+"""Shows result events as they come, as JSON, as lines, or in a table; goes on by itself when Redis comes back."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from worker.broker.connection import sync_client
+from worker.cli.exit import FAILED, place, redis_or_stop, stop
+from worker.cli.refusals import described, is_passing
+from worker.cli.result import read_result
+from worker.cli.watch.follow import FROM_START, Follower, before_the_newest
+from worker.cli.watch.result_table import ResultTable
+from worker.observe.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from redis import Redis
+
+    from settings import Settings
+    from worker.cli.result import Result
+
+_WAIT_SECONDS = 1.0
+_REDRAW_SECONDS = 0.25
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events to show, and after how many of them or how many seconds to end. An empty set means all."""
+
+    outcomes: frozenset[str]
+    job_ids: frozenset[str]
+    count: int | None
+    timeout: float | None
+
+    def __call__(self, result: Result) -> bool:
+        """Whether to show this one."""
+        return (not self.outcomes or result.outcome in self.outcomes) and (
+            not self.job_ids or result.job_id in self.job_ids
+        )
+
+    def __str__(self) -> str:
+        """Which events, for people."""
+        jobs = f" of job {printable(' or '.join(sorted(self.job_ids)))}" if self.job_ids else ""
+        outcomes = f" with outcome {' or '.join(sorted(self.outcomes))}" if self.outcomes else ""
+        return f"events{jobs}{outcomes}"
+
+
+def watch_results(found: Settings, wanted: Wanted, *, last: int | None, as_json: bool) -> None:
+    """Show events until there were enough, until the time is over, or until Ctrl-C.
+
+    ``last``: how many of the newest events to begin with; None: with the first that is there.
+    """
+    until = math.inf if wanted.timeout is None else time.monotonic() + wanted.timeout
+    stream, server = found.RESULTS_CHANNEL, place(found)
+    with ExitStack() as stack, redis_or_stop(found):
+        client = stack.enter_context(sync_client(found))
+        client.ping()  # a Redis that was never there is a mistake; one that goes away later comes back
+        console = Console()
+        try:
+            follower = Follower(client, stream, after=_begin(client, stream, wanted, last))
+            if as_json or not console.is_terminal:
+                waiting = f"waiting for {'new ' if last == 0 else ''}{wanted} in {stream} at {server}"
+                if last == 0 and (wanted.job_ids or wanted.outcomes):
+                    waiting += "; --from-start and --last show what came before"
+                pages = _pages(follower, server, until, _WAIT_SECONDS, note=_tell)
+                shown = _show_lines(pages, wanted, waiting, as_json=as_json)
+            else:
+                table = stack.enter_context(ResultTable(console, f"{wanted} in {stream} at {server}"))
+                pages = _pages(follower, server, until, _REDRAW_SECONDS, note=table.note)
+                shown = _show_table(pages, wanted, table)
+        except KeyboardInterrupt:
+            return
+    if wanted.timeout is not None and shown < (wanted.count or 1):
+        enough = f" of {wanted.count:,}" if wanted.count else ""
+        stop(f"{shown:,}{enough} {wanted} came in {wanted.timeout:g} s", FAILED)
+
+
+def _begin(client: Redis, stream: str, wanted: Wanted, last: int | None) -> str:
+    def is_wanted(event: bytes) -> bool:
+        result = read_result(event)
+        return result is not None and wanted(result)
+
+    return FROM_START if last is None else before_the_newest(client, stream, last, is_wanted)
+
+
+def _show_lines(pages: Iterator[list[Result]], wanted: Wanted, waiting: str, *, as_json: bool) -> int:
+    """How many were shown; ``waiting`` is told once, when there is nothing more to show."""
+    shown = 0
+    is_told = False
+    for results in pages:
+        for result in filter(wanted, results):
+            sys.stdout.write((result.as_json() if as_json else result.as_line()) + "\n")
+            shown += 1
+            if shown == wanted.count:
+                return shown
+        sys.stdout.flush()
+        if not results and not is_told:
+            _tell(waiting)
+            is_told = True
+    return shown
+
+
+def _show_table(pages: Iterator[list[Result]], wanted: Wanted, table: ResultTable) -> int:
+    shown = 0
+    for results in pages:
+        for result in filter(wanted, results):
+            table.add(result)
+            shown += 1
+            if shown == wanted.count:
+                return shown
+        table.draw()
+    return shown
+
+
+def _pages(
+    follower: Follower, server: str, until: float, wait_seconds: float, *, note: Callable[[str], None]
+) -> Iterator[list[Result]]:
+    """What came, again and again, an empty list too; ``note`` is told when Redis goes away and when it is back."""
+    pause = _FIRST_PAUSE_SECONDS
+    is_away = False
+    while (left := until - time.monotonic()) > 0:
+        try:
+            entries = follower.wait(min(wait_seconds, left))
+        except RedisError as error:
+            if not is_passing(error):
+                raise
+            if not is_away:
+                what, _, _ = described(error).partition("\n")  # how to fix it is not yet the question
+                note(f"Redis at {server}{what}; trying again")
+            is_away = True
+            follower.disconnect()
+            yield []
+            time.sleep(min(pause, max(0.0, until - time.monotonic())))
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            continue
+        if is_away:
+            note(f"Redis at {server} is back")
+        is_away, pause = False, _FIRST_PAUSE_SECONDS
+        yield [result for entry in entries if (result := read_result(entry.event)) is not None]
+
+
+def _tell(message: str) -> None:
+    typer.echo(f"lock-worker: {message}", err=True)

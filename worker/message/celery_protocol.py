@@ -1,0 +1,433 @@
+"""From a queue message's bytes to a :class:`Message`, or to an :class:`Unreadable` that says what is wrong with it.
+
+:func:`read` is total: it returns for any bytes. It stands between the socket and everything else, because Celery and
+kombu end the worker, lose the message or write its body to the log over what they cannot read. It knows Celery's
+formats (protocol 2, protocol 1, the two mixed) and kombu's (base64, compression), and what clients in other languages
+leave out. It never unpickles, never inflates beyond a limit, and its refusals quote nothing but names and option
+values. It runs on the event loop that renews the leases, so a message is read in bounded time: of one that holds too
+many values enough is read to name what is wrong.
+
+What the arguments mean is left to the job's own rules, and Celery's options that have no effect here are only listed.
+"""
+
+from __future__ import annotations
+
+import binascii
+import difflib
+import hashlib
+import json
+import secrets
+import string
+import zlib
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from tasks import rfc3339, trace
+from tasks.celery_json import as_text, bytes_text
+from tasks.json_size import holds_more_values, read_loosely
+from tasks.message import Message, Unreadable
+from tasks.outcome import Problem, ProblemType
+from tasks.redaction import kind, quoted
+from tasks.strict_json import NotStrict, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""Of a message, and of its body once it is decompressed."""
+
+MAX_JOB_ID_CHARACTERS = 128
+MAX_WAIT = timedelta(days=365)
+
+_MAX_LEVELS = 32 + 4
+"""What a job's field may have, and the message, body, argument list and job object around it."""
+
+MAX_VALUES = 50_000
+"""Of a message, and of its body: more than the longest chain or chord that fits into a message, and ten times what the
+largest job has. So many are read in ten to twenty milliseconds."""
+
+_CONTENT_TYPES = {"application/json", "json"}
+CONTENT_ENCODINGS = {
+    # kombu does not look at it where the content type is JSON: the body is UTF-8, and body_encoding and compression say
+    # what was made of it. Clients write how they sent the bytes. Left out is what names another alphabet.
+    "utf-8", "utf8", "utf_8", "us-ascii", "ascii", "binary", "ascii-8bit", "8bit", "7bit", "base64",
+    "identity", "gzip", "zlib", "deflate",
+}  # fmt: skip
+_PLAIN_BODY_ENCODINGS = {"utf-8", "utf8", "plain"}
+_COMPRESSIONS = {
+    # kombu writes "application/x-gzip" over zlib's format; other clients mean what they say. zlib tells them apart.
+    "application/x-gzip", "application/gzip", "gzip", "application/x-zlib", "application/zlib", "zlib",
+}  # fmt: skip
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+
+_LIKE_THE_TASK = 0.7
+_COMPARED_CHARACTERS = 64
+
+
+@dataclass(slots=True)
+class _Understood:
+    """What has been understood of a message so far: what a refusal can still tell of it."""
+
+    id: str | None = None
+    args: Sequence[Any] | None = None
+    kwargs: Mapping[str, Any] | None = None
+    replay_of: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    unchecked: Problem | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """The part of a message that protocols 1 and 2 put into different places.
+
+    Attributes:
+        options: where the task's name, id, eta and expires stand.
+        args: as sent, of whatever type.
+        kwargs: as sent, of whatever type.
+        embed: where callbacks, errbacks, chain and chord stand.
+    """
+
+    options: Mapping[str, Any]
+    args: Any = None
+    kwargs: Any = None
+    embed: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Unusable(Exception):  # noqa: N818 - never leaves this module
+    """The message ends here; the problem says why."""
+
+    def __init__(self, detail: str, problem_type: ProblemType = ProblemType.UNDECODABLE) -> None:
+        super().__init__(detail)
+        self.problem = Problem(problem_type, detail)
+
+
+class _NoMessage(Exception):  # noqa: N818 - never leaves this module
+    """What lies in the queue is no Celery message; the text says what it is instead."""
+
+
+def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = None) -> Message | Unreadable:
+    """Understand a queue message; never raises.
+
+    Args:
+        raw: the message as it lay in the queue, or the beginning of one that is too large.
+        now: the moment, to tell an eta that is too far away.
+        task_name: the one task that is known here.
+        true_size: the size of the message where ``raw`` is only its beginning.
+    """
+    understood = _Understood()
+    try:
+        return _read(raw, understood, now=now, task_name=task_name, true_size=true_size)
+    except _NoMessage as no_message:
+        problem = Problem(ProblemType.UNDECODABLE, f"{no_message} {_what_to_send(task_name)}")
+    except _Unusable as unusable:
+        problem = unusable.problem
+    return Unreadable(
+        id=understood.id or derived_id(raw),
+        has_own_id=understood.id is not None,
+        problem=problem,
+        args=understood.args,
+        kwargs=understood.kwargs,
+        replay_of=understood.replay_of,
+        traceparent=understood.traceparent,
+        tracestate=understood.tracestate,
+        unchecked=understood.unchecked,
+    )
+
+
+def _read(
+    raw: bytes, understood: _Understood, *, now: datetime, task_name: str, true_size: int | None
+) -> Message | Unreadable:
+    envelope = _envelope(raw, len(raw) if true_size is None else true_size, understood)
+    headers = _object(envelope, "headers")
+    properties = _object(envelope, "properties")
+    # A body that cannot be read may still belong to a job with an id.
+    understood.id = _usable_id(headers.get("id"))
+    understood.replay_of = _replay_of(headers)
+    understood.traceparent, understood.tracestate = trace.read(headers)
+    if envelope.get("body") is None:
+        if "conversation_id" not in envelope:
+            raise _NoMessage("The message has no body.")
+        understood.kwargs = envelope
+        raise _NoMessage("The message has no body, but a job's fields in its place.")
+
+    call = _call(_body(envelope, headers, properties, understood), headers)
+    own_id = understood.id = _usable_id(call.options.get("id"))
+    understood.args = _list(call.args)
+    understood.kwargs = _mapping(call.kwargs)
+
+    _check_task(call.options.get("task"), task_name)
+    if own_id is None and call.options.get("id") is not None:
+        raise _Unusable(
+            f"id: must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters, and is {quoted(call.options['id'])}.",
+            ProblemType.INVALID_JOB,
+        )
+    if understood.args is None:
+        raise _Unusable(f"args: must be a list, and is {kind(call.args)}.", ProblemType.INVALID_JOB)
+    if understood.kwargs is None:
+        raise _Unusable(f"kwargs: must be an object, and is {kind(call.kwargs)}.", ProblemType.INVALID_JOB)
+    naive_times: list[str] = []
+    return Message(
+        id=own_id or derived_id(raw),
+        has_own_id=own_id is not None,
+        args=understood.args,
+        kwargs=understood.kwargs,
+        not_before=_not_before(call.options, now, naive_times),
+        expires_at=_time(call.options, "expires", naive_times),
+        traceparent=understood.traceparent,
+        replay_of=understood.replay_of,
+        ignored=_ignored(call, headers, properties),
+        tracestate=understood.tracestate,
+        naive_times=tuple(naive_times),
+        unchecked=understood.unchecked,
+    )
+
+
+def _envelope(raw: bytes, size: int, understood: _Understood) -> Mapping[str, Any]:
+    if size > MAX_MESSAGE_BYTES:
+        raise _Unusable(f"The message has {size:,} bytes and was not read; send at most {MAX_MESSAGE_BYTES:,}.")
+    try:
+        envelope = _json(raw, "The message", understood)
+    except _Unusable as unusable:
+        if raw.lstrip().startswith(b"{"):
+            raise
+        raise _NoMessage(unusable.problem.detail) from None
+    if not isinstance(envelope, dict):
+        raise _NoMessage(f"The message is {kind(envelope)}; send a Celery message, which is a JSON object.")
+    return envelope
+
+
+def _what_to_send(task_name: str) -> str:
+    example = {
+        "headers": {"task": task_name, "id": "job-1"},
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "properties": {"body_encoding": "utf-8"},
+        "body": '[[],{"conversation_id":"c-42"},{}]',
+    }
+    return (
+        "Send jobs with a Celery client or `lock-worker enqueue`, or push messages such as "
+        f"{json.dumps(example, separators=(',', ':'))}"
+    )
+
+
+def _json(data: bytes, name: str, understood: _Understood) -> Any:
+    try:
+        if not holds_more_values(data, MAX_VALUES):
+            return loads(data, max_levels=_MAX_LEVELS, keep_digits=True)
+        detail = f"{name} holds more than {MAX_VALUES:,} values; send the job's fields alone."
+        understood.unchecked = Problem(ProblemType.UNDECODABLE, detail)
+        return read_loosely(data, max_containers=MAX_VALUES)
+    except NotStrict as reason:
+        raise _Unusable(f"{name} {reason}.") from None
+    except ValueError:
+        raise _Unusable(detail) from None
+
+
+def _object(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = _mapping(envelope.get(name))
+    if found is None:
+        raise _Unusable(f"{name}: must be an object, and is {kind(envelope[name])}.")
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    """The object that is meant; PHP writes an empty one as ``[]``. None: no object is meant."""
+    if isinstance(value, dict):
+        return value
+    return {} if value is None or value == [] else None
+
+
+def _list(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, list):
+        return value
+    return [] if value is None or value == {} else None
+
+
+# --- the body ----------------------------------------------------------------------------------------------------
+
+
+def _body(
+    envelope: Mapping[str, Any], headers: Mapping[str, Any], properties: Mapping[str, Any], understood: _Understood
+) -> Any:
+    content_type = _word(envelope, "content-type").partition(";")[0].rstrip()
+    if content_type and content_type not in _CONTENT_TYPES:
+        raise _Unusable(
+            f"content-type: must be application/json, and is {quoted(content_type)}; nothing else is ever read."
+        )
+    encoding = _word(envelope, "content-encoding")
+    if encoding and encoding not in CONTENT_ENCODINGS:
+        raise _Unusable(f"content-encoding: must be utf-8 (or us-ascii, binary, base64), and is {quoted(encoding)}.")
+    compression = _word(headers, "compression")
+    if compression and compression not in _COMPRESSIONS:
+        raise _Unusable(f"headers.compression: must be gzip, zlib or none, and is {quoted(compression)}.")
+
+    body, body_encoding = envelope["body"], _word(properties, "body_encoding")
+    if (text := bytes_text(body)) is not None:
+        # kombu writes bytes so: a compressed body, where the producer's body_encoding is not base64.
+        data = _from_base64(text[0]) if text[1] else text[0].encode()
+    elif isinstance(body, list | dict):
+        return body  # the client left out the step from JSON to a string
+    elif isinstance(body, str):
+        data = _bytes(body, body_encoding, is_base64=bool(compression) or encoding == "base64")
+    else:
+        raise _Unusable(f"body: must be a string, and is {kind(body)}.")
+    if compression:
+        data = _inflated(data)
+    return _json(data, "The body", understood)
+
+
+def _word(options: Mapping[str, Any], name: str) -> str:
+    value = options.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _Unusable(f"{name}: must be a string, and is {kind(value)}.")
+    return value.strip().lower()
+
+
+def _bytes(body: str, encoding: str, *, is_base64: bool) -> bytes:
+    """The body's bytes, as its encoding says.
+
+    ``is_base64``: something else says that a body which is no JSON is base64. Compressed bytes are no string otherwise.
+    """
+    if encoding and encoding != "base64" and encoding not in _PLAIN_BODY_ENCODINGS:
+        raise _Unusable(f"properties.body_encoding: must be base64, utf-8 or none, and is {quoted(encoding)}.")
+    if encoding != "base64":
+        is_plain = encoding and not is_base64
+        if is_plain or body.lstrip().startswith(("[", "{")):
+            return body.encode()
+    return _from_base64(body)
+
+
+def _from_base64(body: str) -> bytes:
+    try:
+        return binascii.a2b_base64(body, strict_mode=True)
+    except ValueError:
+        pass
+    try:
+        # Some clients break the lines.
+        return binascii.a2b_base64(body.encode().translate(None, string.whitespace.encode()), strict_mode=True)
+    except ValueError:
+        raise _Unusable(
+            "body: is not base64; encode it, or say in properties.body_encoding that it is utf-8."
+        ) from None
+
+
+def _inflated(data: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
+    try:
+        inflated = inflater.decompress(data, MAX_MESSAGE_BYTES + 1)
+    except zlib.error:
+        raise _Unusable("body: is not compressed as headers.compression says.") from None
+    if len(inflated) > MAX_MESSAGE_BYTES:
+        raise _Unusable(f"body: has more than {MAX_MESSAGE_BYTES:,} bytes once decompressed; send less.")
+    if not inflater.eof or inflater.unused_data:
+        raise _Unusable("body: the compressed data is cut off, or goes on after its end; send exactly one.")
+    return inflated
+
+
+def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
+    has_headers = headers.get("task") is not None
+    match body:
+        case dict():
+            # Protocol 1; with the task's name in the headers too it is Celery's mixture of both, where the headers win.
+            return _Call(
+                options={**body, **headers} if has_headers else body,
+                args=body.get("args"),
+                kwargs=body.get("kwargs"),
+                embed=body,
+            )
+        case [args, kwargs, embed]:
+            return _Call(options=headers, args=args, kwargs=kwargs, embed=embed if isinstance(embed, dict) else {})
+        case [args, kwargs]:
+            return _Call(options=headers, args=args, kwargs=kwargs)
+        case [args]:
+            return _Call(options=headers, args=args)
+        case []:
+            return _Call(options=headers)
+        case _:
+            raise _Unusable(f"The body must be [args, kwargs, options] or an object, and is {kind(body)}.")
+
+
+# --- what stands beside the arguments ----------------------------------------------------------------------------
+
+
+def _usable_id(value: Any) -> str | None:
+    """The job id, or None where there is none or none that can be used."""
+    if not isinstance(value, str):
+        value = as_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and 0 < len(value) <= MAX_JOB_ID_CHARACTERS and value.isprintable():
+        return value
+    return None
+
+
+def derived_id(raw: bytes) -> str:
+    """An id for a message that has none: it tells equal bytes, and no two messages share it."""
+    return f"anonymous-{hashlib.blake2b(raw, digest_size=8).hexdigest()}-{secrets.token_hex(8)}"
+
+
+def _check_task(name: Any, task_name: str) -> None:
+    if name == task_name:
+        return
+    if isinstance(name, str) and difflib.get_close_matches(
+        name[:_COMPARED_CHARACTERS], [task_name], cutoff=_LIKE_THE_TASK
+    ):
+        detail = f"task: there is no task {quoted(name)}; did you mean {task_name}?"
+    else:
+        detail = f"task: must be {task_name}, and is {quoted(name)}."
+    raise _Unusable(detail, ProblemType.UNKNOWN_TASK)
+
+
+def _not_before(options: Mapping[str, Any], now: datetime, naive_times: list[str]) -> datetime | None:
+    eta = _time(options, "eta", naive_times)
+    if eta is not None and eta - now > MAX_WAIT:
+        raise _Unusable(
+            f"eta: is more than {MAX_WAIT.days} days away ({eta.date()}); send the job nearer to its time.",
+            ProblemType.INVALID_JOB,
+        )
+    return eta
+
+
+def _time(options: Mapping[str, Any], name: str, naive_times: list[str]) -> datetime | None:
+    """The time (in UTC) that an option names; the option's name is added to ``naive_times`` if it names no offset."""
+    value = options.get(name)
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str):
+            time, is_naive = rfc3339.parse_isoformat(value)
+            naive_times += [name] * is_naive
+            return time
+    except ValueError:
+        pass
+    raise _Unusable(
+        f"{name}: must be an RFC 3339 time such as 2026-11-22T15:04:05Z, and is {quoted(value)}.",
+        ProblemType.INVALID_JOB,
+    )
+
+
+def _replay_of(headers: Mapping[str, Any]) -> str | None:
+    value = headers.get("replay_of")
+    return _usable_id(value) if isinstance(value, str) else None
+
+
+def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of options that the producer may count on, and that have no effect here."""
+    embed, options = call.embed, call.options
+    timelimit = options.get("timelimit")
+    asked = {
+        "link": embed.get("callbacks"),
+        "link_error": embed.get("errbacks"),
+        "chain": embed.get("chain"),
+        "chord": embed.get("chord"),
+        "timelimit": any(timelimit) if isinstance(timelimit, list) else timelimit,
+        # Celery sets it in every message. Only who said so does not wait for a result.
+        "reply_to": properties.get("reply_to") and options.get("ignore_result") is not True,
+        "stamps": headers.get("stamped_headers") or headers.get("stamps"),
+    }
+    return tuple(name for name, value in asked.items() if value)

@@ -1,0 +1,118 @@
+"""Many small moves in one call: what the jobs of one moment need from Redis goes there together.
+
+A call that fails is made again for ever, with a growing wait, because the job behind it is not over before Redis says
+so; its lease is kept meanwhile. The log tells of it through ``worker.observe.outages``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from redis.exceptions import RedisError
+
+from worker.observe.outages import outages
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+logger = logging.getLogger(__name__)
+
+#: The least time between the beginnings of two calls, in seconds: so much for each item of the first, and at most. An
+#: item that comes after a quiet moment goes at once, and soon after a single other one next to at once; under load each
+#: call carries what came meanwhile.
+ITEM_SECONDS = 0.0005
+SPACING_SECONDS = 0.004
+#: What one call carries at most.
+BATCH_ITEMS = 100
+BATCH_BYTES = 1024 * 1024
+
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 2.0
+
+
+async def insist(what: str, call: Callable[[], Awaitable[Answer]], *, queue: str = "") -> Answer:
+    """Make a call that may be repeated until it is answered; ``what`` and its queue name it in the log."""
+    wait = _FIRST_WAIT_SECONDS
+    while True:
+        try:
+            answer = await call()
+        except (RedisError, OSError) as error:
+            outages.failed(what, error, queue=queue)
+        except Exception:  # an error of ours must not let go of jobs whose leases are kept
+            logger.exception("redis_retry", extra={"move": what, "wait_seconds": wait})
+        else:
+            outages.worked(what, queue)
+            return answer
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # redis-py can lose a cancellation; see worker.runtime.maintenance
+            raise asyncio.CancelledError
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+
+
+class Batcher(Generic[Item, Answer]):
+    """Collects items and sends them in batches, one call at a time.
+
+    Args:
+        what: names the call in the log.
+        send: makes the call; one answer for each item, in order.
+        queue: whose items these are; as ``what``.
+        weigh: an item's size in bytes, about.
+        settled: told each item with its answer.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        send: Callable[[Sequence[Item]], Awaitable[list[Answer]]],
+        *,
+        queue: str,
+        weigh: Callable[[Item], int],
+        settled: Callable[[Item, Answer], None],
+    ) -> None:
+        self._what = what
+        self._queue = queue
+        self._send = send
+        self._weigh = weigh
+        self._settled = settled
+        self._waiting: list[Item] = []
+        self._pump: asyncio.Task[None] | None = None
+        self._next_call_at = 0.0
+
+    def put(self, item: Item) -> None:
+        """Send an item with the next batch."""
+        self._waiting.append(item)
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        now = asyncio.get_running_loop().time
+        try:
+            while self._waiting:
+                wait = self._next_call_at - now()
+                if wait > 0 and len(self._waiting) < BATCH_ITEMS:
+                    await asyncio.sleep(wait)
+                batch = self._next_batch()
+                self._next_call_at = now() + min(len(batch) * ITEM_SECONDS, SPACING_SECONDS)
+                call = partial(self._send, batch)
+                answers = await insist(self._what, call, queue=self._queue)
+                for item, answer in zip(batch, answers, strict=True):
+                    self._settled(item, answer)
+        finally:
+            self._pump = None
+
+    def _next_batch(self) -> list[Item]:
+        size = count = 0
+        for item in self._waiting[:BATCH_ITEMS]:
+            size += self._weigh(item)
+            if count and size > BATCH_BYTES:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch

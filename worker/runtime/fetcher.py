@@ -1,0 +1,369 @@
+"""Takes jobs while there is room for them, and waits for the next message while there are none.
+
+A job queue is read by turns: ``take`` until the lists are empty; then a ``BLMOVE`` from the producers' list to our
+``arrived`` list, which wakes exactly one waiting worker a message and leaves the message in Redis; then again a take.
+The take is not sent behind the wait, though that would save a round trip: where the connection was lost without a
+word, the server would take jobs for nobody, and they would come back only when their leases are over. But the next wait
+is sent behind the take, with the claim of the message that ended the last one (``worker.broker.follow_up``).
+
+``BLMOVE`` knows one list, and the blocking pops that know several remove the message, which would be lost with the
+worker. So each queue has a wait and a connection of its own. Of several queues the waits are longer, so that their
+number a second stays about the same; what stands on lists that nobody waits on, ``worker.runtime.maintenance`` finds
+for all queues at once.
+
+Runs on the asyncio side, where the jobs are run: a job that went through Celery's thread would be handed from core to
+core, and two threads that want the interpreter at once wake each other in vain at every system call. That cost as much
+as all else that a job needs besides its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from redis.exceptions import RedisError, ResponseError
+
+from worker.broker.moves import TakeState
+from worker.broker.refusals import connection_is_useless, may_have_been_run
+from worker.flow_control.gate import Wait
+from worker.observe.outages import outages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from worker.broker.follow_up import FollowUp
+    from worker.broker.moves import Claim, Delivery, Moves, Taken, Wish
+    from worker.runtime.clock import ServerClock
+    from worker.runtime.in_flight import Hands
+
+#: The queue of a message, and its bytes.
+Message: TypeAlias = tuple[str, bytes]
+
+#: How long the wait for a message lasts where there is one queue, in seconds; after it, take looks at the other lists.
+WAIT_SECONDS = 0.5
+#: The same at most, where there are many: below what an answer of Redis may take.
+_LONGEST_WAIT_SECONDS = 3.0
+#: Where there are many, a take is due after so many seconds: readiness asks for one each five seconds.
+_TAKE_SECONDS = 1.5
+#: The least time between two takes while there is a backlog and most slots are busy, in seconds.
+_SPACING_SECONDS = 0.004
+#: How long a queue is left alone after the server refused a call for it, in seconds.
+_REFUSED_SECONDS = 1.0
+#: How long a closed gate is believed before it is asked again, in seconds.
+_ASK_AGAIN_SECONDS = 1.0
+#: How long the server is left alone when it cannot be reached, in seconds: at first, and at most.
+_AWAY_SECONDS = 0.05
+_LONGEST_AWAY_SECONDS = 2.0
+
+
+class Gates(Protocol):
+    """What holds a worker back from taking jobs."""
+
+    def ask(self) -> Wish | Wait:
+        """What to take now, or how long to wait and why."""
+
+    def took(self, wish: Wish, taken: Taken) -> None:
+        """Told what a take brought."""
+
+    def not_taken(self) -> None:
+        """Told that a take failed."""
+
+
+class Taker:
+    """Takes jobs for one worker from all its queues.
+
+    Args:
+        name: the worker's name in Redis.
+        moves: a queue's moves.
+        hands: what the worker holds; taken jobs are added.
+        clock: told the server's time.
+        gates: this process's gates.
+        next_token: makes a lease token.
+        receive: given the jobs of a take.
+        hand_back: given jobs that nobody wants any more.
+        not_heard: told of a take whose answer was lost, with its queue and its lease token.
+        claim_of: the claim that a message's job will need as soon as it is taken, if any.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        moves: Callable[[str], Moves],
+        hands: Hands,
+        clock: ServerClock,
+        gates: Gates,
+        next_token: Callable[[], str],
+        receive: Callable[[Sequence[Delivery]], None],
+        hand_back: Callable[[Sequence[Delivery]], None],
+        not_heard: Callable[[str, str], None],
+        claim_of: Callable[[bytes], Claim | None],
+    ) -> None:
+        self._name = name
+        self._moves = moves
+        self._hands = hands
+        self._clock = clock
+        self._gates = gates
+        self._next_token = next_token
+        self._receive = receive
+        self._hand_back = hand_back
+        self._not_heard = not_heard
+        self._claim_of = claim_of
+        self._queues: list[str] = []
+        #: Those of them that the last take found empty, until a message comes or somebody says that there is one.
+        self._empty: set[str] = set()
+        self._waits: dict[str, asyncio.Task[bytes | None]] = {}
+        self._retries_may_wait: set[str] = set()
+        self._not_before: dict[str, float] = {}
+        self._closed_until = self._full_until = 0.0
+        self._away_seconds = _AWAY_SECONDS
+        self._news = asyncio.Event()
+        #: What still closes the connection of a wait.
+        self._giving_up: set[asyncio.Task[Any]] = set()
+        self._no_call = asyncio.Event()
+        self._no_call.set()
+        #: When a take was answered last, on the monotonic clock.
+        self.took_at: float | None = None
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases."""
+        return not self._no_call.is_set()
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that jobs are taken from."""
+        return tuple(self._queues)
+
+    def consume(self, queue: str) -> None:
+        """Take from this queue too."""
+        if queue not in self._queues:
+            self._queues.append(queue)
+            self._stop_waiting(queue)  # a wait of before may stand on a server that has become a replica
+        self.look(queue)
+
+    def cancel(self, queue: str) -> None:
+        """Take no more from this queue; what is on its way goes back. See :meth:`has_let_go`."""
+        if queue in self._queues:
+            self._queues.remove(queue)
+        self._stop_waiting(queue)
+        self._not_before.pop(queue, None)
+        self._news.set()
+
+    async def has_let_go(self) -> None:
+        """Return when the take that is under way, if any, was answered, and the waits that were stopped are closed."""
+        await self._no_call.wait()
+        while self._giving_up:
+            await asyncio.wait(self._giving_up)
+
+    def look(self, queue: str) -> None:
+        """Look at a queue again: jobs may have become ready on lists that nobody can wait on."""
+        self._empty.discard(queue)
+        self._news.set()
+
+    def room(self) -> None:
+        """Told that there may be room for more jobs."""
+        if self._retries_may_wait:
+            self._empty -= self._retries_may_wait
+            self._retries_may_wait.clear()
+        self._news.set()
+
+    def gates_changed(self) -> None:
+        """Told that what held takes back may not do so any more: a permit came back unused."""
+        self._closed_until = self._full_until = 0.0
+        self._news.set()
+
+    async def run(self) -> None:
+        """Take jobs until the hands are closed."""
+        try:
+            while not self._hands.is_closed:
+                await self._turn()
+        finally:
+            for queue in list(self._waits):
+                self._stop_waiting(queue)
+
+    async def _turn(self) -> None:
+        """One step: take, or wait for what is in the way."""
+        # Of the take that follows at once alone: later, others may have taken the message long ago.
+        woken_by = self._look_at_the_waits()
+        now = time.monotonic()
+        queues = [queue for queue in self._queues if now >= self._not_before.get(queue, now)]
+        wanted = self._hands.wanted()
+        if not queues or wanted <= 0:
+            await self._wait_for_news()
+        elif now < self._closed_until:
+            await self._wait_for_news(min(self._closed_until - now, _ASK_AGAIN_SECONDS))
+        elif now < self._full_until and wanted < len(self._hands):
+            # A moment later more slots will be free, and one take fills them all.
+            await asyncio.sleep(self._full_until - now)
+        elif (queue := next((queue for queue in queues if queue not in self._empty), None)) is not None:
+            await self._ask_and_take(queue, woken_by if woken_by is not None and woken_by[0] == queue else None)
+        else:
+            self._wait_for_messages(queues)
+            await self._wait_for_news()
+
+    async def _wait_for_news(self, seconds: float = _ASK_AGAIN_SECONDS) -> None:
+        # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def _wait_for_messages(self, queues: Sequence[str]) -> None:
+        """Wait on each queue that is empty and is not waited on yet."""
+        for queue in queues:
+            if queue in self._empty and queue not in self._waits:
+                self._begin_to_wait(queue, self._moves(queue).wait(self._wait_seconds()))
+
+    def _wait_seconds(self) -> float:
+        return min(WAIT_SECONDS * max(1, len(self._queues)), max(WAIT_SECONDS, _LONGEST_WAIT_SECONDS))
+
+    def _begin_to_wait(self, queue: str, wait: Coroutine[Any, Any, bytes | None]) -> asyncio.Task[bytes | None]:
+        task = self._waits[queue] = asyncio.create_task(wait)
+        task.add_done_callback(lambda _: self._news.set())
+        return task
+
+    def _stop_waiting(self, queue: str) -> None:
+        task = self._waits.pop(queue, None)
+        self._empty.discard(queue)
+        if task is None:
+            return
+        if task.cancel():
+            self._giving_up.add(task)
+            task.add_done_callback(self._giving_up.discard)
+        elif not task.cancelled():
+            task.exception()  # or asyncio would complain that nobody has asked for it
+
+    def _look_at_the_waits(self) -> Message | None:
+        """Look for jobs where a wait is over, or say why it failed; returns the message that ended one."""
+        woken_by = None
+        # Of several waits that end without a message, one take is enough: `worker.runtime.maintenance` looks at the
+        # other lists.
+        is_take_due = len(self._queues) == 1 or self.took_at is None or time.monotonic() - self.took_at > _TAKE_SECONDS
+        for queue, task in [(queue, task) for queue, task in self._waits.items() if task.done()]:
+            del self._waits[queue]
+            was_empty = queue in self._empty
+            self._empty.discard(queue)  # also when it was refused: a full server refuses the wait alone
+            if task.cancelled():
+                continue
+            error = task.exception()
+            if error is not None:
+                self._wait_failed(queue, error)
+                continue
+            outages.worked("wait", queue)
+            if was_empty and (message := task.result()) is not None:
+                woken_by = queue, message
+            elif was_empty and not is_take_due:
+                self._empty.add(queue)
+            elif was_empty:
+                is_take_due = False
+        return woken_by
+
+    def _wait_failed(self, queue: str, error: BaseException) -> None:
+        """Say so, but once for all waits that a lost server ended: together they are one reason to wait longer."""
+        is_lost = isinstance(error, RedisError | OSError) and (
+            not isinstance(error, ResponseError) or connection_is_useless(error)
+        )
+        if queue in self._queues and not (is_lost and time.monotonic() < self._closed_until):
+            self._failed("wait", queue, error)
+
+    async def _ask_and_take(self, queue: str, woken_by: Message | None) -> None:
+        answer = self._gates.ask()
+        if isinstance(answer, Wait):
+            await self._wait_for_news(min(answer.seconds, _ASK_AGAIN_SECONDS))
+        elif answer.wanted <= 0:
+            await self._wait_for_news()
+        else:
+            await self._take(queue, answer, woken_by)
+
+    async def _take(self, queue: str, wish: Wish, woken_by: Message | None) -> None:
+        follow_up = self._follow_up(queue, wish, woken_by)
+        sent_at, token = time.monotonic(), self._next_token()
+        self._no_call.clear()
+        try:
+            taken = await self._moves(queue).take(
+                wish, token=token, worker=self._name, sent_at=sent_at, follow_up=follow_up
+            )
+        except (RedisError, OSError) as error:
+            self._gates.not_taken()
+            if may_have_been_run(error):
+                self._not_heard(queue, token)
+            self._failed("take", queue, error)
+        else:
+            outages.worked("take", queue)
+            has_room = taken.state in {TakeState.JOBS, TakeState.EMPTY} and len(taken.jobs) < wish.wanted
+            if follow_up is not None:
+                self._go_on_waiting(queue, taken, follow_up, has_room=has_room)
+            self._taken(queue, wish, taken, sent_at)
+            if has_room:
+                self._wait_for_messages(self._queues)
+        finally:
+            self._no_call.set()
+
+    def _follow_up(self, queue: str, wish: Wish, woken_by: Message | None) -> FollowUp | None:
+        """What to send behind a take that follows a wait, and most likely leaves the lists empty and room for more."""
+        if woken_by is None or queue in self._waits or wish.wanted <= 1:
+            return None
+        return self._moves(queue).follow_up(self._claim_of(woken_by[1]), wait_seconds=self._wait_seconds())
+
+    def _go_on_waiting(self, queue: str, taken: Taken, follow_up: FollowUp, *, has_room: bool) -> None:
+        """Note what was claimed along with a take, and wait for the wait."""
+        for delivery in taken.jobs:
+            delivery.claimed = follow_up.claimed
+        if not follow_up.is_waiting:
+            return
+        is_cancelled = self._hands.is_closed or queue not in self._queues  # while the answer was on its way
+        # One that is held back, or has its hands full, would wait for messages that others could take at once.
+        if is_cancelled or not has_room:
+            self._give_up(follow_up)
+        else:
+            task = self._begin_to_wait(queue, follow_up.wait())
+            task.add_done_callback(lambda _: self._give_up(follow_up))
+
+    def _give_up(self, follow_up: FollowUp) -> None:
+        """Close the connection of a wait that nobody waits for; also of a task that was cancelled before it began."""
+        if follow_up.is_waiting:
+            task = asyncio.create_task(follow_up.give_up())
+            self._giving_up.add(task)
+            task.add_done_callback(self._giving_up.discard)
+
+    def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> None:
+        self._gates.took(wish, taken)
+        self.took_at = time.monotonic()
+        self._away_seconds = _AWAY_SECONDS
+        self._clock.told(taken.server_ms)
+        if sum(delivery.is_retry for delivery in taken.jobs) >= wish.retries_most:
+            self._retries_may_wait.add(queue)  # on a list that nobody can wait on, until one that is in hand has ended
+        for delivery in taken.jobs:
+            self._hands.add(delivery)
+        if self._hands.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
+            self._hand_back(taken.jobs)
+            return
+        self._hands.is_draining = taken.state is TakeState.DRAIN
+        if taken.is_all:
+            self._empty.add(queue)
+        else:
+            self._empty.discard(queue)
+            self._full_until = sent_at + _SPACING_SECONDS
+        if taken.wait_ms:
+            self._closed_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
+        # The others first; but not before a suspect: with their jobs in them, the hands would be emptied for ever.
+        self._queues.remove(queue)
+        self._queues.insert(0 if self._hands.is_draining else len(self._queues), queue)
+        if taken.jobs:
+            self._receive(taken.jobs)
+
+    def _failed(self, part: str, queue: str, error: BaseException) -> None:
+        if not isinstance(error, RedisError | OSError):
+            raise error
+        self._empty.discard(queue)
+        if isinstance(error, ResponseError) and not connection_is_useless(error):
+            # The server would not: the queue is left alone for a while.
+            self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
+        else:  # what a lost answer held comes back when its lease is over
+            self._closed_until = time.monotonic() + self._away_seconds
+            self._away_seconds = min(self._away_seconds * 2, _LONGEST_AWAY_SECONDS)
+        outages.failed(part, error, queue=queue)

@@ -1,0 +1,307 @@
+"""What a worker does for its queue beside running jobs: it keeps leases, and finds jobs that are due or were lost.
+
+Runs on the asyncio side and on nothing else, because Celery's own loop stands still in a reconnect or a shutdown, and
+leases must not. Scripts hold a gate, so that a hundred idle workers do not look a hundred times.
+
+Where a worker has several queues, those without a job are looked at seldom. :class:`Watch` asks for all of them at once
+whether something has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from redis.exceptions import RedisError, ResponseError
+
+from worker.broker.keys import Keys
+from worker.broker.moves import EXPIRE_JOBS, backlogs
+from worker.broker.refusals import may_have_been_run
+from worker.observe.outages import outages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from worker.broker.moves import Client, Delivery, FleetNews, Moves, Recovered
+    from worker.runtime.clock import ServerClock
+    from worker.runtime.in_flight import Hands
+
+logger = logging.getLogger(__name__)
+
+#: The longest time between two looks at the queue, and the shortest, in seconds; the longest one also as a share of a
+#: lease, so that a fleet which is silent for most of a lease stands out.
+_LOOK_SECONDS = 0.5
+_LOOK_AGAIN_SECONDS = 0.02
+_LOOKS_IN_A_LEASE = 6
+#: The same for a queue that is one of several and has no job: what comes meanwhile is found by the look at all queues.
+_IDLE_LOOK_SECONDS = 10.0
+#: The gates of the fleet, in milliseconds, and the second one also as a share of the time between two looks.
+_PROMOTE_BETWEEN_MS = 20
+_RECOVER_BETWEEN_MS = 400
+_RECOVER_SHARE = 0.8
+#: Leases are renewed three times in their length, and again after this many seconds when that failed.
+_RENEWALS = 3
+_RENEW_AGAIN_SECONDS = 0.25
+_RENEW_AT_ONCE = 500
+#: One look ends jobs that are too old in so many calls at most, so that it does not keep others waiting.
+_EXPIRE_CALLS = 10
+
+
+class Fleet(Protocol):
+    """The fleet's flow control, as far as it is known here."""
+
+    @property
+    def version(self) -> int:
+        """The version of it that is known."""
+
+    def saw(self, fleet: FleetNews) -> None:
+        """Told what stands in Redis."""
+
+
+class Upkeep:
+    """Looks after one queue.
+
+    Args:
+        moves: the queue's moves.
+        hands: what this worker holds.
+        clock: told the server's time.
+        next_token: makes a lease token.
+        fleet: given what stands in Redis of the fleet's flow control, and asked which version of it is known.
+        on_ready: called when jobs became ready, so that this worker need not wait to see them.
+        on_recovered: told of jobs of workers that were lost, to say so.
+        on_poisoned: given each job that is to be ended as poisoned.
+        on_expired: given jobs that are too old.
+        not_heard: told of a take whose answer was lost, with the queue and the lease token.
+    """
+
+    def __init__(
+        self,
+        moves: Moves,
+        hands: Hands,
+        clock: ServerClock,
+        *,
+        next_token: Callable[[], str],
+        fleet: Fleet,
+        on_ready: Callable[[], None],
+        on_recovered: Callable[[Recovered], None],
+        on_poisoned: Callable[[Delivery], None],
+        on_expired: Callable[[Sequence[Delivery]], None],
+        not_heard: Callable[[str, str], None],
+    ) -> None:
+        self._moves = moves
+        self._hands = hands
+        self._clock = clock
+        self._next_token = next_token
+        self._on_ready = on_ready
+        self._on_recovered = on_recovered
+        self._on_poisoned = on_poisoned
+        self._on_expired = on_expired
+        self._not_heard = not_heard
+        self._fleet = fleet
+        self._look_seconds = look_seconds(moves.rules.lease_ms)
+        self._work = asyncio.Event()
+        self._is_idle = False
+        self._recover_between_ms = min(_RECOVER_BETWEEN_MS, round(self._look_seconds * 1000 * _RECOVER_SHARE))
+
+    async def keep_leases(self) -> None:
+        """Renew the leases of what this worker holds, for ever."""
+        lease = self._moves.rules.lease_ms / 1000
+        while True:
+            try:
+                await self.renew_once()
+                outages.worked("renew", self._moves.keys.queue)
+                wait = lease / _RENEWALS
+            except (RedisError, OSError) as error:
+                outages.failed("renew", error, queue=self._moves.keys.queue, jobs=len(self._hands))
+                wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
+            except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
+                logger.exception("leases_not_renewed", extra={"jobs": len(self._hands)})
+                wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
+            await _pause(wait)
+
+    async def renew_once(self) -> None:
+        """Renew all leases; a job that is not ours any more is marked, so that it is not called again."""
+        held = [delivery for delivery in self._hands.held() if delivery.queue == self._moves.keys.queue]
+        for start in range(0, len(held), _RENEW_AT_ONCE):
+            some = held[start : start + _RENEW_AT_ONCE]
+            sent_at = time.monotonic()
+            answers = await self._moves.renew(some)
+            for delivery, is_ours in zip(some, answers, strict=True):
+                if is_ours:
+                    delivery.held_until = sent_at + self._moves.rules.lease_ms / 1000
+                else:
+                    delivery.is_lost = True
+
+    async def look_around(self) -> None:
+        """Promote what is due and recover what was lost, for ever."""
+        while True:
+            try:
+                wait = await self.look_once()
+                outages.worked("upkeep", self._moves.keys.queue)
+            except (RedisError, OSError) as error:
+                outages.failed("upkeep", error, queue=self._moves.keys.queue)
+                wait = self._look_seconds
+            except Exception:  # nor let one strange job stop what all jobs need
+                logger.exception("upkeep_failed")
+                wait = self._look_seconds
+            await _pause(wait)
+            if self._is_idle:
+                await self._wait_for_work(_IDLE_LOOK_SECONDS - wait)
+
+    def rest(self) -> None:
+        """Look seldom from now on: the queue has no job to look after."""
+        self._is_idle = True
+        self._work.clear()
+
+    def wake(self) -> None:
+        """Look as often as ever."""
+        self._is_idle = False
+        self._work.set()
+
+    async def _wait_for_work(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._work.wait()
+        except TimeoutError:
+            pass
+
+    async def look_once(self) -> float:
+        """Promote and recover once; returns the seconds until the next look."""
+        promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS, version=self._fleet.version)
+        self._fleet.saw(promoted.fleet)
+        sent_at = time.monotonic()
+        recovered = await self._moves.recover(
+            token=self._next_token(), sent_at=sent_at, between_ms=self._recover_between_ms
+        )
+        self._clock.told(recovered.server_ms)
+        if recovered.is_grace:
+            await self.renew_once()  # the next renewal in turn may come after the time of grace
+        for delivery in recovered.poisoned:
+            self._on_poisoned(delivery)
+            self._hands.add(delivery)  # not before: what could not be handed over must not have its lease kept
+        if recovered.count or recovered.poisoned:
+            self._on_recovered(recovered)
+        if promoted.next_deadline_ms == 0:
+            await self._expire()
+        if promoted.count or recovered.count:
+            self._on_ready()
+        if promoted.next_due_ms is None:
+            return self._look_seconds
+        return min(self._look_seconds, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
+
+    async def _expire(self) -> None:
+        for _ in range(_EXPIRE_CALLS):
+            sent_at, token = time.monotonic(), self._next_token()
+            try:
+                expired = await self._moves.expire(token=token, sent_at=sent_at)
+            except (RedisError, OSError) as error:
+                if may_have_been_run(error):
+                    self._not_heard(self._moves.keys.queue, token)
+                raise
+            for delivery in expired:
+                self._hands.add(delivery)
+            if expired:
+                self._on_expired(expired)
+            if len(expired) < EXPIRE_JOBS:
+                break
+
+
+class Watch:
+    """Looks at all queues of a worker at once, so that idle ones cost little and none of them waits for its turn.
+
+    It finds jobs on lists that nobody can wait on, wakes the upkeep of queues that have work for it, and lets that of
+    the others rest; but that of the first one, which also brings the news of the fleet. A queue that no jobs are taken
+    from any more is left once nothing of it is left to look after.
+
+    Args:
+        client: sends commands.
+        upkeeps: of each queue.
+        hands: what this worker holds.
+        look_seconds: the time between two looks.
+        is_consumed: whether jobs are taken from a queue.
+        on_ready: called with a queue that has jobs to be taken.
+        on_left: called with a queue that needs no upkeep any more.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        upkeeps: Mapping[str, Upkeep],
+        hands: Hands,
+        *,
+        look_seconds: float,
+        is_consumed: Callable[[str], bool],
+        on_ready: Callable[[str], None],
+        on_left: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._upkeeps = upkeeps
+        self._hands = hands
+        self._look_seconds = look_seconds
+        self._is_consumed = is_consumed
+        self._on_ready = on_ready
+        self._on_left = on_left
+        self._is_refused = False
+
+    async def look_around(self) -> None:
+        """Look at the queues, for ever."""
+        while True:
+            await _pause(self._look_seconds)
+            try:
+                await self.look_once()
+                self._is_refused = False
+            except ResponseError as error:
+                if not self._is_refused:
+                    self._is_refused = True
+                    logger.warning("upkeep_failed", extra={"error": str(error), "queues": list(self._upkeeps)})
+                self._look_everywhere()
+            except (RedisError, OSError):  # of a lost server the upkeep of each queue tells
+                self._look_everywhere()
+            except Exception:
+                logger.exception("upkeep_failed")
+                self._look_everywhere()
+
+    async def look_once(self) -> None:
+        """Look once. A single queue needs it only to be left: its upkeep never rests, and takes look at its lists."""
+        queues = list(self._upkeeps)
+        if len(queues) == 1 and self._is_consumed(queues[0]):
+            self._upkeeps[queues[0]].wake()
+            return
+        if not queues:
+            return
+        found = await backlogs(self._client, [Keys(queue) for queue in queues])
+        held = {delivery.queue for delivery in self._hands.held()}
+        for queue, backlog in zip(queues, found, strict=True):
+            if backlog.is_under_way or queue in held or queue == queues[0]:
+                self._upkeeps[queue].wake()
+            else:
+                self._upkeeps[queue].rest()
+            if self._is_consumed(queue):
+                if backlog.is_ready:
+                    self._on_ready(queue)
+            elif not backlog.is_under_way and queue not in held:
+                self._on_left(queue)
+
+    def _look_everywhere(self) -> None:
+        for queue, upkeep in self._upkeeps.items():
+            upkeep.wake()
+            self._on_ready(queue)
+
+
+def look_seconds(lease_ms: int) -> float:
+    """The longest time between two looks at a queue with jobs, where a lease is so long."""
+    return min(_LOOK_SECONDS, lease_ms / 1000 / _LOOKS_IN_A_LEASE)
+
+
+async def _pause(seconds: float) -> None:
+    """Sleep; but end, if this task was cancelled and did not hear of it.
+
+    Python 3.11's ``asyncio.wait_for``, through which redis-py sends, returns as if nothing were when it is cancelled in
+    the moment in which it is done. A loop that then went on kept its worker from ever ending.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    await asyncio.sleep(seconds)
