@@ -25,18 +25,18 @@ from redis.asyncio.connection import parse_url
 from benchmarks import bulk
 from sandbox.redis_server import RedisServer
 from worker.broker.backoff import ConnectBackoff
-from worker.broker.client import Link
+from worker.broker.client import RedisClient
 from worker.broker.keys import Keys, digest
-from worker.broker.moves import Completion, Delay, Moves, Rules, Wish, read_take, take_command
+from worker.broker.moves import BrokerOptions, Completion, Delay, Moves, Wish, read_take, take_command
 
 if TYPE_CHECKING:
     from worker.broker.moves import Delivery
 
 RESULTS = Path(__file__).parent / "results" / "backlog.json"
 KEYS = Keys(bulk.QUEUE)
-RULES = Rules(
+RULES = BrokerOptions(
     fleet=KEYS, rate=None, results="moderation.results", results_maxlen=100_000, dead="moderation.dead",
-    dead_maxlen=100_000, lease_ms=3_600_000, remember_ms=900_000, poisonous_crashes=1_000_000,
+    dead_maxlen=100_000, lease_ms=3_600_000, dedup_ttl_ms=900_000, max_deliveries=1_000_000,
 )  # fmt: skip
 #: As large as the event of a usual conversation.
 EVENT = b"e" * 1_500
@@ -65,7 +65,7 @@ class Backlog:
         self._url = url
         self.client: Any = redis.Redis.from_url(url)
         where = parse_url(url)
-        link = Link(lambda: Connection(**where), timeout_seconds=_TIMEOUT_SECONDS, backoff=ConnectBackoff())
+        link = RedisClient(lambda: Connection(**where), timeout_seconds=_TIMEOUT_SECONDS, backoff=ConnectBackoff())
         self.moves = Moves(link, KEYS, RULES)
         self._takes = 0
 
@@ -128,7 +128,7 @@ async def measure(backlog: Backlog, jobs: int) -> dict[str, Any]:
     for start in range(0, len(held) // 2, 100):
         some = held[start : start + 100]
         await backlog.moves.complete([
-            Completion(job.ref, job.token, EVENT, "locked", False, digest(job.ref), digest("c")) for job in some  # noqa: FBT003
+            Completion(job.ref, job.lease_token, EVENT, "locked", False, digest(job.ref), digest("c")) for job in some  # noqa: FBT003
         ])  # fmt: skip
     timings.append(backlog.timing("complete", len(held) // 2))
     held = held[len(held) // 2 :]
@@ -141,7 +141,7 @@ async def measure(backlog: Backlog, jobs: int) -> dict[str, Any]:
     # All that is in flight lapses at once, and a part of what waits is due at once.
     _age(backlog.client, KEYS.leases, len(held))
     now = int(backlog.client.time()[0]) * 1000
-    backlog.client.hset(KEYS.upkeep, mapping={"recovered_at": now, "awake_since": now - 3_600_000})
+    backlog.client.hset(KEYS.maintenance, mapping={"recovered_at": now, "awake_since": now - 3_600_000})
     backlog.forget_timings()
     recovered = 0
     while found := (await backlog.moves.recover(token="bench.r", sent_at=0, between_ms=0)).count:  # noqa: S106

@@ -245,7 +245,7 @@ def _event(outcome: Outcome, echo: dict[str, Any], *, attempts: int) -> Any:
     facts = Facts(
         id=_JOB_ID,
         subject="c-42",
-        echo=echo,
+        received_fields=echo,
         replay_of=None,
         received_at=datetime(2026, 11, 22, 15, 4, 5, 250_000, tzinfo=UTC),
         finished_at=datetime(2026, 11, 22, 15, 4, 6, 123_456, tzinfo=UTC),

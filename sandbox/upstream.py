@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from sandbox.faults import Drop, Respond, WrongBody
 from sandbox.script import Chooser, Script
-from sandbox.wire import Wait, message, right_answer, stage
+from sandbox.wire import Wait, message, render, right_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,7 +78,7 @@ class Upstream:
             reply = self._plain(call, HTTPStatus.UNAUTHORIZED, refusal)
         elif (fault := chooser.over_quota() or chooser.answer(conversation_id, call.attempt)) is not None:
             self.log.decided(call, _name(fault))
-            reply = Reply(stage(fault, conversation_id), call)
+            reply = Reply(render(fault, conversation_id), call)
         else:
             reply = self._plain(call, HTTPStatus.OK, right_answer(conversation_id))
         return reply if not delay else Reply(_after(delay, reply.steps), call)

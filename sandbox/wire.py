@@ -68,7 +68,7 @@ def right_answer(conversation_id: str) -> bytes:
     return response(200, as_json(conversation(conversation_id)))
 
 
-def stage(fault: AnyAnswer, conversation_id: str) -> Iterable[Step]:  # noqa: PLR0911 - one return for each fault
+def render(fault: AnyAnswer, conversation_id: str) -> Iterable[Step]:  # noqa: PLR0911 - one return for each fault
     """Return the steps that play the fault."""
     match fault:
         case Respond():

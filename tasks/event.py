@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticSerializationError, to_json
 
 from tasks import verbatim
-from tasks.managem.conversation import LockedConversation, shown
+from tasks.managem.conversation import LockedConversation, view
 from tasks.outcome import (
     TITLES,
     Exhausted,
@@ -45,7 +45,7 @@ SOURCE = "/lock-worker"
 _NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)) + "]"
 )
-MAX_ECHO_BYTES = 16 * 1024
+MAX_RECEIVED_BYTES = 16 * 1024
 #: An event of more bytes tells less of its conversation (RESULT_MAX_BYTES).
 MAX_EVENT_BYTES = 256 * 1024
 
@@ -149,7 +149,7 @@ class Facts:
 
     id: str
     subject: str | None
-    echo: Mapping[str, Any] | None
+    received_fields: Mapping[str, Any] | None
     replay_of: str | None
     received_at: datetime
     finished_at: datetime
@@ -170,7 +170,7 @@ def build(facts: Facts, outcome: Outcome, *, max_bytes: int = MAX_EVENT_BYTES) -
         "job_id": facts.id,
         "outcome": name,
         "attempts": facts.attempts,
-        "job": facts.echo,
+        "job": facts.received_fields,
         "received_at": _timestamp(facts.received_at),
         "finished_at": finished_at,
         "conversation": conversation if conversation_json is None else None,
@@ -251,7 +251,7 @@ def _encode_truncated(event: Mapping[str, Any], conversation: Mapping[str, Any],
     def encode(part: Mapping[str, Any]) -> bytes:
         return _encode({**event, "data": {**event["data"], "conversation": part, "truncated": True}})
 
-    body = encode(shown(conversation, "state"))
+    body = encode(view(conversation, "state"))
     return body if len(body) <= max_bytes else encode(_lock_alone(conversation))
 
 

@@ -1,7 +1,7 @@
 """The job: what a producer may ask, and how a message's arguments are understood.
 
 :class:`Job` is the published schema of a job's fields. :func:`parse` is total: it answers any message with an
-:class:`Accepted` job or with a :class:`Refusal` that names the wrong fields (ten of them at most) and their mends,
+:class:`Accepted` job or with a :class:`Rejection` that names the wrong fields (ten of them at most) and their mends,
 and repeats nothing of what the message says. Nothing is guessed: but for an integer conversation id, and for UUIDs and
 datetimes as Celery's JSON writes them, no value is converted, and an unknown field is refused, because ``dryrun`` must
 not lock by accident. Whether the conversation exists is the API's business.
@@ -33,16 +33,16 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from tasks import rfc3339, verbatim
 from tasks.celery_json import as_text, python_type
-from tasks.event import MAX_ECHO_BYTES
-from tasks.message import Accepted, Message, Refusal
+from tasks.event import MAX_RECEIVED_BYTES
+from tasks.message import Accepted, Message, Rejection
 from tasks.outcome import Problem, ProblemType
-from tasks.redaction import kind, quoted
-from tasks.strict_json import NotStrict, check_levels
+from tasks.redaction import describe, shorten
+from tasks.strict_json import NotStrictError, check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tasks.message import Intake, Unreadable
+    from tasks.message import ParsedJob, UndecodableMessage
 
 MAX_METADATA_BYTES = 8 * 1024
 MAX_LEVELS = 32
@@ -58,7 +58,7 @@ _COMPARED_CHARACTERS = 36
 """A longer name is like no field's: the longest of theirs has 15 characters."""
 _COMPARED_NAMES = 3
 """So many names of one message are compared with the fields' at length, which takes longer than all else about them."""
-_OURS = "Value error, "  # what pydantic puts before the words of the checks below
+_PYDANTIC_PREFIX = "Value error, "  # what pydantic puts before the words of the checks below
 _VISIBLE_ASCII = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
@@ -102,7 +102,7 @@ def _small(value: Any) -> Any:
         size = _json_bytes(value, MAX_METADATA_BYTES)
         if size <= MAX_METADATA_BYTES:  # else it is not worth the look
             check_levels(value, MAX_LEVELS)
-    except NotStrict:
+    except NotStrictError:
         raise ValueError("is nested too deep") from None
     except (PydanticSerializationError, ValueError, RecursionError):
         raise ValueError("cannot be written as JSON") from None
@@ -169,7 +169,7 @@ class Job(BaseModel):
 
 
 # What each field must be, in the words of a refusal.
-_MENDS = {
+_REQUIREMENTS = {
     "conversation_id": f"must be a string of 1 to {_MAX_CONVERSATION_ID} characters (or an integer) without control "
     "characters, and neither . nor ..",
     "reason": "must be a string of at most 1,000 characters",
@@ -183,30 +183,30 @@ _MENDS = {
 }
 
 _SEPARATORS = re.compile(r"[\W_]+")
-_NAMES = {_SEPARATORS.sub("", name): name for name in _MENDS}
+_NAMES = {_SEPARATORS.sub("", name): name for name in _REQUIREMENTS}
 """The fields by what is left of their names in any spelling: ``conversationId``, ``conversation-id``."""
 _TEXTS = ("conversation_id", "reason", "rule_id", "actor", "correlation_id", "requested_at")
 
 _ARGUMENTS = "give the fields as keyword arguments, or as one object, or give the conversation id alone"
 
 
-def parse(message: Message | Unreadable) -> Intake:
+def parse(message: Message | UndecodableMessage) -> ParsedJob:
     """Understand a message as a job; never raises."""
     if not isinstance(message, Message):
-        return _refusal(message, message.problem)
+        return _rejection(message, message.problem)
     try:
         job, fields = _validated(_fields(message.args, message.kwargs))
     except ValueError as reason:
-        return _refusal(message, Problem(ProblemType.INVALID_JOB, str(reason)))
+        return _rejection(message, Problem(ProblemType.INVALID_JOB, str(reason)))
     if message.unchecked is not None:
-        return _refusal(message, message.unchecked)
+        return _rejection(message, message.unchecked)
     if fields["conversation_id"] != job.conversation_id:
         fields = {**fields, "conversation_id": job.conversation_id}
     return Accepted(
         id=message.id,
-        binding=job.conversation_id if message.has_own_id else None,
+        fingerprint=job.conversation_id if message.has_own_id else None,
         job=job,
-        echo=fields,
+        received_fields=fields,
         not_before=message.not_before,
         expires_at=message.expires_at,
         traceparent=message.traceparent,
@@ -241,7 +241,7 @@ def _fields(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]
         return only
     if isinstance(only, str | int) and not isinstance(only, bool):
         return {"conversation_id": only}
-    raise ValueError(f"The positional argument is {kind(only)}; {_ARGUMENTS}.")
+    raise ValueError(f"The positional argument is {describe(only)}; {_ARGUMENTS}.")
 
 
 def _validated(fields: Mapping[str, Any]) -> tuple[Job, Mapping[str, Any]]:
@@ -279,18 +279,18 @@ def _with_texts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _known(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: fields[name] for name in _MENDS if name in fields}
+    return {name: fields[name] for name in _REQUIREMENTS if name in fields}
 
 
 def _explain(error: ValidationError | None, fields: Mapping[str, Any]) -> str:
     """One sentence for each wrong field, ten at most; a field that is wrong in several ways is named once."""
     messages: dict[str, str] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False) if error else ():
-        if problem["loc"] and problem["loc"][0] in _MENDS:
+        if problem["loc"] and problem["loc"][0] in _REQUIREMENTS:
             messages.setdefault(str(problem["loc"][0]), problem["msg"])
     sentences = [_sentence(name, message, fields.get(name)) for name, message in messages.items()]
     count = len(fields) - len(_known(fields))
-    unknown = list(islice((name for name in fields if name not in _MENDS), _NAMED_FIELDS - len(sentences)))
+    unknown = list(islice((name for name in fields if name not in _REQUIREMENTS), _NAMED_FIELDS - len(sentences)))
     sentences += _no_such_fields(unknown)
     if count > len(unknown):
         sentences.append(f"{count - len(unknown):,} more fields are wrong.")
@@ -298,12 +298,12 @@ def _explain(error: ValidationError | None, fields: Mapping[str, Any]) -> str:
 
 
 def _sentence(name: str, message: str, value: Any) -> str:
-    mend = _MENDS[name]
+    mend = _REQUIREMENTS[name]
     if value is None:
         return f"{name}: is missing; it {mend}."
-    if message.startswith(_OURS):
-        return f"{name}: {message.removeprefix(_OURS)}; it {mend}."
-    return f"{name}: {mend}, and is {kind(value)}."
+    if message.startswith(_PYDANTIC_PREFIX):
+        return f"{name}: {message.removeprefix(_PYDANTIC_PREFIX)}; it {mend}."
+    return f"{name}: {mend}, and is {describe(value)}."
 
 
 def _no_such_fields(names: Iterable[str]) -> Iterable[str]:
@@ -313,23 +313,23 @@ def _no_such_fields(names: Iterable[str]) -> Iterable[str]:
         if meant is None and to_compare and len(name) <= _COMPARED_CHARACTERS:
             to_compare -= 1
             meant = _alike(name)
-        yield f"{quoted(name)}: there is no such field{f'; {meant} may be meant' if meant else '; remove it'}."
+        yield f"{shorten(name)}: there is no such field{f'; {meant} may be meant' if meant else '; remove it'}."
 
 
 @lru_cache(maxsize=256)  # a producer that misspells a field does so in each of its messages
 def _alike(name: str) -> str | None:
-    return next(iter(difflib.get_close_matches(name, _MENDS, n=1)), None)
+    return next(iter(difflib.get_close_matches(name, _REQUIREMENTS, n=1)), None)
 
 
-def _refusal(message: Message | Unreadable, problem: Problem) -> Refusal:
+def _rejection(message: Message | UndecodableMessage, problem: Problem) -> Rejection:
     understood = _with_texts(_understood(message.args or [], message.kwargs or {}))
     subject = _usable_conversation_id(understood)
-    return Refusal(
+    return Rejection(
         id=message.id,
-        binding=subject or "" if message.has_own_id else None,
+        fingerprint=subject or "" if message.has_own_id else None,
         subject=subject,
         problem=problem,
-        echo=None if message.unchecked else _echo(understood, subject),
+        received_fields=None if message.unchecked else _received_fields(understood, subject),
         replay_of=message.replay_of,
         is_dry_run=understood.get("dry_run") is True,
         traceparent=message.traceparent,
@@ -358,12 +358,12 @@ def _usable_conversation_id(fields: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _echo(fields: Mapping[str, Any], subject: str | None) -> Mapping[str, Any] | None:
+def _received_fields(fields: Mapping[str, Any], subject: str | None) -> Mapping[str, Any] | None:
     if not fields:
         return None
-    echo = fields if subject is None else {**fields, "conversation_id": subject}
+    received_fields = fields if subject is None else {**fields, "conversation_id": subject}
     try:
-        size = _json_bytes(echo, MAX_ECHO_BYTES)
+        size = _json_bytes(received_fields, MAX_RECEIVED_BYTES)
     except (PydanticSerializationError, ValueError, RecursionError):
         return None
-    return echo if size <= MAX_ECHO_BYTES else None
+    return received_fields if size <= MAX_RECEIVED_BYTES else None

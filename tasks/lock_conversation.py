@@ -15,7 +15,7 @@ from tasks import event, trace, verbatim
 from tasks.decision import Decision, Finished, Later
 from tasks.job import idempotency_key
 from tasks.managem import conversation
-from tasks.managem.client import CallFailed
+from tasks.managem.client import CallFailedError
 from tasks.outcome import (
     Exhausted,
     Expired,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from tasks.managem.client import Answer, ManagemApi
-    from tasks.managem.conversation import Shown
-    from tasks.message import Accepted, Intake, Refusal
+    from tasks.managem.client import ManagemApi, Response
+    from tasks.managem.conversation import ConversationView
+    from tasks.message import Accepted, ParsedJob, Rejection
     from tasks.retry import RetryPolicy
     from tasks.trace import Trace
 
@@ -149,7 +149,7 @@ class LockConversation:
         api: ManagemApi,
         flow: Flow,
         policy: RetryPolicy,
-        shown: Shown,
+        shown: ConversationView,
         max_event_bytes: int = event.MAX_EVENT_BYTES,
         source: str = event.SOURCE,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -190,9 +190,9 @@ class LockConversation:
         """Whether a job that would run now comes to its end before a call."""
         return self._admit(job, run) is not None
 
-    def rejected(self, refusal: Refusal, run: Run) -> Finished:
+    def rejected(self, rejection: Rejection, run: Run) -> Finished:
         """End a message that is no valid job."""
-        return self.report(refusal, run, Rejected(refusal.problem))
+        return self.report(rejection, run, Rejected(rejection.problem))
 
     def conflicting(self, job: Accepted, run: Run) -> Finished:
         """End a job whose id stands for another conversation."""
@@ -206,7 +206,7 @@ class LockConversation:
         detail = _REVOKED_AFTER_A_CALL if was_called else "The job was revoked before it was called."
         return self.report(job, run, Revoked(Problem(ProblemType.REVOKED, detail), was_called=was_called))
 
-    def poisoned(self, intake: Intake, run: Run, crashes: int) -> Finished:
+    def poisoned(self, intake: ParsedJob, run: Run, crashes: int) -> Finished:
         """End a job that workers died on."""
         detail = (
             f"{crashes} workers died while they held the job. Look at their last log lines before replaying it: a "
@@ -219,12 +219,12 @@ class LockConversation:
         detail = f"The worker failed with {type(error).__name__}; its log tells more."
         return self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
 
-    def report(self, intake: Intake, run: Run, outcome: Outcome) -> Finished:
+    def report(self, intake: ParsedJob, run: Run, outcome: Outcome) -> Finished:
         """Make the event that tells how a job ended."""
         facts = event.Facts(
             id=intake.id,
             subject=intake.subject,
-            echo=intake.echo,
+            received_fields=intake.received_fields,
             replay_of=intake.replay_of,
             received_at=run.received_at,
             finished_at=run.clock(),
@@ -271,7 +271,7 @@ class LockConversation:
                 traceparent=job_trace.call(),
                 tracestate=job_trace.state,
             )
-        except CallFailed as failure:
+        except CallFailedError as failure:
             run.is_calling = False
             return judge_failure(failure)
         run.is_calling = False
@@ -279,14 +279,14 @@ class LockConversation:
             return await asyncio.to_thread(self._judged, answer, job, run)
         return self._judged(answer, job, run)
 
-    def _judged(self, answer: Answer, job: Accepted, run: Run) -> Verdict:
+    def _judged(self, answer: Response, job: Accepted, run: Run) -> Verdict:
         may_be_at_work = run.progress.may_be_at_work
         verdict = judge(answer, job.job.conversation_id, now=run.clock, may_be_at_work=may_be_at_work)
         if isinstance(verdict, Locked):
             fields = [*verdict.notes, *conversation.drift(verdict.conversation)]
             if fields:
                 logger.warning("answer_drift", extra={"job": job.id, "fields": fields})
-            shown = conversation.shown(verdict.conversation, self._shown)
+            shown = conversation.view(verdict.conversation, self._shown)
             if shown is not verdict.conversation:
                 return Locked(shown, verbatim.encode(shown) if verdict.is_verbatim else None)
         return verdict
@@ -319,15 +319,15 @@ class LockConversation:
         if failure.blame is Blame.TOKEN:
             reason = "token_refused"
         if not counted and (self._flow.holds_back() or failure.blame is not Blame.TOKEN):
-            return Later(self._policy.aside(failure.retry_after), reason, is_retry=True)
+            return Later(self._policy.outage_delay(failure.retry_after), reason, is_retry=True)
         delay = self._policy.delay(max(1, run.attempts), failure.retry_after)
         if counted and delay is None:
             outcome = Refused if failure.blame is Blame.TOKEN else Exhausted
             return self.report(job, run, outcome(failure.problem))
-        return Later(self._policy.aside(None) if delay is None else delay, reason, is_retry=True)
+        return Later(self._policy.outage_delay(None) if delay is None else delay, reason, is_retry=True)
 
 
-def _trace(intake: Intake, run: Run) -> Trace:
+def _trace(intake: ParsedJob, run: Run) -> Trace:
     if run.trace is None:
         run.trace = trace.of_job(intake.traceparent, intake.tracestate, run.key)
     return run.trace

@@ -1,7 +1,7 @@
 """What came in, before and after it is looked at: the neutral types between the broker's envelope and a job.
 
-The worker turns a queue message's bytes into a :class:`Message` or an :class:`Unreadable` (it knows Celery's
-formats); the job's own rules turn that into an :class:`Accepted` job or a :class:`Refusal`.
+The worker turns a queue message's bytes into a :class:`Message` or an :class:`UndecodableMessage` (it knows Celery's
+formats); the job's own rules turn that into an :class:`Accepted` job or a :class:`Rejection`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UndecodableMessage:
     """A queue message that could not be read, and what was understood of it nevertheless (null where nothing was).
 
     ``unchecked`` is as for :class:`Message`.
@@ -78,13 +78,13 @@ class Accepted:
         binding: what the id stands for while it is remembered (the conversation id); None: the id is the worker's own,
             and is not remembered.
         job: the job.
-        echo: the job's fields as received, for the event.
+        received_fields: the job's fields as received, for the event.
     """
 
     id: str
-    binding: str | None
+    fingerprint: str | None
     job: Job
-    echo: Mapping[str, Any]
+    received_fields: Mapping[str, Any]
     not_before: datetime | None
     expires_at: datetime | None
     traceparent: str | None
@@ -105,25 +105,25 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """A message that is no valid job; it ends as ``rejected`` without a call.
 
     Attributes:
         binding: as for :class:`Accepted`; empty where the message held no usable conversation id.
-        echo: what was understood of the job, or None (nothing, or over 16 KiB).
+        received_fields: what was understood of the job, or None (nothing, or over 16 KiB).
         is_dry_run: whether it said so. What it said wrong may have been that, but a message that did not say it is no
             dry run.
     """
 
     id: str
-    binding: str | None
+    fingerprint: str | None
     subject: str | None
     problem: Problem
-    echo: Mapping[str, Any] | None
+    received_fields: Mapping[str, Any] | None
     replay_of: str | None
     is_dry_run: bool = False
     traceparent: str | None = None
     tracestate: str | None = None
 
 
-Intake: TypeAlias = Accepted | Refusal
+ParsedJob: TypeAlias = Accepted | Rejection

@@ -18,17 +18,17 @@ _MAX_NAME_CHARACTERS = 100
 _NAME = re.compile(r"[\w.:/+-]+")
 
 
-def quoted(value: Any) -> str:
+def shorten(value: Any) -> str:
     """A name or an option's value: a string in quotes, or its beginning if it is long; of anything else its kind."""
     if not isinstance(value, str):
-        return kind(value)
+        return describe(value)
     beginning = value[:_MAX_NAME_CHARACTERS]
     if not _NAME.fullmatch(beginning):
         beginning = value[:_QUOTED_CHARACTERS]
     return repr(value) if len(beginning) == len(value) else f"{beginning!r}..."
 
 
-def kind(value: Any) -> str:  # noqa: PLR0911 - one line for each kind that JSON has
+def describe(value: Any) -> str:  # noqa: PLR0911 - one line for each kind that JSON has
     """What a JSON value is, with its size, and nothing of what it says."""
     match value:
         case None:

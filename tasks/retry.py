@@ -52,7 +52,7 @@ class RetryPolicy:
         """A wait that the API asked for, as far as it is honoured."""
         return min(self._max_delay, seconds)
 
-    def aside(self, retry_after: float | None) -> float:
+    def outage_delay(self, retry_after: float | None) -> float:
         """Seconds that a job waits after a call that failed by no fault of its own; no less than the API asked for."""
         return self.capped(max(_ASIDE_SECONDS * (1 + self._chance()), retry_after or 0))
 

@@ -2,7 +2,8 @@
 
 RFC 8259 leaves open what duplicate keys, lone surrogates, huge numbers and deep nesting mean, and Python adds NaN and
 infinities. A job must mean the same to its producer, to this worker and to every consumer of its event, so all of
-these are refused. Reading raises nothing but :class:`NotStrict`, which says nothing of the text but a duplicate key,
+these are refused. Reading raises nothing but :class:`NotStrictError`,
+which says nothing of the text but a duplicate key,
 cut short.
 """
 
@@ -14,12 +15,12 @@ import re
 from typing import Any, NoReturn
 
 from tasks import verbatim
-from tasks.redaction import quoted
+from tasks.redaction import shorten
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class NotStrict(ValueError):  # noqa: N818 - it reads as what it says
+class NotStrictError(ValueError):
     """The text is not such JSON; the message goes on after the name of the text: "is empty", "holds ..."."""
 
 
@@ -38,18 +39,18 @@ def loads(data: bytes, *, max_levels: int, keep_digits: bool = False) -> Any:
     try:
         text = data.decode()
         value = (_decode_verbatim if keep_digits else _decode)(text)
-    except NotStrict:
+    except NotStrictError:
         raise
     except UnicodeDecodeError as error:
-        raise NotStrict(f"is not UTF-8 (byte {error.start})") from None
+        raise NotStrictError(f"is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
-        raise NotStrict(
+        raise NotStrictError(
             "is empty" if not data.strip() else f"is not JSON (character {error.pos}: {error.msg})"
         ) from None
     except RecursionError:
         raise _too_deep(max_levels) from None
     except ValueError:  # Python's limit on the digits of an integer
-        raise NotStrict("holds an integer with too many digits") from None
+        raise NotStrictError("holds an integer with too many digits") from None
     # Both looks at every value are left out where the text shows that they would find nothing.
     if text.count("[") + text.count("{") > max_levels:
         check_levels(value, max_levels)
@@ -84,7 +85,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise NotStrict(f"holds the key {quoted(key)} twice in one object; keep one")
+                raise NotStrictError(f"holds the key {shorten(key)} twice in one object; keep one")
             seen.add(key)
     return members
 
@@ -92,27 +93,29 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _verbatim(digits: str) -> float:
     number = verbatim.read(digits)
     if math.isinf(number):
-        raise NotStrict("holds a number too large for a double; send it as a string")
+        raise NotStrictError("holds a number too large for a double; send it as a string")
     return number
 
 
 def _double(digits: str) -> float:
     number = _verbatim(digits)
     if isinstance(number, verbatim.Verbatim):
-        raise NotStrict("holds a number that a double would change, as it has too many digits; send it as a string")
+        raise NotStrictError(
+            "holds a number that a double would change, as it has too many digits; send it as a string"
+        )
     return number
 
 
 def _constant(name: str) -> NoReturn:
-    raise NotStrict(f"holds {name}, which is not JSON; send null or a string")
+    raise NotStrictError(f"holds {name}, which is not JSON; send null or a string")
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_double, parse_constant=_constant).decode
 _decode_verbatim = json.JSONDecoder(object_pairs_hook=_object, parse_float=_verbatim, parse_constant=_constant).decode
 
 
-def _too_deep(max_levels: int) -> NotStrict:
-    return NotStrict(f"is nested deeper than {max_levels} levels; flatten it")
+def _too_deep(max_levels: int) -> NotStrictError:
+    return NotStrictError(f"is nested deeper than {max_levels} levels; flatten it")
 
 
 def _check_surrogates(value: Any) -> None:
@@ -125,4 +128,4 @@ def _check_surrogates(value: Any) -> None:
         elif isinstance(part, list):
             waiting.extend(part)
         elif isinstance(part, str) and not part.isascii() and _SURROGATE.search(part):
-            raise NotStrict("holds half a surrogate pair, which is no character; send whole characters")
+            raise NotStrictError("holds half a surrogate pair, which is no character; send whole characters")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from tasks.managem.client import Answer, CallFailed
+    from tasks.managem.client import CallFailedError, Response
 
 
 class Blame(Enum):
@@ -93,7 +93,7 @@ _SERVER_ERROR = range(500, 600)
 
 
 def judge(
-    answer: Answer, conversation_id: str, *, now: Callable[[], datetime], may_be_at_work: bool = False
+    answer: Response, conversation_id: str, *, now: Callable[[], datetime], may_be_at_work: bool = False
 ) -> Verdict:
     """What an answer means for a job.
 
@@ -151,7 +151,7 @@ def _final(status: int) -> Refused:
     return Refused(Problem(ProblemType.REFUSED, f"{detail}.", status))
 
 
-def judge_failure(failure: CallFailed) -> Retryable:
+def judge_failure(failure: CallFailedError) -> Retryable:
     """What a call without a usable answer means for a job."""
     problem = Problem(_CALL_FAILED[failure.kind], failure.detail, failure.status)
     if failure.kind == "no_resources":
@@ -161,7 +161,7 @@ def judge_failure(failure: CallFailed) -> Retryable:
     return Retryable(problem, may_be_at_work=True)
 
 
-def _confirmation(answer: Answer, conversation_id: str, retry_after: float | None) -> Verdict:
+def _confirmation(answer: Response, conversation_id: str, retry_after: float | None) -> Verdict:
     def unconfirmed(what: str) -> Retryable:
         detail = f"The API answered {answer.status}, but {what}."
         return Retryable(Problem(ProblemType.UNCONFIRMED, detail, answer.status), retry_after)

@@ -27,21 +27,21 @@ from tasks.retry import RetryPolicy
 from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.keys import Keys
-from worker.broker.moves import LEAST_POISONOUS_CRASHES, Rules
+from worker.broker.moves import MIN_DELIVERIES, BrokerOptions
 from worker.broker.stream_bounds import StreamBounds
 from worker.celery_bridge import transport
-from worker.celery_bridge.monitoring import Books
+from worker.celery_bridge.monitoring import Monitoring
 from worker.celery_bridge.pool import TaskPool
-from worker.celery_bridge.unsupported_options import queue_count, refused
-from worker.flow_control.flow_control import Flow
-from worker.message.decode import ReadAhead, reader
+from worker.celery_bridge.unsupported_options import queue_count, unsupported
+from worker.flow_control.flow_control import FlowControl
+from worker.message.decode import ReadAhead, decoder
 from worker.observe import logs, output
 from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
 from worker.runtime.admission import Admission
 from worker.runtime.clock import ServerClock
 from worker.runtime.executor import Executor
-from worker.runtime.in_flight import Hands
+from worker.runtime.in_flight import InFlight
 from worker.runtime.leftovers import look_in_the_background
 from worker.runtime.open_files import shortage
 from worker.runtime.reception import Reception
@@ -74,7 +74,7 @@ class WorkerApp(Celery):
     amqp_cls: Any = Messaging
 
     executor: Executor
-    books: Books
+    monitoring: Monitoring
     reception: Reception
     shutdown_seconds: float
     redis_url: str
@@ -113,11 +113,11 @@ def build(found: Settings) -> WorkerApp:
         concurrency=_CONNECTIONS,
         user_agent=f"lock-worker/{version('lock-worker')}",
     )
-    hands = Hands(found.CONCURRENCY)
+    in_flight = InFlight(found.CONCURRENCY)
     clock = ServerClock()
     name = _name()
-    flow = Flow(
-        hands,
+    flow = FlowControl(
+        in_flight,
         name=name,
         failures=found.BREAKER_FAILURES,
         is_rate_limited=found.RATE_LIMIT_PER_SECOND is not None,
@@ -139,7 +139,7 @@ def build(found: Settings) -> WorkerApp:
         max_event_bytes=found.RESULT_MAX_BYTES,
         source=found.EVENT_SOURCE,
     )
-    read = ReadAhead(reader(TASK_NAME))
+    read = ReadAhead(decoder(TASK_NAME))
     app.redis_url = connection.public_url(found)
     app.look_for_leftovers = lambda: look_in_the_background(lambda: connection.sync_client(found), job_queues)
     app.shutdown_seconds = found.SHUTDOWN_SECONDS
@@ -148,15 +148,22 @@ def build(found: Settings) -> WorkerApp:
     # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
     app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, found.LEASE_SECONDS / 3))
     keys = Keys(found.LOCK_QUEUE)
-    app.keys_together = [*keys.stock, keys.arrived, keys.leases, keys.limit, found.RESULTS_CHANNEL, found.DEAD_STREAM]
-    link = connection.link(found, app.backoff)
+    app.keys_together = [
+        *keys.priority_lists,
+        keys.arrived,
+        keys.leases,
+        keys.limit,
+        found.RESULTS_CHANNEL,
+        found.DEAD_STREAM,
+    ]
+    link = connection.async_client(found, app.backoff)
     bounds = StreamBounds(found.RESULTS_MAX_BYTES, found.DEAD_MAX_BYTES)
     app.executor = Executor(
         admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS),
         look_ahead=read.look,
         handler=handler,
         link=link,
-        rules=Rules(
+        broker_options=BrokerOptions(
             fleet=Keys(found.LOCK_QUEUE),
             rate=found.RATE_LIMIT_PER_SECOND,
             results=found.RESULTS_CHANNEL,
@@ -164,12 +171,12 @@ def build(found: Settings) -> WorkerApp:
             dead=found.DEAD_STREAM,
             dead_maxlen=found.DEAD_MAXLEN,
             lease_ms=round(found.LEASE_SECONDS * 1000),
-            remember_ms=found.DEDUPLICATE_SECONDS * 1000,
-            poisonous_crashes=max(found.MAX_DELIVERIES, LEAST_POISONOUS_CRASHES),
+            dedup_ttl_ms=found.DEDUPLICATE_SECONDS * 1000,
+            max_deliveries=max(found.MAX_DELIVERIES, MIN_DELIVERIES),
             max_age_ms=round(found.JOB_MAX_AGE_SECONDS * 1000),
             bounds=bounds,
         ),
-        hands=hands,
+        in_flight=in_flight,
         clock=clock,
         flow=flow,
         name=name,
@@ -184,11 +191,11 @@ def build(found: Settings) -> WorkerApp:
             maxlen=found.RESULTS_MAXLEN,
             bounds=bounds,
             clock=clock,
-            has_begun=lambda: app.executor.taker.took_at is not None,
+            has_begun=lambda: app.executor.fetcher.last_fetch_at is not None,
         )
     )
     app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
-    app.books = app.executor.books = Books(
+    app.monitoring = app.executor.monitoring = Monitoring(
         app.tasks[TASK_NAME], app.executor, (found.RESULTS_CHANNEL, found.DEAD_STREAM)
     )
     app.reception = Reception(executor=app.executor, flow=flow, is_job_queue=lambda queue: queue in job_queues())
@@ -239,7 +246,9 @@ def _runs_in_the_pool_alone(*_args: Any, **_fields: Any) -> None:
 def _check_the_options(options: dict[str, Any], found: Settings) -> None:
     # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
     pool = options.get("pool") or options.get("pool_cls") or TaskPool
-    reason = refused(options, get_implementation(pool), TaskPool, streams=(found.RESULTS_CHANNEL, found.DEAD_STREAM))
+    reason = unsupported(
+        options, get_implementation(pool), TaskPool, streams=(found.RESULTS_CHANNEL, found.DEAD_STREAM)
+    )
     if reason:
         sys.exit(reason)
     reason = shortage(int(options.get("concurrency") or found.CONCURRENCY), queue_count(options))
@@ -280,7 +289,7 @@ def _start() -> WorkerApp:
             built.executor.services.append(_health(found, built.reception))
 
     def before_a_heartbeat(**_: Any) -> None:
-        built.books.catch_up()
+        built.monitoring.sync()
 
     def when_told_to_stop(**_: Any) -> None:
         built.executor.wake_celery()

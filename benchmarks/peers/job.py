@@ -20,7 +20,7 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from tasks import event
-from tasks.managem.client import Answer, ManagemApi
+from tasks.managem.client import ManagemApi, Response
 from tasks.managem.conversation import drift
 from tasks.outcome import Locked
 from tasks.verdict import judge
@@ -71,7 +71,7 @@ def path(conversation_id: str) -> str:
     return f"/conversations/{conversation_id}/lock"
 
 
-def result(answer: Answer, job_id: str, conversation_id: str, received_at: datetime) -> bytes:
+def result(answer: Response, job_id: str, conversation_id: str, received_at: datetime) -> bytes:
     """Check an answer and make the event of it.
 
     Raises:
@@ -83,7 +83,7 @@ def result(answer: Answer, job_id: str, conversation_id: str, received_at: datet
     facts = event.Facts(
         id=job_id,
         subject=conversation_id,
-        echo={"conversation_id": conversation_id},
+        received_fields={"conversation_id": conversation_id},
         replay_of=None,
         received_at=received_at,
         finished_at=datetime.now(UTC),
@@ -110,7 +110,7 @@ class AsyncJob:
             await together.execute()
 
 
-def _tuned() -> Callable[[str, str], Awaitable[Answer]]:
+def _tuned() -> Callable[[str, str], Awaitable[Response]]:
     api = ManagemApi(
         base_url=API_URL,
         token=lambda: API_TOKEN,
@@ -119,13 +119,13 @@ def _tuned() -> Callable[[str, str], Awaitable[Answer]]:
         user_agent=USER_AGENT,
     )
 
-    async def call(job_id: str, conversation_id: str) -> Answer:
+    async def call(job_id: str, conversation_id: str) -> Response:
         return await api.lock(conversation_id, idempotency_key=job_id, traceparent=TRACEPARENT)
 
     return call
 
 
-def _stock() -> Callable[[str, str], Awaitable[Answer]]:
+def _stock() -> Callable[[str, str], Awaitable[Response]]:
     client = httpx.AsyncClient(
         base_url=API_URL,
         limits=httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL),
@@ -134,9 +134,9 @@ def _stock() -> Callable[[str, str], Awaitable[Answer]]:
         verify=_NO_TLS,
     )
 
-    async def call(job_id: str, conversation_id: str) -> Answer:
+    async def call(job_id: str, conversation_id: str) -> Response:
         response = await client.post(path(conversation_id), headers=headers(job_id))
-        return Answer(response.status_code, response.content, response.headers.get("retry-after"))
+        return Response(response.status_code, response.content, response.headers.get("retry-after"))
 
     return call
 
@@ -161,7 +161,7 @@ class SyncJob:
             client = httpx.Client(base_url=API_URL, timeout=TIMEOUT_SECONDS, trust_env=False, verify=_NO_TLS)
         response = client.post(path(conversation_id), headers=headers(job_id))
         self._idle.append(client)
-        answer = Answer(response.status_code, response.content, response.headers.get("retry-after"))
+        answer = Response(response.status_code, response.content, response.headers.get("retry-after"))
         body = result(answer, job_id, conversation_id, received_at)
         with self._redis.pipeline(transaction=False) as together:
             together.xadd(STREAM, {"event": body}, maxlen=STREAM_MAXLEN, approximate=True)

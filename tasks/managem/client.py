@@ -1,6 +1,7 @@
 """The border to the Managem API: one call, and all that can come of it in two types.
 
-``ManagemApi.lock`` ends in an :class:`Answer` (the API spoke, whatever it said) or in :class:`CallFailed` (it did not,
+``ManagemApi.lock`` ends in an :class:`Response` (the API spoke,
+whatever it said) or in :class:`CallFailedError` (it did not,
 or not in a way that can be read). Nothing else leaves it, whatever the host, the network and the TLS layer do; and no
 text it makes holds the token or anything that the host sent, since a host may echo the one in the other.
 
@@ -28,7 +29,7 @@ from tasks.managem.transport import NoResourcesError, OneHostTransport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.managem.transport import Reply, Request
+    from tasks.managem.transport import Request, ResponseStream
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """The largest body that is taken, after its content encoding is undone."""
@@ -51,7 +52,7 @@ Kind: TypeAlias = Literal["unreachable", "timeout", "unusable", "no_resources"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What the API said.
 
     Attributes:
@@ -68,7 +69,7 @@ class Answer:
     date: str | None = None
 
 
-class CallFailed(Exception):  # noqa: N818 - it names what happened, as the outcomes do
+class CallFailedError(Exception):
     """The call gave no answer that can be used.
 
     Attributes:
@@ -77,7 +78,7 @@ class CallFailed(Exception):  # noqa: N818 - it names what happened, as the outc
             in a content encoding that cannot be undone; ``no_resources``: the worker itself lacks what a connection
             needs, such as a file descriptor.
         detail: a sentence for the person on call.
-        status: the status of the answer, where its head had come. It is a 2xx: see :class:`Answer` for the others.
+        status: the status of the answer, where its head had come. It is a 2xx: see :class:`Response` for the others.
         was_sent: whether the API may have had the request; False: there was no connection.
     """
 
@@ -121,7 +122,7 @@ class ManagemApi:
 
     async def lock(
         self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
-    ) -> Answer:
+    ) -> Response:
         """Ask the API to lock a conversation.
 
         Args:
@@ -137,7 +138,7 @@ class ManagemApi:
         if tracestate is not None:
             fields.append((b"tracestate", tracestate.encode("ascii")))
         request, token_hash = self._request(conversation_id, fields)
-        reply: Reply | None = None
+        reply: ResponseStream | None = None
         was_sent = True
         kind: Kind
         try:
@@ -161,17 +162,17 @@ class ManagemApi:
             kind, detail = "unusable", f"The HTTP client failed with {type(error).__name__}."
         # Out here, what is raised has no error behind it whose text could quote what the host sent.
         if reply is None:
-            raise CallFailed(kind, detail, was_sent=was_sent)
+            raise CallFailedError(kind, detail, was_sent=was_sent)
         if reply.status in _SUCCESS:
-            raise CallFailed(kind, detail, reply.status)
+            raise CallFailedError(kind, detail, reply.status)
         return self._answer(reply, b"")
 
     def token_is_new(self) -> bool:
         """Whether the token is another one now than the API refused last."""
         return self._refused_token is not None and hash(self._token()) != self._refused_token
 
-    def _answer(self, reply: Reply, body: bytes) -> Answer:
-        return Answer(reply.status, body, reply.headers.get("Retry-After"), reply.headers.get("Date"))
+    def _answer(self, reply: ResponseStream, body: bytes) -> Response:
+        return Response(reply.status, body, reply.headers.get("Retry-After"), reply.headers.get("Date"))
 
     async def aclose(self) -> None:
         """Close all connections: calls in flight fail as ``unreachable``, and so do later ones."""
@@ -190,7 +191,7 @@ class ManagemApi:
         return request, hash(token)
 
 
-async def _read(reply: Reply) -> bytes:
+async def _read(reply: ResponseStream) -> bytes:
     """Read a body of at most ``MAX_BODY_BYTES``.
 
     Raises:
@@ -218,7 +219,7 @@ async def _read(reply: Reply) -> bytes:
     return body
 
 
-def _codings(reply: Reply) -> list[str]:
+def _codings(reply: ResponseStream) -> list[str]:
     """The content codings that have to be undone, in the order in which they were applied.
 
     As browsers and httpx have it, a name that is no content coding (``none``, ``utf-8``) means none.

@@ -25,7 +25,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Shown: TypeAlias = Literal["full", "without_last_message", "state"]
+ConversationView: TypeAlias = Literal["full", "without_last_message", "state"]
 """How much of a conversation an event carries."""
 
 _STATE_FIELDS = ("id", "source", "locked", "createdAt", "updatedAt")
@@ -141,7 +141,7 @@ def drift(body: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def shown(conversation: Mapping[str, Any], how_much: Shown) -> Mapping[str, Any]:
+def view(conversation: Mapping[str, Any], how_much: ConversationView) -> Mapping[str, Any]:
     """The part of a conversation that an event carries."""
     match how_much:
         case "full":

@@ -97,7 +97,7 @@ class OneHostTransport:
         own = b"".join([b"%s: %s\r\n" % field for field in fields])
         return Request(b"POST %s HTTP/1.1\r\n%s%s\r\n" % (target, self._fields, own), self._lines + len(fields))
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: Request) -> ResponseStream:
         """Send a request, and return its answer as soon as the head is there.
 
         The answer must be closed, whatever reading it led to.
@@ -128,7 +128,7 @@ class OneHostTransport:
         try:
             protocol = cast("HostConnection", connection.protocol)
             message, payload = await protocol.ask(request.head)
-            return Reply(connection, protocol, message, payload, self._host)
+            return ResponseStream(connection, protocol, message, payload, self._host)
         except BaseException as error:
             _abort(connection)
             if isinstance(error, _FOREIGN):
@@ -182,7 +182,7 @@ class Request:
         self.lines = lines
 
 
-class Reply:
+class ResponseStream:
     """An answer whose head is there.
 
     Attributes:

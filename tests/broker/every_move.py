@@ -59,10 +59,10 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
     for job in (suspect, due_suspect):
         bench.run("HSET", bench.record_key(job), "crashes", SUSPICIOUS_CRASHES)
     bench.run("HSET", bench.record_key(near), "crashes", SUSPICIOUS_CRASHES - 1)
-    bench.run("HSET", bench.record_key(nearly), "crashes", bench.rules.poisonous_crashes - 1)
+    bench.run("HSET", bench.record_key(nearly), "crashes", bench.broker_options.max_deliveries - 1)
     for job in (retry, lost_retry):
         bench.run("HSET", bench.record_key(job), "retry", 1)
-    again.calls = waiting.calls = 2
+    again.attempts = waiting.attempts = 2
     await bench.moves.release([again, retry, suspect])
     if name == "expire":
         bench.make_too_old(again, retry, suspect)
@@ -78,17 +78,34 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
     for priority in (0, 3, 6, 9):
         bench.push(b"new", priority=priority)
     bench.arrive(b"arrived")
-    bench.run("SET", bench.rules.fleet.rate, 1, "PX", 30_000)
-    bench.run("HSET", bench.rules.fleet.limit, "version", VERSION, "epoch", 1, "rate", 0, "answered", 3, "state", "old")
-    bench.run("HSET", bench.rules.fleet.breakers, "worker-2", f"{bench.now_ms()} api_down", "worker-3", "1 api_down")
-    bench.run("PEXPIRE", bench.rules.fleet.breakers, 30_000)
+    bench.run("SET", bench.broker_options.fleet.rate, 1, "PX", 30_000)
+    bench.run(
+        "HSET",
+        bench.broker_options.fleet.limit,
+        "version",
+        VERSION,
+        "epoch",
+        1,
+        "rate",
+        0,
+        "answered",
+        3,
+        "state",
+        "old",
+    )
+    bench.run(
+        "HSET", bench.broker_options.fleet.breakers, "worker-2", f"{bench.now_ms()} api_down", "worker-3", "1 api_down"
+    )
+    bench.run("PEXPIRE", bench.broker_options.fleet.breakers, 30_000)
     bench.run("HSET", bench.keys.unheard, "take7", bench.now_ms(), "long ago", 1)
     bench.run("PEXPIRE", bench.keys.unheard, 30_000)
     bench.run(
         "HSET", bench.keys.workers, "worker-2", f"{bench.now_ms()} another other", "worker-3", "1 another long ago"
     )
     bench.run("PEXPIRE", bench.keys.workers, 30_000)
-    bench.run("ZADD", bench.rules.fleet.queues, *(part for number in range(201) for part in (number, f"q-{number}")))
+    bench.run(
+        "ZADD", bench.broker_options.fleet.queues, *(part for number in range(201) for part in (number, f"q-{number}"))
+    )
     await bench.moves.claim([Claim(ID, BINDING)])
     _leave_to_others(bench, name)
     return Scene(dead_letter, copy, (again, waiting))
@@ -102,7 +119,7 @@ def _leave_to_others(bench: Workbench, name: str) -> None:
             bench.run("ZADD", UNACKED_INDEX, 1, tag)
     if name == "replay":
         for entry, _ in LETTERS:
-            bench.run("XADD", bench.rules.dead, entry, "event", b"an event", "message", b"a message")
+            bench.run("XADD", bench.broker_options.dead, entry, "event", b"an event", "message", b"a message")
 
 
 async def _take(bench: Workbench, _: Scene) -> object:

@@ -10,7 +10,7 @@ import pytest
 
 import settings
 from worker.broker.connection import sync_client
-from worker.broker.refusals import ServerIsOfNoUse, ServerIsReadOnly
+from worker.broker.refusals import ServerIsOfNoUse, ServerIsReadOnlyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def test_a_connection_to_a_server_that_was_demoted_is_made_anew(client: Redis, p
     before = client.client_id()
     primary_again.replicaof("127.0.0.1", "1")
 
-    with pytest.raises(ServerIsReadOnly, match="read only"):
+    with pytest.raises(ServerIsReadOnlyError, match="read only"):
         client.set("a", "b")
 
     assert client.client_id() != before
@@ -65,6 +65,6 @@ def test_a_reader_that_waits_on_a_server_that_is_demoted_hears_of_a_lost_connect
 
     demoting = threading.Thread(target=demote)
     demoting.start()
-    with pytest.raises(ServerIsReadOnly, match="UNBLOCKED"):
+    with pytest.raises(ServerIsReadOnlyError, match="UNBLOCKED"):
         client.xread({"moderation.results": "$"}, block=4000)
     demoting.join()

@@ -12,7 +12,7 @@ from worker.broker.moves import Claim, ClaimAnswer, CompleteAnswer
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
 
-GO, COPY, CONFLICT = ClaimAnswer.GO, ClaimAnswer.COPY, ClaimAnswer.CONFLICT
+GO, DUPLICATE, CONFLICT = ClaimAnswer.GO, ClaimAnswer.DUPLICATE, ClaimAnswer.CONFLICT
 ID, HERE, ELSEWHERE = digest("a job"), digest("a conversation"), digest("another conversation")
 
 
@@ -27,7 +27,7 @@ async def test_a_new_id_may_go_on_and_is_remembered(bench: Workbench) -> None:
 
     key = bench.keys.id_prefix + ID
     assert bench.run("GET", key) == f"claimed {HERE}".encode()
-    assert bench.rules.remember_ms - 5_000 < bench.run("PTTL", key) <= bench.rules.remember_ms
+    assert bench.broker_options.dedup_ttl_ms - 5_000 < bench.run("PTTL", key) <= bench.broker_options.dedup_ttl_ms
 
 
 async def test_a_copy_in_flight_at_once_may_go_on_too(bench: Workbench) -> None:
@@ -43,7 +43,7 @@ async def test_the_time_to_remember_begins_anew_each_time_that_the_job_is_taken(
 
     await bench.moves.claim([Claim(ID, HERE)])
 
-    assert bench.run("PTTL", key) > bench.rules.remember_ms - 5_000
+    assert bench.run("PTTL", key) > bench.broker_options.dedup_ttl_ms - 5_000
 
 
 async def test_a_copy_that_comes_after_the_event_is_one(bench: Workbench) -> None:
@@ -51,7 +51,7 @@ async def test_a_copy_that_comes_after_the_event_is_one(bench: Workbench) -> Non
     await end(bench)
     before = bench.snapshot()
 
-    assert await bench.moves.claim([Claim(ID, HERE)]) == [COPY]
+    assert await bench.moves.claim([Claim(ID, HERE)]) == [DUPLICATE]
 
     assert bench.snapshot() == before
 
@@ -64,7 +64,7 @@ async def test_the_same_id_for_something_else_is_a_conflict_before_and_after_the
 
     await end(bench)
     assert await bench.moves.claim([Claim(ID, ELSEWHERE)]) == [CONFLICT]
-    assert await bench.moves.claim([Claim(ID, HERE)]) == [COPY]
+    assert await bench.moves.claim([Claim(ID, HERE)]) == [DUPLICATE]
 
 
 async def test_an_id_is_free_again_once_it_is_forgotten(bench: Workbench) -> None:
@@ -79,11 +79,11 @@ async def test_a_dry_run_and_the_job_of_one_id_are_each_copies_of_their_own_alon
     rehearsal = Claim(ID, HERE, is_dry_run=True)
     assert await bench.moves.claim([rehearsal]) == [GO]
     await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job", is_dry_run=True)])
-    assert await bench.moves.claim([rehearsal, Claim(ID, HERE)]) == [COPY, GO]
+    assert await bench.moves.claim([rehearsal, Claim(ID, HERE)]) == [DUPLICATE, GO]
 
     await end(bench, has_own_id=True)
 
-    assert await bench.moves.claim([rehearsal, Claim(ID, HERE)]) == [COPY, COPY]
+    assert await bench.moves.claim([rehearsal, Claim(ID, HERE)]) == [DUPLICATE, DUPLICATE]
 
 
 async def test_a_dry_run_after_the_job_may_go_on(bench: Workbench) -> None:
@@ -114,7 +114,7 @@ async def test_a_copy_of_a_dry_run_prolongs_nothing(bench: Workbench) -> None:
     await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job", is_dry_run=True)])
     before = bench.snapshot()
 
-    assert await bench.moves.claim([rehearsal]) == [COPY]
+    assert await bench.moves.claim([rehearsal]) == [DUPLICATE]
 
     assert bench.snapshot() == before
 
@@ -127,7 +127,7 @@ async def test_many_ids_are_claimed_in_one_call_each_with_its_answer(bench: Work
         [Claim(ID, HERE), Claim(other, HERE), Claim(other, ELSEWHERE), Claim(other, HERE), Claim(ID, ELSEWHERE)]
     )
 
-    assert answers == [COPY, GO, CONFLICT, GO, CONFLICT]
+    assert answers == [DUPLICATE, GO, CONFLICT, GO, CONFLICT]
 
 
 async def test_a_key_that_somebody_put_where_an_id_belongs_makes_way(bench: Workbench) -> None:

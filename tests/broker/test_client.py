@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.broker.workbench import link_to
 from worker.broker.backoff import ConnectBackoff
-from worker.broker.client import Link
+from worker.broker.client import RedisClient
 from worker.broker.refusals import NotConnectedError
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def link(redis_url: str) -> AsyncIterator[Link]:
+async def link(redis_url: str) -> AsyncIterator[RedisClient]:
     found = link_to(redis_url, timeout_seconds=0.3)
     yield found
     await found.disconnect()
 
 
-async def test_commands_at_once_get_each_its_own_answer(link: Link) -> None:
+async def test_commands_at_once_get_each_its_own_answer(link: RedisClient) -> None:
     answers = await asyncio.gather(*(link.execute_command("ECHO", str(number)) for number in range(20)))
 
     assert answers == [b"%d" % number for number in range(20)]
 
 
-async def test_a_refused_command_keeps_its_connection(link: Link) -> None:
+async def test_a_refused_command_keeps_its_connection(link: RedisClient) -> None:
     client_id = await link.execute_command("CLIENT", "ID")
 
     with pytest.raises(ResponseError, match="unknown command"):
@@ -46,14 +46,14 @@ async def test_a_refused_command_keeps_its_connection(link: Link) -> None:
     assert await link.execute_command("CLIENT", "ID") == client_id
 
 
-async def test_an_answer_that_comes_too_late_is_never_taken_for_another_one(link: Link) -> None:
+async def test_an_answer_that_comes_too_late_is_never_taken_for_another_one(link: RedisClient) -> None:
     with pytest.raises(RedisTimeoutError, match=r"no answer within 0\.3 seconds"):
         await link.execute_command("BLPOP", "late", 1)
 
     assert await link.execute_command("ECHO", "mine") == b"mine"
 
 
-async def test_the_answer_of_a_cancelled_command_is_never_taken_for_another_one(link: Link) -> None:
+async def test_the_answer_of_a_cancelled_command_is_never_taken_for_another_one(link: RedisClient) -> None:
     waiting = asyncio.create_task(link.execute_command("BLPOP", "late", 1))
     await link.execute_command("PING")
     waiting.cancel()
@@ -65,7 +65,7 @@ async def test_the_answer_of_a_cancelled_command_is_never_taken_for_another_one(
     assert answers == [b"0", b"1", b"2"]
 
 
-async def test_a_lost_connection_is_told_and_the_next_command_makes_another(link: Link, redis_url: str) -> None:
+async def test_a_lost_connection_is_told_and_the_next_command_makes_another(link: RedisClient, redis_url: str) -> None:
     await link.execute_command("PING")
     with Redis.from_url(redis_url) as other:
         other.client_kill_filter(_type="normal", skipme=True)
@@ -83,13 +83,13 @@ async def test_where_nobody_listens_that_is_told() -> None:
         await nobody.execute_command("PING")
 
 
-async def test_commands_of_one_write_are_run_in_order_and_each_is_answered(link: Link) -> None:
+async def test_commands_of_one_write_are_run_in_order_and_each_is_answered(link: RedisClient) -> None:
     answers = await link.send(["INCR", "n"], ["INCR", "n"], ["GET", "n"])
 
     assert [await answers.next() for _ in range(3)] == [1, 2, b"2"]
 
 
-async def test_commands_of_one_write_use_one_connection_which_is_free_after_the_last_answer(link: Link) -> None:
+async def test_commands_of_one_write_use_one_connection_which_is_free_after_the_last_answer(link: RedisClient) -> None:
     client_id = await link.execute_command("CLIENT", "ID")
     answers = await link.send(["CLIENT", "ID"], ["BLPOP", "late", "0.05"])
     assert await answers.next() == client_id
@@ -100,7 +100,7 @@ async def test_commands_of_one_write_use_one_connection_which_is_free_after_the_
     assert await link.execute_command("CLIENT", "ID") == client_id
 
 
-async def test_a_command_that_is_refused_does_not_keep_those_behind_it_from_being_answered(link: Link) -> None:
+async def test_a_command_that_is_refused_does_not_keep_those_behind_it_from_being_answered(link: RedisClient) -> None:
     answers = await link.send(["NONSENSE"], ["ECHO", "mine"])
 
     with pytest.raises(ResponseError, match="unknown command"):
@@ -109,7 +109,7 @@ async def test_a_command_that_is_refused_does_not_keep_those_behind_it_from_bein
     assert await answers.next() == b"mine"
 
 
-async def test_answers_that_nobody_wants_any_more_are_never_taken_for_another_one(link: Link) -> None:
+async def test_answers_that_nobody_wants_any_more_are_never_taken_for_another_one(link: RedisClient) -> None:
     answers = await link.send(["ECHO", "first"], ["ECHO", "second"])
     assert await answers.next() == b"first"
 
@@ -138,7 +138,7 @@ def demote(redis_url: str) -> Iterator[Callable[[], None]]:
 
 
 async def test_a_connection_to_a_server_that_was_demoted_is_left_with_all_idle_ones(
-    link: Link, demote: Callable[[], None]
+    link: RedisClient, demote: Callable[[], None]
 ) -> None:
     """The server keeps them open, and the address may lead to another one by now."""
     told: list[BaseException] = []
@@ -154,7 +154,7 @@ async def test_a_connection_to_a_server_that_was_demoted_is_left_with_all_idle_o
     assert set(ids).isdisjoint(after)
 
 
-async def test_a_wait_on_a_server_that_is_demoted_is_left(link: Link, demote: Callable[[], None]) -> None:
+async def test_a_wait_on_a_server_that_is_demoted_is_left(link: RedisClient, demote: Callable[[], None]) -> None:
     told: list[BaseException] = []
     link.on_useless = told.append
     answers = await link.send(["CLIENT", "ID"], ["BLMOVE", "a", "b", "RIGHT", "LEFT", "0.25"])
@@ -169,7 +169,7 @@ async def test_a_wait_on_a_server_that_is_demoted_is_left(link: Link, demote: Ca
 
 
 async def test_answers_that_were_under_way_when_another_connection_was_lost_end_their_own(
-    link: Link, redis_url: str
+    link: RedisClient, redis_url: str
 ) -> None:
     answers = await link.send(["CLIENT", "ID"], ["BLPOP", "late", "0.1"])
     client_id = await answers.next()
@@ -200,7 +200,7 @@ async def test_many_commands_that_find_no_server_connect_one_at_a_time(redis_url
         return Connection(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0))
 
     port = 1
-    link = Link(connect, timeout_seconds=5, backoff=ConnectBackoff())
+    link = RedisClient(connect, timeout_seconds=5, backoff=ConnectBackoff())
     with pytest.raises(NotConnectedError):
         await link.execute_command("PING")
     made = 0

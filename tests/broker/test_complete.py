@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.moves import KEPT_BYTES, Claim, CompleteAnswer, Copy
+from worker.broker.moves import KEPT_BYTES, Claim, CompleteAnswer, Duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ANY_BYTES = bytes(range(256)) + b"\r\n\x00\xff\xfe{}"
 
-PUBLISHED, COPY, GONE = CompleteAnswer.PUBLISHED, Copy(None), CompleteAnswer.GONE
+PUBLISHED, DUPLICATE, GONE = CompleteAnswer.PUBLISHED, Duplicate(None), CompleteAnswer.GONE
 TAKEN, CONFLICT = CompleteAnswer.TAKEN, CompleteAnswer.CONFLICT
 
 
@@ -26,11 +26,11 @@ def heard(bench: Workbench) -> Iterator[Callable[[], list[bytes]]]:
     """What a listener of the pub/sub channel has heard up to now."""
     end = b"the end of what was heard"
     with bench.client.pubsub() as listener:
-        listener.subscribe(bench.rules.results)
+        listener.subscribe(bench.broker_options.results)
         assert listener.get_message(timeout=5)["type"] == "subscribe"
 
         def hear() -> list[bytes]:
-            bench.run("PUBLISH", bench.rules.results, end)
+            bench.run("PUBLISH", bench.broker_options.results, end)
             events: list[bytes] = []
             while (message := listener.get_message(timeout=5)) is not None and message["data"] != end:
                 events.append(message["data"])
@@ -80,7 +80,7 @@ async def test_a_dead_letter_names_its_queue_between_the_event_and_the_message(b
         job = queue.take_one(b"a message")
         await queue.moves.complete([queue.completion(job, is_dead_letter=True)])
 
-    letters = [list(fields.items()) for _, fields in bench.client.xrange(bench.rules.dead)]
+    letters = [list(fields.items()) for _, fields in bench.client.xrange(bench.broker_options.dead)]
     assert letters == [
         [(b"event", b"an event"), (b"queue", queue), (b"message", b"a message")]
         for queue in (b"moderation.lock", b"another queue")
@@ -93,7 +93,7 @@ async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench, heard: C
     bench.push(b"1", b"2", b"3", b"4", b"5")
     jobs = bench.take().jobs
     await bench.moves.complete([bench.completion(jobs[3], event=b"event 4")])
-    stale = replace(jobs[1], token="not this one")
+    stale = replace(jobs[1], lease_token="not this one")
 
     # when all are ended in one call
     answers = await bench.moves.complete(
@@ -107,7 +107,7 @@ async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench, heard: C
     )
 
     # then each gets what it deserves
-    assert answers == [PUBLISHED, GONE, PUBLISHED, GONE, COPY]
+    assert answers == [PUBLISHED, GONE, PUBLISHED, GONE, DUPLICATE]
     assert bench.events() == heard() == [b"event 4", b"event 1", b"event 3"]
     assert bench.dead_letters() == [(b"event 3", b"3")]
     assert bench.in_flight() == [jobs[1].ref]
@@ -186,7 +186,7 @@ async def test_a_copy_in_flight_beside_the_first_gives_no_second_event(
         [bench.completion(second, event=b"second", job_id="a job", outcome="exhausted", is_dead_letter=True)]
     )
 
-    assert answers == [COPY]
+    assert answers == [DUPLICATE]
     assert bench.events() == heard() == [b"first"]
     assert bench.dead_letters() == []
     assert bench.in_flight() == []
@@ -201,7 +201,7 @@ async def test_two_copies_in_one_call_give_one_event(bench: Workbench) -> None:
         [bench.completion(first, job_id="a job"), bench.completion(second, job_id="a job")]
     )
 
-    assert answers == [PUBLISHED, COPY]
+    assert answers == [PUBLISHED, DUPLICATE]
     assert len(bench.events()) == 1
 
 
@@ -210,7 +210,7 @@ async def test_an_empty_event_drops_a_copy_in_silence(bench: Workbench, heard: C
 
     answers = await bench.moves.complete([bench.completion(job, event=b"", job_id="a job", is_dead_letter=True)])
 
-    assert answers == [COPY]
+    assert answers == [DUPLICATE]
     assert bench.events() == heard() == []
     assert bench.dead_letters() == []
     assert bench.in_flight() == []
@@ -260,7 +260,7 @@ async def test_an_id_that_came_to_stand_for_something_else_meanwhile_goes_on_sta
     # given a job that was held for longer than its claim lasts, and another one that took and used its id
     bench.push(b"held for long", b"another")
     slow, other = bench.take().jobs
-    await bench.moves.complete([bench.completion(other, job_id="a job", binding=digest("another conversation"))])
+    await bench.moves.complete([bench.completion(other, job_id="a job", fingerprint=digest("another conversation"))])
     before = bench.snapshot()
     end = bench.completion(slow, job_id="a job", is_dry_run=is_dry_run)
 
@@ -281,8 +281,8 @@ async def test_a_message_without_a_conversation_is_a_copy_of_nothing_but_its_eve
     bench.push(b"1", b"2", b"3", b"4")
     nowhere, again, job, rehearsal = bench.take().jobs
     ends = [
-        bench.completion(nowhere, job_id="a job", binding="", outcome="rejected"),
-        bench.completion(again, job_id="a job", binding="", outcome="rejected"),
+        bench.completion(nowhere, job_id="a job", fingerprint="", outcome="rejected"),
+        bench.completion(again, job_id="a job", fingerprint="", outcome="rejected"),
         bench.completion(job, job_id="a job"),
         bench.completion(rehearsal, job_id="a job", is_dry_run=True),
     ]
@@ -299,7 +299,7 @@ async def test_after_a_job_the_event_of_a_message_without_a_conversation_cannot_
     job, nowhere = bench.take().jobs
     await bench.moves.complete([bench.completion(job, job_id="a job")])
 
-    assert await bench.moves.complete([bench.completion(nowhere, job_id="a job", binding="")]) == [TAKEN]
+    assert await bench.moves.complete([bench.completion(nowhere, job_id="a job", fingerprint="")]) == [TAKEN]
 
 
 async def test_a_dry_run_keeps_its_id_for_its_conversation_counted_from_its_event(bench: Workbench) -> None:
@@ -313,7 +313,7 @@ async def test_a_dry_run_keeps_its_id_for_its_conversation_counted_from_its_even
     assert bench.run("GET", id_key) == f"claimed {digest('a conversation')}".encode()
     assert bench.run("GET", f"{id_key}:other") == f"ended {digest('a conversation')}".encode()
     for key in (id_key, f"{id_key}:other"):
-        assert bench.rules.remember_ms - 5_000 < bench.run("PTTL", key) <= bench.rules.remember_ms
+        assert bench.broker_options.dedup_ttl_ms - 5_000 < bench.run("PTTL", key) <= bench.broker_options.dedup_ttl_ms
 
 
 async def test_a_dry_run_does_not_prolong_the_memory_of_the_job(bench: Workbench) -> None:
@@ -341,7 +341,7 @@ async def test_a_copy_is_told_how_the_first_one_ended_if_without_a_lock(
     await bench.moves.complete([end])
     copy = bench.completion(second, event=event, job_id="a job", outcome="exhausted", is_dry_run=is_dry_run)
 
-    assert await bench.moves.complete([copy]) == [Copy(None if outcome == "locked" else outcome)]
+    assert await bench.moves.complete([copy]) == [Duplicate(None if outcome == "locked" else outcome)]
 
 
 async def test_two_copies_in_one_call_know_of_each_other(bench: Workbench) -> None:
@@ -349,7 +349,7 @@ async def test_two_copies_in_one_call_know_of_each_other(bench: Workbench) -> No
 
     ends = [bench.completion(job, job_id="a job", outcome="refused") for job in bench.take().jobs]
 
-    assert await bench.moves.complete(ends) == [PUBLISHED, Copy("refused")]
+    assert await bench.moves.complete(ends) == [PUBLISHED, Duplicate("refused")]
 
 
 async def test_a_copy_of_a_job_that_the_version_before_ended_is_one_and_nothing_is_said_of_its_end(
@@ -357,7 +357,7 @@ async def test_a_copy_of_a_job_that_the_version_before_ended_is_one_and_nothing_
 ) -> None:
     bench.run("SET", bench.keys.id_prefix + digest("a job"), f"ended {digest('a conversation')}", "PX", 60_000)
 
-    assert await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job")]) == [Copy(None)]
+    assert await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job")]) == [Duplicate(None)]
 
 
 async def test_how_a_job_ended_is_remembered_as_long_as_that_it_did(bench: Workbench) -> None:
@@ -392,7 +392,7 @@ async def test_an_ended_id_is_remembered_for_a_while_counted_from_its_event(benc
 
     # then the time begins anew
     assert bench.run("GET", id_key) == f"ended {digest('a conversation')}".encode()
-    assert bench.rules.remember_ms - 5_000 < bench.run("PTTL", id_key) <= bench.rules.remember_ms
+    assert bench.broker_options.dedup_ttl_ms - 5_000 < bench.run("PTTL", id_key) <= bench.broker_options.dedup_ttl_ms
 
 
 async def test_a_dropped_copy_does_not_prolong_the_memory_of_its_id(bench: Workbench) -> None:
@@ -436,7 +436,7 @@ async def test_both_streams_are_trimmed_at_about_their_length(bench: Workbench) 
 async def test_every_end_is_counted_and_every_outcome_by_its_name(bench: Workbench) -> None:
     bench.push(*[b"a job"] * 6)
     jobs = bench.take().jobs
-    gone = bench.completion(replace(jobs[5], token="not this one"))
+    gone = bench.completion(replace(jobs[5], lease_token="not this one"))
 
     await bench.moves.complete(
         [

@@ -22,7 +22,7 @@ async def test_a_delayed_job_is_in_nobodys_hands_and_waits_for_its_moment(bench:
     assert bench.in_flight() == []
     assert bench.delayed() == [job.ref]
     assert before + 60_500 <= float(bench.run("ZSCORE", bench.keys.delayed, job.ref)) <= bench.now_ms() + 60_500
-    assert bench.record(job)["token"] == b""
+    assert bench.record(job)["lease_token"] == b""
     assert bench.record(job)["raw"] == b"a message"
 
 
@@ -47,11 +47,11 @@ async def test_a_part_of_a_millisecond_is_never_too_early(bench: Workbench) -> N
 
 async def test_the_calls_made_are_kept_and_no_crash_is_counted(bench: Workbench) -> None:
     job = bench.take_one()
-    job.calls = 4
+    job.attempts = 4
 
     await bench.delay(job)
 
-    assert bench.record(job)["calls"] == b"4"
+    assert bench.record(job)["attempts"] == b"4"
     assert "crashes" not in bench.record(job)
 
 
@@ -61,7 +61,12 @@ async def test_each_job_of_a_call_gets_its_own_answer_and_its_own_delay(bench: W
     await bench.moves.complete([bench.completion(jobs[3])])
 
     answers = await bench.moves.delay(
-        [Delay(jobs[0], 20), Delay(replace(jobs[1], token="not this one"), 5), Delay(jobs[2], 10), Delay(jobs[3], 5)]
+        [
+            Delay(jobs[0], 20),
+            Delay(replace(jobs[1], lease_token="not this one"), 5),
+            Delay(jobs[2], 10),
+            Delay(jobs[3], 5),
+        ]
     )
 
     assert answers == [True, False, True, False]
@@ -79,7 +84,7 @@ async def test_a_job_that_is_not_ours_any_more_stays_as_it_is(bench: Workbench, 
         await bench.crash(job)
         bench.take()
     before = bench.snapshot()
-    job.calls = 7
+    job.attempts = 7
 
     assert await bench.delay(job, seconds=5) == [False]
 

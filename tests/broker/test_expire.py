@@ -50,17 +50,17 @@ async def test_too_old_jobs_of_all_kinds_are_in_the_callers_hands_and_can_be_end
     assert (bench.again(), bench.retries(), bench.suspects()) == ([again[1].ref], [retries[0].ref], [suspects[1].ref])
     assert sorted(bench.in_flight()) == sorted(job.ref for job in expired)
     for job in expired:
-        assert bench.record(job)["token"] == job.token.encode()
-        assert now <= (bench.lease_end(job) or 0) - bench.rules.lease_ms <= bench.now_ms()
-        assert job.held_until >= before + bench.rules.lease_ms / 1000
-        assert not job.is_alone
+        assert bench.record(job)["lease_token"] == job.lease_token.encode()
+        assert now <= (bench.lease_end(job) or 0) - bench.broker_options.lease_ms <= bench.now_ms()
+        assert job.lease_until >= before + bench.broker_options.lease_ms / 1000
+        assert not job.runs_alone
     assert [job.is_retry for job in sorted(expired, key=lambda job: job.raw)] == [False, True, False]
     assert set(await bench.moves.complete([bench.completion(job) for job in expired])) == {CompleteAnswer.PUBLISHED}
 
 
 async def test_a_job_tells_all_that_is_known_of_it(bench: Workbench) -> None:
     job = bench.take_one(b"a message")
-    job.calls = 3
+    job.attempts = 3
     await bench.delay(job, is_retry=True, progress=b"found out")
     bench.make_due(job)
     await bench.promote()
@@ -68,9 +68,14 @@ async def test_a_job_tells_all_that_is_known_of_it(bench: Workbench) -> None:
 
     (expired,) = await bench.expire()
 
-    assert (expired.ref, expired.raw, expired.size, expired.first_ms) == (job.ref, job.raw, job.size, job.first_ms)
-    assert (expired.calls, expired.crashes, expired.is_retry, expired.progress) == (3, 0, True, b"found out")
-    assert expired.token != job.token
+    assert (expired.ref, expired.raw, expired.size, expired.received_ms) == (
+        job.ref,
+        job.raw,
+        job.size,
+        job.received_ms,
+    )
+    assert (expired.attempts, expired.crashes, expired.is_retry, expired.progress) == (3, 0, True, b"found out")
+    assert expired.lease_token != job.lease_token
 
 
 @pytest.mark.parametrize("what", ["a pause", "the fleet's limit", "another worker's probe"])
@@ -120,7 +125,7 @@ async def test_a_job_whose_finder_died_comes_back_and_is_handed_out_again(bench:
 
     (again,) = await bench.expire()
     assert (again.ref, again.crashes) == (job.ref, 1)
-    assert again.token != expired.token
+    assert again.lease_token != expired.lease_token
 
 
 async def test_the_oldest_go_first_and_one_call_hands_out_a_bounded_number(bench: Workbench) -> None:
@@ -214,7 +219,7 @@ async def test_a_deadline_that_a_take_of_the_version_before_left_behind_is_clear
 async def test_a_retry_that_the_version_before_put_among_the_others_is_found_there(bench: Workbench) -> None:
     """Its promote, release and recover put every job that is no suspect on ``again``."""
     (job,) = await bench.retry(b"retry")
-    bench.run("LMOVE", bench.keys.retries, bench.keys.again, "LEFT", "RIGHT")
+    bench.run("LMOVE", bench.keys.retries, bench.keys.requeued, "LEFT", "RIGHT")
     bench.make_too_old(job)
 
     assert [expired.ref for expired in await bench.expire()] == [job.ref]

@@ -42,7 +42,7 @@ class HangingUp:
 async def test_a_move_survives_a_flush_and_pays_for_it_once(bench: Workbench, name: str) -> None:
     scene = await set_scene(bench, name)
     client: Any = Listening(bench.moves._client)
-    bench.moves = Moves(client, bench.keys, bench.rules)
+    bench.moves = Moves(client, bench.keys, bench.broker_options)
     before = bench.snapshot()
     bench.run("SCRIPT", "FLUSH")
 
@@ -60,7 +60,9 @@ async def test_a_take_is_refused_unchanged_by_digest_and_passes_by_its_whole_tex
 
     def take(*, whole_text: bool = False) -> Any:
         return bench.run(
-            *take_command(bench.keys, bench.rules, token="t", worker="w", wish=Wish(1, 1), whole_text=whole_text)
+            *take_command(
+                bench.keys, bench.broker_options, token="t", worker="w", wish=Wish(1, 1), whole_text=whole_text
+            )
         )
 
     with pytest.raises(redis.exceptions.NoScriptError):
@@ -74,6 +76,6 @@ async def test_a_move_whose_answer_was_lost_is_not_repeated_by_itself(bench: Wor
     client: Any = HangingUp()
 
     with pytest.raises(redis.exceptions.ConnectionError):
-        await Moves(client, bench.keys, bench.rules).promote(between_ms=0)
+        await Moves(client, bench.keys, bench.broker_options).promote(between_ms=0)
 
     assert client.sent == 1

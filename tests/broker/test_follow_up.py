@@ -82,8 +82,8 @@ async def test_a_wait_that_nobody_waits_for_any_more_is_over_at_the_server_too(w
 @pytest.mark.parametrize(
     ("state", "answer"),
     [
-        (f"claimed {CLAIM.binding}", ClaimAnswer.GO),
-        (f"ended {CLAIM.binding}", ClaimAnswer.COPY),
+        (f"claimed {CLAIM.fingerprint}", ClaimAnswer.GO),
+        (f"ended {CLAIM.fingerprint}", ClaimAnswer.DUPLICATE),
         ("claimed another conversation", ClaimAnswer.CONFLICT),
     ],
 )
@@ -128,8 +128,8 @@ async def test_a_claim_that_is_refused_costs_nothing_of_the_take(warm: Workbench
 
 async def test_a_take_that_is_refused_takes_nothing_and_leaves_nobody_waiting(warm: Workbench) -> None:
     warm.arrive(b"a job")
-    warm.run("SADD", warm.keys.upkeep + "?", "not ours")
-    warm.run("RENAME", warm.keys.upkeep + "?", warm.keys.upkeep)
+    warm.run("SADD", warm.keys.maintenance + "?", "not ours")
+    warm.run("RENAME", warm.keys.maintenance + "?", warm.keys.maintenance)
     follow_up = warm.moves.follow_up(CLAIM, wait_seconds=60)
 
     with pytest.raises(ResponseError, match="WRONGTYPE"):
@@ -139,12 +139,12 @@ async def test_a_take_that_is_refused_takes_nothing_and_leaves_nobody_waiting(wa
     assert warm.run("LLEN", warm.keys.arrived) == 1
     await asyncio.sleep(0)
     wait_until(lambda: not warm.client.info("clients")["blocked_clients"], "the end of the wait")
-    warm.run("DEL", warm.keys.upkeep)
+    warm.run("DEL", warm.keys.maintenance)
 
 
 async def test_a_claim_for_a_dry_run_is_one(warm: Workbench) -> None:
     """A dry run goes on though the real job of its id has ended."""
-    warm.run("SET", warm.keys.id_prefix + CLAIM.id_digest, f"ended {CLAIM.binding}", "PX", 30_000)
+    warm.run("SET", warm.keys.id_prefix + CLAIM.id_digest, f"ended {CLAIM.fingerprint}", "PX", 30_000)
     follow_up = warm.moves.follow_up(CLAIM._replace(is_dry_run=True), wait_seconds=5)
 
     await take(warm, follow_up)

@@ -16,7 +16,7 @@ FIELDS = {
         "taken", "finished", "deduplicated", "delayed", "released", "crashes", "workers_lost", "vanished",
         "outcome:refused",
     ),
-    "upkeep": ("promoted_at", "recovered_at", "awake_since", "empty_at", "lost"),
+    "maintenance": ("promoted_at", "recovered_at", "awake_since", "empty_at", "lost"),
     "limit": ("version", "epoch", "rate", "answered", "failed", "probe_at", "state"),
 }  # fmt: skip
 
@@ -39,9 +39,9 @@ async def test_words_in_place_of_numbers_stop_no_move(bench: Workbench, name: st
 async def test_a_word_in_place_of_the_last_round_begins_a_new_time_of_grace(bench: Workbench) -> None:
     job = bench.take_one()
     bench.lapse(job)
-    bench.run("HSET", bench.keys.upkeep, "recovered_at", "a word", "awake_since", "a word")
+    bench.run("HSET", bench.keys.maintenance, "recovered_at", "a word", "awake_since", "a word")
 
     assert (await bench.recover()).count is None
 
     assert bench.in_flight() == [job.ref]
-    assert abs(int(bench.run("HGET", bench.keys.upkeep, "awake_since")) - bench.now_ms()) < 10_000
+    assert abs(int(bench.run("HGET", bench.keys.maintenance, "awake_since")) - bench.now_ms()) < 10_000

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 def calls(bench: Workbench, job: Delivery) -> int:
     """Of its record."""
-    return int(bench.record(job).get("calls", 0))
+    return int(bench.record(job).get("attempts", 0))
 
 
 @pytest.mark.parametrize("where", ["delayed", "retries", "again"])
 async def test_a_job_that_waits_gets_attempts_back_wherever_it_waits(bench: Workbench, where: str) -> None:
     job = bench.take_one()
-    job.calls = 3
+    job.attempts = 3
     if where == "again":
         await bench.moves.release([job])
     else:
@@ -36,7 +36,7 @@ async def test_a_job_that_waits_gets_attempts_back_wherever_it_waits(bench: Work
 async def test_a_job_in_somebodys_hands_keeps_its_count(bench: Workbench) -> None:
     """Whoever holds it writes a count of its own when it lets go."""
     job = bench.take_one()
-    job.calls = 3
+    job.attempts = 3
     await bench.moves.release([job])
     bench.take()
     before = bench.snapshot()
@@ -48,7 +48,7 @@ async def test_a_job_in_somebodys_hands_keeps_its_count(bench: Workbench) -> Non
 
 async def test_no_job_has_fewer_attempts_than_none(bench: Workbench) -> None:
     job = bench.take_one()
-    job.calls = 1
+    job.attempts = 1
     await bench.delay(job)
 
     await bench.moves.forgive([(job.ref, 5)])
@@ -60,7 +60,7 @@ async def test_each_job_of_a_call_gets_its_own_back_and_those_that_are_gone_get_
     bench.push(b"1", b"2", b"3")
     jobs = bench.take().jobs
     for job in jobs:
-        job.calls = 5
+        job.attempts = 5
     await bench.delay(*jobs[:2])
     await bench.moves.complete([bench.completion(jobs[2])])
 
@@ -74,7 +74,7 @@ async def test_each_job_of_a_call_gets_its_own_back_and_those_that_are_gone_get_
 async def test_a_count_that_makes_no_sense_is_left_alone(bench: Workbench, value: str) -> None:
     job = bench.take_one()
     await bench.delay(job)
-    bench.run("HSET", bench.record_key(job), "calls", value)
+    bench.run("HSET", bench.record_key(job), "attempts", value)
     before = bench.snapshot()
 
     await bench.moves.forgive([(job.ref, 1)])
@@ -86,7 +86,7 @@ async def test_an_overwritten_record_does_not_stop_the_others(bench: Workbench) 
     bench.push(b"1", b"2")
     jobs = bench.take().jobs
     for job in jobs:
-        job.calls = 2
+        job.attempts = 2
     await bench.delay(*jobs)
     bench.run("SET", bench.record_key(jobs[0]), "somebody's own")
 

@@ -107,11 +107,11 @@ def test_the_body_walks_over_the_jobs_as_the_header_says(name: str) -> None:
 def test_take_walks_over_the_lists_from_where_the_header_says() -> None:
     first = inputs(TEXTS["take"], "KEYS").fixed + 1
 
-    assert f"local first_stock = {first}\n" in TEXTS["take"]
-    assert "expect(KEYS[first_stock], 'list')" in TEXTS["take"]
-    assert "unpack(KEYS, first_stock + 1)" in TEXTS["take"]
-    assert "for list = first_stock + 1, #KEYS do" in TEXTS["take"]
-    assert "list == 3 and first_stock or list + 1" in TEXTS["take"]
+    assert f"local first_priority_list = {first}\n" in TEXTS["take"]
+    assert "expect(KEYS[first_priority_list], 'list')" in TEXTS["take"]
+    assert "unpack(KEYS, first_priority_list + 1)" in TEXTS["take"]
+    assert "for list = first_priority_list + 1, #KEYS do" in TEXTS["take"]
+    assert "list == 3 and first_priority_list or list + 1" in TEXTS["take"]
 
 
 def test_every_file_is_loaded_once_behind_the_prelude() -> None:

@@ -13,9 +13,9 @@ KEYS = Keys("a queue")
 FLEET = Keys("the fleet's queue")
 #: Every key of a queue, with its type and whether it passes by itself.
 NAMED = {
-    **dict.fromkeys(KEYS.stock, ("list", False)),
+    **dict.fromkeys(KEYS.priority_lists, ("list", False)),
     KEYS.arrived: ("list", False),
-    KEYS.again: ("list", False),
+    KEYS.requeued: ("list", False),
     KEYS.retries: ("list", False),
     KEYS.suspects: ("list", False),
     KEYS.record_prefix + "token.1": ("hash", False),
@@ -27,7 +27,7 @@ NAMED = {
     KEYS.id_prefix + digest("a job") + ":unlocked": ("string", True),
     KEYS.id_prefix + digest("a job") + ":other:unlocked": ("string", True),
     KEYS.counters: ("hash", False),
-    KEYS.upkeep: ("hash", False),
+    KEYS.maintenance: ("hash", False),
     KEYS.draining: ("string", True),
     KEYS.unheard: ("hash", True),
     FLEET.workers: ("hash", True),
@@ -51,7 +51,7 @@ def table() -> list[glossary.Row]:
 
 
 def test_producers_lists_are_named_as_kombu_names_them() -> None:
-    assert KEYS.stock == ("a queue", "a queue\x06\x163", "a queue\x06\x166", "a queue\x06\x169")
+    assert KEYS.priority_lists == ("a queue", "a queue\x06\x163", "a queue\x06\x166", "a queue\x06\x169")
 
 
 @pytest.mark.parametrize("key", NAMED)
@@ -71,9 +71,9 @@ def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
         glossary.trouble(table(), "lw:1:a queue:new", "list", -1)
         == "'lw:1:a queue:new' is not in the glossary of keys.py"
     )
-    assert "is a hash" in str(glossary.trouble(table(), KEYS.again, "hash", -1))
+    assert "is a hash" in str(glossary.trouble(table(), KEYS.requeued, "hash", -1))
     assert "has no TTL" in str(glossary.trouble(table(), KEYS.draining, "string", -1))
-    assert "has a TTL" in str(glossary.trouble(table(), KEYS.again, "list", 1000))
+    assert "has a TTL" in str(glossary.trouble(table(), KEYS.requeued, "list", 1000))
     assert "not in the glossary" in str(glossary.trouble(table(), KEYS.pause, "string", 1000))
 
 

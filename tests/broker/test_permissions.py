@@ -43,9 +43,9 @@ def logged_in(bench: Workbench, redis_url: str) -> As:
     """The same queue in the hands of a user with exactly these rules."""
 
     @asynccontextmanager
-    async def log_in(*rules: str) -> AsyncIterator[Workbench]:
+    async def log_in(*broker_options: str) -> AsyncIterator[Workbench]:
         name, password = "lock-worker", "a password"
-        bench.run("ACL", "SETUSER", name, "reset", "on", f">{password}", *rules)
+        bench.run("ACL", "SETUSER", name, "reset", "on", f">{password}", *broker_options)
         url = redis_url.replace("://", f"://{name}:{quote(password)}@")
         link = link_to(url, timeout_seconds=5)
         try:

@@ -124,7 +124,7 @@ async def test_the_next_round_comes_when_its_time_has_come(bench: Workbench) -> 
     jobs = await delayed(bench, b"a job")
     await bench.promote(between_ms=60_000)
     bench.make_due(*jobs)
-    bench.run("HSET", bench.keys.upkeep, "promoted_at", bench.now_ms() - 60_000)
+    bench.run("HSET", bench.keys.maintenance, "promoted_at", bench.now_ms() - 60_000)
 
     assert (await bench.promote(between_ms=60_000)).count == 1
 
@@ -132,7 +132,7 @@ async def test_the_next_round_comes_when_its_time_has_come(bench: Workbench) -> 
 async def test_a_clock_that_went_back_does_not_stop_the_rounds(bench: Workbench) -> None:
     jobs = await delayed(bench, b"a job")
     bench.make_due(*jobs)
-    bench.run("HSET", bench.keys.upkeep, "promoted_at", bench.now_ms() + 3_600_000)
+    bench.run("HSET", bench.keys.maintenance, "promoted_at", bench.now_ms() + 3_600_000)
 
     assert (await bench.promote(between_ms=1000)).count == 1
 

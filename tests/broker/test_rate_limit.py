@@ -46,7 +46,7 @@ class TimeMachine:
 
     def __init__(self, bench: Workbench, rate: float | None) -> None:
         self.bench = bench.under(rate=rate)
-        self.key = bench.rules.fleet.rate
+        self.key = bench.broker_options.fleet.rate
         self.passed_ms = 0.0
         self.moments: list[float] = []
         self.answers: list[TakeState] = []
@@ -81,7 +81,7 @@ async def test_without_a_limit_as_many_are_taken_as_are_wanted_and_nothing_is_no
 
     assert len(bench.take(200).jobs) == 200
 
-    assert bench.run("EXISTS", bench.rules.fleet.rate) == 0
+    assert bench.run("EXISTS", bench.broker_options.fleet.rate) == 0
 
 
 async def test_a_take_is_cut_to_the_permits_of_a_burst_and_the_rest_stays(bench: Workbench) -> None:
@@ -123,7 +123,7 @@ async def test_at_the_limit_nothing_is_taken_or_changed_and_the_wait_is_told(ben
     taken = limited.take()
 
     assert (taken.state, taken.jobs) == (TakeState.LIMITED, [])
-    assert 0 < taken.wait_ms <= math.ceil(limited.rules.interval_us / 1000)
+    assert 0 < taken.wait_ms <= math.ceil(limited.broker_options.interval_us / 1000)
     assert bench.snapshot() == before
 
 
@@ -145,7 +145,7 @@ async def test_no_second_has_more_permits_than_the_rate_allows_however_greedily_
 ) -> None:
     # given a worker that does not wait as it is told but asks again and again, after a quiet time
     machine = TimeMachine(bench, rate)
-    step_ms = max(2.0, machine.bench.rules.interval_us / 1000 / 25)
+    step_ms = max(2.0, machine.bench.broker_options.interval_us / 1000 / 25)
     machine.take(1)
     machine.wait(max(2000, 2000 / rate))
     begun = machine.now()
@@ -204,12 +204,12 @@ async def test_several_workers_share_the_permits_on_the_servers_clock(bench: Wor
 async def test_only_jobs_that_are_taken_use_permits(bench: Workbench) -> None:
     limited = bench.under(rate=100.0)
     assert limited.take().state is TakeState.EMPTY
-    assert bench.run("EXISTS", bench.rules.fleet.rate) == 0
+    assert bench.run("EXISTS", bench.broker_options.fleet.rate) == 0
 
     limited.push(b"1", b"2")
     taken = limited.take(9)
 
-    given_until_ms = int(bench.run("GET", bench.rules.fleet.rate)) / 1000
+    given_until_ms = int(bench.run("GET", bench.broker_options.fleet.rate)) / 1000
     assert 20 <= given_until_ms - taken.server_ms < 30
 
 
@@ -227,7 +227,7 @@ async def test_nobody_empties_its_hands_for_a_suspect_that_has_no_permit(bench: 
     await make_suspects(bench, b"suspect")
     limited = bench.under(rate=1.0)
     bench.push(b"new")
-    bench.run("SET", bench.rules.fleet.rate, (bench.now_ms() + 900) * 1000, "PX", 5_000)
+    bench.run("SET", bench.broker_options.fleet.rate, (bench.now_ms() + 900) * 1000, "PX", 5_000)
 
     assert limited.take(held=3).state is TakeState.LIMITED
 
@@ -253,7 +253,7 @@ async def test_the_limit_is_forgotten_when_nobody_takes_for_a_while(bench: Workb
 
     limited.take()
 
-    assert 0 < bench.run("PTTL", bench.rules.fleet.rate) <= 1_200
+    assert 0 < bench.run("PTTL", bench.broker_options.fleet.rate) <= 1_200
 
 
 @pytest.mark.parametrize("value", ["in an hour", "a word", "", "inf", "nan", "-5", "1e300", "0x10", "9" * 400])
@@ -262,21 +262,23 @@ async def test_a_moment_that_no_take_wrote_is_not_waited_for(bench: Workbench, v
     limited = bench.under(rate=2.0)
     limited.push(b"1", b"2")
     in_an_hour_us = (bench.now_ms() + 3_600_000) * 1000
-    bench.run("SET", bench.rules.fleet.rate, in_an_hour_us if value == "in an hour" else value, "PX", 3_600_000)
+    bench.run(
+        "SET", bench.broker_options.fleet.rate, in_an_hour_us if value == "in an hour" else value, "PX", 3_600_000
+    )
 
     takes = [limited.take(), limited.take()]
 
     assert [taken.state for taken in takes] == [TakeState.JOBS, TakeState.LIMITED]
     assert [len(taken.jobs) for taken in takes] == [1, 0]
-    assert bench.run("PTTL", bench.rules.fleet.rate) < 3_000
+    assert bench.run("PTTL", bench.broker_options.fleet.rate) < 3_000
 
 
 async def test_a_small_step_back_of_the_servers_clock_gives_no_permit_away(bench: Workbench) -> None:
     limited = bench.under(rate=20.0)
     limited.push(*(b"%d" % number for number in range(9)))
     limited.take()
-    until = int(bench.run("GET", bench.rules.fleet.rate))
-    bench.run("SET", bench.rules.fleet.rate, until + 500_000, "PX", 5_000)
+    until = int(bench.run("GET", bench.broker_options.fleet.rate))
+    bench.run("SET", bench.broker_options.fleet.rate, until + 500_000, "PX", 5_000)
 
     taken = limited.take()
 

@@ -25,7 +25,7 @@ async def test_a_job_whose_worker_gave_no_sign_of_life_comes_back_one_crash_rich
     assert before <= recovered.server_ms <= bench.now_ms()
     assert bench.in_flight() == []
     assert bench.again() == [job.ref]
-    assert (bench.record(job)["token"], bench.record(job)["crashes"]) == (b"", b"1")
+    assert (bench.record(job)["lease_token"], bench.record(job)["crashes"]) == (b"", b"1")
     assert bench.counters() == {"taken": 1, "crashes": 1}
 
 
@@ -86,25 +86,25 @@ async def test_a_job_with_a_few_crashes_is_a_suspect(bench: Workbench) -> None:
 @pytest.mark.parametrize("poisonous", [2, 3, 5])
 async def test_a_job_is_a_suspect_at_least_one_crash_before_it_is_poisoned(bench: Workbench, poisonous: int) -> None:
     """So only a job that ran alone is poisoned, and never one beside it."""
-    strict = bench.under(poisonous_crashes=poisonous)
+    strict = bench.under(max_deliveries=poisonous)
     job = bench.take_one()
     for crash in range(1, poisonous):
         assert (await strict.crash(job)).poisoned == []
         is_suspect = crash >= min(SUSPICIOUS_CRASHES, poisonous - 1)
         assert (bench.suspects() == [job.ref]) is is_suspect
         (job,) = bench.take(1).jobs
-        assert job.is_alone is is_suspect
+        assert job.runs_alone is is_suspect
 
     assert [job.ref for job in (await strict.crash(job)).poisoned] == [job.ref]
-    assert job.is_alone
+    assert job.runs_alone
 
 
 async def test_a_poisoned_job_is_handed_over_in_flight_under_a_new_token(bench: Workbench) -> None:
     # given a job that all but one of the workers it takes to be poisoned died on
     job = bench.take_one(b"a message")
-    job.calls = 2
+    job.attempts = 2
     await bench.moves.release([job])
-    for _ in range(bench.rules.poisonous_crashes - 1):
+    for _ in range(bench.broker_options.max_deliveries - 1):
         (job,) = bench.take(1).jobs
         await bench.crash(job)
     (job,) = bench.take(1).jobs
@@ -118,14 +118,19 @@ async def test_a_poisoned_job_is_handed_over_in_flight_under_a_new_token(bench: 
     # then whoever found it has it in hands, and can end it
     assert recovered.count == 0
     (poisoned,) = recovered.poisoned
-    assert (poisoned.ref, poisoned.raw, poisoned.size, poisoned.first_ms) == (job.ref, job.raw, job.size, job.first_ms)
-    assert (poisoned.calls, poisoned.crashes) == (2, bench.rules.poisonous_crashes)
-    assert poisoned.token != job.token
-    assert bench.record(poisoned)["token"] == poisoned.token.encode()
-    assert bench.lease_end(poisoned) == recovered.server_ms + bench.rules.lease_ms
-    assert poisoned.held_until >= before + bench.rules.lease_ms / 1000
+    assert (poisoned.ref, poisoned.raw, poisoned.size, poisoned.received_ms) == (
+        job.ref,
+        job.raw,
+        job.size,
+        job.received_ms,
+    )
+    assert (poisoned.attempts, poisoned.crashes) == (2, bench.broker_options.max_deliveries)
+    assert poisoned.lease_token != job.lease_token
+    assert bench.record(poisoned)["lease_token"] == poisoned.lease_token.encode()
+    assert bench.lease_end(poisoned) == recovered.server_ms + bench.broker_options.lease_ms
+    assert poisoned.lease_until >= before + bench.broker_options.lease_ms / 1000
     assert (bench.again(), bench.suspects()) == ([], [])
-    assert bench.counters()["crashes"] == bench.rules.poisonous_crashes
+    assert bench.counters()["crashes"] == bench.broker_options.max_deliveries
 
     late = bench.completion(job)
     end = bench.completion(poisoned, event=b"poisoned", outcome="poisoned", is_dead_letter=True)
@@ -134,14 +139,14 @@ async def test_a_poisoned_job_is_handed_over_in_flight_under_a_new_token(bench: 
 
 
 async def test_a_poisoned_job_whose_finder_died_too_is_found_again(bench: Workbench) -> None:
-    strict = bench.under(poisonous_crashes=1)
+    strict = bench.under(max_deliveries=1)
     job = bench.take_one()
     (found,) = (await strict.crash(job)).poisoned
 
     (again,) = (await strict.crash(found)).poisoned
 
     assert again.ref == found.ref
-    assert again.token != found.token
+    assert again.lease_token != found.lease_token
     assert again.crashes == 2
 
 
@@ -149,7 +154,7 @@ async def test_dead_workers_jobs_of_all_kinds_are_told_apart_in_one_call(bench: 
     bench.push(b"lost", b"suspect", b"poisoned", b"vanished", b"held")
     lost, suspect, poisoned, vanished, held = bench.take().jobs
     bench.run("HSET", bench.record_key(suspect), "crashes", SUSPICIOUS_CRASHES - 1)
-    bench.run("HSET", bench.record_key(poisoned), "crashes", bench.rules.poisonous_crashes - 1)
+    bench.run("HSET", bench.record_key(poisoned), "crashes", bench.broker_options.max_deliveries - 1)
     bench.run("DEL", bench.record_key(vanished))
 
     recovered = await bench.crash(lost, suspect, poisoned, vanished)
@@ -177,8 +182,8 @@ async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench:
     held, lost = bench.take().jobs
     bench.lapse(held, lost)
     now = bench.now_ms()
-    silent_since = now - bench.rules.silence_ms - 10_000
-    bench.run("HSET", bench.keys.upkeep, "recovered_at", silent_since, "awake_since", silent_since - 3_600_000)
+    silent_since = now - bench.broker_options.silence_ms - 10_000
+    bench.run("HSET", bench.keys.maintenance, "recovered_at", silent_since, "awake_since", silent_since - 3_600_000)
 
     # when the first worker is back, it takes nothing from anybody
     assert (await bench.recover()).count is None
@@ -186,15 +191,15 @@ async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench:
 
     # and when the time is over, only those that did not renew are lost
     await bench.moves.renew([held])
-    awake_since = int(bench.run("HGET", bench.keys.upkeep, "awake_since"))
+    awake_since = int(bench.run("HGET", bench.keys.maintenance, "awake_since"))
     assert awake_since >= now
-    bench.run("HSET", bench.keys.upkeep, "awake_since", awake_since - bench.rules.grace_ms)
+    bench.run("HSET", bench.keys.maintenance, "awake_since", awake_since - bench.broker_options.grace_ms)
     assert (await bench.recover()).count == 1
     assert (bench.in_flight(), bench.again()) == ([held.ref], [lost.ref])
 
 
 async def test_every_worker_is_told_of_the_time_to_renew_and_only_of_that(bench: Workbench) -> None:
-    bench.run("HSET", bench.keys.upkeep, "recovered_at", bench.now_ms() - bench.rules.silence_ms - 1)
+    bench.run("HSET", bench.keys.maintenance, "recovered_at", bench.now_ms() - bench.broker_options.silence_ms - 1)
 
     first, second = [await bench.moves.recover(token=t, sent_at=0, between_ms=1_000) for t in ("first", "second")]
     assert (first.is_grace, second.is_grace) == (True, True)
@@ -209,21 +214,21 @@ async def test_jobs_of_the_living_outlast_a_clock_that_is_set_forward(bench: Wor
     bench.fleet_was_awake()
     bench.lapse(job)
     for moment in ("recovered_at", "awake_since"):
-        bench.run("HINCRBY", bench.keys.upkeep, moment, -3_600_000)
+        bench.run("HINCRBY", bench.keys.maintenance, moment, -3_600_000)
 
     # when its worker comes by
     assert (await bench.recover()).is_grace
     await bench.moves.renew([job])
 
     # then its lease holds when the time to renew is over
-    bench.run("HINCRBY", bench.keys.upkeep, "awake_since", -bench.rules.grace_ms)
+    bench.run("HINCRBY", bench.keys.maintenance, "awake_since", -bench.broker_options.grace_ms)
     assert (await bench.recover()).count == 0
     assert bench.in_flight() == [job.ref]
 
 
 async def test_the_time_to_renew_is_no_longer_than_a_lease(bench: Workbench) -> None:
-    assert bench.rules.grace_ms < bench.rules.lease_ms
-    assert bench.under(lease_ms=100).rules.grace_ms == 100
+    assert bench.broker_options.grace_ms < bench.broker_options.lease_ms
+    assert bench.under(lease_ms=100).broker_options.grace_ms == 100
 
 
 async def test_a_worker_with_a_short_lease_measures_a_silence_of_the_fleet_by_the_longest_one(bench: Workbench) -> None:
@@ -232,17 +237,20 @@ async def test_a_worker_with_a_short_lease_measures_a_silence_of_the_fleet_by_th
     job = bench.take_one()
     bench.lapse(job)
     bench.fleet_was_awake()
-    bench.run("HINCRBY", bench.keys.upkeep, "recovered_at", -1_000)
+    bench.run("HINCRBY", bench.keys.maintenance, "recovered_at", -1_000)
 
     assert (await short.recover()).count == 1
-    assert (short.rules.silence_ms, short.rules.grace_ms) == (bench.rules.silence_ms, bench.rules.grace_ms)
+    assert (short.broker_options.silence_ms, short.broker_options.grace_ms) == (
+        bench.broker_options.silence_ms,
+        bench.broker_options.grace_ms,
+    )
 
 
 async def test_a_gap_shorter_than_a_silence_begins_no_new_time_of_grace(bench: Workbench) -> None:
     job = bench.take_one()
     bench.lapse(job)
     bench.fleet_was_awake()
-    bench.run("HINCRBY", bench.keys.upkeep, "recovered_at", -bench.rules.silence_ms // 2)
+    bench.run("HINCRBY", bench.keys.maintenance, "recovered_at", -bench.broker_options.silence_ms // 2)
 
     assert (await bench.recover()).count == 1
 
@@ -252,27 +260,27 @@ async def test_no_lease_that_was_renewed_in_time_ends_in_a_gap_that_is_no_silenc
     bench: Workbench, lease_ms: int
 ) -> None:
     renewed_every_ms = lease_ms / 3
-    assert bench.under(lease_ms=lease_ms).rules.silence_ms <= lease_ms - renewed_every_ms
+    assert bench.under(lease_ms=lease_ms).broker_options.silence_ms <= lease_ms - renewed_every_ms
 
 
 async def test_regular_rounds_begin_no_new_time_of_grace(bench: Workbench) -> None:
     bench.fleet_was_awake()
-    awake_since = bench.run("HGET", bench.keys.upkeep, "awake_since")
+    awake_since = bench.run("HGET", bench.keys.maintenance, "awake_since")
 
     assert (await bench.recover()).count == 0
 
-    assert bench.run("HGET", bench.keys.upkeep, "awake_since") == awake_since
+    assert bench.run("HGET", bench.keys.maintenance, "awake_since") == awake_since
 
 
 async def test_a_clock_that_went_back_takes_nothing_from_anybody(bench: Workbench) -> None:
     job = bench.take_one()
     bench.lapse(job)
     ahead = bench.now_ms() + 3_600_000
-    bench.run("HSET", bench.keys.upkeep, "recovered_at", ahead, "awake_since", ahead)
+    bench.run("HSET", bench.keys.maintenance, "recovered_at", ahead, "awake_since", ahead)
 
     assert (await bench.recover()).count is None
 
-    assert int(bench.run("HGET", bench.keys.upkeep, "awake_since")) <= bench.now_ms()
+    assert int(bench.run("HGET", bench.keys.maintenance, "awake_since")) <= bench.now_ms()
     assert bench.in_flight() == [job.ref]
 
 
@@ -291,12 +299,12 @@ async def test_the_next_round_comes_when_its_time_has_come(bench: Workbench) -> 
     job = bench.take_one()
     bench.lapse(job)
     bench.fleet_was_awake()
-    bench.run("HINCRBY", bench.keys.upkeep, "recovered_at", -1000)
+    bench.run("HINCRBY", bench.keys.maintenance, "recovered_at", -1000)
 
     recovered = await bench.recover(between_ms=1000)
 
     assert recovered.count == 1
-    assert int(bench.run("HGET", bench.keys.upkeep, "recovered_at")) == recovered.server_ms
+    assert int(bench.run("HGET", bench.keys.maintenance, "recovered_at")) == recovered.server_ms
 
 
 async def test_one_call_recovers_a_bounded_number(bench: Workbench) -> None:
@@ -308,7 +316,7 @@ async def test_one_call_recovers_a_bounded_number(bench: Workbench) -> None:
 
 
 async def test_a_full_batch_of_poisoned_jobs_is_handed_over(bench: Workbench) -> None:
-    strict = bench.under(poisonous_crashes=1)
+    strict = bench.under(max_deliveries=1)
     bench.run("LPUSH", bench.keys.queue, *range(UPKEEP_JOBS))
     jobs = bench.take(250).jobs + bench.take(250).jobs
 
@@ -316,7 +324,7 @@ async def test_a_full_batch_of_poisoned_jobs_is_handed_over(bench: Workbench) ->
 
 
 async def test_a_call_hands_over_about_a_megabyte_of_poisoned_jobs_and_the_next_one_the_rest(bench: Workbench) -> None:
-    strict = bench.under(poisonous_crashes=1)
+    strict = bench.under(max_deliveries=1)
     big = bytes(TAKE_BYTES * 6 // 10)
     jobs = [bench.take_one(big) for _ in range(3)]
 
@@ -365,12 +373,12 @@ async def test_a_job_whose_record_was_destroyed_is_counted_as_vanished(bench: Wo
 async def test_a_record_that_lost_its_numbers_does_not_stop_the_others(bench: Workbench, poisonous: int) -> None:
     bench.push(b"1", b"2")
     jobs = bench.take().jobs
-    bench.run("HDEL", bench.record_key(jobs[0]), "size", "first", "calls", "crashes")
+    bench.run("HDEL", bench.record_key(jobs[0]), "size", "first", "attempts", "crashes")
 
-    recovered = await bench.under(poisonous_crashes=poisonous).crash(*jobs)
+    recovered = await bench.under(max_deliveries=poisonous).crash(*jobs)
 
     found = recovered.poisoned or bench.take().jobs
-    assert [(job.raw, job.size, job.calls, job.crashes) for job in found] == [(b"1", 1, 0, 1), (b"2", 1, 0, 1)]
+    assert [(job.raw, job.size, job.attempts, job.crashes) for job in found] == [(b"1", 1, 0, 1), (b"2", 1, 0, 1)]
 
 
 async def test_the_workers_that_were_lost_are_named_with_the_number_of_their_jobs(bench: Workbench) -> None:
@@ -394,12 +402,12 @@ async def test_a_worker_whose_jobs_are_found_in_several_rounds_is_counted_once(b
 
 
 async def test_of_very_many_lost_workers_the_last_ones_are_remembered(bench: Workbench) -> None:
-    bench.run("HSET", bench.keys.upkeep, "lost", f" {' '.join(f'pod-{number}' for number in range(1000))} ")
+    bench.run("HSET", bench.keys.maintenance, "lost", f" {' '.join(f'pod-{number}' for number in range(1000))} ")
     bench.push(b"message")
 
     await bench.crash(bench.take(1, token="new.1").jobs[0])
 
-    lost = bench.run("HGET", bench.keys.upkeep, "lost")
+    lost = bench.run("HGET", bench.keys.maintenance, "lost")
     assert lost.startswith(b" new pod-0 ")
     assert len(lost) <= 2000
 

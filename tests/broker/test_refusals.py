@@ -12,7 +12,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 from worker.broker.refusals import (
     NotConnectedError,
     Passing,
-    ServerIsReadOnly,
+    ServerIsReadOnlyError,
     Unfit,
     answer_in,
     as_lost_connection,
@@ -172,5 +172,5 @@ def test_to_celery_a_refusal_of_the_whole_server_is_a_lost_connection_of_the_sam
 
     assert isinstance(lost, RedisConnectionError)
     assert meaning(lost) == meaning(refusal) is not None
-    assert is_demoted(lost) == is_demoted(refusal) == isinstance(lost, ServerIsReadOnly)
+    assert is_demoted(lost) == is_demoted(refusal) == isinstance(lost, ServerIsReadOnlyError)
     assert not may_have_been_run(lost)

@@ -20,7 +20,7 @@ async def test_a_released_job_is_ready_at_once_and_in_nobodys_hands(bench: Workb
 
     assert bench.in_flight() == []
     assert bench.again() == [job.ref]
-    assert bench.record(job)["token"] == b""
+    assert bench.record(job)["lease_token"] == b""
 
 
 async def test_released_jobs_go_before_all_others(bench: Workbench) -> None:
@@ -47,12 +47,12 @@ async def test_jobs_released_together_keep_their_order(bench: Workbench) -> None
 
 async def test_the_calls_made_are_kept_and_no_crash_is_counted(bench: Workbench) -> None:
     job = bench.take_one()
-    job.calls = 4
+    job.attempts = 4
 
     await bench.moves.release([job])
 
     (again,) = bench.take().jobs
-    assert (again.calls, again.crashes) == (4, 0)
+    assert (again.attempts, again.crashes) == (4, 0)
     assert "crashes" not in bench.counters()
 
 
@@ -75,7 +75,7 @@ async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench) -> None:
     jobs = bench.take().jobs
     await bench.moves.complete([bench.completion(jobs[3])])
 
-    answers = await bench.moves.release([jobs[0], replace(jobs[1], token="not this one"), jobs[2], jobs[3]])
+    answers = await bench.moves.release([jobs[0], replace(jobs[1], lease_token="not this one"), jobs[2], jobs[3]])
 
     assert answers == [True, False, True, False]
     assert sorted(bench.again()) == sorted([jobs[0].ref, jobs[2].ref])
@@ -92,7 +92,7 @@ async def test_a_job_that_is_not_ours_any_more_stays_as_it_is(bench: Workbench, 
         await bench.crash(job)
         bench.take()
     before = bench.snapshot()
-    job.calls = 7
+    job.attempts = 7
 
     assert await bench.moves.release([job]) == [False]
 

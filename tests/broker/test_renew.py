@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 def is_fresh(bench: Workbench, job: Delivery) -> bool:
     """Whether the lease was set just now."""
     end = bench.lease_end(job)
-    return end is not None and bench.rules.lease_ms - 10_000 < end - bench.now_ms() <= bench.rules.lease_ms
+    return (
+        end is not None
+        and bench.broker_options.lease_ms - 10_000 < end - bench.now_ms() <= bench.broker_options.lease_ms
+    )
 
 
 async def test_a_renewed_lease_counts_from_now(bench: Workbench) -> None:
@@ -29,7 +32,7 @@ async def test_a_renewed_lease_counts_from_now(bench: Workbench) -> None:
 
 async def test_nothing_but_the_lease_changes(bench: Workbench) -> None:
     job = bench.take_one()
-    job.calls = 3
+    job.attempts = 3
     before = bench.snapshot()
 
     await bench.moves.renew([job])
@@ -74,7 +77,7 @@ async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench) -> None:
     jobs = bench.take().jobs
     bench.lapse(*jobs)
 
-    answers = await bench.moves.renew([jobs[0], replace(jobs[1], token="not this one"), jobs[2]])
+    answers = await bench.moves.renew([jobs[0], replace(jobs[1], lease_token="not this one"), jobs[2]])
 
     assert answers == [True, False, True]
     assert [is_fresh(bench, job) for job in jobs] == [True, False, True]

@@ -16,7 +16,7 @@ async def dead_letter(bench: Workbench, message: bytes) -> str:
     """A job that failed; its entry in the dead stream."""
     end = bench.completion(bench.take_one(message), outcome="refused", is_dead_letter=True)
     await bench.moves.complete([end])
-    ((entry, _),) = bench.client.xrevrange(bench.rules.dead, count=1)
+    ((entry, _),) = bench.client.xrevrange(bench.broker_options.dead, count=1)
     found: str = entry.decode()
     return found
 
@@ -27,7 +27,7 @@ async def test_a_replayed_letter_is_a_message_on_the_queue_and_a_dead_letter_no_
     assert bench.replay([(first, b"1 again"), (second, b"2 again")]) == [1, 1]
 
     assert [message for _, message in bench.dead_letters()] == [b"3"]
-    assert bench.client.xrange(bench.rules.dead)[0][0].decode() == other
+    assert bench.client.xrange(bench.broker_options.dead)[0][0].decode() == other
     assert [job.raw for job in bench.take().jobs] == [b"1 again", b"2 again"]
 
 
@@ -56,5 +56,5 @@ async def test_it_goes_to_the_list_of_its_priority_as_stock_celery_chooses_it(be
     bench.replay([(entry, b"again")], priority=priority)
 
     step = max(step for step in PRIORITY_STEPS if step <= priority)
-    assert bench.run("LRANGE", bench.keys.stock[PRIORITY_STEPS.index(step)], 0, -1) == [b"again"]
+    assert bench.run("LRANGE", bench.keys.priority_lists[PRIORITY_STEPS.index(step)], 0, -1) == [b"again"]
     bench.take()

@@ -20,7 +20,7 @@ def raws(bench: Workbench, wanted: int = 10, **wishes: Any) -> list[bytes]:
 
 async def test_a_job_whose_call_failed_comes_back_as_a_retry_and_tells_so(bench: Workbench) -> None:
     job = bench.take_one(b"a message")
-    job.calls = 1
+    job.attempts = 1
     await bench.delay(job, is_retry=True, progress=b'{"what":"was found out"}')
     bench.make_due(job)
 
@@ -28,7 +28,7 @@ async def test_a_job_whose_call_failed_comes_back_as_a_retry_and_tells_so(bench:
 
     assert (bench.retries(), bench.again()) == ([job.ref], [])
     (again,) = bench.take().jobs
-    assert (again.ref, again.is_retry, again.calls) == (job.ref, True, 1)
+    assert (again.ref, again.is_retry, again.attempts) == (job.ref, True, 1)
     assert again.progress == b'{"what":"was found out"}'
 
 
@@ -213,7 +213,7 @@ async def test_a_probe_may_ask_for_the_newest(bench: Workbench) -> None:
 async def test_thousands_of_jobs_whose_records_vanished_stop_no_take(bench: Workbench) -> None:
     """As after a person has deleted all records with a pattern; Lua has no room for so many values at once."""
     gone = [f"gone.{number}" for number in range(9_000)]
-    bench.run("RPUSH", bench.keys.again, *gone)
+    bench.run("RPUSH", bench.keys.requeued, *gone)
     bench.run("ZADD", bench.keys.deadlines, *[part for ref in gone for part in (1, ref)])
     bench.run("HSET", bench.keys.counters, "taken", len(gone))
     bench.push(b"new")
@@ -225,7 +225,7 @@ async def test_thousands_of_jobs_whose_records_vanished_stop_no_take(bench: Work
 
 
 @pytest.mark.parametrize("number", ["nan", "-nan", "inf", "1e300", "0x10", "-5", "a word", "", "9" * 400, "9" * 5000])
-@pytest.mark.parametrize("field", ["first", "deadline", "crashes", "retry", "calls", "size"])
+@pytest.mark.parametrize("field", ["first", "deadline", "crashes", "retry", "attempts", "size"])
 async def test_a_number_that_makes_no_sense_neither_stops_a_move_nor_half_makes_one(
     bench: Workbench, field: str, number: str
 ) -> None:
@@ -275,7 +275,7 @@ async def test_without_a_deadline_in_its_record_a_jobs_age_is_counted_from_its_f
 
     await (bench.moves.release([job]) if move == "release" else bench.crash(job))
 
-    assert bench.deadlines() == {job.ref: first + bench.rules.max_age_ms}
+    assert bench.deadlines() == {job.ref: first + bench.broker_options.max_age_ms}
 
 
 async def test_without_a_deadline_in_its_record_a_job_that_waited_is_new_from_then_on(bench: Workbench) -> None:
@@ -288,7 +288,7 @@ async def test_without_a_deadline_in_its_record_a_job_that_waited_is_new_from_th
 
     await bench.promote()
 
-    assert before <= bench.deadlines()[job.ref] - bench.rules.max_age_ms <= bench.now_ms()
+    assert before <= bench.deadlines()[job.ref] - bench.broker_options.max_age_ms <= bench.now_ms()
 
 
 async def test_where_jobs_may_live_for_ever_no_deadline_is_noted(bench: Workbench) -> None:

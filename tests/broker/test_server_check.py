@@ -9,14 +9,14 @@ from redis import Redis
 
 from sandbox.redis_server import RedisServer
 from worker.broker.keys import Keys
-from worker.broker.refusals import ServerIsReadOnly, Unfit
+from worker.broker.refusals import ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import Finding, Risk, Unknown, findings, look
 
 if TYPE_CHECKING:
     from sandbox.server_binaries import ServerBinary
 
 #: More than one, so that a server which spreads them says so.
-KEYS = Keys("moderation.lock").stock
+KEYS = Keys("moderation.lock").priority_lists
 FIT = {
     "redis_version": "7.0.15",
     "redis_mode": "standalone",
@@ -151,6 +151,6 @@ def test_a_replica_is_not_judged(server_binary: ServerBinary) -> None:
     with (
         RedisServer(server_binary, {"replicaof": "127.0.0.1 1"}) as server,
         Redis.from_url(server.url) as client,
-        pytest.raises(ServerIsReadOnly, match="read only replica"),
+        pytest.raises(ServerIsReadOnlyError, match="read only replica"),
     ):
         look(client, KEYS, allow_eviction=False)

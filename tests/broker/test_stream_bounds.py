@@ -38,7 +38,7 @@ async def write(bench: Workbench, count: int, size: int, *, message: bytes = b""
 
 def held(bench: Workbench, stream: str = "") -> int:
     """What a stream takes, as the server itself counts it."""
-    return int(bench.client.memory_usage(stream or bench.rules.results, samples=0) or 0)
+    return int(bench.client.memory_usage(stream or bench.broker_options.results, samples=0) or 0)
 
 
 @pytest.mark.parametrize("size", [1, 600, 1_500, 3_000, 5_000, 70_000, LARGEST_EVENT])
@@ -71,7 +71,7 @@ async def test_small_events_after_large_ones_drop_no_more_than_they_need(small: 
 async def test_one_call_with_many_large_ends_keeps_the_bound_too(small: Workbench) -> None:
     await write(small, 90, 20_000, message=b"m" * 64_000, batch=15)
 
-    for stream in (small.rules.results, small.rules.dead):
+    for stream in (small.broker_options.results, small.broker_options.dead):
         assert held(small, stream) <= BOUND * SOME_MORE
 
 
@@ -79,7 +79,7 @@ async def test_dead_letters_of_junk_fill_their_bound_and_do_not_pass_it(small: W
     highest = 0
     for _ in range(60):
         await write(small, 1, 600, message=b"m" * 1024 * 1024)
-        highest = max(highest, held(small, small.rules.dead))
+        highest = max(highest, held(small, small.broker_options.dead))
 
     assert BOUND * 0.7 <= highest <= BOUND * SOME_MORE  # not every allocator rounds up as much as is reckoned
     assert {len(message) for _, message in small.dead_letters()} == {64 * 1024}
@@ -110,7 +110,7 @@ async def test_a_stream_of_the_version_before_is_brought_within_the_bound_by_the
     small: Workbench, sizes: list[int]
 ) -> None:
     for size in sizes:
-        small.client.xadd(small.rules.results, {"event": b"e" * size})
+        small.client.xadd(small.broker_options.results, {"event": b"e" * size})
     before = held(small)
 
     await write(small, 1, 1_500)
@@ -125,7 +125,7 @@ async def test_events_that_others_write_beside_ours_count(small: Workbench) -> N
     for _ in range(30):
         await write(small, 80, 1_500, batch=80)
         for _ in range(20):
-            small.client.xadd(small.rules.results, {"event": b"e" * 6_000})
+            small.client.xadd(small.broker_options.results, {"event": b"e" * 6_000})
 
         assert held(small) <= BOUND * 1.15
 
@@ -133,13 +133,13 @@ async def test_events_that_others_write_beside_ours_count(small: Workbench) -> N
 @pytest.mark.parametrize("how", ["trimmed", "every second one deleted", "all deleted", "stream deleted"])
 async def test_what_somebody_deleted_makes_room_for_others(small: Workbench, how: str) -> None:
     await write(small, 1_500, 1_500)
-    ids = [entry for entry, _ in small.client.xrange(small.rules.results)]
+    ids = [entry for entry, _ in small.client.xrange(small.broker_options.results)]
     if how == "trimmed":
-        small.client.xtrim(small.rules.results, maxlen=300, approximate=False)
+        small.client.xtrim(small.broker_options.results, maxlen=300, approximate=False)
     elif how == "stream deleted":
-        small.client.delete(small.rules.results)
+        small.client.delete(small.broker_options.results)
     else:
-        small.client.xdel(small.rules.results, *(ids[::2] if how == "every second one deleted" else ids))
+        small.client.xdel(small.broker_options.results, *(ids[::2] if how == "every second one deleted" else ids))
     oldest = small.events()[:1]
     room = BOUND * 15 // 16 - held(small)
 
@@ -153,26 +153,26 @@ async def test_what_somebody_deleted_makes_room_for_others(small: Workbench, how
 async def test_letters_that_were_replayed_make_room_for_others(small: Workbench) -> None:
     """Else an old letter that nobody has looked at would go, though there is nearly none beside it."""
     await write(small, 1, 600, message=b"an old one")
-    ((old, _),) = small.client.xrange(small.rules.dead)
+    ((old, _),) = small.client.xrange(small.broker_options.dead)
 
     for _ in range(60):
         await write(small, 5, 600, message=b"m" * 20_000)
-        newer = [entry.decode() for entry, _ in small.client.xrange(small.rules.dead, min=f"({old.decode()}")]
+        newer = [entry.decode() for entry, _ in small.client.xrange(small.broker_options.dead, min=f"({old.decode()}")]
         small.replay([(entry, b"again") for entry in newer])
         small.run("DEL", small.keys.queue)
 
-    assert small.client.xrange(small.rules.dead, count=1)[0][0] == old
+    assert small.client.xrange(small.broker_options.dead, count=1)[0][0] == old
 
 
 async def test_small_letters_that_were_replayed_do_not_let_large_ones_pass_the_bound(small: Workbench) -> None:
     for _ in range(25):
         await write(small, 2, 600, message=b"m" * 64_000)
         await write(small, 20, 600, message=b"m" * 700)
-        letters = small.client.xrange(small.rules.dead)
+        letters = small.client.xrange(small.broker_options.dead)
         others = [entry for entry, fields in letters if len(fields[b"message"]) < 1_000]
-        small.client.xdel(small.rules.dead, *others)
+        small.client.xdel(small.broker_options.dead, *others)
 
-        assert held(small, small.rules.dead) <= BOUND * 1.15
+        assert held(small, small.broker_options.dead) <= BOUND * 1.15
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def test_small_letters_that_were_replayed_do_not_let_large_ones_pass_the_b
 )
 async def test_a_ledger_that_was_lost_or_overwritten_is_made_anew(small: Workbench, damage: str) -> None:
     await write(small, 1_500, 1_500)
-    ledger = ledger_of(small.rules.results)
+    ledger = ledger_of(small.broker_options.results)
     if damage == "lost":
         small.run("DEL", ledger)
     else:
@@ -224,10 +224,10 @@ async def test_workers_with_other_bounds_do_not_upset_each_other(small: Workbenc
 
 async def test_pending_events_of_a_group_do_not_count_as_events(small: Workbench) -> None:
     """A group that never acknowledges has a list that grows; that must not cost it the events."""
-    small.client.xgroup_create(small.rules.results, "readers", id="0", mkstream=True)
+    small.client.xgroup_create(small.broker_options.results, "readers", id="0", mkstream=True)
     for _ in range(60):
         await write(small, 100, 1_500)
-        small.client.xreadgroup("readers", "one", {small.rules.results: ">"}, count=1_000)
+        small.client.xreadgroup("readers", "one", {small.broker_options.results: ">"}, count=1_000)
 
     assert sum(len(event) for event in small.events()) >= BOUND * 0.8
 
@@ -237,16 +237,18 @@ async def test_pending_events_cost_no_event_where_the_server_is_asked_what_the_s
     small: Workbench, how: str
 ) -> None:
     """It counts them, also those of events that are gone, and so says far more than what the events take."""
-    small.client.xgroup_create(small.rules.results, "readers", id="0", mkstream=True)
+    small.client.xgroup_create(small.broker_options.results, "readers", id="0", mkstream=True)
     for _ in range(30):
         await write(small, 1_000, 10, batch=100)
-        small.client.xreadgroup("readers", "one", {small.rules.results: ">"}, count=2_000)
+        small.client.xreadgroup("readers", "one", {small.broker_options.results: ">"}, count=2_000)
     before = len(small.events())
     assert held(small) > BOUND * SOME_MORE
     if how == "ledger lost":
-        small.run("DEL", ledger_of(small.rules.results))
+        small.run("DEL", ledger_of(small.broker_options.results))
     else:
-        small.client.xdel(small.rules.results, small.client.xrange(small.rules.results, count=1)[0][0])
+        small.client.xdel(
+            small.broker_options.results, small.client.xrange(small.broker_options.results, count=1)[0][0]
+        )
 
     await write(small, 100, 1_500)
     assert len(small.events()) >= before * 0.8

@@ -34,10 +34,10 @@ async def test_a_suspect_comes_alone_to_empty_hands(bench: Workbench) -> None:
 
     assert taken.state is TakeState.ALONE
     (job,) = taken.jobs
-    assert (job.ref, job.raw, job.crashes, job.is_alone) == (suspect.ref, b"suspect", SUSPICIOUS_CRASHES, True)
+    assert (job.ref, job.raw, job.crashes, job.runs_alone) == (suspect.ref, b"suspect", SUSPICIOUS_CRASHES, True)
     assert bench.suspects() == []
-    assert bench.record(job)["token"] == job.token.encode()
-    assert bench.lease_end(job) == taken.server_ms + bench.rules.lease_ms
+    assert bench.record(job)["lease_token"] == job.lease_token.encode()
+    assert bench.lease_end(job) == taken.server_ms + bench.broker_options.lease_ms
 
 
 async def test_suspects_come_one_by_one_in_their_order(bench: Workbench) -> None:
@@ -118,6 +118,6 @@ async def test_a_suspect_whose_record_is_gone_holds_nobody_up(bench: Workbench) 
     taken = bench.take(10, held=0)
 
     assert (taken.state, [job.raw for job in taken.jobs]) == (TakeState.JOBS, [b"new"])
-    assert not taken.jobs[0].is_alone
+    assert not taken.jobs[0].runs_alone
     assert bench.counters()["vanished"] == 1
     assert bench.run("EXISTS", bench.keys.draining) == 0

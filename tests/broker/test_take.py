@@ -26,7 +26,7 @@ async def test_an_empty_queue_answers_empty_and_remembers_when(bench: Workbench)
     assert taken.state is TakeState.EMPTY
     assert taken.jobs == []
     assert before <= taken.server_ms <= bench.now_ms()
-    assert int(bench.run("HGET", bench.keys.upkeep, "empty_at")) == taken.server_ms
+    assert int(bench.run("HGET", bench.keys.maintenance, "empty_at")) == taken.server_ms
     assert bench.counters() == {}
 
 
@@ -154,17 +154,17 @@ async def test_a_new_job_gets_a_record_a_lease_and_a_name(bench: Workbench) -> N
     taken = bench.take(token="the-token")
 
     (job,) = taken.jobs
-    assert (job.token, job.raw, job.size, job.first_ms, job.calls, job.crashes) == (
+    assert (job.lease_token, job.raw, job.size, job.received_ms, job.attempts, job.crashes) == (
         "the-token", message, len(message), taken.server_ms, 0, 0,
     )  # fmt: skip
-    assert (job.queue, job.is_alone) == ("moderation.lock", False)
+    assert (job.queue, job.runs_alone) == ("moderation.lock", False)
     assert bench.record(job) == {
         "raw": message,
         "first": b"%d" % taken.server_ms,
-        "token": b"the-token",
+        "lease_token": b"the-token",
     }
     assert bench.in_flight() == [job.ref]
-    assert bench.lease_end(job) == taken.server_ms + bench.rules.lease_ms
+    assert bench.lease_end(job) == taken.server_ms + bench.broker_options.lease_ms
 
 
 async def test_an_empty_message_is_a_job_too(bench: Workbench) -> None:
@@ -179,14 +179,14 @@ async def test_the_lease_is_counted_from_before_the_take_was_sent(bench: Workben
 
     (job,) = bench.take().jobs
 
-    lease_seconds = bench.rules.lease_ms / 1000
-    assert before + lease_seconds <= job.held_until <= time.monotonic() + lease_seconds
+    lease_seconds = bench.broker_options.lease_ms / 1000
+    assert before + lease_seconds <= job.lease_until <= time.monotonic() + lease_seconds
 
 
 async def test_a_job_that_comes_back_keeps_its_record_and_gets_a_fresh_token(bench: Workbench) -> None:
     # given a job that was called three times, then lost its worker
     first = bench.take_one(b"a message")
-    first.calls = 3
+    first.attempts = 3
     await bench.delay(first, seconds=0)
     bench.make_due(first)
     await bench.promote()
@@ -199,11 +199,11 @@ async def test_a_job_that_comes_back_keeps_its_record_and_gets_a_fresh_token(ben
     # then all that is known of it comes along
     (third,) = taken.jobs
     assert third.ref == first.ref
-    assert (third.raw, third.size, third.first_ms) == (first.raw, first.size, first.first_ms)
-    assert (third.calls, third.crashes) == (3, 1)
-    assert len({first.token, second.token, third.token}) == 3
-    assert bench.record(third)["token"] == third.token.encode()
-    assert bench.lease_end(third) == taken.server_ms + bench.rules.lease_ms
+    assert (third.raw, third.size, third.received_ms) == (first.raw, first.size, first.received_ms)
+    assert (third.attempts, third.crashes) == (3, 1)
+    assert len({first.lease_token, second.lease_token, third.lease_token}) == 3
+    assert bench.record(third)["lease_token"] == third.lease_token.encode()
+    assert bench.lease_end(third) == taken.server_ms + bench.broker_options.lease_ms
 
 
 async def test_the_jobs_of_one_take_have_names_of_their_own(bench: Workbench) -> None:
@@ -229,12 +229,12 @@ async def test_only_new_jobs_are_counted_as_taken(bench: Workbench) -> None:
 async def test_the_queue_is_not_noted_as_empty_while_there_is_more_than_was_wanted(bench: Workbench) -> None:
     bench.push(b"1", b"2")
     bench.take(1)
-    assert not bench.run("HEXISTS", bench.keys.upkeep, "empty_at")
+    assert not bench.run("HEXISTS", bench.keys.maintenance, "empty_at")
 
     taken = bench.take(2)
 
     assert taken.state is TakeState.JOBS  # the last ones, and nothing behind them
-    assert int(bench.run("HGET", bench.keys.upkeep, "empty_at")) == taken.server_ms
+    assert int(bench.run("HGET", bench.keys.maintenance, "empty_at")) == taken.server_ms
 
 
 @pytest.mark.parametrize("damage", ["deleted", "overwritten"])
@@ -264,13 +264,13 @@ async def test_a_record_that_lost_its_numbers_is_a_job_all_the_same(bench: Workb
     bench.push(b"first", b"second")
     jobs = bench.take().jobs
     await bench.moves.release(jobs)
-    bench.run("HDEL", bench.record_key(jobs[0]), "size", "first", "calls", "crashes")
+    bench.run("HDEL", bench.record_key(jobs[0]), "size", "first", "attempts", "crashes")
 
     taken = bench.take()
 
     assert sorted(raws(taken)) == [b"first", b"second"]
     maimed = next(job for job in taken.jobs if job.raw == b"first")
-    assert (maimed.size, maimed.first_ms, maimed.calls, maimed.crashes) == (len(b"first"), taken.server_ms, 0, 0)
+    assert (maimed.size, maimed.received_ms, maimed.attempts, maimed.crashes) == (len(b"first"), taken.server_ms, 0, 0)
 
 
 async def test_only_vanished_jobs_leave_the_queue_empty(bench: Workbench) -> None:

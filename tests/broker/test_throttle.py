@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def left_ms(bench: Workbench) -> int:
     """How long the pause lasts."""
-    return int(bench.run("PTTL", bench.rules.fleet.pause))
+    return int(bench.run("PTTL", bench.broker_options.fleet.pause))
 
 
 async def test_under_a_pause_nothing_is_taken_and_it_is_told_how_long_to_wait(bench: Workbench) -> None:
@@ -43,7 +43,7 @@ async def test_a_pause_ends_by_itself(bench: Workbench) -> None:
     await bench.pause(30)
     assert bench.take().state is TakeState.PAUSED
 
-    bench.run("PEXPIRE", bench.rules.fleet.pause, 5)
+    bench.run("PEXPIRE", bench.broker_options.fleet.pause, 5)
 
     wait_until(lambda: bench.take().state is TakeState.JOBS, "the end of the pause")
 
@@ -59,16 +59,16 @@ async def test_of_several_pauses_the_one_that_ends_last_counts(bench: Workbench)
 
 async def test_a_pause_of_a_part_of_a_millisecond_is_one_and_of_nothing_is_none(bench: Workbench) -> None:
     await bench.pause(0)
-    assert bench.run("EXISTS", bench.rules.fleet.pause) == 0
+    assert bench.run("EXISTS", bench.broker_options.fleet.pause) == 0
 
     await bench.pause(0.000_1)
     assert left_ms(bench) <= 1
-    wait_until(lambda: bench.run("EXISTS", bench.rules.fleet.pause) == 0, "the end of the pause")
+    wait_until(lambda: bench.run("EXISTS", bench.broker_options.fleet.pause) == 0, "the end of the pause")
 
 
 async def test_a_pause_that_somebody_left_without_an_end_stops_nobody_and_the_next_one_ends(bench: Workbench) -> None:
     bench.push(b"1", b"2")
-    bench.run("SET", bench.rules.fleet.pause, "by hand")
+    bench.run("SET", bench.broker_options.fleet.pause, "by hand")
     assert len(bench.take(1).jobs) == 1
 
     await bench.pause(30)
@@ -81,7 +81,7 @@ async def test_deleting_the_key_ends_a_pause(bench: Workbench) -> None:
     bench.push(b"1")
     await bench.pause(30)
 
-    bench.run("DEL", bench.rules.fleet.pause)
+    bench.run("DEL", bench.broker_options.fleet.pause)
 
     assert len(bench.take().jobs) == 1
 
@@ -106,7 +106,7 @@ async def test_the_queues_of_another_fleet_go_on(bench: Workbench) -> None:
 
     (job,) = other.take().jobs
     await other.moves.complete([other.completion(job)])
-    bench.run("DEL", other.keys.counters, other.keys.upkeep, other.rules.results)
+    bench.run("DEL", other.keys.counters, other.keys.maintenance, other.broker_options.results)
 
 
 async def test_nobody_empties_its_hands_for_a_suspect_during_a_pause(bench: Workbench) -> None:
@@ -126,7 +126,7 @@ async def test_a_pause_uses_no_permits(bench: Workbench) -> None:
 
     assert limited.take().state is TakeState.PAUSED
 
-    assert bench.run("EXISTS", bench.rules.fleet.rate) == 0
+    assert bench.run("EXISTS", bench.broker_options.fleet.rate) == 0
 
 
 @pytest.mark.parametrize("move", ["complete", "delay", "release", "renew", "promote", "recover"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 async def test_jobs_of_a_take_that_was_never_heard_of_come_back_without_a_crash(bench: Workbench) -> None:
     bench.push(b"1", b"2")
     jobs = bench.take().jobs
-    await bench.moves.note_unheard([jobs[0].token])
+    await bench.moves.note_unheard([jobs[0].lease_token])
 
     recovered = await bench.crash(*jobs)
 
@@ -41,7 +41,7 @@ async def test_a_crash_before_or_after_it_counts_all_the_same(bench: Workbench) 
     job = bench.take_one()
     await bench.crash(job)
     (job,) = bench.take().jobs
-    await bench.moves.note_unheard([job.token])
+    await bench.moves.note_unheard([job.lease_token])
     await bench.crash(job)
     (job,) = bench.take().jobs
     assert job.crashes == 1
@@ -54,7 +54,7 @@ async def test_a_crash_before_or_after_it_counts_all_the_same(bench: Workbench) 
 
 async def test_the_jobs_of_other_takes_are_a_crash_richer_as_ever(bench: Workbench) -> None:
     unheard, dead = bench.take_one(b"1"), bench.take_one(b"2")
-    await bench.moves.note_unheard([unheard.token])
+    await bench.moves.note_unheard([unheard.lease_token])
 
     await bench.crash(unheard, dead)
 
@@ -64,14 +64,14 @@ async def test_the_jobs_of_other_takes_are_a_crash_richer_as_ever(bench: Workben
 
 async def test_a_suspect_that_was_never_heard_of_stays_one_and_is_not_poisoned(bench: Workbench) -> None:
     job = bench.take_one()
-    bench.run("HSET", bench.record_key(job), "crashes", bench.rules.poisonous_crashes - 1)
-    await bench.moves.note_unheard([job.token])
+    bench.run("HSET", bench.record_key(job), "crashes", bench.broker_options.max_deliveries - 1)
+    await bench.moves.note_unheard([job.lease_token])
 
     recovered = await bench.crash(job)
 
     assert (recovered.count, recovered.poisoned) == (1, [])
     assert bench.suspects() == [job.ref]
-    assert bench.rules.poisonous_crashes - 1 >= SUSPICIOUS_CRASHES
+    assert bench.broker_options.max_deliveries - 1 >= SUSPICIOUS_CRASHES
 
 
 async def test_notes_are_kept_for_a_day_and_no_longer(bench: Workbench) -> None:

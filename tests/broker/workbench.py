@@ -15,14 +15,14 @@ from redis.exceptions import NoScriptError
 
 from tests.broker import glossary
 from worker.broker.backoff import ConnectBackoff
-from worker.broker.client import Link
+from worker.broker.client import RedisClient
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import (
+    BrokerOptions,
     Change,
     Completion,
     Delay,
     Moves,
-    Rules,
     Wish,
     adopt_command,
     read_take,
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
     from worker.broker.moves import Client, Delivery, FleetNews, Promoted, Recovered, Taken
 
 #: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
-RULES = Rules(
+RULES = BrokerOptions(
     fleet=Keys("moderation.lock"), rate=None,
     results="moderation.results", results_maxlen=1000, dead="moderation.dead", dead_maxlen=1000,
-    lease_ms=30_000, remember_ms=900_000, poisonous_crashes=5, max_age_ms=86_400_000,
+    lease_ms=30_000, dedup_ttl_ms=900_000, max_deliveries=5, max_age_ms=86_400_000,
 )  # fmt: skip
 LONG_AGO_MS = 3_600_000
 #: What PTTL answers of a key that is not there.
 _GONE = -2
 
 
-def link_to(url: str, *, timeout_seconds: float) -> Link:
+def link_to(url: str, *, timeout_seconds: float) -> RedisClient:
     """The asyncio side's way to a server, as a worker has it."""
     where = parse_url(url)
-    return Link(
+    return RedisClient(
         lambda: Connection(**where, protocol=2, retry=Retry(NoBackoff(), 0)),
         timeout_seconds=timeout_seconds,
         backoff=ConnectBackoff(),
@@ -62,23 +62,23 @@ class Workbench:
     """Real moves on a real server, with short names for what the tests do and look at."""
 
     def __init__(
-        self, client: Redis, async_client: Client, rules: Rules = RULES, queue: str = "moderation.lock"
+        self, client: Redis, async_client: Client, broker_options: BrokerOptions = RULES, queue: str = "moderation.lock"
     ) -> None:
         self.client: Any = client  # redis-py types its answers for all its modes at once
         self.keys = Keys(queue)
-        self.rules = rules
-        self.moves = Moves(async_client, self.keys, rules)
+        self.broker_options = broker_options
+        self.moves = Moves(async_client, self.keys, broker_options)
         self._tokens = (f"take{number}" for number in itertools.count(1))
 
     def under(self, **changes: Any) -> Workbench:
         """The same queue under other rules."""
-        other = Workbench(self.client, self.moves._client, replace(self.rules, **changes), self.keys.queue)
+        other = Workbench(self.client, self.moves._client, replace(self.broker_options, **changes), self.keys.queue)
         other._tokens = self._tokens
         return other
 
     def beside(self, queue: str) -> Workbench:
         """Another queue of the same fleet."""
-        other = Workbench(self.client, self.moves._client, self.rules, queue)
+        other = Workbench(self.client, self.moves._client, self.broker_options, queue)
         other._tokens = self._tokens
         return other
 
@@ -91,7 +91,7 @@ class Workbench:
     def push(self, *messages: bytes, priority: int = 0) -> None:
         """Jobs, the first one first, as any Celery client sends them."""
         for message in messages:
-            self.run("LPUSH", self.keys.stock[priority // 3], message)
+            self.run("LPUSH", self.keys.priority_lists[priority // 3], message)
 
     def arrive(self, *messages: bytes) -> None:
         """Jobs that a waiting worker's BLMOVE put aside for the next take."""
@@ -110,18 +110,20 @@ class Workbench:
 
         def call(*, whole_text: bool) -> Any:
             return self.run(
-                *take_command(self.keys, self.rules, token=token, worker=worker, wish=wish, whole_text=whole_text)
+                *take_command(
+                    self.keys, self.broker_options, token=token, worker=worker, wish=wish, whole_text=whole_text
+                )
             )
 
         try:
             answer = call(whole_text=False)
         except NoScriptError:
             answer = call(whole_text=True)
-        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wanted)
+        return read_take(answer, self.keys, self.broker_options, token=token, sent_at=sent_at, wanted=wanted)
 
     def replay(self, letters: Sequence[tuple[str, bytes]], *, priority: int = 0) -> list[int]:
         """Dead letters become new jobs, as the command line makes them."""
-        answers = self.run(*replay_command(self.keys, self.rules.dead, letters, priority=priority))
+        answers = self.run(*replay_command(self.keys, self.broker_options.dead, letters, priority=priority))
         return [int(answer) for answer in answers]
 
     def adopt(self, jobs: Sequence[tuple[bytes, bytes]], *, priority: int = 0) -> list[int]:
@@ -137,8 +139,8 @@ class Workbench:
     def completion(self, job: Delivery, *, event: bytes = b"an event", job_id: str = "", **changes: Any) -> Completion:
         """A good end of a job; without a ``job_id`` it is not remembered."""
         end = Completion(
-            ref=job.ref, token=job.token, event=event, outcome="locked", is_dead_letter=False,
-            id_digest=digest(job_id) if job_id else "", binding=digest("a conversation") if job_id else "",
+            ref=job.ref, lease_token=job.lease_token, event=event, outcome="locked", is_dead_letter=False,
+            id_digest=digest(job_id) if job_id else "", fingerprint=digest("a conversation") if job_id else "",
         )  # fmt: skip
         return replace(end, **changes)
 
@@ -204,7 +206,7 @@ class Workbench:
     def fleet_was_awake(self) -> None:
         """Some worker looked for lapsed jobs just now, and so it went on for hours."""
         now = self.now_ms()
-        self.run("HSET", self.keys.upkeep, "recovered_at", now, "awake_since", now - LONG_AGO_MS)
+        self.run("HSET", self.keys.maintenance, "recovered_at", now, "awake_since", now - LONG_AGO_MS)
 
     # What stands in Redis
 
@@ -228,7 +230,7 @@ class Workbench:
         return [ref.decode() for ref in self.run("ZRANGE", self.keys.delayed, 0, -1)]
 
     def again(self) -> list[str]:
-        return [ref.decode() for ref in self.run("LRANGE", self.keys.again, 0, -1)]
+        return [ref.decode() for ref in self.run("LRANGE", self.keys.requeued, 0, -1)]
 
     def retries(self) -> list[str]:
         return [ref.decode() for ref in self.run("LRANGE", self.keys.retries, 0, -1)]
@@ -240,18 +242,18 @@ class Workbench:
 
     def limit(self) -> dict[str, bytes]:
         """What stands in Redis of the fleet's flow control."""
-        return {name.decode(): value for name, value in self.client.hgetall(self.rules.fleet.limit).items()}
+        return {name.decode(): value for name, value in self.client.hgetall(self.broker_options.fleet.limit).items()}
 
     def suspects(self) -> list[str]:
         return [ref.decode() for ref in self.run("LRANGE", self.keys.suspects, 0, -1)]
 
     def events(self) -> list[bytes]:
         """The stream of results."""
-        return [fields[b"event"] for fields in self._stream(self.rules.results)]
+        return [fields[b"event"] for fields in self._stream(self.broker_options.results)]
 
     def dead_letters(self) -> list[tuple[bytes, bytes]]:
         """Event and message of each."""
-        return [(fields[b"event"], fields[b"message"]) for fields in self._stream(self.rules.dead)]
+        return [(fields[b"event"], fields[b"message"]) for fields in self._stream(self.broker_options.dead)]
 
     def _stream(self, name: str) -> list[dict[bytes, bytes]]:
         return [fields for _, fields in self.client.xrange(name)]
@@ -280,8 +282,8 @@ class Workbench:
 
     def troubles(self) -> Iterator[str]:
         """Every broken promise that can be seen in Redis, a sentence each."""
-        settings = {"RESULTS_CHANNEL": self.rules.results, "DEAD_STREAM": self.rules.dead}
-        table = glossary.rows(self.keys.queue, {**settings, "LOCK_QUEUE": self.rules.fleet.queue})
+        settings = {"RESULTS_CHANNEL": self.broker_options.results, "DEAD_STREAM": self.broker_options.dead}
+        table = glossary.rows(self.keys.queue, {**settings, "LOCK_QUEUE": self.broker_options.fleet.queue})
         keys = self.client.keys()
         names = [key.decode() for key in keys]
         for name, kind, ttl_ms in zip(names, self._each("TYPE", keys), self._each("PTTL", keys), strict=True):
@@ -305,7 +307,7 @@ class Workbench:
         if lost := records - set(refs):
             yield f"records that no list or set leads to: {lost}"
         ready = {*held["again"], *held["retries"], *held["suspects"]}
-        if self.rules.max_age_ms and set(self.deadlines()) != ready:
+        if self.broker_options.max_age_ms and set(self.deadlines()) != ready:
             yield f"{ready} are ready again, but {set(self.deadlines())} have a deadline"
 
         totals = self.counters()

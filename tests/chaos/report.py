@@ -52,7 +52,7 @@ def report(outcome: Outcome) -> str:
 def _lines(outcome: Outcome) -> Iterator[str]:
     history = outcome.history
     yield f"  faults    {_counts(Counter(fault.act.value for fault in outcome.plan.faults))}"
-    yield f"  workers   {outcome.started} processes; {len(history.losses)} losses with {_hands(history)} jobs in flight"
+    yield f"  workers   {outcome.started} processes; {len(history.losses)} losses, {_in_flight(history)} jobs in flight"
     sent = {message.job for message in history.messages if message.is_sure}
     perhaps = {message.job for message in history.messages} - sent
     yield (
@@ -97,7 +97,7 @@ def _log_lines(folder: Path, job_id: str) -> Iterator[str]:
                 yield f"{log.name}: {line[:300]}"
 
 
-def _hands(history: History) -> str:
+def _in_flight(history: History) -> str:
     known = sum(len(loss.jobs) for loss in history.losses if loss.jobs is not None)
     unknown = sum(1 for loss in history.losses if loss.jobs is None)
     return f"{known}{f' and those of {unknown} that nobody knows' if unknown else ''}"

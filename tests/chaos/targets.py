@@ -28,7 +28,7 @@ _KEYS = Keys(QUEUE)
 _IN_FLIGHT = """
 local found = {}
 for _, ref in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local record = redis.call('HMGET', ARGV[1] .. ref, 'token', 'raw')
+  local record = redis.call('HMGET', ARGV[1] .. ref, 'lease_token', 'raw')
   found[#found + 1] = {record[1] or '', record[2] or ''}
 end
 return found
@@ -117,7 +117,7 @@ class LockWorker:
 
     def left(self, client: Redis) -> dict[str, int]:
         """All places at one moment, or a job that moves meanwhile could be overlooked."""
-        lists = (*_KEYS.stock, _KEYS.arrived, _KEYS.again, _KEYS.retries, _KEYS.suspects)
+        lists = (*_KEYS.priority_lists, _KEYS.arrived, _KEYS.requeued, _KEYS.retries, _KEYS.suspects)
         sets = (_KEYS.leases, _KEYS.delayed)
         with client.pipeline(transaction=True) as at_once:
             for name in lists:
@@ -132,7 +132,7 @@ class LockWorker:
     def strays(self, client: Redis) -> list[str]:
         """All that has no TTL and is not there for good."""
         streams = {RESULTS, DEAD, ledger_of(RESULTS), ledger_of(DEAD)}
-        permanent = streams | {_KEYS.counters, _KEYS.upkeep, _KEYS.limit, _KEYS.queues}
+        permanent = streams | {_KEYS.counters, _KEYS.maintenance, _KEYS.limit, _KEYS.queues}
         names = [name.decode() for name in client.scan_iter(count=1000)]
         remembered = [name for name in names if name.startswith(_KEYS.id_prefix)]
         forever = [name for name in remembered[:100] if client.ttl(name) == -1]
@@ -172,11 +172,11 @@ class StockCelery:
     def left(self, client: Redis) -> dict[str, int]:
         """The queue with its priorities, and what is unacknowledged."""
         with client.pipeline(transaction=True) as at_once:
-            for name in _KEYS.stock:
+            for name in _KEYS.priority_lists:
                 at_once.llen(name)
             at_once.hlen("unacked")
             at_once.zcard("unacked_index")
-            return dict(zip((*_KEYS.stock, "unacked", "unacked_index"), at_once.execute(), strict=True))
+            return dict(zip((*_KEYS.priority_lists, "unacked", "unacked_index"), at_once.execute(), strict=True))
 
     def strays(self, client: Redis) -> list[str]:  # noqa: ARG002 - as the protocol
         """Not looked at."""

@@ -11,10 +11,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.system.parts import flow_of
 from worker.broker.keys import Keys
-from worker.runtime.batcher import insist
+from worker.runtime.batcher import retry_forever
 from worker.runtime.clock import ServerClock
-from worker.runtime.in_flight import Hands
-from worker.runtime.maintenance import Upkeep
+from worker.runtime.in_flight import InFlight
+from worker.runtime.maintenance import Maintenance
 
 if TYPE_CHECKING:
     from worker.broker.moves import Delivery
@@ -39,24 +39,24 @@ class LosingMoves:
     promote = recover = renew = lose
 
 
-def upkeep(moves: Any) -> Upkeep:
-    hands = Hands(1)
+def maintenance(moves: Any) -> Maintenance:
+    in_flight = InFlight(1)
     delivery: Delivery = SimpleNamespace(  # type: ignore[assignment]
         token="t", ref="r", queue="moderation.lock", is_alone=False, is_retry=False
     )
-    hands.add(delivery)
-    return Upkeep(
-        moves, hands, ServerClock(),
-        next_token=str, fleet=flow_of(hands), on_ready=lambda: None, on_recovered=lambda _: None,
+    in_flight.add(delivery)
+    return Maintenance(
+        moves, in_flight, ServerClock(),
+        next_lease_token=str, fleet=flow_of(in_flight), on_ready=lambda: None, on_recovered=lambda _: None,
         on_poisoned=lambda _: None, on_expired=lambda _: None, not_heard=lambda *_: None,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("work", ["keep_leases", "look_around", "insist"])
+@pytest.mark.parametrize("work", ["renew_leases", "run", "retry_forever"])
 async def test_work_ends_when_it_is_cancelled_even_if_redis_py_loses_the_cancellation(work: str) -> None:
     """A worker in 50 did not end after SIGTERM: it waited for its upkeep, which had not heard that it was over."""
     moves = LosingMoves()
-    doing = insist("complete", moves.lose) if work == "insist" else getattr(upkeep(moves), work)()
+    doing = retry_forever("complete", moves.lose) if work == "retry_forever" else getattr(maintenance(moves), work)()
     task = asyncio.create_task(doing)
     await moves.is_sending.wait()
 

@@ -70,7 +70,7 @@ def test_jobs_that_a_killed_stock_worker_had_are_brought_in_once(stage: Stage) -
     assert adopt(stage)["adopted"] == 0
 
     assert stage.redis.exists(UNACKED, UNACKED_INDEX) == 0
-    assert [stage.redis.llen(name) for name in stage.keys.stock] == [4, 1, 1, 1]
+    assert [stage.redis.llen(name) for name in stage.keys.priority_lists] == [4, 1, 1, 1]
     stage.worker()
     assert {event["data"]["job_id"] for event in stage.wait_events(7)} == sent | waiting
 
@@ -135,27 +135,27 @@ def test_a_queue_that_lock_queue_named_before_is_told_of_and_brought_in(stage: S
 
 def test_jobs_in_every_state_of_an_old_queue_are_brought_in_with_their_records(stage: Stage) -> None:
     keys = Keys(OLD)
-    places = {"again": keys.again, "retry": keys.retries, "suspect": keys.suspects}
+    places = {"requeued": keys.requeued, "retry": keys.retries, "suspect": keys.suspects}
     for ref in (*places, "lapsed", "held", "delayed"):
         stage.redis.hset(f"{keys.record_prefix}{ref}", mapping={"raw": ref, "first": 1, "token": ""})
     for ref, place in places.items():
         stage.redis.rpush(place, ref)
         stage.redis.zadd(keys.deadlines, {ref: 9e15})
-    stage.redis.rpush(keys.again, "without a record")
+    stage.redis.rpush(keys.requeued, "without a record")
     stage.redis.zadd(keys.leases, {"lapsed": 1, "held": 9e15})
     stage.redis.zadd(keys.delayed, {"delayed": 8e15})
     stage.redis.lpush(keys.arrived, "arrived")
-    stage.redis.hset(keys.upkeep, "promoted_at", 1)
+    stage.redis.hset(keys.maintenance, "promoted_at", 1)
 
     assert adopt(stage)["queues"] == {OLD: 6}
 
     new = stage.keys
     assert stage.redis.lrange(QUEUE, 0, -1) == [b"arrived"]
-    assert [stage.redis.lrange(place, 0, -1) for place in (new.again, new.retries, new.suspects)] == [
-        [b"again"], [b"retry"], [b"suspect"],
+    assert [stage.redis.lrange(place, 0, -1) for place in (new.requeued, new.retries, new.suspects)] == [
+        [b"requeued"], [b"retry"], [b"suspect"],
     ]  # fmt: skip
     assert stage.redis.zrange(new.deadlines, 0, -1, withscores=True) == [
-        (ref, 9e15) for ref in (b"again", b"retry", b"suspect")
+        (ref, 9e15) for ref in (b"requeued", b"retry", b"suspect")
     ]
     assert stage.redis.zrange(new.delayed, 0, -1, withscores=True) == [(b"delayed", 8e15)]
     assert stage.redis.zrange(new.leases, 0, -1) == [b"lapsed"]

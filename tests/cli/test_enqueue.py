@@ -21,7 +21,7 @@ from sandbox.redis_server import RedisServer, RedisServerError, TlsFiles
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
 from tests.cli.terminal import Terminal, eventually
-from worker.message.decode import reader
+from worker.message.decode import decoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +85,7 @@ def test_what_it_sends_the_worker_takes_as_it_was_meant(terminal: Terminal, redi
     terminal.run("enqueue", "../x y", "--job-id", "job 1", "--eta", "2026-11-22T15:04:05", "--expires", "3600")
     now = datetime.now(UTC)
     (raw,) = queued(redis_client)
-    job = reader(TASK_NAME)(raw, size=len(raw), now=now)
+    job = decoder(TASK_NAME)(raw, size=len(raw), now=now)
     assert isinstance(job, Accepted)
     assert (job.id, job.subject, job.ignored) == ("job 1", "../x y", ())
     assert job.not_before == datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
-from worker.message.decode import reader
+from worker.message.decode import decoder
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
@@ -19,7 +19,7 @@ def test_the_message_for_other_languages_is_a_job() -> None:
     found = re.search(r"^LPUSH moderation\.lock '(.*)'$", README, re.MULTILINE)
     assert found is not None
     raw = found[1].encode()
-    job = reader(TASK_NAME)(raw, size=len(raw), now=datetime.now(UTC))
+    job = decoder(TASK_NAME)(raw, size=len(raw), now=datetime.now(UTC))
     assert isinstance(job, Accepted)
     assert (job.id, job.subject, job.job.rule_id) == (json.loads(raw)["headers"]["id"], "c-42", "off-platform-payment")
 

@@ -6,10 +6,10 @@ import time
 from typing import Literal
 
 from sandbox.call_log import Call
-from worker.cli.demo.kinds import DROPPED, Sent, parcel
-from worker.cli.demo.reconciliation import Account
+from worker.cli.demo.kinds import DROPPED, Sent, make_messages
+from worker.cli.demo.reconciliation import Reconciliation
 from worker.cli.result import Result
-from worker.cli.status.queue_stats import Standing
+from worker.cli.status.queue_stats import QueueStats
 
 
 def result(sent: Sent, outcome: str | None = None, attempts: int = 1) -> Result:
@@ -33,17 +33,17 @@ def call(conversation_id: str, authorization: Literal["right", "wrong"] = "right
     )  # fmt: skip
 
 
-def standing(dropped: int, in_flight: int = 0) -> Standing:
-    return Standing(
-        server_seconds=0, priorities={}, arrived=0, again=0, retries=0, suspects=0, ready=0, oldest_ready=None,
+def stats(dropped: int, in_flight: int = 0) -> QueueStats:
+    return QueueStats(
+        server_seconds=0, priorities={}, arrived=0, requeued=0, retries=0, suspects=0, ready=0, oldest_ready=None,
         delayed=0, next_due=None, in_flight=in_flight, paused=None, limit=None, open_breakers={}, dead_letters=0,
         results=0, last_upkeep=None, totals={"deduplicated": dropped},
     )  # fmt: skip
 
 
-SENT = parcel(40)
+SENT = make_messages(40)
 JOBS = [sent for sent in SENT if sent.kind.end != DROPPED]
-COPIES = len(SENT) - len(JOBS)
+DUPLICATES = len(SENT) - len(JOBS)
 VALID = next(sent for sent in JOBS if sent.kind.name == "a valid job")
 CALLS = [call(sent.conversation_id) for sent in JOBS if sent.job_id]
 
@@ -51,16 +51,16 @@ CALLS = [call(sent.conversation_id) for sent in JOBS if sent.job_id]
 def problems(
     *replaced: Result,
     missing: Sent | None = None,
-    dropped: int = COPIES,
+    dropped: int = DUPLICATES,
     calls: list[Call] | None = None,
     in_flight: int = 0,
 ) -> list[str]:
     """What is said of a run in which all went well, but for this."""
-    account = Account(SENT)
+    account = Reconciliation(SENT)
     gone = {each.job_id for each in replaced} | ({missing.job_id} if missing else set())
     for each in [*(result(sent) for sent in JOBS if sent.job_id not in gone), *replaced]:
         account.add(each)
-    return list(account.problems(standing(dropped, in_flight), CALLS if calls is None else calls))
+    return list(account.problems(stats(dropped, in_flight), CALLS if calls is None else calls))
 
 
 def test_there_is_nothing_to_say_when_all_is_well() -> None:
@@ -69,7 +69,7 @@ def test_there_is_nothing_to_say_when_all_is_well() -> None:
 
 def test_the_parcel_has_as_many_messages_as_asked_for_and_some_of_each_kind() -> None:
     for count in (40, 300, 5000):
-        sent = parcel(count)
+        sent = make_messages(count)
         assert len(sent) == count
         assert len({each.kind.name for each in sent}) == 17
 
@@ -96,7 +96,7 @@ def test_an_event_that_belongs_to_no_job_is_told() -> None:
 
 
 def test_a_copy_that_was_not_dropped_is_told() -> None:
-    (said,) = problems(dropped=COPIES - 1)
+    (said,) = problems(dropped=DUPLICATES - 1)
     assert "the same job, sent again" in said
 
 

@@ -22,9 +22,9 @@ from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
 from tests.cli.terminal import Terminal, eventually
 from worker.broker.moves import KEPT_BYTES
-from worker.cli.replay.dead_letters import Chosen, pages
+from worker.cli.replay.dead_letters import DeadLetterFilter, pages
 from worker.cli.replay.replay import replay_letters
-from worker.message.decode import reader
+from worker.message.decode import decoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ def letter(
 def sent(client: redis.Redis, key: str = QUEUE) -> list[Accepted]:
     """The jobs on a list as the worker understands them, in the order in which they were sent."""
     messages: Any = client.lrange(key, 0, -1)
-    jobs = [reader(TASK_NAME)(raw, size=len(raw), now=datetime.now(UTC)) for raw in reversed(messages)]
+    jobs = [decoder(TASK_NAME)(raw, size=len(raw), now=datetime.now(UTC)) for raw in reversed(messages)]
     assert all(isinstance(job, Accepted) for job in jobs)
     return jobs  # type: ignore[return-value]  # seen above
 
@@ -95,7 +95,7 @@ def test_the_job_is_sent_again_as_it_was_under_a_new_id_that_names_the_old_one(
     assert ended.returncode == 0, ended.stderr
     (job,) = sent(redis_client)
     assert [job.id] == ended.stdout.split()
-    assert (job.replay_of, job.subject, job.echo, job.ignored) == ("old-1", "c/1", fields, ())
+    assert (job.replay_of, job.subject, job.received_fields, job.ignored) == ("old-1", "c/1", fields, ())
     assert job.id != "old-1"
     assert left(redis_client) == []
     assert f"1 job sent again to {QUEUE} at 127.0.0.1:" in ended.stderr
@@ -168,7 +168,7 @@ def test_its_numbers_are_kept_to_the_last_digit(terminal: Terminal, redis_client
     terminal.run("replay", "--all")
 
     (job,) = sent(redis_client)
-    assert b'"metadata":{"n":19.990000000000000001}' in verbatim.encode(job.echo)
+    assert b'"metadata":{"n":19.990000000000000001}' in verbatim.encode(job.received_fields)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_letters_that_are_added_meanwhile_are_for_the_next_time(redis_client: re
     """Else a job that fails again and again would be replayed for ever."""
     letter(redis_client, "old")
 
-    found = pages(redis_client, DEAD, Chosen(frozenset(), frozenset(), frozenset()))
+    found = pages(redis_client, DEAD, DeadLetterFilter(frozenset(), frozenset(), frozenset()))
     first = next(found)
     letter(redis_client, "new")
 
@@ -369,13 +369,13 @@ def test_a_letter_that_another_command_was_quicker_with_is_not_told_as_sent(
     redis_client: redis.Redis, terminal: Terminal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     letter(redis_client, "old")
-    found = list(pages(redis_client, DEAD, Chosen(frozenset(), frozenset(), frozenset())))
+    found = list(pages(redis_client, DEAD, DeadLetterFilter(frozenset(), frozenset(), frozenset())))
     redis_client.delete(DEAD)
     monkeypatch.setattr("worker.cli.replay.replay.pages", lambda *_: found)
     settings = Settings(REDIS_URL=SecretStr(terminal.environment["REDIS_URL"]))
 
     with pytest.raises(Exit):
-        replay_letters(settings, Chosen(frozenset(), frozenset(), frozenset()), 0)
+        replay_letters(settings, DeadLetterFilter(frozenset(), frozenset(), frozenset()), 0)
 
     out, err = capsys.readouterr()
     assert (out, err) == ("", "lock-worker: nothing was sent: another command was quicker\n")

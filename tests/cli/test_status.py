@@ -33,11 +33,15 @@ def status(terminal: Terminal) -> dict[str, Any]:
 
 def fill(client: redis.Redis) -> None:
     now_ms = int(time.time() * 1000)
-    for count, key in enumerate([*KEYS.stock, KEYS.arrived, KEYS.again, KEYS.suspects, KEYS.retries], start=1):
+    for count, key in enumerate(
+        [*KEYS.priority_lists, KEYS.arrived, KEYS.requeued, KEYS.suspects, KEYS.retries], start=1
+    ):
         client.lpush(key, *range(count))
     client.zadd(KEYS.delayed, {"a": now_ms + 100_000, "b": now_ms + 200_000})
     client.zadd(KEYS.leases, {"c": now_ms, "d": now_ms, "e": now_ms})
-    client.hset(KEYS.upkeep, mapping={"empty_at": now_ms - 60_000, "promoted_at": now_ms - 2_000, "recovered_at": 1})
+    client.hset(
+        KEYS.maintenance, mapping={"empty_at": now_ms - 60_000, "promoted_at": now_ms - 2_000, "recovered_at": 1}
+    )
     client.hset(KEYS.counters, mapping={"finished": 12, "outcome:locked": 11})
     client.set(KEYS.pause, "the API said so", px=50_000)
     state = Limit(rate=12.5, by="lock-1@pod", status=429).to_json()
@@ -53,7 +57,7 @@ def fill(client: redis.Redis) -> None:
 def test_an_unused_queue_has_nothing_in_it(terminal: Terminal) -> None:
     found = status(terminal)
     assert found["ready"] == {
-        "total": 0, "priorities": {"0": 0, "3": 0, "6": 0, "9": 0}, "arrived": 0, "again": 0, "retries": 0,
+        "total": 0, "priorities": {"0": 0, "3": 0, "6": 0, "9": 0}, "arrived": 0, "requeued": 0, "retries": 0,
         "suspects": 0, "oldest_at_most_seconds": None,
     }  # fmt: skip
     assert found["delayed"] == {"total": 0, "next_due_seconds": None}
@@ -67,7 +71,7 @@ def test_each_state_has_its_number(terminal: Terminal, redis_client: redis.Redis
     found = status(terminal)
     ready = found["ready"]
     assert ready["priorities"] == {"0": 1, "3": 2, "6": 3, "9": 4}
-    assert (ready["arrived"], ready["again"], ready["suspects"], ready["retries"]) == (5, 6, 7, 8)
+    assert (ready["arrived"], ready["requeued"], ready["suspects"], ready["retries"]) == (5, 6, 7, 8)
     assert ready["total"] == 36
     assert 59 < ready["oldest_at_most_seconds"] < 120
     assert found["delayed"]["total"] == 2

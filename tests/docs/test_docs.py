@@ -164,7 +164,7 @@ def told(outcome: Outcome, **facts: Any) -> dict[str, Any]:
 @outcomes
 def test_every_outcome_makes_an_event_of_the_schema(outcome: Outcome) -> None:
     EVENT.validate(told(outcome))
-    EVENT.validate(told(outcome, subject=None, echo=None, replay_of="old-1", attempts=0))
+    EVENT.validate(told(outcome, subject=None, received_fields=None, replay_of="old-1", attempts=0))
 
 
 @outcomes

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 from tasks.decision import Decision, Finished, Later
 from tasks.job import Job
 from tasks.lock_conversation import LockConversation
-from tasks.managem.client import Answer, CallFailed
-from tasks.message import Accepted, Intake, Refusal
+from tasks.managem.client import CallFailedError, Response
+from tasks.message import Accepted, ParsedJob, Rejection
 from tasks.outcome import Problem, ProblemType
 from tasks.retry import RetryPolicy
 from tests.flow_control.apis import Call
 from tests.flow_control.redis_model import RedisModel
 from tests.flow_control.simulation import BEGAN_MS, Timeline, pass_time
 from worker.broker.keys import Keys
-from worker.broker.moves import Delay, Rules
-from worker.flow_control.flow_control import Flow
+from worker.broker.moves import BrokerOptions, Delay
+from worker.flow_control.flow_control import FlowControl
 from worker.flow_control.gate import Wait
 from worker.runtime.admission import Admission
-from worker.runtime.in_flight import Hands
+from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -127,9 +127,11 @@ class World:
         self.api = api
         self.timeline = Timeline()
         self.chance = Random(seed)
-        rules = Rules(Keys("q"), self.settings.rate_limit, "", 0, "", 0, 30_000, 0, 5)
+        broker_options = BrokerOptions(Keys("q"), self.settings.rate_limit, "", 0, "", 0, 30_000, 0, 5)
         self.redis = RedisModel(
-            self.timeline, interval_us=rules.interval_us, max_age_ms=round(self.settings.max_age_seconds * 1000)
+            self.timeline,
+            interval_us=broker_options.interval_us,
+            max_age_ms=round(self.settings.max_age_seconds * 1000),
         )
         self.jobs: dict[str, Story] = {}
         self.calls: list[Made] = []
@@ -255,7 +257,7 @@ class _Client:
         self.is_probe = False
         self._refused_token: str | None = None
 
-    async def lock(self, conversation_id: str, **_: object) -> Answer:
+    async def lock(self, conversation_id: str, **_: object) -> Response:
         world, token = self._world, self._world.token
         call = Call(world.now, conversation_id, self._pod, token)
         reply = world.api(call)
@@ -264,12 +266,12 @@ class _Client:
         await pass_time(reply.seconds)
         if reply.status is None:
             if reply.failure == "refused":
-                raise CallFailed("unreachable", "Connection refused.", was_sent=False)
-            raise CallFailed("timeout", "The API gave no answer within 10 seconds.")
+                raise CallFailedError("unreachable", "Connection refused.", was_sent=False)
+            raise CallFailedError("timeout", "The API gave no answer within 10 seconds.")
         if reply.status == 401:
             self._refused_token = token
         body = b'{"id": "%s", "locked": true}' % conversation_id.encode() if reply.status == 200 else b""
-        return Answer(reply.status, body, reply.retry_after)
+        return Response(reply.status, body, reply.retry_after)
 
     def token_is_new(self) -> bool:
         return self._refused_token is not None and self._world.token != self._refused_token
@@ -284,12 +286,12 @@ class Pod:
         self._world = world
         self._timeline = world.timeline
         self._redis = world.redis
-        self.hands = Hands(settings.concurrency)
+        self.in_flight = InFlight(settings.concurrency)
         clock: Any = _Clock(world.timeline)
         client: Any = _Client(world, number)
         self._client: _Client = client
-        self.flow = Flow(
-            self.hands,
+        self.flow = FlowControl(
+            self.in_flight,
             name=f"pod-{number}",
             failures=settings.breaker_failures,
             is_rate_limited=settings.rate_limit is not None,
@@ -321,12 +323,12 @@ class Pod:
 
     def _turn(self) -> None:
         now = self._timeline.now
-        wanted = self.hands.wanted()
+        wanted = self.in_flight.free_slots()
         if self._is_taking or wanted <= 0:
             return
         if now < self._closed_until:
             self._wake(min(self._closed_until - now, _ASK_AGAIN_SECONDS))
-        elif now < self._full_until and wanted < len(self.hands):
+        elif now < self._full_until and wanted < len(self.in_flight):
             self._wake(self._full_until - now)
         elif self._is_empty:
             self._wait_for_a_message()
@@ -376,9 +378,9 @@ class Pod:
         self._is_taking = False
         self.flow.took(wish, taken)
         for delivery in taken.jobs:
-            self.hands.add(delivery)
-        self._is_empty = taken.is_all
-        if not taken.is_all:
+            self.in_flight.add(delivery)
+        self._is_empty = taken.emptied_queue
+        if not taken.emptied_queue:
             self._full_until = sent_at + _SPACING_SECONDS
         if taken.wait_ms:
             self._closed_until = self._timeline.now + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
@@ -405,7 +407,7 @@ class Pod:
     def _begin(self, items: list[_Item]) -> None:
         for item in items:
             item.run = self._admission.run_of(item.delivery)
-            item.life = self._handler(item.delivery.intake, item.run)
+            item.life = self._handler(item.delivery.parsed, item.run)
             self._go_on(item)
 
     def _go_on(self, item: _Item) -> None:
@@ -416,7 +418,7 @@ class Pod:
             seconds = item.life.send(None)
         except StopIteration as end:
             item.run.is_over = True
-            item.delivery.calls, item.delivery.progress = item.run.attempts, item.run.progress.to_bytes()
+            item.delivery.attempts, item.delivery.progress = item.run.attempts, item.run.progress.to_bytes()
             self._carry_out(item, end.value)
         else:
             self._timeline.after(seconds, self._go_on, item)
@@ -438,7 +440,7 @@ class Pod:
 
     def _completed(self, item: _Item, outcome: str) -> None:
         self._redis.complete(item.delivery)
-        self._world.ended(item.delivery.raw.decode(), outcome, item.delivery.calls)
+        self._world.ended(item.delivery.raw.decode(), outcome, item.delivery.attempts)
         self._settled(item)
 
     def _delayed(self, item: _Item, later: Later) -> None:
@@ -450,7 +452,7 @@ class Pod:
         self._settled(item)
 
     def _settled(self, item: _Item) -> None:
-        self.hands.drop(item.delivery)
+        self.in_flight.drop(item.delivery)
         self._turn()
 
     def _forgive(self, jobs: Counter[tuple[str, str]]) -> None:
@@ -495,7 +497,7 @@ class Pod:
         if promoted.next_deadline_ms == 0:
             expired = self._redis.expire(f"{self.number}")
             for delivery in expired:
-                self.hands.add(delivery)
+                self.in_flight.add(delivery)
             if expired:
                 self._receive(expired)
         if promoted.count:
@@ -507,10 +509,10 @@ class Pod:
         self._timeline.after(wait, self._look_around)
 
 
-def _read(raw: bytes, *, size: int, now: datetime) -> Intake:  # noqa: ARG001
+def _read(raw: bytes, *, size: int, now: datetime) -> ParsedJob:  # noqa: ARG001
     """A message is its job's name; ``junk...`` is no job, and ``dry...`` is a dry run."""
     name = raw.decode()
     if name.startswith("junk"):
-        return Refusal(name, None, None, Problem(ProblemType.INVALID_JOB, "Junk."), None, None)
+        return Rejection(name, None, None, Problem(ProblemType.INVALID_JOB, "Junk."), None, None)
     job = Job.model_construct(conversation_id=name, dry_run=name.startswith("dry"))
     return Accepted(name, name, job, {}, None, None, _TRACE, None, ())

@@ -166,7 +166,9 @@ class RedisModel:
         allowed = self.fleet.admit(wish)
         server_ms = self.fleet.now_ms
         if isinstance(allowed, Held):
-            return Taken(allowed.state, server_ms, allowed.wait_ms, self.fleet.news(wish.version), [], is_all=False)
+            return Taken(
+                allowed.state, server_ms, allowed.wait_ms, self.fleet.news(wish.version), [], emptied_queue=False
+            )
         wanted = min(allowed, TAKE_JOBS)
         jobs: list[Delivery] = []
         if wish.is_probe:
@@ -226,7 +228,7 @@ class RedisModel:
         """``delay.lua``."""
         job = delay.delivery
         record = self.records[job.ref]
-        record.token, record.calls = "", job.calls
+        record.token, record.calls = "", job.attempts
         record.is_retry = record.is_retry or delay.is_retry
         record.progress = delay.progress or record.progress
         due = self.fleet.now_ms + math.ceil(delay.seconds * 1000)

@@ -127,7 +127,7 @@ def test_a_probe_that_came_to_no_call_lets_the_next_one_go_at_once(breaker: Brea
     clock.wait(1)
     breaker.ask(5, 0)
 
-    breaker.unused()
+    breaker.give_back_probe()
 
     assert breaker.ask(5, 0) == Admit(1, is_probe=True)
 

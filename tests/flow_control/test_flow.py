@@ -12,10 +12,10 @@ from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 from tests.flow_control.clock import Clock
 from worker.broker.moves import Delivery, FleetNews, Taken, TakeState, Wish
-from worker.flow_control.flow_control import NO_NEWS, Flow
+from worker.flow_control.flow_control import NO_NEWS, FlowControl
 from worker.flow_control.gate import Wait
 from worker.flow_control.limit import Limit
-from worker.runtime.in_flight import Hands
+from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
     import pytest
@@ -29,12 +29,12 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.hands = Hands(SLOTS)
+        self.in_flight = InFlight(SLOTS)
         self.forgiven: Counter[tuple[str, str]] = Counter()
         self.changes = 0
         self._numbers = count()
-        self.flow = Flow(
-            self.hands, name="pod", failures=10, is_rate_limited=False, longest_pause=300, changes=self._changed,
+        self.flow = FlowControl(
+            self.in_flight, name="pod", failures=10, is_rate_limited=False, longest_pause=300, changes=self._changed,
             forgive=self.forgiven.update, server_ms=lambda: self.clock.now * 1000, clock=self.clock, chance=lambda: 0.0,
         )  # fmt: skip
 
@@ -104,7 +104,7 @@ def test_all_free_slots_are_asked_for_oldest_jobs_first() -> None:
 def test_counts_go_with_the_next_take_once() -> None:
     scene = well()
     wish = scene.wish()
-    scene.flow.took(wish, Taken(TakeState.EMPTY, 0, 0, NO_NEWS, [], is_all=True))
+    scene.flow.took(wish, Taken(TakeState.EMPTY, 0, 0, NO_NEWS, [], emptied_queue=True))
 
     assert wish.answered == SLOTS
     assert scene.wish().answered == 0
@@ -273,7 +273,7 @@ def test_calls_that_are_stuck_let_takes_draw_from_both_ends() -> None:
     scene = well()
     for _ in range(3):
         run = scene.run()
-        scene.hands.add(Delivery(run.job, "t", b"", 0, 0, 0, 0, 0.0, "q"))
+        scene.in_flight.add(Delivery(run.job, "t", b"", 0, 0, 0, 0, 0.0, "q"))
     scene.clock.wait(5)
 
     assert {scene.wish().which_new for _ in range(4)} == {"newest", "oldest"}

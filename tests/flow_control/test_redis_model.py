@@ -52,9 +52,9 @@ def client(redis_url: str) -> Iterator[Any]:
 def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: list[Any], rate: float | None) -> None:
     client.flushall()
     client.lpush(QUEUE.queue, *range(2000))
-    rules = replace(RULES, rate=rate)
+    broker_options = replace(RULES, rate=rate)
     now_us = [0]
-    model = FleetModel(lambda: now_us[0], interval_us=rules.interval_us)
+    model = FleetModel(lambda: now_us[0], interval_us=broker_options.interval_us)
     for number, drawn in enumerate(steps):
         before = _server_us(client)
         # Versions go by the server's clock: half of the steps know the newest one.
@@ -80,9 +80,9 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
             assert float(found[0]) == pytest.approx(news.version, abs=1000)
             model.version = int(found[0])
             continue
-        call = take_command(QUEUE, rules, token=f"t{number}", worker="w", wish=step, whole_text=True)
+        call = take_command(QUEUE, broker_options, token=f"t{number}", worker="w", wish=step, whole_text=True)
         taken = read_take(
-            client.execute_command(*call), QUEUE, rules, token=f"t{number}", sent_at=0.0, wanted=step.wanted
+            client.execute_command(*call), QUEUE, broker_options, token=f"t{number}", sent_at=0.0, wanted=step.wanted
         )
         now_us[0] = (before + _server_us(client)) // 2
         paused_before = model.paused_until_ms - model.now_ms

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tasks.managem.client import CallFailed
+from tasks.managem.client import CallFailedError
 
 if TYPE_CHECKING:
-    from tasks.managem.client import Answer, ManagemApi
-    from tasks.managem.transport import Reply, Request
+    from tasks.managem.client import ManagemApi, Response
+    from tasks.managem.transport import Request, ResponseStream
 
 TOKEN = "secret-token"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -24,14 +24,14 @@ class MakeApi(Protocol):
         """Make a client of the host at ``base_url``."""
 
 
-async def lock(api: ManagemApi, conversation_id: str = "c-1") -> Answer:
+async def lock(api: ManagemApi, conversation_id: str = "c-1") -> Response:
     """Lock a conversation, with a key and a trace that do not matter."""
     return await api.lock(conversation_id, idempotency_key="key-1", traceparent=TRACEPARENT)
 
 
-async def fail_to_lock(api: ManagemApi) -> CallFailed:
+async def fail_to_lock(api: ManagemApi) -> CallFailedError:
     """Try to lock a conversation, and return how that failed."""
-    with pytest.raises(CallFailed) as caught:
+    with pytest.raises(CallFailedError) as caught:
         await lock(api)
     return caught.value
 
@@ -41,7 +41,7 @@ def watch_heads(api: ManagemApi) -> asyncio.Event:
     taken = asyncio.Event()
     send = api._transport.send
 
-    async def send_and_tell(request: Request) -> Reply:
+    async def send_and_tell(request: Request) -> ResponseStream:
         reply = await send(request)
         taken.set()
         return reply

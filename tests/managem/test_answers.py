@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.managem.client import MAX_BODY_BYTES, Answer
+from tasks.managem.client import MAX_BODY_BYTES, Response
 from tests.managem.client import MakeApi, fail_to_lock, lock
 from tests.managem.raw_host import END_OF_HEAD, RawHost, Visit, answer, answering
 
@@ -28,18 +28,18 @@ def bare_deflate(data: bytes) -> bytes:
 async def test_an_answer_is_its_status_its_body_and_its_retry_after(make_api: MakeApi) -> None:
     date = "Wed, 21 Oct 2026 07:28:00 GMT"
     async with RawHost(answering(answer("429 Too Many", b"slow down", f"retry-after: {date}"))) as host:
-        assert await lock(make_api(host.url)) == Answer(429, b"slow down", date)
+        assert await lock(make_api(host.url)) == Response(429, b"slow down", date)
 
 
 async def test_a_body_that_is_no_json_passes_through(make_api: MakeApi) -> None:
     async with RawHost(answering(answer("200 OK", b"<html>\xff\x00", "Content-Type: text/html"))) as host:
-        assert await lock(make_api(host.url)) == Answer(200, b"<html>\xff\x00", None)
+        assert await lock(make_api(host.url)) == Response(200, b"<html>\xff\x00", None)
 
 
 @pytest.mark.parametrize("status", [200, 204, 304, 404, 500, 599])
 async def test_every_status_passes_through(make_api: MakeApi, status: int) -> None:
     async with RawHost(answering(f"HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n".encode())) as host:
-        assert await lock(make_api(host.url)) == Answer(status, b"", None)
+        assert await lock(make_api(host.url)) == Response(status, b"", None)
 
 
 async def test_an_answer_without_a_body_leaves_the_connection_usable(make_api: MakeApi) -> None:
@@ -58,15 +58,15 @@ async def test_interim_answers_are_skipped(make_api: MakeApi) -> None:
         await visit.send(answer("200 OK", b"real"))
 
     async with RawHost(talk) as host:
-        assert await lock(make_api(host.url)) == Answer(200, b"real", None)
+        assert await lock(make_api(host.url)) == Response(200, b"real", None)
 
 
 async def test_a_body_may_come_in_chunks(make_api: MakeApi) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n"
     async with RawHost(answering(chunked)) as host:
         api = make_api(host.url)
-        assert await lock(api) == Answer(200, b"abcdefg", None)
-        assert await lock(api) == Answer(200, b"abcdefg", None)
+        assert await lock(api) == Response(200, b"abcdefg", None)
+        assert await lock(api) == Response(200, b"abcdefg", None)
     assert host.connections == 1
 
 
@@ -76,7 +76,7 @@ async def test_a_body_may_end_with_the_connection(make_api: MakeApi) -> None:
         await visit.send(b"HTTP/1.0 200 OK\r\n\r\nall of it")
 
     async with RawHost(talk) as host:
-        assert await lock(make_api(host.url)) == Answer(200, b"all of it", None)
+        assert await lock(make_api(host.url)) == Response(200, b"all of it", None)
 
 
 async def test_an_answer_may_come_byte_by_byte(make_api: MakeApi) -> None:
@@ -86,7 +86,7 @@ async def test_an_answer_may_come_byte_by_byte(make_api: MakeApi) -> None:
             await visit.send(bytes([byte]))
 
     async with RawHost(talk) as host:
-        assert await lock(make_api(host.url)) == Answer(200, b"slow", "3")
+        assert await lock(make_api(host.url)) == Response(200, b"slow", "3")
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ async def test_a_content_encoding_is_undone_as_browsers_and_httpx_do(
     make_api: MakeApi, encoding: str, encoded: bytes
 ) -> None:
     async with RawHost(answering(answer("200 OK", encoded, f"Content-Encoding: {encoding}"))) as host:
-        assert await lock(make_api(host.url)) == Answer(200, TEXT, None)
+        assert await lock(make_api(host.url)) == Response(200, TEXT, None)
 
 
 async def test_an_empty_body_needs_no_decoding(make_api: MakeApi) -> None:
     async with RawHost(answering(answer("200 OK", b"", "Content-Encoding: gzip"))) as host:
-        assert await lock(make_api(host.url)) == Answer(200, b"", None)
+        assert await lock(make_api(host.url)) == Response(200, b"", None)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
@@ -167,8 +167,8 @@ def answer_in_pieces(*pieces: bytes) -> Callable[[Visit], Awaitable[None]]:
 async def test_a_large_head_is_an_answer_like_any_other(make_api: MakeApi, status: str, fields: str) -> None:
     async with RawHost(answering(answer(status, b"{}", fields, "Retry-After: 7"))) as host:
         api = make_api(host.url)
-        assert await lock(api) == Answer(int(status[:3]), b"{}", "7")
-        assert await lock(api) == Answer(int(status[:3]), b"{}", "7")
+        assert await lock(api) == Response(int(status[:3]), b"{}", "7")
+        assert await lock(api) == Response(int(status[:3]), b"{}", "7")
     assert host.connections == 1
 
 
@@ -220,7 +220,7 @@ async def test_a_head_that_breaks_a_rule_is_understood_as_browsers_and_httpx_do(
     async with RawHost(talk) as host:
         api = make_api(host.url)
         for _ in range(2):
-            assert await lock(api) == Answer(200, b'{"id":"c-1","locked":true}', "7")
+            assert await lock(api) == Response(200, b'{"id":"c-1","locked":true}', "7")
     assert host.connections == 2  # what a host means that breaks rules is not asked twice
 
 
@@ -230,7 +230,7 @@ async def test_a_head_may_end_with_other_line_breaks_before_a_large_body(make_ap
     async with RawHost(answering(head + bytes(500_000))) as host:
         api = make_api(host.url)
         for _ in range(2):
-            assert await lock(api) == Answer(200, bytes(500_000), None)
+            assert await lock(api) == Response(200, bytes(500_000), None)
     assert host.connections == 1
 
 
@@ -260,7 +260,7 @@ async def test_a_body_behind_an_answer_that_has_none_changes_nothing(make_api: M
     async with RawHost(answering(b"HTTP/1.1 %d X\r\n%b" % (status, BODIES_BEHIND[what]))) as host:
         api = make_api(host.url)
         for _ in range(3):
-            assert await lock(api) == Answer(status, b"", None)
+            assert await lock(api) == Response(status, b"", None)
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -269,7 +269,7 @@ async def test_a_body_that_comes_late_is_not_taken_for_the_next_answer(make_api:
     async with RawHost(answer_in_pieces(head, b"{} or so.")) as host:
         api = make_api(host.url)
         for _ in range(2):
-            assert await lock(api) == Answer(status, b"", None)
+            assert await lock(api) == Response(status, b"", None)
 
 
 @pytest.mark.parametrize("cut", range(1, 5))
@@ -277,14 +277,14 @@ async def test_a_body_that_is_longer_than_announced_is_cut_where_that_says(make_
     whole = answer("200 OK", b"{}") + b"more than announced"
     head = whole.index(END_OF_HEAD) + cut  # the end of the head comes in two packets
     async with RawHost(answer_in_pieces(whole[:head], whole[head:])) as host:
-        assert await lock(make_api(host.url)) == Answer(200, b"{}", None)
+        assert await lock(make_api(host.url)) == Response(200, b"{}", None)
 
 
 @pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found", "429 Too Many Requests", "503 Unavailable"])
 async def test_a_status_counts_though_its_body_is_broken_from_the_first_byte(make_api: MakeApi, status: str) -> None:
     broken = f"HTTP/1.1 {status}\r\nRetry-After: 7\r\nTransfer-Encoding: chunked\r\n\r\nno chunk"
     async with RawHost(answering(broken.encode())) as host:
-        assert await lock(make_api(host.url)) == Answer(int(status[:3]), b"", "7")
+        assert await lock(make_api(host.url)) == Response(int(status[:3]), b"", "7")
 
 
 BOMB = bytes(64 * MAX_BODY_BYTES)
@@ -332,7 +332,7 @@ async def test_another_status_speaks_for_itself_when_its_body_cannot_be_had(
     make_api: MakeApi, status: str, what: str
 ) -> None:
     async with RawHost(bad_body(status, what)) as host:
-        assert await lock(make_api(host.url)) == Answer(int(status[:3]), b"", "7")
+        assert await lock(make_api(host.url)) == Response(int(status[:3]), b"", "7")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.managem.client import Answer, CallFailed, ManagemApi
+from tasks.managem.client import CallFailedError, ManagemApi, Response
 from tests.managem.client import lock
 from tests.managem.raw_host import RawHost, Visit
 
@@ -76,10 +76,10 @@ async def _try(parts: list[bytes], *, reset: bool) -> None:
         try:
             for _ in range(2):
                 (got,) = await asyncio.gather(lock(api), return_exceptions=True)
-                if isinstance(got, CallFailed):
+                if isinstance(got, CallFailedError):
                     assert got.kind in {"unreachable", "unusable"}
                 else:
-                    assert isinstance(got, Answer)
+                    assert isinstance(got, Response)
                     assert 200 <= got.status < 600
         finally:
             await api.aclose()

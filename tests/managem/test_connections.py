@@ -10,7 +10,7 @@ import tracemalloc
 
 import pytest
 
-from tasks.managem.client import Answer, ManagemApi
+from tasks.managem.client import ManagemApi, Response
 from tasks.managem.connection import LIFE_SECONDS
 from tests.managem.client import MakeApi, fail_to_lock, lock, watch_heads
 from tests.managem.raw_host import PATIENCE_SECONDS, RawHost, Visit, answer, answering
@@ -119,7 +119,7 @@ async def test_what_comes_behind_an_answer_neither_undoes_it_nor_answers_the_nex
     async with RawHost(answering(answer("201 Created", b"{}") + EXTRAS[extra])) as host:
         api = make_api(host.url)
         for _ in range(3):
-            assert await lock(api) == Answer(201, b"{}", None)
+            assert await lock(api) == Response(201, b"{}", None)
         await host.until(lambda: host.open_connections == 0, "the client has hung up")
     assert host.connections == len(host.requests) == 3
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.managem.conversation import drift, path, shown
+from tasks.managem.conversation import drift, path, view
 
 USER: dict[str, Any] = {
     "id": "u-1",
@@ -127,8 +127,8 @@ def test_a_path_holds_documented_names_alone() -> None:
 
 def test_an_event_shows_as_much_as_it_may() -> None:
     answer = {**ANSWER, "archived": False}
-    assert shown(answer, "full") is answer
-    assert shown(answer, "without_last_message") == {k: v for k, v in answer.items() if k != "lastMessage"}
+    assert view(answer, "full") is answer
+    assert view(answer, "without_last_message") == {k: v for k, v in answer.items() if k != "lastMessage"}
     state = {"id": "c-1", "source": {"type": "ORDER", "id": "o-1"}, "locked": True}
-    assert shown(answer, "state") == {**state, "createdAt": "2026-11-20T10:00:00Z", "updatedAt": None}
-    assert shown({"id": "c-1", "locked": True}, "state") == {"id": "c-1", "locked": True}
+    assert view(answer, "state") == {**state, "createdAt": "2026-11-20T10:00:00Z", "updatedAt": None}
+    assert view({"id": "c-1", "locked": True}, "state") == {"id": "c-1", "locked": True}

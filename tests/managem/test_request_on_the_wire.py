@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.managem.client import CallFailed, ManagemApi
+from tasks.managem.client import CallFailedError, ManagemApi
 from tests.managem.client import TRACEPARENT, MakeApi, lock
 from tests.managem.raw_host import RawHost, answer, answering
 
@@ -135,6 +135,6 @@ async def test_a_line_break_never_becomes_a_header_of_its_own(make_api: MakeApi)
     async with RawHost(answering(answer())) as host:
         api = make_api(host.url)
         for key in ("a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1"):
-            with pytest.raises(CallFailed, match="line break"):
+            with pytest.raises(CallFailedError, match="line break"):
                 await api.lock("c-1", idempotency_key=key, traceparent=TRACEPARENT)
     assert host.requests == []

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.managem.client import Answer
+from tasks.managem.client import Response
 from tests.managem.client import MakeApi, fail_to_lock, lock
 from tests.managem.raw_host import PATIENCE_SECONDS, RawHost, Visit, answer
 
 if TYPE_CHECKING:
     import trustme
 
-    from tasks.managem.client import CallFailed, ManagemApi
+    from tasks.managem.client import CallFailedError, ManagemApi
 
 TIMEOUT_SECONDS = 0.1
 
 
-async def fail_in_time(api: ManagemApi) -> CallFailed:
+async def fail_in_time(api: ManagemApi) -> CallFailedError:
     began = time.monotonic()
     failure = await fail_to_lock(api)
     assert TIMEOUT_SECONDS * 0.9 <= time.monotonic() - began < TIMEOUT_SECONDS + 2
@@ -108,7 +108,7 @@ async def test_a_final_status_counts_even_if_its_body_drips_for_ever(make_api: M
         await visit.client_hangs_up()
 
     async with RawHost(talk) as host:
-        assert await lock(make_api(host.url, timeout_seconds=TIMEOUT_SECONDS)) == Answer(404, b"", None)
+        assert await lock(make_api(host.url, timeout_seconds=TIMEOUT_SECONDS)) == Response(404, b"", None)
         await host.until(lambda: host.open_connections == 0, "the client has hung up")
 
 

@@ -13,7 +13,7 @@ from kombu.utils.json import dumps
 
 from tasks.job import parse
 from tasks.lock_conversation import TASK_NAME
-from tasks.message import Accepted, Message, Refusal, Unreadable
+from tasks.message import Accepted, Message, Rejection, UndecodableMessage
 from worker.message import celery_protocol
 
 NOW = datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC)
@@ -81,8 +81,8 @@ def as_base64(body: bytes) -> str:
     return base64.b64encode(body).decode()
 
 
-def read(raw: bytes, *, true_size: int | None = None) -> Message | Unreadable:
-    return celery_protocol.read(raw, now=NOW, task_name=TASK_NAME, true_size=true_size)
+def read(raw: bytes, *, true_size: int | None = None) -> Message | UndecodableMessage:
+    return celery_protocol.parse(raw, now=NOW, task_name=TASK_NAME, true_size=true_size)
 
 
 def accepted(raw: bytes) -> Accepted:
@@ -92,10 +92,10 @@ def accepted(raw: bytes) -> Accepted:
     return intake
 
 
-def refused(raw: bytes, *, true_size: int | None = None) -> Refusal:
+def refused(raw: bytes, *, true_size: int | None = None) -> Rejection:
     """The refusal that a message gets."""
     intake = parse(read(raw, true_size=true_size))
-    assert isinstance(intake, Refusal), intake
+    assert isinstance(intake, Rejection), intake
     return intake
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tasks import event
 from tasks.job import MAX_METADATA_BYTES, parse
 from tasks.lock_conversation import TASK_NAME
-from tasks.message import Accepted, Message, Refusal
+from tasks.message import Accepted, Message, Rejection
 from tasks.outcome import Locked, Rejected
 from tests.message.messages import NOW, QUEUE, made, read, stock
 
@@ -95,7 +95,7 @@ def test_any_bytes_end_as_an_event_that_can_be_read(raw: bytes) -> None:
     check_event(intake, raw)
     assert 0 < len(intake.id) <= 128
     assert intake.id.isprintable()
-    if isinstance(intake, Refusal):
+    if isinstance(intake, Rejection):
         detail = intake.problem.detail
         assert detail.isprintable()
         assert len(detail) < 3000
@@ -111,7 +111,7 @@ def test_any_arguments_end_as_an_event_that_can_be_read(args: list[Any], kwargs:
     """Arguments that no message can hold, too: ``parse`` leans on nobody having looked before."""
     message = Message("job-1", True, args, kwargs, None, None, None, None, ())  # noqa: FBT003 - its first five fields
     intake = parse(message)
-    if isinstance(intake, Refusal):
+    if isinstance(intake, Rejection):
         check_event(intake, b"")
 
 
@@ -125,7 +125,7 @@ def test_accepted_metadata_comes_back_unchanged(metadata: dict[str, Any]) -> Non
         assert len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()) < MAX_METADATA_BYTES + 100
 
 
-def check_event(intake: Accepted | Refusal, raw: bytes) -> None:
+def check_event(intake: Accepted | Rejection, raw: bytes) -> None:
     made_event = build(intake)
     json.loads(made_event.body, parse_constant=no_constant)
     read_back = event.ResultEvent.model_validate_json(made_event.body)
@@ -133,17 +133,17 @@ def check_event(intake: Accepted | Refusal, raw: bytes) -> None:
     assert len(made_event.body) < len(raw) * 6 + 40_000
 
 
-def build(intake: Accepted | Refusal) -> event.Event:
+def build(intake: Accepted | Rejection) -> event.Event:
     facts = event.Facts(
         id=intake.id,
         subject=intake.subject,
-        echo=intake.echo,
+        received_fields=intake.received_fields,
         replay_of=intake.replay_of,
         received_at=NOW,
         finished_at=datetime.now(UTC),
         attempts=0,
     )
-    if isinstance(intake, Refusal):
+    if isinstance(intake, Rejection):
         return event.build(facts, Rejected(intake.problem))
     return event.build(facts, Locked({"id": intake.subject, "locked": True}))
 

@@ -25,8 +25,8 @@ FIELDS = {"conversation_id": "c-1", "reason": None, "dry_run": True}
 )
 def test_each_way_of_giving_the_fields_is_told_as_received(body: Any, echo: dict[str, Any]) -> None:
     found = accepted(made(body))
-    assert found.echo == echo
-    assert found.binding == found.subject == echo["conversation_id"]
+    assert found.received_fields == echo
+    assert found.fingerprint == found.subject == echo["conversation_id"]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,6 @@ def test_other_ways_are_refused_with_what_was_understood(body: Any, detail: str,
     found = refused(made(body))
     assert found.problem.type is ProblemType.INVALID_JOB
     assert found.problem.detail.startswith(detail)
-    assert found.echo == echo
+    assert found.received_fields == echo
     usable = echo["conversation_id"] or None if echo else None
-    assert (found.subject, found.binding) == (usable, usable or "")
+    assert (found.subject, found.fingerprint) == (usable, usable or "")

@@ -110,7 +110,7 @@ def cases(table: dict[str, list[Any]]) -> list[Any]:
 @pytest.mark.parametrize(("name", "value"), cases(VALID))
 def test_a_field_within_its_limits_is_accepted_and_told_as_received(name: str, value: Any) -> None:
     found = accepted(with_fields(**{name: value}))
-    assert found.echo[name] == (str(value) if name == "conversation_id" else value)
+    assert found.received_fields[name] == (str(value) if name == "conversation_id" else value)
 
 
 @pytest.mark.parametrize(("name", "value"), cases(INVALID) + cases(INVALID_BEYOND_THE_SCHEMA))
@@ -147,7 +147,7 @@ def test_metadata_of_exactly_eight_kibibytes_or_32_levels_is_given_back_unchange
             [[{"conversation_id": "c-1", "metadata": metadata}]],
         ):
             found = accepted(made(body))
-            assert found.job.metadata == found.echo["metadata"] == metadata
+            assert found.job.metadata == found.received_fields["metadata"] == metadata
 
 
 def test_a_number_of_metadata_counts_with_all_its_digits() -> None:
@@ -161,8 +161,8 @@ def test_a_number_of_metadata_counts_with_all_its_digits() -> None:
 def test_a_number_of_many_digits_makes_no_large_event_of_a_bad_job() -> None:
     body = '[[], {"conversation_id": "c-1", "unknown": 0.%s}, {}]'
 
-    assert refused(made(as_base64((body % ("1" * 8000)).encode()))).echo is not None
-    assert refused(made(as_base64((body % ("1" * 20_000)).encode()))).echo is None
+    assert refused(made(as_base64((body % ("1" * 8000)).encode()))).received_fields is not None
+    assert refused(made(as_base64((body % ("1" * 20_000)).encode()))).received_fields is None
 
 
 def test_requested_at_is_a_moment() -> None:
@@ -223,15 +223,15 @@ def test_a_long_name_of_a_field_is_told_whole() -> None:
 
 def test_a_refused_job_is_told_as_received_up_to_16_kibibytes() -> None:
     fields: dict[str, Any] = {"reason": None, "dryrun": 1, "conversation_id": 7, "metadata": {"a": [1]}}
-    assert refused(made([[], fields])).echo == {**fields, "conversation_id": "7"}
+    assert refused(made([[], fields])).received_fields == {**fields, "conversation_id": "7"}
     room = 16 * 1024 - len('{"reason":""}')
-    assert refused(made([[], {"reason": "x" * room}])).echo == {"reason": "x" * room}
-    assert refused(made([[], {"reason": "x" * (room + 1)}])).echo is None
+    assert refused(made([[], {"reason": "x" * room}])).received_fields == {"reason": "x" * room}
+    assert refused(made([[], {"reason": "x" * (room + 1)}])).received_fields is None
 
 
 def test_a_refused_job_without_an_own_id_is_not_remembered() -> None:
     found = refused(made([[], {"conversation_id": "c-1", "dryrun": True}], headers={"id": ABSENT}))
-    assert (found.subject, found.binding) == ("c-1", None)
+    assert (found.subject, found.fingerprint) == ("c-1", None)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def by_protocol(job_id: Any) -> list[bytes]:
 def test_a_usable_id_is_kept(job_id: Any, kept: str) -> None:
     for raw in by_protocol(job_id):
         found = accepted(raw)
-        assert (found.id, found.binding) == (kept, "c-1")
+        assert (found.id, found.fingerprint) == (kept, "c-1")
 
 
 @pytest.mark.parametrize("job_id", [ABSENT, None], ids=["absent", "null"])
@@ -46,7 +46,7 @@ def test_a_job_without_an_id_runs_under_a_derived_one_and_is_never_remembered(jo
     for raw in by_protocol(job_id):
         found = accepted(raw)
         assert DERIVED.fullmatch(found.id)
-        assert found.binding is None
+        assert found.fingerprint is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_id_that_cannot_be_used_is_refused_under_a_derived_one(job_id: Any) -
         assert found.problem.detail.startswith("id: must be 1 to 128 printable characters, and is ")
         assert found.problem.detail.isprintable()
         assert DERIVED.fullmatch(found.id)
-        assert (found.binding, found.subject, found.echo) == (None, "c-1", {"conversation_id": "c-1"})
+        assert (found.fingerprint, found.subject, found.received_fields) == (None, "c-1", {"conversation_id": "c-1"})
 
 
 def test_derived_ids_tell_equal_bytes_and_are_never_the_same() -> None:
@@ -83,7 +83,7 @@ def test_derived_ids_tell_equal_bytes_and_are_never_the_same() -> None:
 
 def test_a_body_that_cannot_be_read_keeps_the_id_in_the_headers() -> None:
     found = refused(made("!"))
-    assert (found.id, found.binding, found.subject, found.echo) == (JOB_ID, "", None, None)
+    assert (found.id, found.fingerprint, found.subject, found.received_fields) == (JOB_ID, "", None, None)
 
 
 @pytest.mark.parametrize("job_id", ["x", "two words", "!~", JOB_ID, "i" * 128])

@@ -20,7 +20,7 @@ from tests.message.messages import JOB_ID, accepted, as_base64, made, refused, w
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.message import Refusal
+    from tasks.message import Rejection
 
 MIB = 1024 * 1024
 ROOM = 600_000
@@ -49,7 +49,7 @@ def compressed(body: str) -> bytes:
     return made(as_base64(gzip.compress(body.encode(), mtime=0)), headers={"compression": "gzip"})
 
 
-def peak_of(call: Callable[[], Refusal]) -> tuple[Refusal, int]:
+def peak_of(call: Callable[[], Rejection]) -> tuple[Rejection, int]:
     tracemalloc.start()
     try:
         found = call()
@@ -68,7 +68,7 @@ def test_of_many_unknown_fields_ten_are_told_and_the_others_counted(written: Cal
     assert found.problem.type is ProblemType.INVALID_JOB
     assert found.problem.detail.startswith("'0': there is no such field; remove it. '1': there is no such field; ")
     assert found.problem.detail.endswith("'9': there is no such field; remove it. 74,990 more fields are wrong.")
-    assert (found.id, found.subject, found.binding, found.echo) == (JOB_ID, "c-1", "c-1", None)
+    assert (found.id, found.subject, found.fingerprint, found.received_fields) == (JOB_ID, "c-1", "c-1", None)
     assert peak < 30 * MIB
 
 
@@ -91,7 +91,7 @@ def test_a_field_full_of_values_is_refused_by_name(name: str, unit: str) -> None
     raw = plain(f'[[], {{"{name}": {filled(unit)}}}, {{}}]')
     found = refused(raw)
     assert found.problem.detail.partition(f"{name}: ")[2].startswith(("must be ", "is no string; it must be "))
-    assert found.echo is None
+    assert found.received_fields is None
 
 
 def test_metadata_full_of_fields_is_too_large() -> None:
@@ -118,7 +118,7 @@ def test_metadata_full_of_fields_is_too_large() -> None:
 def test_a_message_full_of_values_is_refused_with_a_short_reason(raw: bytes) -> None:
     found, peak = peak_of(lambda: refused(raw))
     assert len(found.problem.detail) < 500
-    assert found.echo is None
+    assert found.received_fields is None
     assert peak < 12 * MIB
 
 
@@ -133,7 +133,7 @@ def test_a_good_job_beside_too_many_values_is_refused_for_them() -> None:
         assert found.problem.type is ProblemType.UNDECODABLE
         assert found.problem.detail.endswith(" holds more than 50,000 values; send the job's fields alone.")
         # What was not looked at for what no job may hold is not given back.
-        assert (found.id, found.subject, found.echo) == (JOB_ID, "c-1", None)
+        assert (found.id, found.subject, found.received_fields) == (JOB_ID, "c-1", None)
 
 
 def test_of_values_that_cannot_even_be_read_loosely_their_number_is_told() -> None:
@@ -164,7 +164,7 @@ def test_as_many_values_as_a_message_of_celery_may_have_are_read() -> None:
     assert accepted(chain).ignored == ("chain",)
     job: dict[str, Any] = {"conversation_id": "c-1", "metadata": {"a": [0] * 4000}, "policies": ["p"] * 20}
     padded = json.dumps([[], job, {}]) + " " * 700_000
-    assert accepted(plain(padded)).echo == job
+    assert accepted(plain(padded)).received_fields == job
 
 
 def test_many_arguments_and_a_huge_number_are_told_by_their_count_and_kind() -> None:

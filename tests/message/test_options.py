@@ -103,7 +103,7 @@ def test_a_moment_that_cannot_be_read_is_refused_by_name(name: str, value: Any) 
         )
         assert len(found.problem.detail) < 200
         assert found.problem.detail.isprintable()
-        assert (found.subject, found.echo) == ("c-1", {"conversation_id": "c-1"})
+        assert (found.subject, found.received_fields) == ("c-1", {"conversation_id": "c-1"})
 
 
 def test_a_time_that_cannot_be_read_is_told_as_it_was_written() -> None:
@@ -255,7 +255,7 @@ def test_an_unknown_task_is_refused_and_its_arguments_kept(task: Any, told: str)
     found = refused(made(headers={"task": task}))
     assert found.problem.type is ProblemType.UNKNOWN_TASK
     assert found.problem.detail == f"task: must be {TASK_NAME}, and is {told}."
-    assert (found.subject, found.echo) == ("c-1", {"conversation_id": "c-1"})
+    assert (found.subject, found.received_fields) == ("c-1", {"conversation_id": "c-1"})
 
 
 @pytest.mark.parametrize(

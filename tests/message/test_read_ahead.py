@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.message import Refusal
+from tasks.message import Rejection
 from tasks.outcome import Problem, ProblemType
 from worker.message.decode import ReadAhead
 
 if TYPE_CHECKING:
-    from tasks.message import Intake
+    from tasks.message import ParsedJob
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -24,10 +24,10 @@ class Reader:
         self.read: list[tuple[bytes, int]] = []
         self.moments: list[datetime] = []
 
-    def __call__(self, raw: bytes, *, size: int, now: datetime) -> Intake:
+    def __call__(self, raw: bytes, *, size: int, now: datetime) -> ParsedJob:
         self.read.append((raw, size))
         self.moments.append(now)
-        return Refusal(f"job-{len(self.read)}", None, None, Problem(ProblemType.UNDECODABLE, ""), None, None)
+        return Rejection(f"job-{len(self.read)}", None, None, Problem(ProblemType.UNDECODABLE, ""), None, None)
 
 
 @pytest.fixture

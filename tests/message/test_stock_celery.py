@@ -37,8 +37,8 @@ def test_every_form_of_a_celery_message_is_the_same_job(
 ) -> None:
     raw = stock(kwargs=FIELDS, protocol=protocol, body_encoding=body_encoding, compression=compression, task_id="job-1")
     found = accepted(raw)
-    assert (found.id, found.binding, found.subject) == ("job-1", "c-1", "c-1")
-    assert found.echo == FIELDS
+    assert (found.id, found.fingerprint, found.subject) == ("job-1", "c-1", "c-1")
+    assert found.received_fields == FIELDS
     assert found.job.metadata == FIELDS["metadata"]
     assert found.job.requested_at == datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC)
     assert (found.not_before, found.expires_at, found.traceparent, found.replay_of) == (None, None, None, None)
@@ -56,7 +56,7 @@ def test_a_body_is_what_stock_kombu_makes_of_it_whatever_its_content_encoding(
     with Connection("memory://") as connection:
         channel = connection.default_channel
         _, read_by_kombu, _ = channel.Message(kombu_json.loads(raw), channel=channel).decode()
-    assert accepted(raw).echo == read_by_kombu == FIELDS
+    assert accepted(raw).received_fields == read_by_kombu == FIELDS
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
@@ -111,7 +111,7 @@ def test_another_task_is_refused_by_name_and_keeps_its_arguments() -> None:
     found = refused(raw)
     assert found.problem.type is ProblemType.UNKNOWN_TASK
     assert found.problem.detail == f"task: must be {TASK_NAME}, and is 'moderation.unlock'."
-    assert (found.id, found.subject, found.echo) == ("job-1", "c-1", {"conversation_id": "c-1"})
+    assert (found.id, found.subject, found.received_fields) == ("job-1", "c-1", {"conversation_id": "c-1"})
 
 
 UUID = uuid.UUID("6B1F1F4E-5F0E-4B6C-9D6A-0D9A8C1B2E3F")
@@ -142,8 +142,8 @@ def test_a_uuid_or_a_datetime_in_a_field_is_its_text(protocol: int, field: str, 
     fields = {"conversation_id": "c-1", field: value}
     for raw in (stock(protocol=protocol, kwargs=fields), stock(fields, protocol=protocol)):
         found = accepted(raw)
-        assert found.echo == {"conversation_id": "c-1", field: text}
-        assert found.subject == found.binding == found.echo["conversation_id"]
+        assert found.received_fields == {"conversation_id": "c-1", field: text}
+        assert found.subject == found.fingerprint == found.received_fields["conversation_id"]
         if field == "requested_at":
             assert found.job.requested_at == value
         else:
@@ -152,12 +152,12 @@ def test_a_uuid_or_a_datetime_in_a_field_is_its_text(protocol: int, field: str, 
 
 def test_a_uuid_alone_is_the_conversation_and_as_task_id_it_is_the_job_id() -> None:
     found = accepted(stock(UUID, task_id=UUID))
-    assert (found.id, found.subject, found.echo) == (UUID_TEXT, UUID_TEXT, {"conversation_id": UUID_TEXT})
+    assert (found.id, found.subject, found.received_fields) == (UUID_TEXT, UUID_TEXT, {"conversation_id": UUID_TEXT})
 
 
 def test_metadata_keeps_what_celery_made_of_a_uuid_or_a_datetime() -> None:
     found = accepted(stock(kwargs={"conversation_id": "c-1", "metadata": {"case": UUID, "at": [NOW]}}))
-    assert found.echo["metadata"] == {
+    assert found.received_fields["metadata"] == {
         "case": {"__type__": "uuid", "__value__": {"hex": UUID.hex}},
         "at": [{"__type__": "datetime", "__value__": "2026-11-22T15:04:05+00:00"}],
     }

@@ -101,9 +101,9 @@ def test_a_message_that_cannot_be_read_is_refused_with_a_reason(raw: bytes, deta
     found = refused(raw)
     assert found.problem.type is ProblemType.UNDECODABLE
     assert found.problem.detail.startswith(detail)
-    assert (found.subject, found.echo) == (None, None)
+    assert (found.subject, found.received_fields) == (None, None)
     assert len(found.problem.detail) < 500
-    assert found.binding == ("" if found.id == JOB_ID else None)
+    assert found.fingerprint == ("" if found.id == JOB_ID else None)
 
 
 @pytest.mark.parametrize("body", [None, 7, True], ids=["null", "number", "bool"])
@@ -152,8 +152,8 @@ def test_who_pushes_something_else_than_a_message_is_told_what_to_push(raw: byte
 
 def test_a_job_that_is_no_message_is_told_as_it_was_understood() -> None:
     found = refused(b'{"conversation_id": "c-3", "reason": "spam"}')
-    assert (found.subject, found.echo) == ("c-3", {"conversation_id": "c-3", "reason": "spam"})
-    assert found.binding is None
+    assert (found.subject, found.received_fields) == ("c-3", {"conversation_id": "c-3", "reason": "spam"})
+    assert found.fingerprint is None
 
 
 def test_the_beginning_of_a_message_that_is_too_large_is_not_read() -> None:

@@ -56,7 +56,7 @@ PRIORITIES = (0, 3, 6, 9)
 #: No lease passes by itself, and no moment comes by itself: the machine says when.
 HOUR_MS = 3_600_000
 MODEL_RULES = replace(
-    RULES, lease_ms=HOUR_MS, remember_ms=HOUR_MS, poisonous_crashes=reference.POISONOUS_CRASHES, max_age_ms=HOUR_MS
+    RULES, lease_ms=HOUR_MS, dedup_ttl_ms=HOUR_MS, max_deliveries=reference.POISONOUS_CRASHES, max_age_ms=HOUR_MS
 )
 #: A rate so low that its second permit never comes by itself, and how long a permit that comes back is waited for.
 LOW_RATE = 0.05
@@ -128,7 +128,9 @@ class Hold:
 
     def _repr_pretty_(self, printer: Any, _: object) -> None:
         """How hypothesis shows it in a story."""
-        printer.text(f"<message {self.message.number} of {self.worker}, ref {self.job.ref}, token {self.job.token}>")
+        printer.text(
+            f"<message {self.message.number} of {self.worker}, ref {self.job.ref}, token {self.job.lease_token}>"
+        )
 
 
 def _holds(of: Callable[[QueueMachine], list[Hold]]) -> st.SearchStrategy[list[Hold]]:
@@ -175,7 +177,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.model.records[jobs[-1].ref].is_retry = True
         if jobs:
             self._wait(self.bench.moves.release(jobs))
-            self.model.release([(job.ref, job.token, 0) for job in jobs])
+            self.model.release([(job.ref, job.lease_token, 0) for job in jobs])
         self._check("begin")
 
     # -- producers, time, operators
@@ -209,7 +211,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def a_message_wakes_a_worker_that_waits(self) -> None:
         keys = self.bench.keys
-        self.bench.run("BLMOVE", keys.stock[0], keys.arrived, "RIGHT", "LEFT", 1)
+        self.bench.run("BLMOVE", keys.priority_lists[0], keys.arrived, "RIGHT", "LEFT", 1)
         self.model.arrive()
         self._check("arrive")
 
@@ -226,7 +228,7 @@ class QueueMachine(RuleBasedStateMachine):
         self, worker: str, most_bytes: int, *, is_crash: bool, is_found_by: str | None
     ) -> None:
         for hold in [hold for hold in self.held if hold.worker == worker]:
-            if self.model.is_held(hold.job.ref, hold.job.token):
+            if self.model.is_held(hold.job.ref, hold.job.lease_token):
                 self._lapse(hold.job.ref)
             if is_crash:
                 self._forget(hold)
@@ -457,7 +459,7 @@ class QueueMachine(RuleBasedStateMachine):
     ) -> None:
         """A deadline comes half an hour before the moment to wait for, so the job waits for the deadline alone."""
         for hold in holds:
-            hold.job.calls += calls
+            hold.job.attempts += calls
         began = self.bench.now_ms()
         deadline = began + HOUR_MS // 2 if has_deadline else 0
         moved: set[str] = set()
@@ -466,7 +468,7 @@ class QueueMachine(RuleBasedStateMachine):
             answers = self._wait(self.bench.moves.delay(delays))
             assert answers == self.model.delay(
                 [
-                    PutAside(hold.job.ref, hold.job.token, hold.job.calls, is_retry, progress, has_deadline)
+                    PutAside(hold.job.ref, hold.job.lease_token, hold.job.attempts, is_retry, progress, has_deadline)
                     for hold in holds
                 ]
             )
@@ -484,10 +486,12 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(holds=_holds(lambda machine: machine.held), calls=st.integers(0, 2), repeats=times)
     def release(self, holds: list[Hold], calls: int, repeats: int) -> None:
         for hold in holds:
-            hold.job.calls += calls
+            hold.job.attempts += calls
         for _ in range(repeats):
             answers = self._wait(self.bench.moves.release([hold.job for hold in holds]))
-            assert answers == self.model.release([(hold.job.ref, hold.job.token, hold.job.calls) for hold in holds])
+            assert answers == self.model.release(
+                [(hold.job.ref, hold.job.lease_token, hold.job.attempts) for hold in holds]
+            )
         for hold in holds:
             self._forget(hold)
         self._check("release")
@@ -497,7 +501,7 @@ class QueueMachine(RuleBasedStateMachine):
     def renew(self, holds: list[Hold]) -> None:
         began = self.bench.now_ms()
         answers = self._wait(self.bench.moves.renew([hold.job for hold in holds]))
-        assert answers == self.model.renew([(hold.job.ref, hold.job.token) for hold in holds])
+        assert answers == self.model.renew([(hold.job.ref, hold.job.lease_token) for hold in holds])
         now = self._check("renew")
         for hold, is_ours in zip(holds, answers, strict=True):
             if is_ours:
@@ -509,7 +513,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(at_most=limits, is_gated=seldom, repeats=times)
     def promote(self, at_most: int, repeats: int, *, is_gated: bool) -> None:
         """Gated: another worker of the fleet was here just now."""
-        self.bench.run("HSET", self.bench.keys.upkeep, "promoted_at", self.bench.now_ms())
+        self.bench.run("HSET", self.bench.keys.maintenance, "promoted_at", self.bench.now_ms())
         for _ in range(repeats):
             with self._limits(UPKEEP_JOBS=at_most):
                 promoted = self._wait(self.bench.moves.promote(between_ms=HOUR_MS if is_gated else 0))
@@ -534,7 +538,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Only where the fleet was awake a lapsed lease means a death: not after an outage, and not soon after it."""
         now, hours = self.bench.now_ms(), HOUR_MS
         looked, awake = {"away": (now - hours, now - hours), "back": (now, now)}.get(fleet, (now, now - hours))
-        self.bench.run("HSET", self.bench.keys.upkeep, "recovered_at", looked, "awake_since", awake)
+        self.bench.run("HSET", self.bench.keys.maintenance, "recovered_at", looked, "awake_since", awake)
         token = self._new_token(worker)
         with self._limits(UPKEEP_JOBS=at_most, TAKE_BYTES=most_bytes):
             recovered = self._wait(
@@ -652,7 +656,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _stale(self) -> list[Hold]:
         """What another worker has, or nobody any more."""
-        return [hold for hold in (*self.held, *self.over) if not self.model.is_held(hold.job.ref, hold.job.token)]
+        return [hold for hold in (*self.held, *self.over) if not self.model.is_held(hold.job.ref, hold.job.lease_token)]
 
     def _end(self, hold: Hold, *, is_locked: bool) -> tuple[End, Hold]:
         job, message, remembered = hold.job, hold.message, hold.message.id
@@ -666,25 +670,25 @@ class QueueMachine(RuleBasedStateMachine):
             # The id goes on standing for what it stood for; this end is remembered beside it.
             outcome, remembered = outcome if outcome == "poisoned" else "conflict", message.beside
             event_id, is_dry_run, has_own_id = f"conflict of {message.beside}", False, True
-        elif hold.claimed is ClaimAnswer.COPY:
+        elif hold.claimed is ClaimAnswer.DUPLICATE:
             outcome = None
         elif hold.is_taken:
             event_id = f"second of {message.beside}"
             if not message.conversation:
                 event_id, remembered = f"of {message.number}", None
         is_failure = outcome not in {None, "locked", "would_lock"}
-        return End(job.ref, job.token, outcome, is_failure, remembered, event_id, is_dry_run, has_own_id), hold
+        return End(job.ref, job.lease_token, outcome, is_failure, remembered, event_id, is_dry_run, has_own_id), hold
 
     @staticmethod
     def _completion(end: End, hold: Hold) -> Completion:
         return Completion(
             ref=end.ref,
-            token=end.token,
+            lease_token=end.token,
             event=b"" if end.outcome is None else standing.write_event(hold.message.number, end.outcome, end.event_id),
             outcome=end.outcome or "",
             is_dead_letter=end.is_failure,
             id_digest="" if end.id is None else digest(end.id),
-            binding="" if end.id is None else hold.message.conversation,
+            fingerprint="" if end.id is None else hold.message.conversation,
             is_dry_run=end.is_dry_run,
             has_own_id=end.has_own_id,
         )
@@ -693,7 +697,7 @@ class QueueMachine(RuleBasedStateMachine):
         for job in jobs:
             record = self.model.records[job.ref]
             assert (job.raw, job.size) == (record.message.kept, len(record.message.raw))
-            assert (job.calls, job.crashes) == (record.calls, record.crashes)
+            assert (job.attempts, job.crashes) == (record.calls, record.crashes)
             assert (job.is_retry, job.progress) == (record.is_retry, record.progress)
             hold = Hold(worker, job, record.message)
             (self.over if is_lost else self.held).append(hold)
@@ -750,10 +754,12 @@ class QueueMachine(RuleBasedStateMachine):
             yield
 
     def _read(self) -> standing.Standing:
-        keys, rules = self.bench.keys, MODEL_RULES
+        keys, broker_options = self.bench.keys, MODEL_RULES
         names = {name for message in self.sent for name in (message.id, message.beside) if name}
         ids = {digest(name): name for name in {*IDS, *names}}
-        return standing.read(self.server.client, keys, results=rules.results, dead=rules.dead, ids=ids)
+        return standing.read(
+            self.server.client, keys, results=broker_options.results, dead=broker_options.dead, ids=ids
+        )
 
     def _check(self, move: str) -> standing.Standing:
         """The laws hold, and all stands as the model says."""

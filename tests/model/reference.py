@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.broker.moves import SUSPICIOUS_CRASHES, ClaimAnswer, CompleteAnswer, Copy, TakeState
+from worker.broker.moves import SUSPICIOUS_CRASHES, ClaimAnswer, CompleteAnswer, Duplicate, TakeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +132,7 @@ class Queue:
     def __init__(self) -> None:
         self.stock: dict[int, list[Message]] = {0: [], 3: [], 6: [], 9: []}
         self.arrived: list[Message] = []
-        self.again: list[str] = []
+        self.requeued: list[str] = []
         self.retries: list[str] = []
         self.suspects: list[str] = []
         self.deadlines: set[str] = set()
@@ -158,7 +158,7 @@ class Queue:
     @property
     def ready(self) -> list[str]:
         """Jobs that are ready again."""
-        return [*self.again, *self.retries, *self.suspects]
+        return [*self.requeued, *self.retries, *self.suspects]
 
     def is_held(self, ref: str, token: str) -> bool:
         """Whether a token is the one that holds a job."""
@@ -241,10 +241,10 @@ class Queue:
         new = [(messages, wanted, wish.which_new == "newest") for messages in (self.arrived, *self.stock.values())]
         if wish.is_probe:
             yield from new
-            yield self.again, wanted, False
+            yield self.requeued, wanted, False
             yield self.retries, wanted, False
             return
-        yield self.again, wanted, False
+        yield self.requeued, wanted, False
         retries = len(self.retries)
         yield self.retries, wish.retries_first, False
         yield from new
@@ -275,15 +275,15 @@ class Queue:
     def _claim(self, job_id: str, message: Message) -> ClaimAnswer:
         ended = f"ended {message.conversation}"
         if self.ids.get(f"{job_id}:other" if message.is_dry_run else job_id) == ended:
-            return ClaimAnswer.COPY
+            return ClaimAnswer.DUPLICATE
         known = self.ids.setdefault(job_id, f"claimed {message.conversation}")
         return ClaimAnswer.GO if known in {f"claimed {message.conversation}", ended} else ClaimAnswer.CONFLICT
 
-    def complete(self, ends: Iterable[End]) -> list[CompleteAnswer | Copy]:
+    def complete(self, ends: Iterable[End]) -> list[CompleteAnswer | Duplicate]:
         """``complete.lua``."""
         return [self._complete(end) for end in ends]
 
-    def _complete(self, end: End) -> CompleteAnswer | Copy:
+    def _complete(self, end: End) -> CompleteAnswer | Duplicate:
         if not self.is_held(end.ref, end.token):
             return CompleteAnswer.GONE
         message = self.records[end.ref].message
@@ -291,9 +291,9 @@ class Queue:
         place = other if end.is_dry_run or not message.conversation else where
         claimed, ended = f"claimed {message.conversation}", f"ended {message.conversation}"
         meaning = self.ids.get(where, "")
-        answer: CompleteAnswer | Copy
+        answer: CompleteAnswer | Duplicate
         if end.outcome is None or (message.conversation and self.ids.get(place) == ended):
-            answer = Copy(self.ids.get(f"{place}:unlocked"))
+            answer = Duplicate(self.ids.get(f"{place}:unlocked"))
             self.counters["deduplicated"] += 1
         elif message.conversation and meaning.startswith("ended ") and meaning != ended:
             return CompleteAnswer.CONFLICT
@@ -345,7 +345,7 @@ class Queue:
             if self._bytes(expired) >= most_bytes:
                 break
             del self.too_old[ref]
-            for ready in (self.again, self.retries, self.suspects):
+            for ready in (self.requeued, self.retries, self.suspects):
                 if ref in ready:
                     ready.remove(ref)
                     expired.append(self._hold(ref, token))
@@ -424,7 +424,7 @@ class Queue:
         record = self.records[ref]
         if record.crashes >= SUSPICIOUS_CRASHES:
             return self.suspects
-        return self.retries if record.is_retry else self.again
+        return self.retries if record.is_retry else self.requeued
 
     def _note_deadline(self, ref: str) -> None:
         self._drop_deadline(ref)
@@ -445,7 +445,7 @@ class Queue:
         return {
             "stock": {step: [message.raw for message in messages] for step, messages in self.stock.items()},
             "arrived": [message.raw for message in self.arrived],
-            "again": self.again,
+            "again": self.requeued,
             "retries": self.retries,
             "suspects": self.suspects,
             "deadlines": self.deadlines,

@@ -41,7 +41,7 @@ class Standing:
 
     stock: dict[int, list[bytes]]
     arrived: list[bytes]
-    again: list[str]
+    requeued: list[str]
     retries: list[str]
     suspects: list[str]
     deadlines: dict[str, float]
@@ -63,7 +63,7 @@ class Standing:
         return {
             "stock": self.stock,
             "arrived": self.arrived,
-            "again": self.again,
+            "again": self.requeued,
             "retries": self.retries,
             "suspects": self.suspects,
             "deadlines": {ref for ref, score in self.deadlines.items() if not self._is_past(score)},
@@ -111,7 +111,7 @@ class Standing:
     @property
     def ready(self) -> list[str]:
         """The refs of all jobs that are ready again."""
-        return [*self.again, *self.retries, *self.suspects]
+        return [*self.requeued, *self.retries, *self.suspects]
 
     @property
     def waiting(self) -> int:
@@ -163,17 +163,17 @@ return {
 
 def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, str]) -> Standing:
     """Read it all; ``ids`` gives the job id behind each digest."""
-    names = [keys.again, keys.suspects, keys.arrived, keys.leases, keys.delayed, keys.counters, keys.draining]
-    names += [results, dead, keys.retries, keys.deadlines, keys.limit, *keys.stock]
+    names = [keys.requeued, keys.suspects, keys.arrived, keys.leases, keys.delayed, keys.counters, keys.draining]
+    names += [results, dead, keys.retries, keys.deadlines, keys.limit, *keys.priority_lists]
     (
-        (seconds, micros), stock, arrived, again, retries, suspects, leases, delayed, deadlines, limit,
+        (seconds, micros), stock, arrived, requeued, retries, suspects, leases, delayed, deadlines, limit,
         records, meanings, lifetimes, events, letters, counters, draining, draining_ms,
     ) = client.eval(_READ, len(names), *names, keys.record_prefix, keys.id_prefix)  # fmt: skip
     dead_letters = [_pairs(letter) for letter in letters]
     return Standing(
         stock={step: messages[::-1] for step, messages in zip((0, 3, 6, 9), stock, strict=True)},
         arrived=arrived[::-1],
-        again=[ref.decode() for ref in again],
+        requeued=[ref.decode() for ref in requeued],
         retries=[ref.decode() for ref in retries],
         suspects=[ref.decode() for ref in suspects],
         deadlines={ref: float(score) for ref, score in _pairs(deadlines).items()},
@@ -223,7 +223,8 @@ def number_of(raw: bytes) -> int:
 def _record(fields: Mapping[str, bytes]) -> StoredRecord:
     return StoredRecord(
         raw=fields["raw"], size=int(fields.get("size", len(fields["raw"]))), first=int(fields["first"]),
-        token=fields["token"].decode(), calls=int(fields.get("calls", 0)), crashes=int(fields.get("crashes", 0)),
+        token=fields["lease_token"].decode(), calls=int(fields.get("attempts", 0)), crashes=int(fields.get("crashes",
+        0)),
         is_retry=fields.get("retry") == b"1", progress=fields.get("progress", b""), has_deadline="deadline" in fields,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.observe.outages import Outages
 from worker.runtime import batcher
-from worker.runtime.batcher import BATCH_BYTES, BATCH_ITEMS, Batcher, insist
+from worker.runtime.batcher import BATCH_BYTES, BATCH_ITEMS, Batcher, retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +169,7 @@ async def test_the_waits_between_calls_grow_to_a_limit_and_all_failures_are_told
     monkeypatch.setattr("worker.runtime.batcher.outages", Outages())
     server = Server(*(RedisConnectionError(f"no {number}") for number in range(9)))
 
-    assert await insist("double", lambda: server.send([1])) == [2]
+    assert await retry_forever("double", lambda: server.send([1])) == [2]
 
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
     begin, end = [vars(record) for record in caplog.records]
@@ -182,7 +182,7 @@ async def test_an_error_of_our_own_is_told_with_its_traceback_and_lets_go_of_no_
 ) -> None:
     server = Server(ValueError("a bug"))
 
-    assert await insist("double", lambda: server.send([1])) == [2]
+    assert await retry_forever("double", lambda: server.send([1])) == [2]
 
     (told,) = caplog.records
     assert told.levelno == logging.ERROR

@@ -10,8 +10,8 @@ from typing import Any
 LOOK = """
 import gc, json, sys
 import worker.celery
-from worker import garbage
-garbage.leave_alone_what_is_loaded()
+from worker.runtime import gc_tuning
+gc_tuning.freeze_loaded_objects()
 order = list(sys.modules)
 print(json.dumps({
     "is_first": order.index("worker.runtime.gc_tuning") < order.index("celery"),

@@ -3,75 +3,76 @@
 from __future__ import annotations
 
 from worker.broker.moves import Delivery
-from worker.runtime.in_flight import Hands
+from worker.runtime.in_flight import InFlight
 
 
 def delivery(ref: str = "job-1", take: str = "take-1", *, is_alone: bool = False) -> Delivery:
     return Delivery(
-        ref=ref, token=take, raw=b"", size=0, first_ms=0, calls=0, crashes=0, held_until=0, queue="", is_alone=is_alone
+        ref=ref, lease_token=take, raw=b"", size=0, received_ms=0, attempts=0, crashes=0, lease_until=0, queue="",
+        runs_alone=is_alone
     )  # fmt: skip
 
 
 def test_free_slots_are_what_is_wanted() -> None:
-    hands = Hands(3)
+    in_flight = InFlight(3)
 
-    hands.add(delivery("a"))
-    assert (len(hands), hands.wanted()) == (1, 2)
-    hands.add(delivery("b"))
-    hands.add(delivery("c"))
-    assert (len(hands), hands.wanted()) == (3, 0)
-    hands.drop(delivery("b"))
-    assert [held.ref for held in hands.held()] == ["a", "c"]
-    assert hands.wanted() == 1
+    in_flight.add(delivery("a"))
+    assert (len(in_flight), in_flight.free_slots()) == (1, 2)
+    in_flight.add(delivery("b"))
+    in_flight.add(delivery("c"))
+    assert (len(in_flight), in_flight.free_slots()) == (3, 0)
+    in_flight.drop(delivery("b"))
+    assert [held.ref for held in in_flight.deliveries()] == ["a", "c"]
+    assert in_flight.free_slots() == 1
 
 
 def test_a_limit_that_shrinks_below_what_is_held_wants_nothing() -> None:
-    hands = Hands(3)
+    in_flight = InFlight(3)
     for ref in "abc":
-        hands.add(delivery(ref))
+        in_flight.add(delivery(ref))
 
-    hands.limit = 1
-    assert hands.wanted() == 0
-    hands.limit = 5
-    assert hands.wanted() == 2
+    in_flight.limit = 1
+    assert in_flight.free_slots() == 0
+    in_flight.limit = 5
+    assert in_flight.free_slots() == 2
 
 
 def test_a_job_that_was_lost_and_taken_again_is_two_things() -> None:
-    hands = Hands(3)
-    hands.add(delivery(take="take-1"))
-    hands.add(delivery(take="take-2"))
+    in_flight = InFlight(3)
+    in_flight.add(delivery(take="take-1"))
+    in_flight.add(delivery(take="take-2"))
 
-    hands.drop(delivery(take="take-1"))
-    hands.drop(delivery(take="take-1"))
+    in_flight.drop(delivery(take="take-1"))
+    in_flight.drop(delivery(take="take-1"))
 
-    assert [held.token for held in hands.held()] == ["take-2"]
+    assert [held.lease_token for held in in_flight.deliveries()] == ["take-2"]
 
 
 def test_nothing_is_taken_beside_a_suspect() -> None:
-    hands = Hands(3)
+    in_flight = InFlight(3)
     suspect = delivery(is_alone=True)
 
-    hands.add(suspect)
-    assert hands.wanted() == 0
-    hands.drop(suspect)
-    assert hands.wanted() == 3
+    in_flight.add(suspect)
+    assert in_flight.free_slots() == 0
+    in_flight.drop(suspect)
+    assert in_flight.free_slots() == 3
 
 
 def test_hands_that_are_emptied_for_a_suspect_take_nothing_until_they_are_empty() -> None:
-    hands = Hands(3)
-    hands.add(delivery())
+    in_flight = InFlight(3)
+    in_flight.add(delivery())
 
-    hands.is_draining = True
-    assert hands.wanted() == 0
-    hands.drop(delivery())
-    assert hands.wanted() == 3
-    hands.add(delivery())
-    assert hands.wanted() == 2, "it has asked once, and is not draining any more"
+    in_flight.is_draining = True
+    assert in_flight.free_slots() == 0
+    in_flight.drop(delivery())
+    assert in_flight.free_slots() == 3
+    in_flight.add(delivery())
+    assert in_flight.free_slots() == 2, "it has asked once, and is not draining any more"
 
 
 def test_closed_hands_want_nothing() -> None:
-    hands = Hands(3)
+    in_flight = InFlight(3)
 
-    hands.is_closed = True
+    in_flight.is_closed = True
 
-    assert hands.wanted() == 0
+    assert in_flight.free_slots() == 0

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from tasks.job import Job
-from tasks.message import Accepted, Refusal
+from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
 from worker.broker.keys import digest
 from worker.broker.moves import Claim
@@ -20,17 +20,17 @@ def job(
 ) -> Accepted:
     fields: dict[str, Any] = {"conversation_id": conversation_id, "dry_run": dry_run}
     return Accepted(
-        id=job_id, binding=conversation_id if has_own_id else None, job=Job(**fields), echo=fields,
+        id=job_id, fingerprint=conversation_id if has_own_id else None, job=Job(**fields), received_fields=fields,
         not_before=None, expires_at=None, traceparent=None, replay_of=None, ignored=(),
     )  # fmt: skip
 
 
-def no_job(binding: str | None, *, is_dry_run: bool = False) -> Refusal:
+def no_job(fingerprint: str | None, *, is_dry_run: bool = False) -> Rejection:
     problem = Problem(ProblemType.INVALID_JOB, "")
-    return Refusal("job-1", binding, binding or None, problem, None, None, is_dry_run=is_dry_run)
+    return Rejection("job-1", fingerprint, fingerprint or None, problem, None, None, is_dry_run=is_dry_run)
 
 
-def remembered(intake: Accepted | Refusal, *, is_conflict: bool = False, has_own_id: bool = False) -> Claim:
+def remembered(intake: Accepted | Rejection, *, is_conflict: bool = False, has_own_id: bool = False) -> Claim:
     return to_remember(intake, is_conflict=is_conflict, has_own_id=has_own_id)
 
 
@@ -70,7 +70,7 @@ def test_no_two_things_share_what_a_conflict_is_remembered_by() -> None:
 
 
 def test_an_id_of_its_own_is_a_uuid_that_follows_from_the_job_and_from_why_it_has_one() -> None:
-    jobs: list[Accepted | Refusal] = [job(), job("c-2"), job(job_id="job-2"), job(dry_run=True), no_job("c-3")]
+    jobs: list[Accepted | Rejection] = [job(), job("c-2"), job(job_id="job-2"), job(dry_run=True), no_job("c-3")]
 
     ids = [own_event_id(each, is_conflict=is_conflict) for each in jobs for is_conflict in (True, False)]
 

@@ -17,7 +17,7 @@ OLD = "moderation.old"
 def test_jobs_that_are_left_on_a_queue_that_was_brought_in_before_are_told_of_too(
     redis_client: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis_client.hset(Keys(OLD).upkeep, "recovered_at", 1)
+    redis_client.hset(Keys(OLD).maintenance, "recovered_at", 1)
     told: dict[str, int] = {}
 
     def jobs_told(jobs: int) -> list[int]:

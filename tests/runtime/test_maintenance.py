@@ -21,8 +21,8 @@ from worker.broker.refusals import NotConnectedError
 from worker.flow_control.flow_control import NO_NEWS
 from worker.observe.outages import Outages
 from worker.runtime.clock import ServerClock
-from worker.runtime.in_flight import Hands
-from worker.runtime.maintenance import Upkeep, Watch
+from worker.runtime.in_flight import InFlight
+from worker.runtime.maintenance import Maintenance, QueueWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,8 @@ NOW_MS = 1_800_000_000_000
 
 def delivery(ref: str, queue: str = QUEUE) -> Delivery:
     return Delivery(
-        ref=ref, token="take-1", raw=b"", size=0, first_ms=0, calls=0, crashes=0, held_until=0.0, queue=queue
+        ref=ref, lease_token="take-1", raw=b"", size=0, received_ms=0, attempts=0, crashes=0, lease_until=0.0,
+        queue=queue
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ class FakeMoves:
 
     def __post_init__(self) -> None:
         self.keys = Keys(QUEUE)
-        self.rules = SimpleNamespace(lease_ms=self.lease_ms)
+        self.broker_options = SimpleNamespace(lease_ms=self.lease_ms)
 
     async def renew(self, jobs: Sequence[Delivery]) -> list[bool]:
         self.renewed.append([job.ref for job in jobs])
@@ -105,7 +106,7 @@ class Bench:
 
     def __init__(self, **answers: Any) -> None:
         self.moves = FakeMoves(**answers)
-        self.hands = Hands(1000)
+        self.in_flight = InFlight(1000)
         self.clock = ServerClock()
         self.ready = 0
         self.told: list[Recovered] = []
@@ -114,9 +115,10 @@ class Bench:
         self.not_heard: list[str] = []
         self.fleet = Fleet()
         tokens = (f"token-{number}" for number in itertools.count(1))
-        self.upkeep = Upkeep(
-            cast("Moves", self.moves), self.hands, self.clock,
-            next_token=lambda: next(tokens), fleet=self.fleet, on_ready=self._on_ready, on_recovered=self.told.append,
+        self.maintenance = Maintenance(
+            cast("Moves", self.moves), self.in_flight, self.clock,
+            next_lease_token=lambda: next(tokens), fleet=self.fleet, on_ready=self._on_ready,
+            on_recovered=self.told.append,
             on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
             not_heard=lambda _, token: self.not_heard.append(token),
         )  # fmt: skip
@@ -148,33 +150,33 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_a_renewed_job_is_held_for_a_lease_from_before_the_call() -> None:
     bench = Bench()
     job = delivery("a")
-    bench.hands.add(job)
+    bench.in_flight.add(job)
     before = time.monotonic()
 
-    await bench.upkeep.renew_once()
+    await bench.maintenance.renew_once()
 
-    assert before + 30 <= job.held_until <= time.monotonic() + 30
-    assert not job.is_lost
+    assert before + 30 <= job.lease_until <= time.monotonic() + 30
+    assert not job.lease_lost
 
 
 async def test_a_job_that_is_not_ours_any_more_is_marked_and_its_lease_is_not_prolonged() -> None:
     bench = Bench(not_ours={"b"})
     ours, lost = delivery("a"), delivery("b")
-    bench.hands.add(ours)
-    bench.hands.add(lost)
+    bench.in_flight.add(ours)
+    bench.in_flight.add(lost)
 
-    await bench.upkeep.renew_once()
+    await bench.maintenance.renew_once()
 
-    assert (ours.is_lost, lost.is_lost) == (False, True)
-    assert lost.held_until == 0.0
+    assert (ours.lease_lost, lost.lease_lost) == (False, True)
+    assert lost.lease_until == 0.0
 
 
 async def test_the_jobs_of_another_queue_are_left_to_its_own_upkeep() -> None:
     bench = Bench()
-    bench.hands.add(delivery("a"))
-    bench.hands.add(delivery("b", queue="another"))
+    bench.in_flight.add(delivery("a"))
+    bench.in_flight.add(delivery("b", queue="another"))
 
-    await bench.upkeep.renew_once()
+    await bench.maintenance.renew_once()
 
     assert bench.moves.renewed == [["a"]]
 
@@ -182,9 +184,9 @@ async def test_the_jobs_of_another_queue_are_left_to_its_own_upkeep() -> None:
 async def test_many_leases_are_renewed_in_bounded_calls() -> None:
     bench = Bench()
     for number in range(501):
-        bench.hands.add(delivery(str(number)))
+        bench.in_flight.add(delivery(str(number)))
 
-    await bench.upkeep.renew_once()
+    await bench.maintenance.renew_once()
 
     assert [len(some) for some in bench.moves.renewed] == [500, 1]
 
@@ -193,10 +195,10 @@ async def test_leases_are_renewed_three_times_in_their_length_and_sooner_after_a
     waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(troubles=[RedisConnectionError("gone"), OSError("reset")])
-    bench.hands.add(delivery("a"))
+    bench.in_flight.add(delivery("a"))
 
     with pytest.raises(asyncio.CancelledError):
-        await bench.upkeep.keep_leases()
+        await bench.maintenance.renew_leases()
 
     assert waits == [0.25, 0.25, *[10.0] * 6]
     assert [record.message for record in caplog.records] == ["redis_unavailable", "redis_available"]
@@ -207,13 +209,13 @@ async def test_leases_are_renewed_three_times_in_their_length_and_sooner_after_a
 async def test_the_next_look_comes_when_the_next_job_is_due_and_soon_in_any_case(
     next_due_ms: int | None, seconds: float
 ) -> None:
-    assert await Bench(promoted=promoted(0, next_due_ms)).upkeep.look_once() == seconds
+    assert await Bench(promoted=promoted(0, next_due_ms)).maintenance.run_once() == seconds
 
 
 async def test_with_short_leases_it_is_looked_so_often_that_a_silence_stands_out() -> None:
     bench = Bench(lease_ms=1200)
 
-    assert await bench.upkeep.look_once() == pytest.approx(0.2)
+    assert await bench.maintenance.run_once() == pytest.approx(0.2)
     assert bench.moves.between_ms == 160
 
 
@@ -221,11 +223,11 @@ async def test_looks_go_on_whatever_redis_answers(waits: list[float], caplog: py
     bench = Bench(troubles=[RedisConnectionError("gone"), OSError("reset")])
 
     with pytest.raises(asyncio.CancelledError):
-        await bench.upkeep.look_around()
+        await bench.maintenance.run()
 
     assert waits == [0.5] * 8
     assert [record.message for record in caplog.records] == ["redis_unavailable", "redis_available"]
-    assert vars(caplog.records[1])["failures"] == {"upkeep": 2}
+    assert vars(caplog.records[1])["failures"] == {"maintenance": 2}
     assert bench.moves.tokens == [f"token-{number}" for number in range(1, 7)], "each round has a token of its own"
 
 
@@ -238,7 +240,7 @@ async def test_who_waits_for_jobs_is_told_when_some_became_ready(
 ) -> None:
     bench = Bench(promoted=promoted(due), recovered=Recovered(recovered, NOW_MS, []))
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
     assert bench.ready == is_told
 
@@ -246,9 +248,9 @@ async def test_who_waits_for_jobs_is_told_when_some_became_ready(
 async def test_leases_are_renewed_at_once_when_the_fleet_was_silent_or_the_clock_was_set() -> None:
     bench = Bench(recovered=Recovered(None, NOW_MS, [], is_grace=True))
     job = delivery("held")
-    bench.hands.add(job)
+    bench.in_flight.add(job)
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
     assert bench.moves.renewed == [["held"]]
 
@@ -257,9 +259,9 @@ async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended() -> None:
     job = delivery("killer")
     bench = Bench(recovered=Recovered(0, NOW_MS, [job]))
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
-    assert bench.hands.held() == [job]
+    assert bench.in_flight.deliveries() == [job]
     assert bench.poisoned == [job]
 
 
@@ -270,7 +272,7 @@ async def test_jobs_of_a_lost_worker_are_told_of(count: int | None, poisoned: in
     recovered = Recovered(count, NOW_MS, [delivery("killer")] * poisoned, workers={"pod-1": 2})
     bench = Bench(recovered=recovered)
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
     assert bench.told == ([recovered] if is_told else [])
 
@@ -279,15 +281,15 @@ async def test_jobs_that_are_too_old_are_held_and_handed_over_to_be_ended() -> N
     job = delivery("old")
     bench = Bench(promoted=promoted(0, next_deadline_ms=0), expired=[job])
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
-    assert bench.hands.held() == bench.expired == [job]
+    assert bench.in_flight.deliveries() == bench.expired == [job]
 
 
 async def test_many_jobs_that_are_too_old_are_ended_in_several_calls_and_the_rest_at_the_next_look() -> None:
     bench = Bench(promoted=promoted(0, next_deadline_ms=0), expired=[delivery(f"{n}") for n in range(EXPIRE_JOBS)])
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
     assert len(bench.expired) == 10 * EXPIRE_JOBS
 
@@ -306,7 +308,7 @@ async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(error: Exce
     bench = Bench(promoted=promoted(0, next_deadline_ms=0), expire_fails=error)
 
     with pytest.raises(type(error)):
-        await bench.upkeep.look_once()
+        await bench.maintenance.run_once()
 
     assert bench.not_heard == not_heard
 
@@ -314,7 +316,7 @@ async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(error: Exce
 async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_look() -> None:
     bench = Bench()
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
     assert bench.fleet.news == [NO_NEWS]
 
@@ -322,7 +324,7 @@ async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_
 async def test_the_clock_is_set_by_the_server() -> None:
     bench = Bench()
 
-    await bench.upkeep.look_once()
+    await bench.maintenance.run_once()
 
     assert abs((bench.clock.now() - datetime.fromtimestamp(NOW_MS / 1000, UTC)).total_seconds()) < 5
 
@@ -360,18 +362,18 @@ class Watched:
         self.redis = FakeRedis()
         self.states = dict.fromkeys(queues, "as ever")
         self.consumed = set(queues)
-        self.hands = Hands(10)
+        self.in_flight = InFlight(10)
         self.ready: list[str] = []
         self.left: list[str] = []
 
-        def upkeep(queue: str) -> Any:
+        def maintenance(queue: str) -> Any:
             def turn(state: str) -> Any:
                 return lambda: self.states.__setitem__(queue, state)
 
             return SimpleNamespace(wake=turn("awake"), rest=turn("resting"))
 
-        self.watch = Watch(
-            cast("Any", self.redis), {queue: upkeep(queue) for queue in queues}, self.hands,
+        self.watch = QueueWatch(
+            cast("Any", self.redis), {queue: maintenance(queue) for queue in queues}, self.in_flight,
             look_seconds=0.5, is_consumed=self.consumed.__contains__, on_ready=self.ready.append,
             on_left=self.left.append,
         )  # fmt: skip
@@ -380,7 +382,7 @@ class Watched:
 async def test_the_upkeep_of_idle_queues_rests_but_that_of_the_first_one() -> None:
     scene = Watched("a", "b", "c")
 
-    await scene.watch.look_once()
+    await scene.watch.run_once()
 
     assert scene.states == {"a": "awake", "b": "resting", "c": "resting"}
     assert (scene.redis.writes, scene.ready, scene.left) == (1, [], [])
@@ -389,7 +391,7 @@ async def test_the_upkeep_of_idle_queues_rests_but_that_of_the_first_one() -> No
 async def test_a_single_queue_is_left_to_its_own_upkeep() -> None:
     scene = Watched("a")
 
-    await scene.watch.look_once()
+    await scene.watch.run_once()
 
     assert (scene.redis.writes, scene.states) == (0, {"a": "awake"})
 
@@ -399,7 +401,7 @@ async def test_the_upkeep_of_a_queue_with_jobs_under_way_is_woken(key: str) -> N
     scene = Watched("a", "b", "c")
     scene.redis.keys = {key}
 
-    await scene.watch.look_once()
+    await scene.watch.run_once()
 
     assert scene.states == {"a": "awake", "b": "awake", "c": "resting"}
     assert scene.ready == []
@@ -410,7 +412,7 @@ async def test_who_takes_is_told_of_a_queue_with_jobs_that_are_ready(key: str) -
     scene = Watched("a", "b", "c")
     scene.redis.keys = {key}
 
-    await scene.watch.look_once()
+    await scene.watch.run_once()
 
     assert scene.ready == ["b"]
 
@@ -420,15 +422,15 @@ async def test_a_queue_that_is_not_consumed_is_left_once_no_job_of_it_is_under_w
     scene.consumed.remove("b")
     scene.redis.keys = {Keys("b").delayed, "b"}
     job = delivery("x", queue="b")
-    scene.hands.add(job)
+    scene.in_flight.add(job)
 
-    await scene.watch.look_once()
+    await scene.watch.run_once()
     scene.redis.keys = {"b"}
-    await scene.watch.look_once()
+    await scene.watch.run_once()
     assert scene.left == []
 
-    scene.hands.drop(job)
-    await scene.watch.look_once()
+    scene.in_flight.drop(job)
+    await scene.watch.run_once()
     assert (scene.left, scene.ready) == (["b"], [])
 
 
@@ -439,27 +441,27 @@ async def test_where_redis_refuses_the_look_at_all_queues_each_is_looked_at_and_
     scene.redis.trouble = ResponseError("CROSSSLOT")
 
     with pytest.raises(asyncio.CancelledError):
-        await scene.watch.look_around()
+        await scene.watch.run()
 
     assert waits == [0.5] * 8
     assert scene.states == {"a": "awake", "b": "awake"}
     assert {*scene.ready} == {"a", "b"}
-    assert [record.message for record in caplog.records] == ["upkeep_failed"]
+    assert [record.message for record in caplog.records] == ["maintenance_failed"]
 
 
 async def test_an_idle_queue_that_rests_is_looked_at_as_soon_as_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.runtime.maintenance._LOOK_SECONDS", 0.001)
     bench = Bench()
     looks: asyncio.Queue[None] = asyncio.Queue()
-    monkeypatch.setattr(bench.upkeep, "_on_ready", lambda: looks.put_nowait(None))
+    monkeypatch.setattr(bench.maintenance, "_on_ready", lambda: looks.put_nowait(None))
     bench.moves.promoted = promoted(1)
-    bench.upkeep.rest()
-    looking = asyncio.create_task(bench.upkeep.look_around())
+    bench.maintenance.rest()
+    looking = asyncio.create_task(bench.maintenance.run())
     await looks.get()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(looks.get(), 0.1)
 
-    bench.upkeep.wake()
+    bench.maintenance.wake()
 
     await asyncio.wait_for(looks.get(), 5)
     looking.cancel()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from worker.flow_control.flow_control import Flow
+from worker.flow_control.flow_control import FlowControl
 
 if TYPE_CHECKING:
-    from worker.runtime.in_flight import Hands
+    from worker.runtime.in_flight import InFlight
 
 
-def flow_of(hands: Hands, *, failures: int = 0) -> Flow:
-    """Flow control that never opens a breaker, unless told so, and writes nothing."""
-    return Flow(
-        hands,
+def flow_of(in_flight: InFlight, *, failures: int = 0) -> FlowControl:
+    """FlowControl control that never opens a breaker, unless told so, and writes nothing."""
+    return FlowControl(
+        in_flight,
         name="w",
         failures=failures,
         is_rate_limited=False,

@@ -75,7 +75,7 @@ def postrun(task_id: str, task: Any, state: str, **_: Any) -> None:
 
 
 @inspect_command()
-def books(panel: Any, *_: Any) -> dict[str, Any]:
+def monitoring(panel: Any, *_: Any) -> dict[str, Any]:
     """How much Celery remembers of jobs, and which queues are looked after."""
     return {
         "requests": len(state.requests),

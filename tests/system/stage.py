@@ -227,7 +227,7 @@ class Stage:
         """Jobs that are not over, wherever they are."""
         keys = self.keys
         with self.redis.pipeline(transaction=True) as at_once:  # or a job that moves meanwhile could be overlooked
-            for name in (*keys.stock, keys.arrived, keys.again, keys.retries, keys.suspects):
+            for name in (*keys.priority_lists, keys.arrived, keys.requeued, keys.retries, keys.suspects):
                 at_once.llen(name)
             at_once.zcard(keys.leases).zcard(keys.delayed)
             return sum(at_once.execute())
@@ -240,7 +240,7 @@ class Stage:
             ledger_of(RESULTS),
             ledger_of(DEAD),
             self.keys.counters,
-            self.keys.upkeep,
+            self.keys.maintenance,
             self.keys.limit,
             self.keys.queues,
         }

@@ -178,15 +178,22 @@ def test_a_job_that_is_not_too_old_after_all_is_not_called_past_a_pause(stage: S
     stage.redis.set(keys.pause, "a test", px=60_000)
     stage.send()
     now_ms = round(time.time() * 1000)
-    record = {"raw": stage.redis.rpop(QUEUE), "first": now_ms, "calls": 0, "crashes": 0, "token": "", "deadline": 1}
+    record = {
+        "raw": stage.redis.rpop(QUEUE),
+        "first": now_ms,
+        "attempts": 0,
+        "crashes": 0,
+        "lease_token": "",
+        "deadline": 1,
+    }
     stage.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
-    stage.redis.rpush(keys.again, "ref-1")
+    stage.redis.rpush(keys.requeued, "ref-1")
     stage.redis.zadd(keys.deadlines, {"ref-1": 1})
 
     stage.worker()
 
     eventually(lambda: (stage.redis.zscore(keys.deadlines, "ref-1") or 0) > now_ms, "the job back, with its deadline")
-    assert stage.redis.lrange(keys.again, 0, -1) == [b"ref-1"]
+    assert stage.redis.lrange(keys.requeued, 0, -1) == [b"ref-1"]
     assert stage.api.calls() == []
     stage.redis.delete(keys.pause)
     (event,) = stage.wait_events(1)

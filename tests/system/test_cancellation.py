@@ -18,17 +18,17 @@ from sandbox.api import SandboxApi, run_in_thread
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
 from tasks.lock_conversation import TASK_NAME, LockConversation
-from tasks.managem.client import Answer, ManagemApi
+from tasks.managem.client import ManagemApi, Response
 from tasks.retry import RetryPolicy
 from tests.broker.workbench import RULES, Workbench, link_to
 from tests.system.parts import flow_of
 from tests.system.stage import eventually
-from worker.message.decode import ReadAhead, reader
+from worker.message.decode import ReadAhead, decoder
 from worker.runtime import executor as executor_module
 from worker.runtime.admission import Admission
 from worker.runtime.clock import ServerClock
 from worker.runtime.executor import Executor
-from worker.runtime.in_flight import Hands
+from worker.runtime.in_flight import InFlight
 from worker.runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from redis.exceptions import ResponseError
 
     from worker.broker.moves import Delivery
-    from worker.runtime.settlement import Settled
+    from worker.runtime.settlement import Settlement
     from worker.runtime.settler import Assignment
 
 MESSAGE = b'{"headers": {"task": "moderation.lock_conversation", "id": "%s"}, "body": "[[\\"%s\\"], {}, {}]"}'
@@ -55,29 +55,29 @@ class CountingApi(ManagemApi):
 
     async def lock(
         self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
-    ) -> Answer:
+    ) -> Response:
         self.begun += 1
         return await super().lock(
             conversation_id, idempotency_key=idempotency_key, traceparent=traceparent, tracestate=tracestate
         )
 
 
-class ClosedBooks:
+class NobodyWatches:
     """Nobody looks at these jobs."""
 
-    def wants(self, job: str) -> bool:
+    def is_watched(self, job: str) -> bool:
         return not job
 
     def is_revoked(self, job: str) -> bool:
         return not job
 
-    def show(self, items: Sequence[Assignment]) -> None: ...
+    def announce(self, items: Sequence[Assignment]) -> None: ...
 
-    def settled(self, item: Assignment, how: Settled) -> None: ...
+    def settled(self, item: Assignment, how: Settlement) -> None: ...
 
-    def wake(self) -> None: ...
+    def flush_soon(self) -> None: ...
 
-    def lose_the_connection(self, error: ResponseError) -> None: ...
+    def reconnect(self, error: ResponseError) -> None: ...
 
 
 class Bench:
@@ -91,12 +91,12 @@ class Bench:
     def take(self, name: str) -> Delivery:
         """A job in this executor's hands."""
         self.queue.push(MESSAGE % (name.encode(), name.encode()))
-        (delivery,) = self.queue.take(1, token=self.executor.next_token()).jobs
-        self.executor.hands.add(delivery)
+        (delivery,) = self.queue.take(1, token=self.executor.next_lease_token()).jobs
+        self.executor.in_flight.add(delivery)
         return delivery
 
     def wait_settled(self) -> None:
-        eventually(lambda: not len(self.executor.hands), "empty hands", seconds=5)
+        eventually(lambda: not len(self.executor.in_flight), "empty hands", seconds=5)
 
 
 @pytest.fixture
@@ -107,26 +107,27 @@ def api() -> Iterator[SandboxApi]:
 
 def build(redis_url: str, server: SandboxApi) -> tuple[Executor, CountingApi]:
     """An executor that is not started, and its way to the API."""
-    hands, clock = Hands(100), ServerClock()
+    in_flight, clock = InFlight(100), ServerClock()
     api = CountingApi(
         base_url=server.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
     )
-    flow = flow_of(hands)
+    flow = flow_of(in_flight)
     handler = LockConversation(
         api=api,
         flow=flow,
         policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
         shown="state",
     )
-    read = ReadAhead(reader(TASK_NAME))
+    read = ReadAhead(decoder(TASK_NAME))
     executor = Executor(
         admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=0),
-        look_ahead=read.look, handler=handler, link=link_to(redis_url, timeout_seconds=5), rules=RULES, hands=hands,
+        look_ahead=read.look, handler=handler, link=link_to(redis_url, timeout_seconds=5), broker_options=RULES,
+        in_flight=in_flight,
         clock=clock, flow=flow, name="w",
         registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),
         queues=lambda: ["moderation.lock"], close=api.aclose,
     )  # fmt: skip
-    executor.books = ClosedBooks()
+    executor.monitoring = NobodyWatches()
     return executor, api
 
 
@@ -153,7 +154,7 @@ def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
     bench.executor._call(bench.executor.receive, [delivery])
 
     bench.wait_settled()
-    assert bench.queue.run("LRANGE", bench.queue.keys.again, 0, -1) == [delivery.ref.encode()]
+    assert bench.queue.run("LRANGE", bench.queue.keys.requeued, 0, -1) == [delivery.ref.encode()]
     assert bench.queue.run("ZCARD", bench.queue.keys.leases) == 0
 
 
@@ -179,7 +180,7 @@ def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does
         bench.executor._call(cancel_after, turns)
 
         bench.wait_settled()
-        assert bench.queue.run("LPOP", bench.queue.keys.again) == delivery.ref.encode()
+        assert bench.queue.run("LPOP", bench.queue.keys.requeued) == delivery.ref.encode()
         assert bench.queue.run("ZCARD", bench.queue.keys.leases) == 0
     assert bench.queue.run("EXISTS", RULES.results) == 0
 

@@ -341,15 +341,15 @@ def test_no_command_of_celery_throws_jobs_away(life: Stage) -> None:
 
 def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_way_and_no_longer(life: Stage) -> None:
     control = life.producer.control
-    record = {"raw": b"{}", "first": 1, "token": ""}
+    record = {"raw": b"{}", "first": 1, "lease_token": ""}
 
-    def upkeep(queue: str) -> float:
+    def maintenance(queue: str) -> float:
         """When the fleet looked after the queue last."""
-        return float(life.redis.hget(Keys(queue).upkeep, "promoted_at") or 0)
+        return float(life.redis.hget(Keys(queue).maintenance, "promoted_at") or 0)
 
     for queue in ("waits", "is-over"):
         control.add_consumer(queue, destination=[NAME], reply=True, timeout=10)
-    eventually(lambda: upkeep("waits") and upkeep("is-over"), "upkeep of both queues")
+    eventually(lambda: maintenance("waits") and maintenance("is-over"), "upkeep of both queues")
     keys = Keys("waits")
     life.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
     life.redis.zadd(keys.delayed, {"ref-1": 9e15})
@@ -361,8 +361,8 @@ def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_w
 
     eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the upkeep of the queue without jobs")
     life.redis.zadd(keys.delayed, {"ref-1": 1})
-    eventually(lambda: life.redis.llen(keys.again), "a job that was promoted though nobody takes from its queue")
-    life.redis.delete(keys.again, keys.deadlines, f"{keys.record_prefix}ref-1")
+    eventually(lambda: life.redis.llen(keys.requeued), "a job that was promoted though nobody takes from its queue")
+    life.redis.delete(keys.requeued, keys.deadlines, f"{keys.record_prefix}ref-1")
     eventually(lambda: in_care() == {QUEUE}, "the end of the upkeep of the other queue")
 
 
@@ -403,9 +403,9 @@ def test_delayed_jobs_of_an_added_queue_become_ready(life: Stage) -> None:
     record = {
         "raw": life.redis.rpop("third"),
         "first": round(time.time() * 1000),
-        "calls": 0,
+        "attempts": 0,
         "crashes": 0,
-        "token": "",
+        "lease_token": "",
     }
     life.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
     life.redis.zadd(keys.delayed, {"ref-1": 0})

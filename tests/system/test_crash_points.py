@@ -141,7 +141,7 @@ def wait_killed(stage: Stage, worker: WorkerProcess) -> None:
 
 def time_passes(stage: Stage) -> bool:
     """What waits is due, and Redis was not away: a lapsed lease means a death."""
-    stage.redis.hset(stage.keys.upkeep, "awake_since", 1)
+    stage.redis.hset(stage.keys.maintenance, "awake_since", 1)
     for ref in stage.redis.zrange(stage.keys.delayed, 0, -1):
         stage.redis.zadd(stage.keys.delayed, {ref: 1}, xx=True)
     return True

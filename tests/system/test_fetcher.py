@@ -20,8 +20,8 @@ from worker.broker.refusals import NotConnectedError
 from worker.flow_control.gate import Wait
 from worker.observe.outages import Outages
 from worker.runtime.clock import ServerClock
-from worker.runtime.fetcher import Taker
-from worker.runtime.in_flight import Hands
+from worker.runtime.fetcher import Fetcher
+from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,21 +40,21 @@ def claim_of(raw: bytes) -> Claim:
 class Scene:
     """A taker that runs, the queue it takes from, and what it received."""
 
-    def __init__(self, bench: Workbench, hands: Hands) -> None:
+    def __init__(self, bench: Workbench, in_flight: InFlight) -> None:
         self.bench = bench
         self.benches = {QUEUE: bench} | {queue: bench.beside(queue) for queue in OTHERS}
-        self.hands = hands
+        self.in_flight = in_flight
         self.received: list[Delivery] = []
         self.handed_back: list[Delivery] = []
         self.not_heard: list[str] = []
-        flow = flow_of(hands)
+        flow = flow_of(in_flight)
         for breaker in flow.breakers:
-            breaker.succeeded(0.0, hands.limit)  # the slow start is over
+            breaker.succeeded(0.0, in_flight.limit)  # the slow start is over
         tokens = count(1)
-        self.taker = Taker(
-            name="w", moves=lambda queue: self.benches[queue].moves, hands=hands, clock=ServerClock(),
+        self.fetcher = Fetcher(
+            name="w", moves=lambda queue: self.benches[queue].moves, in_flight=in_flight, clock=ServerClock(),
             gates=flow,
-            next_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
+            next_lease_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
             not_heard=lambda _, token: self.not_heard.append(token), claim_of=claim_of,
         )  # fmt: skip
 
@@ -63,8 +63,8 @@ class Scene:
 
     def drop(self, delivery: Delivery) -> None:
         """The job has left the hands."""
-        self.hands.drop(delivery)
-        self.taker.room()
+        self.in_flight.drop(delivery)
+        self.fetcher.slots_freed()
 
     async def until_received(self, number: int) -> None:
         await until(lambda: len(self.received) >= number)
@@ -93,9 +93,9 @@ async def until(condition: Callable[[], object]) -> None:
 async def scene(redis_url: str) -> AsyncIterator[Scene]:
     link = link_to(redis_url, timeout_seconds=5)
     with Redis.from_url(redis_url, protocol=2) as client:
-        found = Scene(Workbench(client, link), Hands(1))
-        found.taker.consume(QUEUE)
-        running = asyncio.create_task(found.taker.run())
+        found = Scene(Workbench(client, link), InFlight(1))
+        found.fetcher.consume(QUEUE)
+        running = asyncio.create_task(found.fetcher.run())
         yield found
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -116,7 +116,7 @@ async def test_the_message_that_ended_a_wait_is_claimed_with_its_take_and_the_ne
 ) -> None:
     # given a wait that does not end by itself meanwhile, and a server that knows the scripts
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    scene.hands.limit = 3
+    scene.in_flight.limit = 3
     await scene.bench.moves.claim([Claim(digest("another job"), "")])
     await scene.until_it_waits()
     scene.bench.push(b"the first")
@@ -133,7 +133,7 @@ async def test_the_message_that_ended_a_wait_is_claimed_with_its_take_and_the_ne
 
 
 async def test_a_message_that_comes_while_the_wait_behind_a_take_is_under_way_is_taken(scene: Scene) -> None:
-    scene.hands.limit = 10
+    scene.in_flight.limit = 10
     await scene.until_it_waits()
 
     for number in range(1, 6):
@@ -144,7 +144,7 @@ async def test_a_message_that_comes_while_the_wait_behind_a_take_is_under_way_is
 
 
 async def test_a_backlog_that_came_during_a_wait_is_taken_to_the_last_job(scene: Scene) -> None:
-    scene.hands.limit = 3
+    scene.in_flight.limit = 3
     await scene.until_it_waits()
     messages = [b"job %d" % number for number in range(20)]
     scene.bench.push(*messages)
@@ -157,13 +157,13 @@ async def test_a_backlog_that_came_during_a_wait_is_taken_to_the_last_job(scene:
 
 
 async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more(scene: Scene) -> None:
-    scene.hands.limit = 2
+    scene.in_flight.limit = 2
     await scene.until_it_waits()
     take = scene.bench.moves.take
 
     async def take_and_cancel(wish: Wish, **asked: object) -> object:
         taken = await take(wish, **asked)  # type: ignore[arg-type]
-        scene.taker.cancel(QUEUE)
+        scene.fetcher.cancel(QUEUE)
         return taken
 
     scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
@@ -176,10 +176,18 @@ async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more
 async def test_a_wait_that_ended_while_the_hands_were_full_does_not_hide_the_next_message(scene: Scene) -> None:
     await scene.until_it_waits()
     other = Delivery(
-        ref="poisoned", token="t", raw=b"", size=0, first_ms=0, calls=0, crashes=5, held_until=0, queue=QUEUE
+        ref="poisoned",
+        lease_token="t",
+        raw=b"",
+        size=0,
+        received_ms=0,
+        attempts=0,
+        crashes=5,
+        lease_until=0,
+        queue=QUEUE,
     )
-    scene.hands.add(other)  # as the upkeep does
-    scene.taker.room()
+    scene.in_flight.add(other)  # as the upkeep does
+    scene.fetcher.slots_freed()
     await scene.until_nobody_waits()
 
     scene.drop(other)
@@ -196,7 +204,7 @@ async def test_jobs_that_became_ready_are_taken_though_a_wait_is_under_way(scene
     await scene.until_it_waits()
 
     await scene.bench.moves.release([job])
-    scene.taker.look(QUEUE)
+    scene.fetcher.check_queues(QUEUE)
 
     await scene.until_received(2)
 
@@ -205,7 +213,7 @@ async def test_a_worker_that_is_held_back_waits_for_no_message_that_others_could
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    scene.hands.limit = 3
+    scene.in_flight.limit = 3
     await scene.until_it_waits()
     await scene.bench.pause(30)
     scene.bench.push(b"a job")
@@ -214,22 +222,22 @@ async def test_a_worker_that_is_held_back_waits_for_no_message_that_others_could
     assert scene.bench.run("LRANGE", scene.bench.keys.arrived, 0, -1) == [b"a job"]
 
     scene.bench.run("DEL", scene.bench.keys.pause)
-    monkeypatch.setattr(scene.taker, "_gates", Told(scene.hands))
-    scene.taker.gates_changed()
+    monkeypatch.setattr(scene.fetcher, "_gates", Told(scene.in_flight))
+    scene.fetcher.gates_changed()
     await scene.until_received(1)
 
 
 class Told:
     """Gates that hold nothing back while they are open, and keep what they are told."""
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
         self.is_open = True
         self.told: list[str] = []
 
     def ask(self) -> Wish | Wait:
         self.told.append("asked")
-        return Wish(self._hands.wanted(), len(self._hands)) if self.is_open else Wait(60, "closed")
+        return Wish(self._in_flight.free_slots(), len(self._in_flight)) if self.is_open else Wait(60, "closed")
 
     def took(self, _wish: Wish, _taken: Taken) -> None:
         self.told.append("took")
@@ -242,10 +250,10 @@ async def test_the_gates_are_asked_before_each_take_and_told_of_it_once_whatever
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    scene.hands.limit = 3
+    scene.in_flight.limit = 3
     await scene.until_it_waits()
-    gates = Told(scene.hands)
-    monkeypatch.setattr(scene.taker, "_gates", gates)
+    gates = Told(scene.in_flight)
+    monkeypatch.setattr(scene.fetcher, "_gates", gates)
 
     # when a message wakes it, and a wait behind a take fails
     scene.bench.push(b"a job")
@@ -263,16 +271,16 @@ async def test_a_message_that_came_while_the_gates_were_closed_is_not_claimed_be
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have been taken by others, ended and forgotten by then."""
-    scene.hands.limit = 3
+    scene.in_flight.limit = 3
     await scene.until_it_waits()
-    gates = Told(scene.hands)
+    gates = Told(scene.in_flight)
     gates.is_open = False
-    monkeypatch.setattr(scene.taker, "_gates", gates)
+    monkeypatch.setattr(scene.fetcher, "_gates", gates)
     scene.bench.push(b"a job")
     await until(lambda: gates.told)
 
     gates.is_open = True
-    scene.taker.look(QUEUE)
+    scene.fetcher.check_queues(QUEUE)
 
     await scene.until_received(1)
     assert scene.received[0].claimed is None
@@ -282,12 +290,12 @@ async def test_a_message_that_came_while_the_gates_were_closed_is_not_claimed_be
 class OneRetryAtATime:
     """Gates that let a worker hold one retry, beside whatever is new."""
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
 
     def ask(self) -> Wish:
-        most = 1 - self._hands.retries
-        return Wish(self._hands.wanted(), len(self._hands), retries_first=most, retries_most=most)
+        most = 1 - self._in_flight.retries
+        return Wish(self._in_flight.free_slots(), len(self._in_flight), retries_first=most, retries_most=most)
 
     def took(self, wish: Wish, taken: Taken) -> None:
         pass
@@ -301,13 +309,13 @@ async def test_a_retry_that_there_is_no_room_for_yet_is_taken_as_soon_as_there_i
 ) -> None:
     """Nothing that happens on its list ends the wait for a message, and waits for all of these would take too long."""
     monkeypatch.setattr(worker.runtime.fetcher, "WAIT_SECONDS", 2.0)
-    scene.hands.limit = 4
-    monkeypatch.setattr(scene.taker, "_gates", OneRetryAtATime(scene.hands))
+    scene.in_flight.limit = 4
+    monkeypatch.setattr(scene.fetcher, "_gates", OneRetryAtATime(scene.in_flight))
     bench, retries = scene.bench, [str(number) for number in range(10)]
     for ref in retries:
-        bench.run("HSET", bench.keys.record_prefix + ref, "raw", "a job", "token", "", "retry", 1)
+        bench.run("HSET", bench.keys.record_prefix + ref, "raw", "a job", "lease_token", "", "retry", 1)
     bench.run("RPUSH", bench.keys.retries, *retries)
-    scene.taker.look(QUEUE)
+    scene.fetcher.check_queues(QUEUE)
 
     async with asyncio.timeout(SECONDS):
         for number in range(1, len(retries)):
@@ -333,7 +341,7 @@ async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scen
 
     async def take_and_cancel(wish: Wish, **asked: object) -> object:
         taken = await take(wish, **asked)  # type: ignore[arg-type]
-        scene.taker.cancel(QUEUE)
+        scene.fetcher.cancel(QUEUE)
         return taken
 
     scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
@@ -357,7 +365,7 @@ async def test_a_take_whose_answer_was_lost_is_told_by_its_lease_token(scene: Sc
     scene.bench.push(b"a job")
     await until(lambda: scene.not_heard)
     (ref,) = scene.bench.in_flight()
-    assert scene.bench.client.hget(scene.bench.keys.record_prefix + ref, "token").decode() == scene.not_heard[0]
+    assert scene.bench.client.hget(scene.bench.keys.record_prefix + ref, "lease_token").decode() == scene.not_heard[0]
 
 
 async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
@@ -378,9 +386,9 @@ async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
 
 async def test_every_queue_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    scene.hands.limit = 10
+    scene.in_flight.limit = 10
     for queue in OTHERS:
-        scene.taker.consume(queue)
+        scene.fetcher.consume(queue)
     await until(lambda: scene.blocked() == 3)
 
     for number, queue in enumerate([*OTHERS, QUEUE, *OTHERS], start=1):
@@ -394,7 +402,7 @@ async def test_every_queue_is_waited_for(scene: Scene, monkeypatch: pytest.Monke
 async def test_a_backlog_on_one_queue_does_not_hide_the_jobs_of_another(scene: Scene) -> None:
     scene.bench.push(*[b"of the backlog"] * 50)
     await scene.until_received(1)
-    scene.taker.consume("second")
+    scene.fetcher.consume("second")
     scene.benches["second"].push(b"of the other queue")
 
     for number in range(5):
@@ -408,11 +416,11 @@ async def test_a_queue_that_is_cancelled_is_not_waited_on_and_the_others_are(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    scene.hands.limit = 10
-    scene.taker.consume("second")
+    scene.in_flight.limit = 10
+    scene.fetcher.consume("second")
     await until(lambda: scene.blocked() == 2)
 
-    scene.taker.cancel("second")
+    scene.fetcher.cancel("second")
 
     await until(lambda: scene.blocked() == 1)
     scene.benches["second"].push(b"left")
@@ -426,19 +434,19 @@ async def test_a_suspect_of_one_queue_runs_however_many_jobs_wait_on_the_others(
     suspect = scene.bench.take_one(b"a suspect")
     scene.bench.run("HSET", scene.bench.record_key(suspect), "crashes", SUSPICIOUS_CRASHES)
     scene.benches["second"].push(*(b"job %d" % number for number in range(100)))
-    scene.hands.limit = 3
-    scene.taker.consume("second")
+    scene.in_flight.limit = 3
+    scene.fetcher.consume("second")
     await scene.until_received(3)
     await scene.bench.moves.release([suspect])
-    scene.taker.look(QUEUE)
+    scene.fetcher.check_queues(QUEUE)
 
     ended = 0
-    while not any(job.is_alone for job in scene.received):
+    while not any(job.runs_alone for job in scene.received):
         assert ended < 20
         await scene.until_received(ended + 1)
         scene.drop(scene.received[ended])
         ended += 1
-        await until(lambda: not scene.hands.wanted())  # it has taken another one, or empties its hands
+        await until(lambda: not scene.in_flight.free_slots())  # it has taken another one, or empties its hands
 
 
 async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is_waited_for_again(
@@ -447,17 +455,17 @@ async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
     monkeypatch.setattr("worker.runtime.fetcher._AWAY_SECONDS", 0.5)
     monkeypatch.setattr("worker.runtime.fetcher.outages", Outages())
-    scene.taker._away_seconds = 0.5
-    scene.hands.limit = 10
+    scene.fetcher._backoff_seconds = 0.5
+    scene.in_flight.limit = 10
     for queue in OTHERS:
-        scene.taker.consume(queue)
+        scene.fetcher.consume(queue)
     await until(lambda: scene.blocked() == 3)
 
     scene.bench.client.client_kill_filter(_type="normal")
 
     await until(lambda: scene.blocked() == 3)
     assert [record.message for record in caplog.records][:1] == ["redis_unavailable"]
-    assert scene.taker._away_seconds <= 1.0
+    assert scene.fetcher._backoff_seconds <= 1.0
     scene.benches["third"].push(b"a job")
     await scene.until_received(1)
 
@@ -466,9 +474,9 @@ async def test_a_queue_that_redis_refuses_is_left_alone_and_the_others_are_not(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    scene.hands.limit = 10
+    scene.in_flight.limit = 10
     scene.bench.run("SET", "second", "no list")
-    scene.taker.consume("second")
+    scene.fetcher.consume("second")
 
     for number in range(1, 4):
         scene.bench.push(b"a job")

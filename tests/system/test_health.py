@@ -60,7 +60,7 @@ def test_metrics_count_what_came_of_the_jobs(stage: Stage, port: int) -> None:
         for outcome in ("locked", "would_lock", "rejected")
     }
     assert "lock_worker_job_seconds_count 3.0" in lines
-    assert "lock_worker_jobs_in_hand 0.0" in lines
+    assert "lock_worker_jobs_in_flight 0.0" in lines
 
 
 def test_a_worker_whose_token_is_refused_is_alive_but_not_ready(stage: Stage, port: int) -> None:

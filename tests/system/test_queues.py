@@ -60,7 +60,7 @@ def test_what_nobody_can_wait_on_is_found_on_idle_queues_too(stage: Stage) -> No
 
 def test_jobs_of_a_dead_worker_come_back_on_idle_queues_too(stage: Stage) -> None:
     keys = Keys("c")
-    record = {"raw": b"{}", "first": 1, "token": "of a dead worker"}
+    record = {"raw": b"{}", "first": 1, "lease_token": "of a dead worker"}
     stage.redis.hset(f"{keys.record_prefix}ref", mapping=record)
     stage.redis.zadd(keys.leases, {"ref": 1})
 

@@ -80,7 +80,7 @@ def test_a_busy_worker_takes_no_more_and_finishes_what_it_holds(stage: Stage) ->
     assert finished <= called + 2 * 5, "it went on taking jobs"
     assert len(stage.wait_events(finished)) == finished
     # Those of a take whose answer was on its way were handed back; the others were never taken.
-    assert stage.redis.llen(QUEUE) + stage.redis.llen(stage.keys.again) == stage.jobs_left() == 50 - finished
+    assert stage.redis.llen(QUEUE) + stage.redis.llen(stage.keys.requeued) == stage.jobs_left() == 50 - finished
     take_over(stage)
     stage.wait_events(50)
 
@@ -93,7 +93,7 @@ def test_jobs_that_do_not_end_in_time_are_handed_back_and_taken_by_another_worke
     assert seconds_to_stop(worker) < 1 + SLACK_SECONDS
 
     assert stage.redis.zcard(stage.keys.leases) == 0
-    assert stage.redis.llen(stage.keys.again) == 3
+    assert stage.redis.llen(stage.keys.requeued) == 3
     assert worker.lines("jobs_left_to_their_leases") == []
     began = time.monotonic()
     take_over(stage)

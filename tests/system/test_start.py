@@ -14,7 +14,7 @@ from sandbox.free_port import free_port
 from sandbox.redis_server import RedisServer
 from tests.system.stage import TOKEN, Stage, WorkerProcess, eventually
 from worker.celery_bridge.pool import TaskPool
-from worker.celery_bridge.unsupported_options import refused
+from worker.celery_bridge.unsupported_options import unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,8 +209,8 @@ def test_a_limit_that_is_enough_is_left_alone(stage: Stage) -> None:
     ],
 )  # fmt: skip
 def test_one_such_option_is_enough(option: str, value: object) -> None:
-    assert refused({option: value}, TaskPool, TaskPool) is not None
-    assert refused({option: None}, TaskPool, TaskPool) is None
+    assert unsupported({option: value}, TaskPool, TaskPool) is not None
+    assert unsupported({option: None}, TaskPool, TaskPool) is None
 
 
 def test_options_that_switch_off_what_is_off_anyway_are_accepted(stage: Stage) -> None:

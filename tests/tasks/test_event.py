@@ -32,7 +32,7 @@ from tasks.trace import Trace
 FACTS = Facts(
     id="锁-1",
     subject="c-1",
-    echo={"conversation_id": "c-1", "reason": None},
+    received_fields={"conversation_id": "c-1", "reason": None},
     replay_of=None,
     received_at=datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC),
     finished_at=datetime(2026, 11, 22, 16, 4, 6, 123456, tzinfo=timezone(timedelta(hours=1))),
@@ -113,7 +113,7 @@ def test_no_outcome_is_left_out() -> None:
 
 
 def test_what_is_not_known_is_left_out_or_null() -> None:
-    event = read(replace(FACTS, subject=None, echo=None, attempts=0), Rejected(PROBLEM))
+    event = read(replace(FACTS, subject=None, received_fields=None, attempts=0), Rejected(PROBLEM))
     assert "subject" not in event
     assert event["data"]["job"] is None
     assert "replay_of" not in event["data"]
@@ -122,7 +122,7 @@ def test_what_is_not_known_is_left_out_or_null() -> None:
 @pytest.mark.parametrize("code", [0xFDD0, 0xFDEF, 0xFFFE, 0xFFFF, 0x1FFFE, 0x8FFFF, 0x10FFFE, 0x10FFFF], ids=hex)
 def test_a_noncharacter_is_replaced_in_the_subject_alone(code: int) -> None:
     conversation_id = f"é{chr(code)}{chr(code)}\U0001f512"
-    facts = replace(FACTS, subject=conversation_id, echo={"conversation_id": conversation_id})
+    facts = replace(FACTS, subject=conversation_id, received_fields={"conversation_id": conversation_id})
 
     event = read(facts, Locked({"id": conversation_id, "locked": True}))
 
@@ -237,7 +237,9 @@ def test_whatever_the_api_sends_comes_back_unchanged(value: Any) -> None:
 def test_a_conversation_that_is_json_already_stands_in_the_event_as_it_is() -> None:
     written = b'{"id":"c-1","locked":true,"n":1.50,"conversation":null}'
     for echo in (None, {"conversation_id": "c-1", "metadata": {"conversation": None, "text": '"conversation":null'}}):
-        body = build(replace(FACTS, echo=echo, replay_of='"conversation":null'), Locked(CONVERSATION, written)).body
+        body = build(
+            replace(FACTS, received_fields=echo, replay_of='"conversation":null'), Locked(CONVERSATION, written)
+        ).body
         assert body.count(written) == 1
         assert json.loads(body)["data"]["conversation"] == json.loads(written)
         assert json.loads(body)["data"]["job"] == echo
@@ -246,7 +248,9 @@ def test_a_conversation_that_is_json_already_stands_in_the_event_as_it_is() -> N
 def test_a_number_in_a_jobs_metadata_comes_back_as_it_was_written() -> None:
     number = verbatim.read("19.990000000000000001")
     for outcome in (Locked(CONVERSATION), Locked(CONVERSATION, json.dumps(CONVERSATION).encode()), Refused(PROBLEM)):
-        body = build(replace(FACTS, echo={"conversation_id": "c-1", "metadata": {"a": [{"n": number}]}}), outcome).body
+        body = build(
+            replace(FACTS, received_fields={"conversation_id": "c-1", "metadata": {"a": [{"n": number}]}}), outcome
+        ).body
         assert b'"metadata":{"a":[{"n":19.990000000000000001}]}' in body
 
 

@@ -17,8 +17,8 @@ from tasks.decision import Decision, Finished, Later
 from tasks.event import ResultEvent
 from tasks.job import Job
 from tasks.lock_conversation import LockConversation, Run
-from tasks.managem.client import Answer, CallFailed
-from tasks.message import Accepted, Refusal
+from tasks.managem.client import CallFailedError, Response
+from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
 from tasks.progress import Progress
 from tasks.retry import IN_PLACE_SECONDS, RetryPolicy
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.managem.client import ManagemApi
-    from tasks.managem.conversation import Shown
+    from tasks.managem.conversation import ConversationView
 
 ID = "c-1"
 RECEIVED = datetime(2026, 11, 22, 15, 4, 0, tzinfo=UTC)
@@ -36,18 +36,18 @@ NOW = datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC)
 MAX_ATTEMPTS = 4
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
-Said: TypeAlias = Answer | CallFailed | Exception
+Said: TypeAlias = Response | CallFailedError | Exception
 
 CONFIRMED = {"id": ID, "locked": True}
 LOCKED = {**CONFIRMED, "lastMessage": {"body": "hello"}, "createdAt": None}
 
 
-def locked(**fields: Any) -> Answer:
-    return Answer(200, json.dumps({**LOCKED, **fields}).encode(), None)
+def locked(**fields: Any) -> Response:
+    return Response(200, json.dumps({**LOCKED, **fields}).encode(), None)
 
 
-def status(code: int, retry_after: str | None = None) -> Answer:
-    return Answer(code, b"", retry_after)
+def status(code: int, retry_after: str | None = None) -> Response:
+    return Response(code, b"", retry_after)
 
 
 class LostError(Exception):
@@ -57,7 +57,7 @@ class LostError(Exception):
 class Scene:
     """The handler on a stage: ``said`` is what the API says in turn, the last of it for ever."""
 
-    def __init__(self, *said: Said, shown: Shown = "full", lost_at: int = 0) -> None:
+    def __init__(self, *said: Said, shown: ConversationView = "full", lost_at: int = 0) -> None:
         self._said = list(said or [locked()])
         self._lost_at = lost_at
         self.now = NOW
@@ -100,7 +100,7 @@ class Scene:
 
     async def lock(
         self, conversation_id: str, *, idempotency_key: str, traceparent: str, tracestate: str | None = None
-    ) -> Answer:
+    ) -> Response:
         """As the API's client."""
         self.calls.append((conversation_id, idempotency_key, traceparent))
         self.states.append(tracestate)
@@ -160,7 +160,7 @@ class Scene:
 def accepted(conversation_id: str = ID, *, dry_run: bool = False, **changes: Any) -> Accepted:
     fields: Mapping[str, Any] = {"conversation_id": conversation_id, "rule_id": "r-1"}
     usual: dict[str, Any] = {
-        "id": "job-1", "binding": conversation_id, "job": Job(**fields, dry_run=dry_run), "echo": fields,
+        "id": "job-1", "fingerprint": conversation_id, "job": Job(**fields, dry_run=dry_run), "received_fields": fields,
         "not_before": None, "expires_at": None, "traceparent": None, "replay_of": None, "ignored": (),
     }  # fmt: skip
     return Accepted(**{**usual, **changes})
@@ -298,7 +298,7 @@ async def test_an_id_that_no_header_can_carry_is_called_under_a_uuid_that_follow
 
 
 async def test_a_short_wait_is_slept_in_place_and_calls_are_counted() -> None:
-    scene = Scene(status(500), CallFailed("timeout", "Too late."), locked())
+    scene = Scene(status(500), CallFailedError("timeout", "Too late."), locked())
     event = await scene.finished()
     assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 3)
     assert len(scene.slept) == 2
@@ -321,11 +321,11 @@ async def test_a_retry_after_of_a_second_is_still_slept_in_place_and_one_beyond_
     [
         (status(408, "30"), "timeout"),
         (status(502, "30"), "server_error"),
-        (Answer(200, b"{}", "30"), "unconfirmed"),
+        (Response(200, b"{}", "30"), "unconfirmed"),
         (status(500, "Sun, 22 Nov 2026 15:04:35 GMT"), "server_error"),
     ],
 )
-async def test_a_job_that_has_to_wait_names_its_reason(said: Answer, reason: str) -> None:
+async def test_a_job_that_has_to_wait_names_its_reason(said: Response, reason: str) -> None:
     assert await Scene(said)() == Later(30.0, reason, is_retry=True)
 
 
@@ -347,7 +347,7 @@ async def test_a_job_that_had_more_calls_than_are_allowed_now_is_called_once_mor
 
 
 async def test_an_exhausted_job_tells_the_last_problem() -> None:
-    scene = Scene(status(500), status(500), CallFailed("unreachable", "No connection."), status(408))
+    scene = Scene(status(500), status(500), CallFailedError("unreachable", "No connection."), status(408))
     event = await scene.finished()
     assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "exhausted")
     assert (event["data"]["error"]["type"], event["data"]["error"]["status"]) == ("timeout", 408)
@@ -392,7 +392,9 @@ def test_an_error_of_the_workers_own_is_retried_like_a_failure_of_the_api() -> N
         ("state", {"id", "locked", "createdAt"}),
     ],
 )
-async def test_an_event_shows_as_much_of_the_conversation_as_the_setting_says(shown: Shown, fields: set[str]) -> None:
+async def test_an_event_shows_as_much_of_the_conversation_as_the_setting_says(
+    shown: ConversationView, fields: set[str]
+) -> None:
     event = await Scene(locked(labels=["spam"]), shown=shown).finished()
     assert event["data"]["conversation"].keys() == fields
 
@@ -413,9 +415,9 @@ async def test_a_deviation_from_the_documented_shape_is_told_without_its_values(
 
 @pytest.mark.parametrize("shown", ["full", "without_last_message", "state"])
 async def test_an_answer_that_could_not_be_told_as_it_came_is_told_and_said(
-    shown: Shown, caplog: pytest.LogCaptureFixture
+    shown: ConversationView, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = Answer(
+    said = Response(
         200,
         b'{"id":"c-1","locked":true,"source":{"type":"ORDER","id":"\\ud83d","n":1e-400},"userA":{},"userB":{}}',
         None,
@@ -461,8 +463,8 @@ async def test_a_replay_names_the_job_it_repeats() -> None:
 
 def test_a_message_that_is_no_job_is_rejected_with_what_was_understood() -> None:
     scene = Scene()
-    refusal = Refusal("job-1", None, None, Problem(ProblemType.UNDECODABLE, "The message is empty."), None, None)
-    event = event_of(scene.handler.rejected(refusal, scene.new_run()))
+    rejection = Rejection("job-1", None, None, Problem(ProblemType.UNDECODABLE, "The message is empty."), None, None)
+    event = event_of(scene.handler.rejected(rejection, scene.new_run()))
     assert "subject" not in event
     assert (event["data"]["outcome"], event["data"]["job"], event["data"]["attempts"]) == ("rejected", None, 0)
     assert event["data"]["error"] == {
@@ -531,7 +533,7 @@ async def test_a_confirmed_lock_is_told_with_all_that_came_whatever_that_is(extr
 
 @pytest.mark.parametrize("value", ["1e999", "-1e999", r'"\ud800"', r'{"\udfff": 1}', "[" * 500 + "]" * 500])
 async def test_a_confirmed_lock_is_told_even_if_the_answer_holds_what_few_can_write(value: str) -> None:
-    decision = await Scene(Answer(200, f'{{"id": "c-1", "locked": true, "source": {value}}}'.encode(), None))()
+    decision = await Scene(Response(200, f'{{"id": "c-1", "locked": true, "source": {value}}}'.encode(), None))()
     assert isinstance(decision, Finished)
     assert decision.event.outcome == "locked"
     assert json.loads(decision.event.body)["data"]["conversation"]["locked"] is True
@@ -540,7 +542,7 @@ async def test_a_confirmed_lock_is_told_even_if_the_answer_holds_what_few_can_wr
 @pytest.mark.parametrize("levels", [900, 1_000, 5_000, 100_000])
 async def test_an_answer_that_is_nested_however_deep_ends_in_an_event(levels: int) -> None:
     deep = b'{"id": "c-1", "locked": true, "more": ' + b"[" * levels + b"]" * levels + b"}"
-    decision = await Scene(Answer(200, deep, None))()
+    decision = await Scene(Response(200, deep, None))()
     assert isinstance(decision, Finished)
     problem = json.loads(decision.event.body)["data"]["error"]
     assert decision.event.outcome == "locked" or problem["type"] == "unconfirmed"
@@ -550,7 +552,7 @@ async def test_an_answer_that_is_nested_however_deep_ends_in_an_event(levels: in
 
 
 @pytest.mark.parametrize("said", [locked(), status(404), status(400)])
-async def test_an_answer_that_settles_a_job_tells_that_the_api_is_well_whatever_it_says(said: Answer) -> None:
+async def test_an_answer_that_settles_a_job_tells_that_the_api_is_well_whatever_it_says(said: Response) -> None:
     scene = Scene(said)
     await scene()
     assert (scene.answers, scene.blamed) == (1, [])
@@ -568,10 +570,10 @@ async def test_a_job_that_is_not_called_says_nothing_of_the_api() -> None:
     [
         (status(500), Blame.API),
         (status(408), Blame.API),
-        (CallFailed("timeout", "Too late."), Blame.API),
-        (CallFailed("unreachable", "Cut off."), Blame.API),
-        (CallFailed("unreachable", "No connection.", was_sent=False), Blame.NETWORK),
-        (Answer(200, b"{}", None), Blame.API),
+        (CallFailedError("timeout", "Too late."), Blame.API),
+        (CallFailedError("unreachable", "Cut off."), Blame.API),
+        (CallFailedError("unreachable", "No connection.", was_sent=False), Blame.NETWORK),
+        (Response(200, b"{}", None), Blame.API),
         (status(409, "1"), Blame.JOB),
         (status(401), Blame.TOKEN),
     ],
@@ -688,7 +690,7 @@ async def test_a_call_that_fails_after_a_refused_token_is_one_attempt() -> None:
     ],
 )
 async def test_an_overloaded_api_costs_the_job_nothing_and_the_fleet_is_told_what_was_asked_for(
-    said: Answer, reason: str, asked: float | None
+    said: Response, reason: str, asked: float | None
 ) -> None:
     scene = Scene(said)
 
@@ -710,7 +712,7 @@ async def test_a_retry_after_on_any_other_answer_is_the_jobs_own(code: int) -> N
 
 
 @pytest.mark.parametrize(
-    "late", [CallFailed("timeout", "Too late."), CallFailed("unreachable", "Cut off."), status(504)]
+    "late", [CallFailedError("timeout", "Too late."), CallFailedError("unreachable", "Cut off."), status(504)]
 )
 async def test_a_409_after_a_call_whose_answer_was_lost_or_late_is_tried_again(late: Said) -> None:
     scene = Scene(late, status(409), locked())
@@ -718,7 +720,7 @@ async def test_a_409_after_a_call_whose_answer_was_lost_or_late_is_tried_again(l
     assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 3)
 
 
-@pytest.mark.parametrize("before", [status(500), CallFailed("unreachable", "No connection.", was_sent=False)])
+@pytest.mark.parametrize("before", [status(500), CallFailedError("unreachable", "No connection.", was_sent=False)])
 async def test_a_409_after_calls_that_left_nothing_at_work_is_final(before: Said) -> None:
     scene = Scene(before, status(409))
     event = await scene.finished()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.managem.client import Answer, CallFailed, Kind
+from tasks.managem.client import CallFailedError, Kind, Response
 from tasks.outcome import Locked, Problem, ProblemType, Refused
 from tasks.verdict import Blame, Overloaded, Retryable, Verdict, judge, judge_failure
 
@@ -41,7 +41,7 @@ def judged(
     may_be_at_work: bool = False,
 ) -> Verdict:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge(Answer(status, content, retry_after, date), ID, now=lambda: NOW, may_be_at_work=may_be_at_work)
+    return judge(Response(status, content, retry_after, date), ID, now=lambda: NOW, may_be_at_work=may_be_at_work)
 
 
 def unconfirmed(body: Any, status: int = 200) -> Problem:
@@ -216,17 +216,17 @@ def test_an_unconfirmed_answer_keeps_its_retry_after_too() -> None:
 )
 @pytest.mark.parametrize("status", [None, 200])
 def test_a_call_without_a_usable_answer_is_retried(kind: Kind, problem: ProblemType, status: int | None) -> None:
-    verdict = judge_failure(CallFailed(kind, "It broke.", status))
+    verdict = judge_failure(CallFailedError(kind, "It broke.", status))
     assert verdict == Retryable(Problem(problem, "It broke.", status), None, Blame.API, may_be_at_work=True)
 
 
 def test_a_call_that_found_no_connection_is_the_networks_fault_and_left_nothing_at_work() -> None:
-    verdict = judge_failure(CallFailed("unreachable", "Refused.", was_sent=False))
+    verdict = judge_failure(CallFailedError("unreachable", "Refused.", was_sent=False))
     assert verdict == Retryable(Problem(ProblemType.UNREACHABLE, "Refused."), None, Blame.NETWORK)
 
 
 def test_what_the_worker_lacks_itself_is_neither_the_apis_fault_nor_the_networks() -> None:
-    verdict = judge_failure(CallFailed("no_resources", "No file descriptor.", was_sent=False))
+    verdict = judge_failure(CallFailedError("no_resources", "No file descriptor.", was_sent=False))
     assert verdict == Retryable(Problem(ProblemType.INTERNAL, "No file descriptor."), None, Blame.RESOURCES)
 
 

@@ -48,7 +48,7 @@ class _Open:
 class Answers:
     """The answers to commands that are sent in one write, in their order. Whoever wants no more of them closes it."""
 
-    def __init__(self, link: Link, opened: _Open, timeout_seconds: float) -> None:
+    def __init__(self, link: RedisClient, opened: _Open, timeout_seconds: float) -> None:
         self._link = link
         self._opened = opened
         self._timeout_seconds = timeout_seconds
@@ -56,7 +56,7 @@ class Answers:
         self._left = 0
 
     async def send(self, commands: Sequence[Command], *, until: float) -> None:
-        """Send them; once. Raises as :meth:`Link.execute_command`."""
+        """Send them; once. Raises as :meth:`RedisClient.execute_command`."""
         self._left = len(commands)
         packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]  # its stubs know tuples of one alone
         self._until = until
@@ -71,8 +71,8 @@ class Answers:
     async def next(self) -> Any:
         """The next answer; the first one is waited for no longer than the rest of the time that sending left.
 
-        Raises as :meth:`Link.execute_command`. After a refusal (``ResponseError``) the next answers are still to come,
-        but where the connection is of no use any more.
+        Raises what :meth:`RedisClient.execute_command` raises. After a refusal (``ResponseError``) the next answers are
+        still to come, except where the connection is of no use any more.
         """
         if not self._left:
             raise RedisConnectionError("the connection was closed before this answer")
@@ -118,7 +118,7 @@ class Answers:
             raise
 
 
-class Link:
+class RedisClient:
     """Sends commands.
 
     Args:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from worker.broker.client import Link
+from worker.broker.client import RedisClient
 from worker.broker.refusals import as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
@@ -129,13 +129,13 @@ def sync_client(settings: Settings) -> Redis:
     return Redis.from_pool(pool)
 
 
-def link(settings: Settings, backoff: ConnectBackoff) -> Link:
+def async_client(settings: Settings, backoff: ConnectBackoff) -> RedisClient:
     """The asyncio side's way to Redis."""
     arguments = options(settings)
     connection = SSLConnection if arguments.pop("ssl") else Connection
     # One time-out is kept over the whole command, and a connection that is none is made anew by the next one.
     arguments["socket_timeout"] = None
-    return Link(
+    return RedisClient(
         lambda: connection(**arguments, retry=AsyncRetry(NoBackoff(), 0)),
         timeout_seconds=TIMEOUT_SECONDS,
         backoff=backoff,

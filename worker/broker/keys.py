@@ -9,10 +9,10 @@ key                                  type    holds                              
 ``<queue>``                          list    producers' messages of priority 0..2, newest first     taken
 ``<queue>\x06\x16<3|6|9>``           list    the same for priorities 3..5, 6..8, 9                  taken
 ``lw:1:<queue>:arrived``             list    messages that woke a waiting worker, newest first      taken
-``lw:1:<queue>:again``               list    refs of jobs that are ready again, next first          taken
+``lw:1:<queue>:requeued``            list    refs of jobs that are ready again, next first          taken
 ``lw:1:<queue>:retries``             list    the same for jobs whose call failed, beside new work   taken
 ``lw:1:<queue>:suspects``            list    refs of jobs to be run alone: workers died on them     taken
-``lw:1:<queue>:job:<ref>``           hash    a job: raw, size, first, calls, crashes, token         completed
+``lw:1:<queue>:job:<ref>``           hash    job: raw, size, first, attempts, crashes, lease_token  completed
 ``lw:1:<queue>:leases``              zset    refs in flight, by the moment the lease is over (ms)   completed, moved on
 ``lw:1:<queue>:delayed``             zset    refs that wait, by the moment they are due (ms)        promoted
 ``lw:1:<queue>:deadlines``           zset    refs ready again, by the moment they are too old (ms)  taken, expired
@@ -20,7 +20,7 @@ key                                  type    holds                              
 ``lw:1:<queue>:ids:<digest>:other``  string  what else had an event under it: ``ended <binding>``   DEDUPLICATE_SECONDS
 ``lw:1:<queue>:ids:<end>:unlocked``  string  the outcome of that end, where it was without a lock   DEDUPLICATE_SECONDS
 ``lw:1:<queue>:counters``            hash    totals since the queue was first used                  never
-``lw:1:<queue>:upkeep``              hash    when the fleet last looked after this queue            never
+``lw:1:<queue>:maintenance``         hash    when the fleet last looked after this queue            never
 ``lw:1:<queue>:draining``            string  the worker that empties its hands for a suspect        seconds (TTL)
 ``lw:1:<queue>:unheard``             hash    takes whose answers were lost, by lease token: when     a day (TTL)
 ``lw:1:<LOCK_QUEUE>:workers``        hash    the workers there are: when told, and how each is set  seconds (TTL)
@@ -37,7 +37,7 @@ key                                  type    holds                              
 ``lw:1:<DEAD_STREAM>:ledger``        string  the same of the dead letters                           never
 ===================================  ======  =====================================================  ====================
 
-``upkeep`` also names the workers that were lost last, so that each is counted once.
+``maintenance`` also names the workers that were lost last, so that each is counted once.
 The fleet's flow control stands once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
 So do its workers, and the queues that they took from.
 A job id ``ended`` when its real job did. Its dry run, which is another thing, is remembered under ``:other``, and so is
@@ -74,13 +74,13 @@ class Keys:
     queue: str
 
     @cached_property
-    def stock(self) -> tuple[str, ...]:
+    def priority_lists(self) -> tuple[str, ...]:
         """The lists that producers push to, the first priority first."""
         return tuple(f"{self.queue}{PRIORITY_SEPARATOR}{step}" if step else self.queue for step in PRIORITY_STEPS)
 
-    def stock_of(self, priority: int) -> str:
+    def priority_list(self, priority: int) -> str:
         """The list that producers push jobs of this priority (0 to 9) to."""
-        return self.stock[bisect_right(PRIORITY_STEPS, priority) - 1]
+        return self.priority_lists[bisect_right(PRIORITY_STEPS, priority) - 1]
 
     @cached_property
     def arrived(self) -> str:
@@ -88,9 +88,9 @@ class Keys:
         return f"{PREFIX}:{self.queue}:arrived"
 
     @cached_property
-    def again(self) -> str:
+    def requeued(self) -> str:
         """Refs of jobs that are ready again."""
-        return f"{PREFIX}:{self.queue}:again"
+        return f"{PREFIX}:{self.queue}:requeued"
 
     @cached_property
     def retries(self) -> str:
@@ -133,9 +133,9 @@ class Keys:
         return f"{PREFIX}:{self.queue}:counters"
 
     @cached_property
-    def upkeep(self) -> str:
+    def maintenance(self) -> str:
         """When the fleet last looked after the queue."""
-        return f"{PREFIX}:{self.queue}:upkeep"
+        return f"{PREFIX}:{self.queue}:maintenance"
 
     @cached_property
     def draining(self) -> str:
@@ -160,7 +160,7 @@ class Keys:
     @cached_property
     def ready(self) -> tuple[str, ...]:
         """All lists with jobs to be taken."""
-        return (*self.stock, self.arrived, self.again, self.retries, self.suspects)
+        return (*self.priority_lists, self.arrived, self.requeued, self.retries, self.suspects)
 
     @cached_property
     def under_way(self) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ UPKEEP_JOBS = 500
 SUSPICIOUS_CRASHES = 2
 #: Below so many crashes no job is ended as poisoned: a worker's death does not tell which of its jobs it died on, so it
 #: has to die once more, on the one that runs alone.
-LEAST_POISONOUS_CRASHES = 2
+MIN_DELIVERIES = 2
 #: How far a burst may be ahead of the rate limit: well below the quarter of a second that would be too much.
 BURST_US = 80_000
 #: The same for the limit that the API's refusals set: an API that counts by the second refuses what comes too early.
@@ -81,44 +81,44 @@ class Delivery:
 
     Attributes:
         ref: the job's permanent random name in Redis.
-        token: names the take that holds it; every move of the job shows it.
+        lease_token: names the take that holds it; every move of the job shows it.
         raw: the message's bytes, or the beginning of a message over 1 MiB.
         size: the message's own size in bytes.
-        first_ms: when it was first taken, in milliseconds of the server's clock.
-        calls: calls made for it in earlier deliveries, and then by this one.
+        received_ms: when it was first taken, in milliseconds of the server's clock.
+        attempts: calls made for it in earlier deliveries, and then by this one.
         crashes: workers that died on it.
-        held_until: when the lease is over, on this process's monotonic clock; counted from before the take was sent.
+        lease_until: when the lease is over, on this process's monotonic clock; counted from before the take was sent.
         is_retry: a call for it failed before.
         progress: what earlier deliveries left for this one, as it was put aside; the broker does not look at it.
-        is_alone: nothing may run beside it.
+        runs_alone: nothing may run beside it.
         has_permit: it was taken by a permit or as a probe, which goes back if it comes to no call.
         is_probe: it was taken to find out whether calls succeed again.
         taken_at: when that was, on this process's monotonic clock.
         is_newest: it is new, and was taken from the end where the newest stand.
-        is_lost: the lease is over and another worker may have the job.
+        lease_lost: the lease is over and another worker may have the job.
         claimed: the claim that was sent with its take, perhaps for another job, and its :class:`ClaimAnswer`.
-        intake: what the message turned out to be; the broker does not look at it.
+        parsed: what the message turned out to be; the broker does not look at it.
     """
 
     ref: str
-    token: str
+    lease_token: str
     raw: bytes = field(repr=False)
     size: int
-    first_ms: int
-    calls: int
+    received_ms: int
+    attempts: int
     crashes: int
-    held_until: float
+    lease_until: float
     queue: str
     is_retry: bool = False
     progress: bytes = field(default=b"", repr=False)
-    is_alone: bool = False
-    is_lost: bool = False
+    runs_alone: bool = False
+    lease_lost: bool = False
     has_permit: bool = False
     is_probe: bool = False
     taken_at: float = 0.0
     is_newest: bool = False
     claimed: tuple[Claim, int] | None = None
-    intake: Any = field(default=None, repr=False)
+    parsed: Any = field(default=None, repr=False)
 
 
 class TakeState(Enum):
@@ -208,14 +208,14 @@ class Taken:
     wait_ms: int
     fleet: FleetNews
     jobs: list[Delivery]
-    is_all: bool
+    emptied_queue: bool
 
 
 class Claim(NamedTuple):
     """What a job id is to stand for. A dry run and the real job of one id are two things."""
 
     id_digest: str
-    binding: str
+    fingerprint: str
     is_dry_run: bool = False
 
 
@@ -249,12 +249,12 @@ class Completion:
     """
 
     ref: str
-    token: str
+    lease_token: str
     event: bytes
     outcome: str
     is_dead_letter: bool
     id_digest: str
-    binding: str
+    fingerprint: str
     is_dry_run: bool = False
     has_own_id: bool = False
 
@@ -295,7 +295,7 @@ class ClaimAnswer(IntEnum):
     """What a claim says of a job id."""
 
     GO = 0
-    COPY = 1
+    DUPLICATE = 1
     CONFLICT = 2
 
 
@@ -313,7 +313,7 @@ class CompleteAnswer(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class Duplicate:
     """What became of a completion: it was dropped as a copy.
 
     ``first_outcome`` is how the first one ended, if without a lock; None: with one, or by a worker of the version
@@ -329,7 +329,7 @@ _COMPLETE_ANSWERS = tuple(CompleteAnswer)
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BrokerOptions:
     """The settings that the moves need. Times in milliseconds, the rate in calls a second over the whole fleet.
 
     ``longest_lease_ms``: the longest lease in the fleet. A lease is of the worker that has it, but a silence of the
@@ -343,8 +343,8 @@ class Rules:
     dead: str
     dead_maxlen: int
     lease_ms: int
-    remember_ms: int
-    poisonous_crashes: int
+    dedup_ttl_ms: int
+    max_deliveries: int
     max_age_ms: int = 0
     longest_lease_ms: int = 0
     bounds: StreamBounds = field(default_factory=StreamBounds)
@@ -352,7 +352,7 @@ class Rules:
     @property
     def suspicious_crashes(self) -> int:
         """How many workers died on a job that runs alone from then on; none is poisoned for its neighbours' sake."""
-        return max(1, min(SUSPICIOUS_CRASHES, self.poisonous_crashes - 1))
+        return max(1, min(SUSPICIOUS_CRASHES, self.max_deliveries - 1))
 
     @property
     def interval_us(self) -> int:
@@ -385,17 +385,21 @@ def command(script: Script, keys: Sequence[str], arguments: Sequence[Argument], 
     return [name, what, len(keys), *keys, *arguments]
 
 
-def take_command(keys: Keys, rules: Rules, *, token: str, worker: str, wish: Wish, whole_text: bool = False) -> Command:
+def take_command(
+    keys: Keys, broker_options: BrokerOptions, *, token: str, worker: str, wish: Wish, whole_text: bool = False
+) -> Command:
     """The call of ``take.lua`` as a worker wishes it."""
     return command(
         scripts.TAKE,
         [
-            keys.again, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.upkeep, keys.draining,
-            rules.fleet.pause, rules.fleet.rate, rules.fleet.limit, keys.retries, keys.deadlines, *keys.stock,
+            keys.requeued, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.maintenance, keys.draining,
+            broker_options.fleet.pause, broker_options.fleet.rate, broker_options.fleet.limit, keys.retries,
+            keys.deadlines, *keys.priority_lists,
         ],
         [
-            keys.record_prefix, token, min(wish.wanted, TAKE_JOBS), TAKE_BYTES, rules.lease_ms,
-            worker, wish.held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, rules.interval_us, BURST_US, LIMIT_BURST_US,
+            keys.record_prefix, token, min(wish.wanted, TAKE_JOBS), TAKE_BYTES, broker_options.lease_ms,
+            worker, wish.held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, broker_options.interval_us, BURST_US,
+            LIMIT_BURST_US,
             wish.which_new, int(wish.is_probe), wish.retries_first, wish.retries_most,
             wish.answered, wish.failed, wish.unused, PROBE_GAP_MS, wish.version,
         ],
@@ -403,20 +407,22 @@ def take_command(keys: Keys, rules: Rules, *, token: str, worker: str, wish: Wis
     )  # fmt: skip
 
 
-def read_take(answer: list[Any], keys: Keys, rules: Rules, *, token: str, sent_at: float, wanted: int) -> Taken:
+def read_take(
+    answer: list[Any], keys: Keys, broker_options: BrokerOptions, *, token: str, sent_at: float, wanted: int
+) -> Taken:
     """The answer of ``take.lua`` for ``wanted`` jobs; ``sent_at`` is the monotonic time just before it was sent."""
     state = TakeState(answer[0])
     server_ms = int(answer[1])
     jobs = [
-        _new(job, keys, rules, token, sent_at, server_ms=server_ms)
+        _new(job, keys, broker_options, token, sent_at, server_ms=server_ms)
         if len(job) == _FIELDS_OF_A_NEW_JOB
-        else _delivery(job, keys, rules, token, sent_at, is_alone=state is TakeState.ALONE)
+        else _delivery(job, keys, broker_options, token, sent_at, is_alone=state is TakeState.ALONE)
         for job in answer[4:]
     ]
     fleet = _fleet(answer[3])
     # Fewer than asked for, and nothing that bounds a take was reached: so there were no more.
     is_short = len(jobs) < min(wanted, TAKE_JOBS) and sum(len(job.raw) for job in jobs) < TAKE_BYTES
-    is_limited = rules.rate is not None or fleet.rate > 0
+    is_limited = broker_options.rate is not None or fleet.rate > 0
     is_all = state is TakeState.EMPTY or (state is TakeState.JOBS and is_short and not is_limited)
     return Taken(state, server_ms, int(answer[2]), fleet, jobs, is_all)
 
@@ -429,23 +435,25 @@ def _fleet(answer: list[bytes]) -> FleetNews:
     )  # fmt: skip
 
 
-def _new(job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, *, server_ms: int) -> Delivery:
+def _new(
+    job: list[bytes], keys: Keys, broker_options: BrokerOptions, token: str, sent_at: float, *, server_ms: int
+) -> Delivery:
     ref, raw = job
     return Delivery(
-        ref=ref.decode(), token=token, raw=raw, size=len(raw), first_ms=server_ms, calls=0, crashes=0,
-        held_until=sent_at + rules.lease_ms / 1000, queue=keys.queue,
+        ref=ref.decode(), lease_token=token, raw=raw, size=len(raw), received_ms=server_ms, attempts=0, crashes=0,
+        lease_until=sent_at + broker_options.lease_ms / 1000, queue=keys.queue,
     )  # fmt: skip
 
 
 def _delivery(
-    job: list[bytes], keys: Keys, rules: Rules, token: str, sent_at: float, *, is_alone: bool = False
+    job: list[bytes], keys: Keys, broker_options: BrokerOptions, token: str, sent_at: float, *, is_alone: bool = False
 ) -> Delivery:
     ref, raw, size, first, calls, crashes, retry, progress = job
     return Delivery(
-        ref=ref.decode(), token=token, raw=raw, size=int(size),
-        first_ms=int(first), calls=int(calls), crashes=int(crashes),
-        held_until=sent_at + rules.lease_ms / 1000, queue=keys.queue,
-        is_retry=retry == b"1", progress=progress, is_alone=is_alone,
+        ref=ref.decode(), lease_token=token, raw=raw, size=int(size),
+        received_ms=int(first), attempts=int(calls), crashes=int(crashes),
+        lease_until=sent_at + broker_options.lease_ms / 1000, queue=keys.queue,
+        is_retry=retry == b"1", progress=progress, runs_alone=is_alone,
     )  # fmt: skip
 
 
@@ -455,7 +463,7 @@ def replay_command(keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], 
     By its whole text: a person calls it, so seldom that the server would not know it.
     """
     arguments = [part for letter in letters for part in letter]
-    return command(scripts.REPLAY, [dead, keys.stock_of(priority)], arguments, whole_text=True)
+    return command(scripts.REPLAY, [dead, keys.priority_list(priority)], arguments, whole_text=True)
 
 
 def adopt_command(keys: Keys, jobs: Sequence[tuple[bytes, bytes]], *, priority: int) -> Command:
@@ -464,7 +472,7 @@ def adopt_command(keys: Keys, jobs: Sequence[tuple[bytes, bytes]], *, priority: 
     By its whole text, as :func:`replay_command`. The last one is taken first.
     """
     arguments = [part for job in jobs for part in job]
-    return command(scripts.ADOPT, [UNACKED, UNACKED_INDEX, keys.stock_of(priority)], arguments, whole_text=True)
+    return command(scripts.ADOPT, [UNACKED, UNACKED_INDEX, keys.priority_list(priority)], arguments, whole_text=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,21 +517,21 @@ class Moves:
     repeated.
     """
 
-    def __init__(self, client: Client, keys: Keys, rules: Rules) -> None:
+    def __init__(self, client: Client, keys: Keys, broker_options: BrokerOptions) -> None:
         self._client = client
         self.keys = keys
-        self.rules = rules
+        self.broker_options = broker_options
 
     async def take(
         self, wish: Wish, *, token: str, worker: str, sent_at: float, follow_up: FollowUp | None = None
     ) -> Taken:
         """Take jobs; not to be repeated blindly. ``sent_at`` is the monotonic time of now."""
-        call = partial(take_command, self.keys, self.rules, token=token, worker=worker, wish=wish)
+        call = partial(take_command, self.keys, self.broker_options, token=token, worker=worker, wish=wish)
         try:
             answer = await (self._run(call()) if follow_up is None else follow_up.send_behind(call()))
         except NoScriptError:
             answer = await self._run(call(whole_text=True))
-        return read_take(answer, self.keys, self.rules, token=token, sent_at=sent_at, wanted=wish.wanted)
+        return read_take(answer, self.keys, self.broker_options, token=token, sent_at=sent_at, wanted=wish.wanted)
 
     async def wait(self, seconds: float) -> bytes | None:
         """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it.
@@ -543,38 +551,41 @@ class Moves:
         return [_CLAIM_ANSWERS[code] for code in await self._call(*self._claiming(claims))]
 
     def _wait_command(self, seconds: float) -> Command:
-        return ["BLMOVE", self.keys.stock[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)]
+        return ["BLMOVE", self.keys.priority_lists[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)]
 
     def _claiming(self, claims: Sequence[Claim]) -> tuple[Script, list[str], list[Argument]]:
-        arguments = [part for claim in claims for part in (claim.id_digest, claim.binding, int(claim.is_dry_run))]
-        return scripts.CLAIM, [], [self.keys.id_prefix, self.rules.remember_ms, *arguments]
+        arguments = [part for claim in claims for part in (claim.id_digest, claim.fingerprint, int(claim.is_dry_run))]
+        return scripts.CLAIM, [], [self.keys.id_prefix, self.broker_options.dedup_ttl_ms, *arguments]
 
-    async def complete(self, completions: Sequence[Completion]) -> list[CompleteAnswer | Copy]:
+    async def complete(self, completions: Sequence[Completion]) -> list[CompleteAnswer | Duplicate]:
         """End jobs: publish, keep the dead letters, remember the ids and forget the jobs, in one step."""
         arguments: list[Argument] = [
-            self.keys.record_prefix, self.keys.id_prefix, self.rules.results,
-            self.rules.results_maxlen, self.rules.dead_maxlen, self.rules.remember_ms,
-            self.rules.bounds.results_bytes, self.rules.bounds.dead_bytes, self.keys.queue, KEPT_BYTES,
+            self.keys.record_prefix, self.keys.id_prefix, self.broker_options.results,
+            self.broker_options.results_maxlen, self.broker_options.dead_maxlen, self.broker_options.dedup_ttl_ms,
+            self.broker_options.bounds.results_bytes, self.broker_options.bounds.dead_bytes, self.keys.queue,
+            KEPT_BYTES,
         ]  # fmt: skip
         for end in completions:
             arguments += [
                 end.ref,
-                end.token,
+                end.lease_token,
                 end.event,
                 end.outcome,
                 int(end.is_dead_letter),
                 end.id_digest,
-                end.binding,
+                end.fingerprint,
                 int(end.is_dry_run),
                 int(end.has_own_id),
             ]
         keys = [
-            self.keys.leases, self.keys.counters, self.rules.results, self.rules.dead,
-            ledger_of(self.rules.results), ledger_of(self.rules.dead),
+            self.keys.leases, self.keys.counters, self.broker_options.results, self.broker_options.dead,
+            ledger_of(self.broker_options.results), ledger_of(self.broker_options.dead),
         ]  # fmt: skip
         answers = await self._call(scripts.COMPLETE, keys, arguments)
         return [
-            _COMPLETE_ANSWERS[answer] if isinstance(answer, int) else Copy(answer.decode("utf-8", "replace") or None)
+            _COMPLETE_ANSWERS[answer]
+            if isinstance(answer, int)
+            else Duplicate(answer.decode("utf-8", "replace") or None)
             for answer in answers
         ]
 
@@ -584,7 +595,7 @@ class Moves:
         for delay in delays:
             job = delay.delivery
             arguments += [
-                job.ref, job.token, math.ceil(delay.seconds * 1000), job.calls, "1" if delay.is_retry else "",
+                job.ref, job.lease_token, math.ceil(delay.seconds * 1000), job.attempts, "1" if delay.is_retry else "",
                 delay.deadline_ms, delay.progress,
             ]  # fmt: skip
         keys = [self.keys.leases, self.keys.delayed, self.keys.counters]
@@ -592,20 +603,24 @@ class Moves:
 
     async def release(self, jobs: Sequence[Delivery]) -> list[bool]:
         """Hand jobs back to be taken again at once; True where the job was still ours."""
-        arguments: list[Argument] = [self.keys.record_prefix, self.rules.suspicious_crashes, self.rules.max_age_ms]
+        arguments: list[Argument] = [
+            self.keys.record_prefix,
+            self.broker_options.suspicious_crashes,
+            self.broker_options.max_age_ms,
+        ]
         for job in jobs:
-            arguments += [job.ref, job.token, job.calls]
+            arguments += [job.ref, job.lease_token, job.attempts]
         keys = [
-            self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.retries,
+            self.keys.leases, self.keys.requeued, self.keys.suspects, self.keys.counters, self.keys.retries,
             self.keys.deadlines,
         ]  # fmt: skip
         return [code == 1 for code in await self._call(scripts.RELEASE, keys, arguments)]
 
     async def renew(self, jobs: Sequence[Delivery]) -> list[bool]:
         """Keep the leases of jobs; True where the job is still ours."""
-        arguments: list[Argument] = [self.keys.record_prefix, self.rules.lease_ms]
+        arguments: list[Argument] = [self.keys.record_prefix, self.broker_options.lease_ms]
         for job in jobs:
-            arguments += [job.ref, job.token]
+            arguments += [job.ref, job.lease_token]
         return [code == 1 for code in await self._call(scripts.RENEW, [self.keys.leases], arguments)]
 
     async def throttle(self, change: Change) -> tuple[bool, FleetNews]:
@@ -614,12 +629,14 @@ class Moves:
             change.version, change.epoch, f"{change.rate:.6f}", change.state,
             math.ceil(change.pause_seconds * 1000), change.why,
         ]  # fmt: skip
-        done, fleet = await self._call(scripts.THROTTLE, [self.rules.fleet.limit, self.rules.fleet.pause], arguments)
+        done, fleet = await self._call(
+            scripts.THROTTLE, [self.broker_options.fleet.limit, self.broker_options.fleet.pause], arguments
+        )
         return done == 1, _fleet(fleet)
 
     async def vote(self, worker: str, told: str) -> None:
         """Tell which breakers of a worker are open, or with nothing told, that none is."""
-        await self._call(scripts.VOTE, [self.rules.fleet.breakers], [worker, told, VOTE_MS])
+        await self._call(scripts.VOTE, [self.broker_options.fleet.breakers], [worker, told, VOTE_MS])
 
     async def register(self, worker: str, digest: str, told: str) -> list[tuple[str, bytes]]:
         """Tell that a worker is there, and how it is set; with an empty digest, that it leaves.
@@ -627,7 +644,7 @@ class Moves:
         ``told`` is a JSON object with its ``queues``. Returns the workers with another digest, and what they told.
         """
         arguments: list[Argument] = [worker, digest, told, WORKER_MS, _OTHERS_AT_MOST, _QUEUES_KEPT]
-        keys = [self.rules.fleet.workers, self.rules.fleet.queues]
+        keys = [self.broker_options.fleet.workers, self.broker_options.fleet.queues]
         answer = iter(await self._call(scripts.REGISTER, keys, arguments))
         return [(other.decode("utf-8", "replace"), text) for other, text in zip(answer, answer, strict=True)]
 
@@ -644,11 +661,12 @@ class Moves:
         ``version``: of the fleet's flow control, as far as known.
         """
         keys = [
-            self.keys.delayed, self.keys.again, self.keys.suspects, self.keys.upkeep, self.keys.retries,
-            self.keys.deadlines, self.rules.fleet.limit, self.rules.fleet.pause,
+            self.keys.delayed, self.keys.requeued, self.keys.suspects, self.keys.maintenance, self.keys.retries,
+            self.keys.deadlines, self.broker_options.fleet.limit, self.broker_options.fleet.pause,
         ]  # fmt: skip
         arguments: list[Argument] = [
-            self.keys.record_prefix, self.rules.suspicious_crashes, UPKEEP_JOBS, between_ms, self.rules.max_age_ms,
+            self.keys.record_prefix, self.broker_options.suspicious_crashes, UPKEEP_JOBS, between_ms,
+            self.broker_options.max_age_ms,
             version,
         ]  # fmt: skip
         count, next_due, next_deadline, fleet = await self._call(scripts.PROMOTE, keys, arguments)
@@ -661,27 +679,28 @@ class Moves:
 
     async def expire(self, *, token: str, sent_at: float) -> list[Delivery]:
         """Take jobs that are ready again and too old, to end them; not to be repeated blindly."""
-        keys = [self.keys.deadlines, self.keys.again, self.keys.retries, self.keys.suspects, self.keys.leases]
+        keys = [self.keys.deadlines, self.keys.requeued, self.keys.retries, self.keys.suspects, self.keys.leases]
         arguments: list[Argument] = [
-            self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.rules.lease_ms,
-            self.rules.suspicious_crashes, EXPIRE_ENTRIES,
+            self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.broker_options.lease_ms,
+            self.broker_options.suspicious_crashes, EXPIRE_ENTRIES,
         ]  # fmt: skip
         _, *jobs = await self._call(scripts.EXPIRE, keys, arguments)
-        return [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]
+        return [_delivery(job, self.keys, self.broker_options, token, sent_at) for job in jobs]
 
     async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
         """Make jobs of dead workers ready, unless the fleet did so in the last ``between_ms``."""
         keys = [
-            self.keys.leases, self.keys.again, self.keys.suspects, self.keys.counters, self.keys.upkeep,
+            self.keys.leases, self.keys.requeued, self.keys.suspects, self.keys.counters, self.keys.maintenance,
             self.keys.retries, self.keys.deadlines, self.keys.unheard,
         ]  # fmt: skip
         arguments: list[Argument] = [
-            self.keys.record_prefix, self.rules.suspicious_crashes, self.rules.poisonous_crashes, UPKEEP_JOBS, token,
-            self.rules.lease_ms, between_ms, self.rules.silence_ms, self.rules.grace_ms,
-            TAKE_BYTES, self.rules.max_age_ms, TOLD_JOBS, KEPT_BYTES,
+            self.keys.record_prefix, self.broker_options.suspicious_crashes, self.broker_options.max_deliveries,
+            UPKEEP_JOBS, token,
+            self.broker_options.lease_ms, between_ms, self.broker_options.silence_ms, self.broker_options.grace_ms,
+            TAKE_BYTES, self.broker_options.max_age_ms, TOLD_JOBS, KEPT_BYTES,
         ]  # fmt: skip
         count, server_ms, workers, messages, *jobs = await self._call(scripts.RECOVER, keys, arguments)
-        poisoned = [_delivery(job, self.keys, self.rules, token, sent_at) for job in jobs]
+        poisoned = [_delivery(job, self.keys, self.broker_options, token, sent_at) for job in jobs]
         return Recovered(
             None if count < 0 else count, int(server_ms), poisoned, is_grace=count == _GRACE,
             workers={name.decode(): jobs for name, jobs in zip(workers[::2], workers[1::2], strict=True)},

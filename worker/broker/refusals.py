@@ -50,7 +50,7 @@ class ServerIsOfNoUse(RedisConnectionError):  # noqa: N818 - it names what is so
     """
 
 
-class ServerIsReadOnly(ServerIsOfNoUse):
+class ServerIsReadOnlyError(ServerIsOfNoUse):
     """The server is a replica: jobs wait until the address leads to a primary."""
 
 
@@ -247,7 +247,7 @@ def connection_is_useless(error: ResponseError) -> bool:
 
 def as_lost_connection(error: ResponseError) -> ServerIsOfNoUse:
     """A refusal after which the connection is of no use, for those who make a connection anew only if it is lost."""
-    kind = ServerIsReadOnly if is_demoted(error) else ServerIsOfNoUse
+    kind = ServerIsReadOnlyError if is_demoted(error) else ServerIsOfNoUse
     lost = kind(str(error))
     lost.status_code = error.status_code
     lost.__cause__ = error
@@ -267,7 +267,9 @@ def was_refused(error: BaseException) -> bool:
 
 def is_demoted(error: BaseException) -> bool:
     """Whether a server says by this that it is not the primary (any more)."""
-    return isinstance(error, ReadOnlyError | MasterDownError | ServerIsReadOnly) or str(error).startswith(_UNBLOCKED)
+    return isinstance(error, ReadOnlyError | MasterDownError | ServerIsReadOnlyError) or str(error).startswith(
+        _UNBLOCKED
+    )
 
 
 def meaning(error: BaseException) -> Meaning | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
-from worker.broker.refusals import OLDEST_MAJOR, ServerIsReadOnly, Unfit, meaning
+from worker.broker.refusals import OLDEST_MAJOR, ServerIsReadOnlyError, Unfit, meaning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def look(client: Redis, keys: Sequence[str], *, allow_eviction: bool) -> list[Fi
         unknown = Unknown(f"Redis does not let the worker look at it: {error}", f"Allow INFO, or {_LOOK_YOURSELF}.")
         return [unknown, *_scripts(client, keys)]
     if info.get("role") in {"slave", "replica"}:
-        raise ServerIsReadOnly("You can't write against a read only replica.")  # as it would say itself
+        raise ServerIsReadOnlyError("You can't write against a read only replica.")  # as it would say itself
     found = findings(info, allow_eviction=allow_eviction)
     # One that is unfit by what it tells would only say so again.
     return found if any(isinstance(finding, Unfit) for finding in found) else [*found, *_scripts(client, keys)]

@@ -62,7 +62,7 @@ class Consumer(stock.Consumer):
         self._restart_state.maxR = None  # type: ignore[attr-defined]  # as above
         app: Any = self.app
         self._backoff = app.backoff
-        app.books.consumer = self
+        app.monitoring.consumer = self
 
     def connect(self) -> Any:
         """Connect, and see whether the server is fit for a queue; the first time, before anything is taken from it.
@@ -116,7 +116,7 @@ class Consumer(stock.Consumer):
     def cancel_active_requests(self) -> None:
         """Cancel what runs, and so also what Celery was not shown yet."""
         app: Any = self.app
-        app.books.catch_up()
+        app.monitoring.catch_up()
         super().cancel_active_requests()
 
     def _failed(self, error: Exception) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from redis.exceptions import ResponseError
 
     from worker.runtime.executor import Executor
-    from worker.runtime.settlement import Settled
+    from worker.runtime.settlement import Settlement
     from worker.runtime.settler import Assignment
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ _OF_A_TASK = (
 _RESIZES = {"pool_grow": 1, "pool_shrink": -1}
 
 
-class Books:
+class Monitoring:
     """Keeps the books of one worker.
 
     Args:
@@ -70,14 +70,14 @@ class Books:
         self._streams = streams
         self._executor = executor
         self._numbers = count(1)
-        self._open: dict[int, Request] = {}
-        self._over: deque[tuple[Request, Settled]] = deque()
-        self._unseen = self._counted = 0
+        self._announced: dict[int, Request] = {}
+        self._finished: deque[tuple[Request, Settlement]] = deque()
+        self._uncounted = self._counted = 0
         self.call_soon: Callable[..., object] = lambda *_: None
 
     # -- called by the asyncio side --
 
-    def wants(self, job: str) -> bool:
+    def is_watched(self, job: str) -> bool:
         """Whether a job has to be shown before it begins."""
         return job in state.revoked or self._is_watched()
 
@@ -85,22 +85,22 @@ class Books:
         """Whether this worker was told that a job is revoked."""
         return job in state.revoked
 
-    def show(self, items: Sequence[Assignment]) -> None:
+    def announce(self, items: Sequence[Assignment]) -> None:
         """Show jobs that are about to begin; they come back to the executor."""
-        self.call_soon(self._show, items)
+        self.call_soon(self._announce, items)
 
-    def settled(self, item: Assignment, how: Settled) -> None:
+    def settled(self, item: Assignment, how: Settlement) -> None:
         """Note how a job left this worker."""
         if item.request is not None:
-            self._over.append((item.request, how))
-        elif item.run is not None:
-            self._unseen += 1
+            self._finished.append((item.request, how))
+        elif item.task is not None:
+            self._uncounted += 1
 
-    def wake(self) -> None:
+    def flush_soon(self) -> None:
         """Let Celery hear of what was noted."""
-        self.call_soon(self.tell)
+        self.call_soon(self.flush)
 
-    def lose_the_connection(self, error: ResponseError) -> None:
+    def reconnect(self, error: ResponseError) -> None:
         """Let Celery connect anew, if it was connected before now.
 
         What a timer raises on its loop as a lost connection is treated as one. What the loop is to call soon must not
@@ -121,28 +121,28 @@ class Books:
 
     # -- called on Celery's thread --
 
-    def tell(self) -> None:
+    def flush(self) -> None:
         """Tell Celery what became of the jobs that it was shown."""
-        while self._over:
-            request, how = self._over.popleft()
-            if self._open.pop(request.number, None) is None:  # terminated: Celery was told then
+        while self._finished:
+            request, how = self._finished.popleft()
+            if self._announced.pop(request.number, None) is None:  # terminated: Celery was told then
                 continue
             try:
                 request.settled(how)
             except Exception:  # somebody's signal handler; the job itself is settled
                 logger.exception("callback_error", extra={"job": request.id})
 
-    def catch_up(self) -> None:
+    def sync(self) -> None:
         """Show all jobs in hand, and count those that came and went unseen."""
-        self.tell()
+        self.flush()
         for item in self._executor.running():
             if item.request is None:
                 item.request = request = self._entry(item)
                 request.begun(item.begun_at)
                 # The asyncio side lets go of a job before it looks for its request, so one of the two sees the other.
-                if not self._executor.holds(item) and self._open.pop(request.number, None) is not None:
+                if not self._executor.holds(item) and self._announced.pop(request.number, None) is not None:
                     state.task_ready(request)
-        unseen = self._unseen
+        unseen = self._uncounted
         state.total_count[self._task.name] += unseen - self._counted
         state.all_total_count[0] += unseen - self._counted
         self._counted = unseen
@@ -186,7 +186,7 @@ class Books:
 
     def terminate(self, number: int) -> None:
         """Stop a job and hand it back; whoever takes it next finds it revoked."""
-        request = self._open.pop(number, None)
+        request = self._announced.pop(number, None)
         if request is not None:
             self._executor.cancel(request.delivery)
 
@@ -197,24 +197,24 @@ class Books:
         # A worker's heartbeat uses the same dispatcher, for the group "worker".
         return bool(monitors and monitors.enabled and (not monitors.groups or "task" in monitors.groups))
 
-    def _show(self, items: Sequence[Assignment]) -> None:
+    def _announce(self, items: Sequence[Assignment]) -> None:
         for item in items:
             request = self._entry(item)
             try:
                 if request.id in state.revoked and request.revoked():
                     item.is_revoked = True
-                    self._open.pop(request.number)
+                    self._announced.pop(request.number)
                 else:
                     item.request = request
                     request.received()
                     request.started()
             except Exception:  # somebody's signal handler; it is no reason not to run the job
                 logger.exception("callback_error", extra={"job": request.id})
-        self._executor.go_on(items)
+        self._executor.resume(items)
 
     def _entry(self, item: Assignment) -> Request:
         number = next(self._numbers)
-        request = self._open[number] = Request(item.delivery, number, self._task, self.consumer)
+        request = self._announced[number] = Request(item.delivery, number, self._task, self.consumer)
         return request
 
 
@@ -226,9 +226,9 @@ def _slots_more(command: str, arguments: Mapping[str, Any]) -> int:
 class _Node(pidbox.Node):  # type: ignore[misc]
     def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
         """Answer a command, with the books up to date."""
-        books = self.state.consumer.app.books
-        books.catch_up()
-        answer = books.answer(method, arguments or {})
+        monitoring = self.state.consumer.app.monitoring
+        monitoring.catch_up()
+        answer = monitoring.answer(method, arguments or {})
         return super().handle(method, arguments) if answer is None else answer
 
     def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:

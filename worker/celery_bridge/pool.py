@@ -24,22 +24,22 @@ class TaskPool(BasePool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._executor = self.app.executor
-        self._books = self.app.books
+        self._monitoring = self.app.monitoring
         self._shutdown_seconds: float = self.app.shutdown_seconds
 
     def on_start(self) -> None:
         """Start the asyncio side, once all is loaded and before the first job is taken."""
-        gc_tuning.leave_alone_what_is_loaded()
+        gc_tuning.freeze_loaded_objects()
         self._resize(self.limit)
         self._executor.start()
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Told Celery's event loop."""
-        self._books.call_soon = loop.call_soon
+        self._monitoring.call_soon = loop.call_soon
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:  # noqa: ARG002 - Celery's signature
         """Stop a job and hand it back."""
-        self._books.terminate(pid)
+        self._monitoring.terminate(pid)
 
     def grow(self, n: int = 1) -> None:
         """Run ``n`` more jobs at once; at least one in all, and at most MAX_SLOTS or what the open files allow."""
@@ -55,7 +55,7 @@ class TaskPool(BasePool):
         self.grow(-n)
 
     def _resize(self, slots: int) -> None:
-        self.limit = self._executor.hands.limit = max(1, min(slots, MAX_SLOTS))
+        self.limit = self._executor.in_flight.limit = max(1, min(slots, MAX_SLOTS))
 
     def on_close(self) -> None:
         """The time for what is in flight begins now, however long Celery takes to close its connections."""
@@ -64,9 +64,9 @@ class TaskPool(BasePool):
     def on_stop(self) -> None:
         """Finish or hand back what is in flight."""
         self._executor.stop(self._shutdown_seconds)
-        self._books.tell()
+        self._monitoring.tell()
 
     def on_terminate(self) -> None:
         """Hand back what is in flight."""
         self._executor.stop(0)
-        self._books.tell()
+        self._monitoring.tell()

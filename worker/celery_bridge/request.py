@@ -16,7 +16,7 @@ from celery.utils.serialization import safe_repr
 from celery.worker import request as stock
 from celery.worker import state
 
-from worker.runtime.settlement import Delayed, Ended, Gone, Settled
+from worker.runtime.settlement import Completed, Delayed, Ignored, Settlement
 
 if TYPE_CHECKING:
     from celery.utils.dispatch import Signal
@@ -42,7 +42,7 @@ class Request(stock.Request):
     """
 
     def __init__(self, delivery: Delivery, number: int, task: Any, consumer: Any) -> None:
-        intake = delivery.intake
+        intake = delivery.parsed
         self.delivery = delivery
         self.number = number
         self.id = intake.id
@@ -108,17 +108,17 @@ class Request(stock.Request):
         self.send_event("task-started")
         self._signal(signals.task_prerun, task_id=self.id, task=self._task, args=(), kwargs=self._kwargs)
 
-    def settled(self, how: Settled) -> None:
+    def settled(self, how: Settlement) -> None:
         """Tell how the job left this worker."""
         self.acknowledge()
         state.task_ready(self)
         told: str | Exception
         match how:
-            case Ended(outcome, None):
+            case Completed(outcome, None):
                 end, told = "SUCCESS", outcome
                 self._signal(signals.task_success, result=outcome)
                 self.send_event("task-succeeded", result=outcome, runtime=time.monotonic() - self._accepted_at)
-            case Ended(outcome, problem):
+            case Completed(outcome, problem):
                 end, told = "FAILURE", LockFailedError(f"{outcome}: {problem}")
                 self._signal(
                     signals.task_failure,
@@ -129,7 +129,7 @@ class Request(stock.Request):
                 end, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
                 self._signal(signals.task_retry, request=self._context, reason=told, einfo=None)
                 self.send_event("task-retried", exception=safe_repr(told.exc), traceback="")
-            case Gone():
+            case Ignored():
                 end, told = "IGNORED", Ignore("settled elsewhere")
             case _:
                 assert_never(how)

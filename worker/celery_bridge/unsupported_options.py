@@ -22,7 +22,7 @@ _REFUSED = {
 }
 
 
-def refused(options: Mapping[str, Any], pool: type, our_pool: type, *, streams: Collection[str] = ()) -> str | None:
+def unsupported(options: Mapping[str, Any], pool: type, our_pool: type, *, streams: Collection[str] = ()) -> str | None:
     """Why a worker with these options must not start, or None if it may.
 
     ``streams`` are the names that the results and the dead letters have.

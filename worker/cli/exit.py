@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 #: It could not be done: Redis is away, a job is not valid, something did not add up.
 FAILED = 1
 #: It was asked for in the wrong way: settings or options.
-WRONG_USE = 2
+USAGE_ERROR = 2
 #: Ctrl-C, as shells tell it.
 INTERRUPTED = 130
 
 
-def stop(message: str, status: int = FAILED) -> NoReturn:
+def fail(message: str, status: int = FAILED) -> NoReturn:
     """End the command."""
     shown = "\n".join(map(printable, message.split("\n")))  # it may quote arguments and settings
     typer.echo(f"lock-worker: {shown}", err=True)
     raise typer.Exit(status)
 
 
-def check_known(option: str, given: Iterable[str] | None, known: Iterable[str]) -> None:
+def require_known(option: str, given: Iterable[str] | None, known: Iterable[str]) -> None:
     """A value of an option that is none of the known ones ends the command, with all of them."""
     unknown = sorted(set(given or ()) - set(known))
     if unknown:
@@ -46,20 +46,20 @@ def load_settings(*, need_token: bool = False) -> Settings:
     try:
         return settings.load(need_token=need_token)
     except settings.SettingsError as error:
-        stop(str(error), WRONG_USE)
+        fail(str(error), USAGE_ERROR)
 
 
 @contextmanager
-def cut_short(account: Callable[[], str]) -> Iterator[None]:
+def report_if_interrupted(account: Callable[[], str]) -> Iterator[None]:
     """Ctrl-C, SIGTERM, or output that cannot be written, ends the command with an account of what was done."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
         sys.stdout.flush()
     except OSError as error:
-        stop(f"{give_up_output(error)}\n{account()}", FAILED)
+        fail(f"{give_up_output(error)}\n{account()}", FAILED)
     except KeyboardInterrupt:
-        stop(f"interrupted\n{account()}", INTERRUPTED)
+        fail(f"interrupted\n{account()}", INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -79,7 +79,7 @@ def telling_of_output() -> Iterator[None]:
         yield
     except OSError as error:
         try:
-            stop(give_up_output(error))
+            fail(give_up_output(error))
         except OSError:  # nor can that be told
             _drop(sys.stderr)
         except typer.Exit:
@@ -102,10 +102,10 @@ def redis_or_stop(found: Settings) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        stop(f"Redis at {place(found)}{described(error)}")
+        fail(f"Redis at {redis_address(found)}{described(error)}")
 
 
-def place(found: Settings) -> str:
+def redis_address(found: Settings) -> str:
     """Where Redis is, for people: host, port and database, and nothing secret."""
     from worker.broker.connection import public_url  # noqa: PLC0415 - slow to import, and --help is quick
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def counted(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """Such as ``1 job`` or ``1,200 jobs``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

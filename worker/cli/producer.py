@@ -34,7 +34,7 @@ BATCH_JOBS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class OutgoingJob:
     """A job to be sent.
 
     Attributes:
@@ -131,7 +131,7 @@ class Producer:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def send(self, orders: Sequence[Order]) -> list[str]:
+    def send(self, orders: Sequence[OutgoingJob]) -> list[str]:
         """Send up to ``BATCH_JOBS`` jobs in one round trip, each once, and return their ids.
 
         Raises:
@@ -154,7 +154,7 @@ class Producer:
             raise SendError(trouble, _of(ids, arrivals), arrivals)
         return ids
 
-    def _push(self, order: Order, task_id: str) -> tuple[str, str, bytes]:
+    def _push(self, order: OutgoingJob, task_id: str) -> tuple[str, str, bytes]:
         self._app.send_task(
             order.task,
             kwargs=order.fields,
@@ -165,7 +165,7 @@ class Producer:
             **{**order.options, "task_id": task_id},
         )
         priority, message = self._channel.written.pop()
-        return "LPUSH", self._keys.stock_of(priority), message
+        return "LPUSH", self._keys.priority_list(priority), message
 
     def _answer(self) -> RedisError | None:
         """The answer to one push: None, or why it was refused. Raises where there is none."""

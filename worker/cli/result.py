@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from worker.cli.plural import counted
+from worker.cli.plural import plural
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Result:
         return printable(f"{when} {self.outcome:<10} {self.error_type:<12} {self._told()}".rstrip())
 
     def _told(self) -> str:
-        return f"{self.conversation_id or '-'} ({counted(self.attempts, 'call')}) {self.job_id} {self.problem}"
+        return f"{self.conversation_id or '-'} ({plural(self.attempts, 'call')}) {self.job_id} {self.problem}"
 
     def _local_time(self, pattern: str) -> str:
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 import worker
-from worker.cli.exit import FAILED, WRONG_USE
+from worker.cli.exit import FAILED, USAGE_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def run(context: typer.Context) -> None:
     try:
         settings.load(need_token=True)
     except settings.SettingsError as error:
-        _stop(str(error), WRONG_USE)
+        _stop(str(error), USAGE_ERROR)
     if not any(option.startswith(("-l", "--loglevel")) for option in options):
         options = ["--loglevel", "INFO", *options]
     celery = Path(sysconfig.get_path("scripts")) / "celery"
@@ -56,10 +56,10 @@ def _refuse_a_stranger() -> None:
     """Celery looks for modules in the current directory first, and many a project has a ``worker.py`` of its own."""
     found = PathFinder.find_spec("worker", [str(Path.cwd())])
     if found is not None and found.origin is not None and found.origin != worker.__file__:
-        _stop(f"{found.origin} would be run in its place; start it from another directory", WRONG_USE)
+        _stop(f"{found.origin} would be run in its place; start it from another directory", USAGE_ERROR)
 
 
 def _refuse_pools(options: Sequence[str]) -> None:
     found = _LOADED_BY_CELERY.search(" ".join(options))
     if found is not None:
-        _stop(f"--pool: only the worker's own asyncio pool keeps its promises, not {found[1]}", WRONG_USE)
+        _stop(f"--pool: only the worker's own asyncio pool keeps its promises, not {found[1]}", USAGE_ERROR)

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from worker.flow_control.evidence import Evidence
-from worker.flow_control.gate import Admit, Answer, Wait
+from worker.flow_control.gate import Admit, GateAnswer, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class Breaker:
         """Whether it was open and calls do not succeed yet as they should."""
         return self._was_open and self.state is not State.CLOSED
 
-    def ask(self, wanted: int, held: int, stuck: int = 0) -> Answer:
+    def ask(self, wanted: int, held: int, stuck: int = 0) -> GateAnswer:
         """How many of the wanted jobs may be taken, beside those held, of whose calls so many take long."""
         if self.state is State.CLOSED:
             return Admit(wanted)
@@ -117,13 +117,13 @@ class Breaker:
         self._probe_at = self._probed_at + self._stretched(self._wait)
         return Admit(1, is_probe=True)
 
-    def _ask_half_open(self, wanted: int, held: int, stuck: int) -> Answer:
+    def _ask_half_open(self, wanted: int, held: int, stuck: int) -> GateAnswer:
         """A call that takes long is no news yet: it must not hold up those that would tell more."""
         if self._width == 1 and held:
             return Admit(min(wanted, 1), is_probe=True) if held <= stuck else Admit(0)
         return Admit(max(0, min(wanted, self._width - held + stuck)))
 
-    def unused(self) -> None:
+    def give_back_probe(self) -> None:
         """There was no job to probe with, it came to no call, or another gate kept it back: the next one may."""
         if self.state is State.OPEN:
             self._probe_at = self._clock()

@@ -1,4 +1,4 @@
-"""Flow control of one process: how many jobs it takes, from where, and what a failed call costs its job.
+"""FlowControl control of one process: how many jobs it takes, from where, and what a failed call costs its job.
 
 The runtime asks before each take and tells what came of it; the handler tells how calls ended. Both sides run on the
 asyncio loop. What the whole fleet keeps to (its pause, its rate) stands in Redis: each take obeys it, tells it, and
@@ -82,7 +82,7 @@ _REFUSED = (
 NO_NEWS = FleetNews(version=0, epoch=0, rate=0.0, answered=0, failed=0, paused_ms=0, state=None)
 
 
-class Hands(Protocol):
+class InFlight(Protocol):
     """The jobs in flight in this worker, as numbers."""
 
     limit: int
@@ -90,11 +90,11 @@ class Hands(Protocol):
 
     def __len__(self) -> int: ...
 
-    def wanted(self) -> int:
+    def free_slots(self) -> int:
         """Return how many more jobs this worker can take now."""
 
 
-class Flow:
+class FlowControl:
     """What holds this process back, and the fleet as far as this process knows it.
 
     Args:
@@ -113,7 +113,7 @@ class Flow:
 
     def __init__(
         self,
-        hands: Hands,
+        in_flight: InFlight,
         *,
         name: str,
         failures: int,
@@ -146,7 +146,7 @@ class Flow:
         self.limit = limits.NO_LIMIT
         #: The problem of the call that failed last.
         self.last_problem: Problem | None = None
-        self._hands = hands
+        self._in_flight = in_flight
         self._name = name
         self._is_rate_limited = is_rate_limited
         self._longest_pause = longest_pause
@@ -197,15 +197,15 @@ class Flow:
         if now < self._no_resources_until:
             return Wait(self._no_resources_until - now, "no_resources")
         if self.token.is_open and self._token_is_new():
-            self.token.unused()
-        jobs, is_probe = self._hands.wanted(), False
+            self.token.give_back_probe()
+        jobs, is_probe = self._in_flight.free_slots(), False
         stuck = self._stuck(now)
         probed: list[Breaker] = []
         for breaker in self.breakers:
-            answer = breaker.ask(jobs, len(self._hands), stuck)
+            answer = breaker.ask(jobs, len(self._in_flight), stuck)
             if isinstance(answer, Wait) or answer.jobs == 0:
                 for other in probed:
-                    other.unused()
+                    other.give_back_probe()
                 if isinstance(answer, Wait):
                     return answer
                 # A slow start goes on with time too, so it is asked again soon.
@@ -233,11 +233,11 @@ class Flow:
         which_new = self._which_new(stuck, is_probe=is_probe)
         if jobs > 1 and self._is_spreading:
             jobs = (jobs + 1) // 2  # the rest from the other end
-        limit, in_flight = self._hands.limit, self._hands.retries
+        limit, in_flight = self._in_flight.limit, self._in_flight.retries
         first = min(self.retries.most_first(limit, in_flight), self.retries.first(jobs))
         return Wish(
             wanted=jobs,
-            held=len(self._hands),
+            held=len(self._in_flight),
             which_new=which_new,
             is_probe=is_probe,
             retries_first=0 if self.api.is_in_doubt or self._is_outage_near else first,
@@ -254,7 +254,7 @@ class Flow:
             return "oldest"
         fresh = [run.is_newest for run, _ in self._calling.values() if not run.is_retry]
         newest = sum(fresh)
-        is_newest = self._ends.next_is_newest(newest, len(fresh) - newest, self._hands.limit)
+        is_newest = self._ends.next_is_newest(newest, len(fresh) - newest, self._in_flight.limit)
         return "newest" if is_newest else "oldest"
 
     def took(self, wish: Wish, taken: Taken) -> None:
@@ -295,7 +295,7 @@ class Flow:
 
     def _probe_again(self) -> None:
         for breaker in self.breakers:
-            breaker.unused()
+            breaker.give_back_probe()
 
     def saw(self, fleet: FleetNews) -> None:
         """The fleet's flow control as it stands in Redis."""
@@ -342,7 +342,7 @@ class Flow:
         self._answered += run.epoch == self.fleet.epoch  # one of before a cut tells nothing of the rate since
         self._token_is_proven, self._token_served_at = True, self._clock()
         for breaker in self.breakers:
-            breaker.succeeded(began, self._hands.limit)
+            breaker.succeeded(began, self._in_flight.limit)
         while self._in_run and self._in_run[0][0] < began and not self.api.is_open:
             self._in_run.popleft()
         if run.is_retry:
@@ -422,7 +422,7 @@ class Flow:
             case Blame.API | Blame.NETWORK:
                 return self._api_failed(run, began, is_outright=blame is Blame.NETWORK)
             case Blame.JOB:
-                self.api.succeeded(began, self._hands.limit)
+                self.api.succeeded(began, self._in_flight.limit)
                 return 1
             case Blame.WORKER:
                 return 1
@@ -447,7 +447,7 @@ class Flow:
             self.retries.ended(well=False)
         if self.api.is_open and run.is_probe:
             if is_at_fault:
-                self.api.unused()  # it says nothing
+                self.api.give_back_probe()  # it says nothing
             elif self.api.probe_failed(is_fresh=is_outright or not run.is_retry):
                 self._forgive_run()
         was_open = self.api.is_open
@@ -523,7 +523,7 @@ class Flow:
 
     def may_wait_in_slot(self) -> bool:
         """Whether a job may keep its slot until its next call."""
-        most = max(1, int(self._hands.limit * _WAITING_SHARE))
+        most = max(1, int(self._in_flight.limit * _WAITING_SHARE))
         is_no_use = self.holds_back() or self._failed_late or self._has_many_bad or self._is_outage_near
         return not is_no_use and self._waiting_in_slots < most
 

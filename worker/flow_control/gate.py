@@ -22,4 +22,4 @@ class Wait:
     reason: str
 
 
-Answer: TypeAlias = Admit | Wait
+GateAnswer: TypeAlias = Admit | Wait

@@ -1,6 +1,6 @@
-"""From a queue message's bytes to a :class:`Message`, or to an :class:`Unreadable` that says what is wrong with it.
+"""Parse a queue message: its bytes become a :class:`Message`, or an :class:`UndecodableMessage` that says why not.
 
-:func:`read` is total: it returns for any bytes. It stands between the socket and everything else, because Celery and
+:func:`parse` is total: it returns for any bytes. It stands between the socket and everything else, because Celery and
 kombu end the worker, lose the message or write its body to the log over what they cannot read. It knows Celery's
 formats (protocol 2, protocol 1, the two mixed) and kombu's (base64, compression), and what clients in other languages
 leave out. It never unpickles, never inflates beyond a limit, and its refusals quote nothing but names and option
@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 from tasks import rfc3339, trace
 from tasks.celery_json import as_text, bytes_text
 from tasks.json_size import holds_more_values, read_loosely
-from tasks.message import Message, Unreadable
+from tasks.message import Message, UndecodableMessage
 from tasks.outcome import Problem, ProblemType
-from tasks.redaction import kind, quoted
-from tasks.strict_json import NotStrict, loads
+from tasks.redaction import describe, shorten
+from tasks.strict_json import NotStrictError, loads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ class _Call:
     embed: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Unusable(Exception):  # noqa: N818 - never leaves this module
+class _InvalidMessageError(Exception):
     """The message ends here; the problem says why."""
 
     def __init__(self, detail: str, problem_type: ProblemType = ProblemType.UNDECODABLE) -> None:
@@ -104,11 +104,11 @@ class _Unusable(Exception):  # noqa: N818 - never leaves this module
         self.problem = Problem(problem_type, detail)
 
 
-class _NoMessage(Exception):  # noqa: N818 - never leaves this module
+class _NotAMessageError(Exception):
     """What lies in the queue is no Celery message; the text says what it is instead."""
 
 
-def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = None) -> Message | Unreadable:
+def parse(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = None) -> Message | UndecodableMessage:
     """Understand a queue message; never raises.
 
     Args:
@@ -119,12 +119,12 @@ def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = N
     """
     understood = _Understood()
     try:
-        return _read(raw, understood, now=now, task_name=task_name, true_size=true_size)
-    except _NoMessage as no_message:
+        return _parse(raw, understood, now=now, task_name=task_name, true_size=true_size)
+    except _NotAMessageError as no_message:
         problem = Problem(ProblemType.UNDECODABLE, f"{no_message} {_what_to_send(task_name)}")
-    except _Unusable as unusable:
+    except _InvalidMessageError as unusable:
         problem = unusable.problem
-    return Unreadable(
+    return UndecodableMessage(
         id=understood.id or derived_id(raw),
         has_own_id=understood.id is not None,
         problem=problem,
@@ -137,9 +137,9 @@ def read(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = N
     )
 
 
-def _read(
+def _parse(
     raw: bytes, understood: _Understood, *, now: datetime, task_name: str, true_size: int | None
-) -> Message | Unreadable:
+) -> Message | UndecodableMessage:
     envelope = _envelope(raw, len(raw) if true_size is None else true_size, understood)
     headers = _object(envelope, "headers")
     properties = _object(envelope, "properties")
@@ -149,9 +149,9 @@ def _read(
     understood.traceparent, understood.tracestate = trace.read(headers)
     if envelope.get("body") is None:
         if "conversation_id" not in envelope:
-            raise _NoMessage("The message has no body.")
+            raise _NotAMessageError("The message has no body.")
         understood.kwargs = envelope
-        raise _NoMessage("The message has no body, but a job's fields in its place.")
+        raise _NotAMessageError("The message has no body, but a job's fields in its place.")
 
     call = _call(_body(envelope, headers, properties, understood), headers)
     own_id = understood.id = _usable_id(call.options.get("id"))
@@ -160,14 +160,16 @@ def _read(
 
     _check_task(call.options.get("task"), task_name)
     if own_id is None and call.options.get("id") is not None:
-        raise _Unusable(
-            f"id: must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters, and is {quoted(call.options['id'])}.",
+        raise _InvalidMessageError(
+            f"id: must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters, and is {shorten(call.options['id'])}.",
             ProblemType.INVALID_JOB,
         )
     if understood.args is None:
-        raise _Unusable(f"args: must be a list, and is {kind(call.args)}.", ProblemType.INVALID_JOB)
+        raise _InvalidMessageError(f"args: must be a list, and is {describe(call.args)}.", ProblemType.INVALID_JOB)
     if understood.kwargs is None:
-        raise _Unusable(f"kwargs: must be an object, and is {kind(call.kwargs)}.", ProblemType.INVALID_JOB)
+        raise _InvalidMessageError(
+            f"kwargs: must be an object, and is {describe(call.kwargs)}.", ProblemType.INVALID_JOB
+        )
     naive_times: list[str] = []
     return Message(
         id=own_id or derived_id(raw),
@@ -187,15 +189,17 @@ def _read(
 
 def _envelope(raw: bytes, size: int, understood: _Understood) -> Mapping[str, Any]:
     if size > MAX_MESSAGE_BYTES:
-        raise _Unusable(f"The message has {size:,} bytes and was not read; send at most {MAX_MESSAGE_BYTES:,}.")
+        raise _InvalidMessageError(
+            f"The message has {size:,} bytes and was not read; send at most {MAX_MESSAGE_BYTES:,}."
+        )
     try:
         envelope = _json(raw, "The message", understood)
-    except _Unusable as unusable:
+    except _InvalidMessageError as unusable:
         if raw.lstrip().startswith(b"{"):
             raise
-        raise _NoMessage(unusable.problem.detail) from None
+        raise _NotAMessageError(unusable.problem.detail) from None
     if not isinstance(envelope, dict):
-        raise _NoMessage(f"The message is {kind(envelope)}; send a Celery message, which is a JSON object.")
+        raise _NotAMessageError(f"The message is {describe(envelope)}; send a Celery message, which is a JSON object.")
     return envelope
 
 
@@ -220,16 +224,16 @@ def _json(data: bytes, name: str, understood: _Understood) -> Any:
         detail = f"{name} holds more than {MAX_VALUES:,} values; send the job's fields alone."
         understood.unchecked = Problem(ProblemType.UNDECODABLE, detail)
         return read_loosely(data, max_containers=MAX_VALUES)
-    except NotStrict as reason:
-        raise _Unusable(f"{name} {reason}.") from None
+    except NotStrictError as reason:
+        raise _InvalidMessageError(f"{name} {reason}.") from None
     except ValueError:
-        raise _Unusable(detail) from None
+        raise _InvalidMessageError(detail) from None
 
 
 def _object(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = _mapping(envelope.get(name))
     if found is None:
-        raise _Unusable(f"{name}: must be an object, and is {kind(envelope[name])}.")
+        raise _InvalidMessageError(f"{name}: must be an object, and is {describe(envelope[name])}.")
     return found
 
 
@@ -254,15 +258,17 @@ def _body(
 ) -> Any:
     content_type = _word(envelope, "content-type").partition(";")[0].rstrip()
     if content_type and content_type not in _CONTENT_TYPES:
-        raise _Unusable(
-            f"content-type: must be application/json, and is {quoted(content_type)}; nothing else is ever read."
+        raise _InvalidMessageError(
+            f"content-type: must be application/json, and is {shorten(content_type)}; nothing else is ever read."
         )
     encoding = _word(envelope, "content-encoding")
     if encoding and encoding not in CONTENT_ENCODINGS:
-        raise _Unusable(f"content-encoding: must be utf-8 (or us-ascii, binary, base64), and is {quoted(encoding)}.")
+        raise _InvalidMessageError(
+            f"content-encoding: must be utf-8 (or us-ascii, binary, base64), and is {shorten(encoding)}."
+        )
     compression = _word(headers, "compression")
     if compression and compression not in _COMPRESSIONS:
-        raise _Unusable(f"headers.compression: must be gzip, zlib or none, and is {quoted(compression)}.")
+        raise _InvalidMessageError(f"headers.compression: must be gzip, zlib or none, and is {shorten(compression)}.")
 
     body, body_encoding = envelope["body"], _word(properties, "body_encoding")
     if (text := bytes_text(body)) is not None:
@@ -273,7 +279,7 @@ def _body(
     elif isinstance(body, str):
         data = _bytes(body, body_encoding, is_base64=bool(compression) or encoding == "base64")
     else:
-        raise _Unusable(f"body: must be a string, and is {kind(body)}.")
+        raise _InvalidMessageError(f"body: must be a string, and is {describe(body)}.")
     if compression:
         data = _inflated(data)
     return _json(data, "The body", understood)
@@ -284,7 +290,7 @@ def _word(options: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _Unusable(f"{name}: must be a string, and is {kind(value)}.")
+        raise _InvalidMessageError(f"{name}: must be a string, and is {describe(value)}.")
     return value.strip().lower()
 
 
@@ -294,7 +300,9 @@ def _bytes(body: str, encoding: str, *, is_base64: bool) -> bytes:
     ``is_base64``: something else says that a body which is no JSON is base64. Compressed bytes are no string otherwise.
     """
     if encoding and encoding != "base64" and encoding not in _PLAIN_BODY_ENCODINGS:
-        raise _Unusable(f"properties.body_encoding: must be base64, utf-8 or none, and is {quoted(encoding)}.")
+        raise _InvalidMessageError(
+            f"properties.body_encoding: must be base64, utf-8 or none, and is {shorten(encoding)}."
+        )
     if encoding != "base64":
         is_plain = encoding and not is_base64
         if is_plain or body.lstrip().startswith(("[", "{")):
@@ -311,7 +319,7 @@ def _from_base64(body: str) -> bytes:
         # Some clients break the lines.
         return binascii.a2b_base64(body.encode().translate(None, string.whitespace.encode()), strict_mode=True)
     except ValueError:
-        raise _Unusable(
+        raise _InvalidMessageError(
             "body: is not base64; encode it, or say in properties.body_encoding that it is utf-8."
         ) from None
 
@@ -321,11 +329,11 @@ def _inflated(data: bytes) -> bytes:
     try:
         inflated = inflater.decompress(data, MAX_MESSAGE_BYTES + 1)
     except zlib.error:
-        raise _Unusable("body: is not compressed as headers.compression says.") from None
+        raise _InvalidMessageError("body: is not compressed as headers.compression says.") from None
     if len(inflated) > MAX_MESSAGE_BYTES:
-        raise _Unusable(f"body: has more than {MAX_MESSAGE_BYTES:,} bytes once decompressed; send less.")
+        raise _InvalidMessageError(f"body: has more than {MAX_MESSAGE_BYTES:,} bytes once decompressed; send less.")
     if not inflater.eof or inflater.unused_data:
-        raise _Unusable("body: the compressed data is cut off, or goes on after its end; send exactly one.")
+        raise _InvalidMessageError("body: the compressed data is cut off, or goes on after its end; send exactly one.")
     return inflated
 
 
@@ -349,7 +357,9 @@ def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
         case []:
             return _Call(options=headers)
         case _:
-            raise _Unusable(f"The body must be [args, kwargs, options] or an object, and is {kind(body)}.")
+            raise _InvalidMessageError(
+                f"The body must be [args, kwargs, options] or an object, and is {describe(body)}."
+            )
 
 
 # --- what stands beside the arguments ----------------------------------------------------------------------------
@@ -377,16 +387,16 @@ def _check_task(name: Any, task_name: str) -> None:
     if isinstance(name, str) and difflib.get_close_matches(
         name[:_COMPARED_CHARACTERS], [task_name], cutoff=_LIKE_THE_TASK
     ):
-        detail = f"task: there is no task {quoted(name)}; did you mean {task_name}?"
+        detail = f"task: there is no task {shorten(name)}; did you mean {task_name}?"
     else:
-        detail = f"task: must be {task_name}, and is {quoted(name)}."
-    raise _Unusable(detail, ProblemType.UNKNOWN_TASK)
+        detail = f"task: must be {task_name}, and is {shorten(name)}."
+    raise _InvalidMessageError(detail, ProblemType.UNKNOWN_TASK)
 
 
 def _not_before(options: Mapping[str, Any], now: datetime, naive_times: list[str]) -> datetime | None:
     eta = _time(options, "eta", naive_times)
     if eta is not None and eta - now > MAX_WAIT:
-        raise _Unusable(
+        raise _InvalidMessageError(
             f"eta: is more than {MAX_WAIT.days} days away ({eta.date()}); send the job nearer to its time.",
             ProblemType.INVALID_JOB,
         )
@@ -405,8 +415,8 @@ def _time(options: Mapping[str, Any], name: str, naive_times: list[str]) -> date
             return time
     except ValueError:
         pass
-    raise _Unusable(
-        f"{name}: must be an RFC 3339 time such as 2026-11-22T15:04:05Z, and is {quoted(value)}.",
+    raise _InvalidMessageError(
+        f"{name}: must be an RFC 3339 time such as 2026-11-22T15:04:05Z, and is {shorten(value)}.",
         ProblemType.INVALID_JOB,
     )
 

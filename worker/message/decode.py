@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from tasks import job
-from tasks.message import Intake, Refusal
+from tasks.message import ParsedJob, Rejection
 from tasks.outcome import Problem, ProblemType
 from worker.message import celery_protocol
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _KEPT = timedelta(seconds=1)
 
 
-class Read(Protocol):
+class Decode(Protocol):
     """Reads a queue message; never raises.
 
     Args:
@@ -29,20 +29,20 @@ class Read(Protocol):
         now: the moment, on the server's clock.
     """
 
-    def __call__(self, raw: bytes, *, size: int, now: datetime) -> Intake:
+    def __call__(self, raw: bytes, *, size: int, now: datetime) -> ParsedJob:
         """Read it."""
 
 
-def reader(task_name: str) -> Read:
+def decoder(task_name: str) -> Decode:
     """A reader of messages for one task."""
 
-    def read(raw: bytes, *, size: int, now: datetime) -> Intake:
+    def read(raw: bytes, *, size: int, now: datetime) -> ParsedJob:
         try:
-            return job.parse(celery_protocol.read(raw, now=now, task_name=task_name, true_size=size))
+            return job.parse(celery_protocol.parse(raw, now=now, task_name=task_name, true_size=size))
         except Exception as error:  # noqa: BLE001 - both are total; should that ever be wrong, the message still gets its event
             logger.error("intake_error", extra={"error": type(error).__name__, "bytes": size})  # noqa: TRY400 - a traceback could show the body
             problem = Problem(ProblemType.INTERNAL, "The worker failed to read the message; its log tells more.")
-            return Refusal(celery_protocol.derived_id(raw), None, None, problem, None, None)
+            return Rejection(celery_protocol.derived_id(raw), None, None, problem, None, None)
 
     return read
 
@@ -54,17 +54,17 @@ class ReadAhead:
     after a pause.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Decode) -> None:
         self._read = read
-        self._kept: tuple[bytes, datetime, Intake] | None = None
+        self._kept: tuple[bytes, datetime, ParsedJob] | None = None
 
-    def look(self, raw: bytes, *, now: datetime) -> Intake:
+    def look(self, raw: bytes, *, now: datetime) -> ParsedJob:
         """Read a message before it is taken; of several, the last one is kept."""
         intake = self._read(raw, size=len(raw), now=now)
         self._kept = raw, now, intake
         return intake
 
-    def __call__(self, raw: bytes, *, size: int, now: datetime) -> Intake:
+    def __call__(self, raw: bytes, *, size: int, now: datetime) -> ParsedJob:
         """Read a message that was taken."""
         kept, self._kept = self._kept, None  # once: a message without an id is a new job each time
         if kept is not None and kept[0] == raw and now - kept[1] < _KEPT:

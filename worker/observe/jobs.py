@@ -31,10 +31,10 @@ def finished(delivery: Delivery, event: Event, seconds: float) -> None:
         logging.WARNING if event.failed else logging.INFO,
         "job_finished",
         extra={
-            "job": delivery.intake.id,
-            "conversation": delivery.intake.subject,
+            "job": delivery.parsed.id,
+            "conversation": delivery.parsed.subject,
             "outcome": event.outcome,
-            "attempts": delivery.calls,
+            "attempts": delivery.attempts,
             "error": _reason(event.problem),
             "seconds": round(seconds, 3),
         },
@@ -54,36 +54,36 @@ def delayed(delivery: Delivery, later: Later) -> None:
     logger.info(
         "job_delayed",
         extra={
-            "job": delivery.intake.id,
+            "job": delivery.parsed.id,
             "reason": later.reason,
-            "attempts": delivery.calls,
+            "attempts": delivery.attempts,
             "wait_seconds": round(later.delay, 3),
         },
     )
 
 
-def copy_dropped(delivery: Delivery, first_outcome: str | None) -> None:
+def duplicate_dropped(delivery: Delivery, first_outcome: str | None) -> None:
     """It was a copy of a job whose event is out, and which ended so if it was not locked.
 
     Then whoever sent it again may have hoped for a lock, and no event tells that there is none.
     """
-    metrics.COPIES.inc()
+    metrics.DUPLICATES.inc()
     if first_outcome is None:
-        logger.info("job_copy_dropped", extra={"job": delivery.intake.id})
+        logger.info("job_copy_dropped", extra={"job": delivery.parsed.id})
     else:
-        logger.warning("job_copy_dropped", extra={"job": delivery.intake.id, "first_outcome": first_outcome})
+        logger.warning("job_copy_dropped", extra={"job": delivery.parsed.id, "first_outcome": first_outcome})
 
 
 def settled_elsewhere(delivery: Delivery) -> None:
     """It was not ours any more when its end was to be told."""
     metrics.LOST.inc()
-    logger.info("job_settled_elsewhere", extra={"job": delivery.intake.id})
+    logger.info("job_settled_elsewhere", extra={"job": delivery.parsed.id})
 
 
 def lease_lost(delivery: Delivery) -> None:
     """It was not ours any more when it was to be called."""
     metrics.LOST.inc()
-    logger.warning("lease_lost", extra={"job": delivery.intake.id})
+    logger.warning("lease_lost", extra={"job": delivery.parsed.id})
 
 
 def recovered(queue: str, found: Recovered, ids: Sequence[str]) -> None:

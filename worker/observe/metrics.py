@@ -18,7 +18,7 @@ FINISHED = Counter(
 DELAYED = Counter(
     "lock_worker_jobs_delayed", "Times that a job was put aside in Redis, by reason.", ["reason"], registry=REGISTRY
 )
-COPIES = Counter("lock_worker_copies_dropped", "Copies of a job that was ended before.", registry=REGISTRY)
+DUPLICATES = Counter("lock_worker_duplicates_dropped", "Copies of a job that was ended before.", registry=REGISTRY)
 LOST = Counter(
     "lock_worker_leases_lost", "Jobs that were not ours any more when their end was to be told.", registry=REGISTRY
 )
@@ -32,7 +32,7 @@ SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
     registry=REGISTRY,
 )
-IN_HAND = Gauge("lock_worker_jobs_in_hand", "Jobs that this process holds now.", registry=REGISTRY)
+IN_FLIGHT = Gauge("lock_worker_jobs_in_flight", "Jobs that this process holds now.", registry=REGISTRY)
 CONCURRENCY = Gauge("lock_worker_concurrency", "Jobs that this process works on at once at most.", registry=REGISTRY)
 BREAKER_OPEN = Gauge(
     "lock_worker_breaker_open",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tasks import progress
 from tasks.decision import Later
 from tasks.lock_conversation import Run
-from tasks.message import Refusal
+from tasks.message import Rejection
 from worker.observe import metrics
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tasks.decision import Decision, Finished
     from tasks.lock_conversation import LockConversation
     from worker.broker.moves import Delivery
-    from worker.message.decode import Read
+    from worker.message.decode import Decode
     from worker.runtime.clock import ServerClock
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Admission:
         max_age_seconds: how old a job may become; 0: no bound.
     """
 
-    def __init__(self, *, read: Read, handler: LockConversation, clock: ServerClock, max_age_seconds: float) -> None:
+    def __init__(self, *, read: Decode, handler: LockConversation, clock: ServerClock, max_age_seconds: float) -> None:
         self._read = read
         self._handler = handler
         self._clock = clock
@@ -61,8 +61,8 @@ class Admission:
 
         ``may_call``: whether the job passed what holds takes back. One that did not goes back if it would be called.
         """
-        intake = delivery.intake = self._read(delivery.raw, size=delivery.size, now=now)
-        if isinstance(intake, Refusal):
+        intake = delivery.parsed = self._read(delivery.raw, size=delivery.size, now=now)
+        if isinstance(intake, Rejection):
             return self._handler.rejected(intake, self.run_of(delivery))
         for option in intake.ignored:
             metrics.IGNORED_OPTIONS.labels(option).inc()
@@ -85,29 +85,29 @@ class Admission:
         """A delivery as the handler sees it; ``is_revoked`` is asked before each call."""
 
         async def before_call() -> None:
-            if is_revoked is not None and is_revoked(delivery.intake.id):
+            if is_revoked is not None and is_revoked(delivery.parsed.id):
                 raise RevokedError
             # The server was away: whose the job is, the next renewal tells.
-            while time.monotonic() >= delivery.held_until and not delivery.is_lost:  # noqa: ASYNC110 - once in an outage
+            while time.monotonic() >= delivery.lease_until and not delivery.lease_lost:  # noqa: ASYNC110 - once in an outage
                 await asyncio.sleep(0.05)
-            if delivery.is_lost:
+            if delivery.lease_lost:
                 raise LeaseLostError
             delivery.has_permit = False  # it is used
 
         known = progress.from_bytes(delivery.progress)
         # A worker that died, or was told to stop, in the middle of a call left no word of it.
-        known.may_be_at_work |= delivery.crashes > 0 or (delivery.calls > 0 and not delivery.progress)
+        known.may_be_at_work |= delivery.crashes > 0 or (delivery.attempts > 0 and not delivery.progress)
         deadline = self.deadline_ms(delivery)
         return Run(
-            job=delivery.intake.id,
+            job=delivery.parsed.id,
             key=(delivery.queue, delivery.ref),
-            attempts=delivery.calls,
-            received_at=self._clock.at(delivery.first_ms),
+            attempts=delivery.attempts,
+            received_at=self._clock.at(delivery.received_ms),
             ends_at=self._clock.at(deadline) if deadline else None,
             clock=self._clock.now,
             before_call=before_call,
             progress=known,
-            is_retry=delivery.is_retry or delivery.calls > 0,
+            is_retry=delivery.is_retry or delivery.attempts > 0,
             is_probe=delivery.is_probe,
             is_newest=delivery.is_newest,
         )
@@ -116,27 +116,27 @@ class Admission:
         """When a job is too old, in milliseconds of the server's clock; 0: never."""
         if not self._max_age_ms:
             return 0
-        not_before = getattr(delivery.intake, "not_before", None)
-        begin = max(delivery.first_ms, not_before.timestamp() * 1000) if not_before else delivery.first_ms
+        not_before = getattr(delivery.parsed, "not_before", None)
+        begin = max(delivery.received_ms, not_before.timestamp() * 1000) if not_before else delivery.received_ms
         return round(begin + self._max_age_ms)
 
     def failed(self, delivery: Delivery, error: Exception, attempts: int) -> Decision:
         """An error of the worker's own interrupted a job; it counts as a call."""
         metrics.ERRORS.inc()
-        logger.error("job_error", exc_info=error, extra={"job": delivery.intake.id})
+        logger.error("job_error", exc_info=error, extra={"job": delivery.parsed.id})
         run = self.run_of(delivery)
-        run.attempts = max(attempts, delivery.calls)
-        decision = self._handler.failed(delivery.intake, run, error)
-        delivery.calls, delivery.progress = run.attempts, run.progress.to_bytes()
+        run.attempts = max(attempts, delivery.attempts)
+        decision = self._handler.failed(delivery.parsed, run, error)
+        delivery.attempts, delivery.progress = run.attempts, run.progress.to_bytes()
         return decision
 
     def revoked(self, delivery: Delivery) -> Finished:
         """A job was revoked through Celery."""
-        return self._handler.revoked(delivery.intake, self.run_of(delivery))
+        return self._handler.revoked(delivery.parsed, self.run_of(delivery))
 
     def conflicting(self, delivery: Delivery) -> Finished:
         """A job's id stands for another conversation."""
-        return self._handler.conflicting(delivery.intake, self.run_of(delivery))
+        return self._handler.conflicting(delivery.parsed, self.run_of(delivery))
 
     def id_of(self, raw: bytes) -> str:
         """The id of the job in a message, for people."""
@@ -144,5 +144,5 @@ class Admission:
 
     def poisoned(self, delivery: Delivery) -> Finished:
         """Too many workers died on a job, which was not read yet."""
-        intake = delivery.intake = self._read(delivery.raw, size=delivery.size, now=self._clock.now())
+        intake = delivery.parsed = self._read(delivery.raw, size=delivery.size, now=self._clock.now())
         return self._handler.poisoned(intake, self.run_of(delivery), delivery.crashes)

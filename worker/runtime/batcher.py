@@ -36,7 +36,7 @@ _FIRST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 2.0
 
 
-async def insist(what: str, call: Callable[[], Awaitable[Answer]], *, queue: str = "") -> Answer:
+async def retry_forever(what: str, call: Callable[[], Awaitable[Answer]], *, queue: str = "") -> Answer:
     """Make a call that may be repeated until it is answered; ``what`` and its queue name it in the log."""
     wait = _FIRST_WAIT_SECONDS
     while True:
@@ -101,7 +101,7 @@ class Batcher(Generic[Item, Answer]):
                 batch = self._next_batch()
                 self._next_call_at = now() + min(len(batch) * ITEM_SECONDS, SPACING_SECONDS)
                 call = partial(self._send, batch)
-                answers = await insist(self._what, call, queue=self._queue)
+                answers = await retry_forever(self._what, call, queue=self._queue)
                 for item, answer in zip(batch, answers, strict=True):
                     self._settled(item, answer)
         finally:

@@ -16,13 +16,13 @@ class ServerClock:
         self._told_at = time.monotonic()
         self._ahead_ms = time.time() * 1000 - self._told_at * 1000
 
-    def told(self, server_ms: int) -> None:
+    def sync(self, server_ms: int) -> None:
         """Note a time that the server told just now."""
         self._told_at = time.monotonic()
         self._ahead_ms = server_ms - self._told_at * 1000
 
     @property
-    def silent_seconds(self) -> float:
+    def seconds_since_sync(self) -> float:
         """How long ago the server was last heard of."""
         return time.monotonic() - self._told_at
 

@@ -30,17 +30,17 @@ from worker.broker.moves import (
     ClaimAnswer,
     CompleteAnswer,
     Completion,
-    Copy,
+    Duplicate,
     Moves,
 )
 from worker.observe import jobs, uncaught
 from worker.runtime import job_ids
 from worker.runtime.admission import LeaseLostError, RevokedError
-from worker.runtime.batcher import insist
-from worker.runtime.fetcher import Taker
-from worker.runtime.maintenance import Upkeep, Watch, look_seconds
-from worker.runtime.settlement import Delayed, Ended, Gone, Settled
-from worker.runtime.settler import Assignment, Lane
+from worker.runtime.batcher import retry_forever
+from worker.runtime.fetcher import Fetcher
+from worker.runtime.maintenance import Maintenance, QueueWatch, look_seconds
+from worker.runtime.settlement import Completed, Delayed, Ignored, Settlement
+from worker.runtime.settler import Assignment, Settler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -50,13 +50,13 @@ if TYPE_CHECKING:
 
     from tasks.event import Event
     from tasks.lock_conversation import LockConversation
-    from tasks.message import Intake
-    from worker.broker.client import Link
-    from worker.broker.moves import Claim, Delivery, Recovered, Rules
-    from worker.flow_control.flow_control import Flow
+    from tasks.message import ParsedJob
+    from worker.broker.client import RedisClient
+    from worker.broker.moves import BrokerOptions, Claim, Delivery, Recovered
+    from worker.flow_control.flow_control import FlowControl
     from worker.runtime.admission import Admission
     from worker.runtime.clock import ServerClock
-    from worker.runtime.in_flight import Hands
+    from worker.runtime.in_flight import InFlight
     from worker.runtime.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ _LEAVE_SECONDS = 1.0
 class LookAhead(Protocol):
     """Reads a message before it is taken."""
 
-    def __call__(self, raw: bytes, *, now: datetime) -> Intake:
+    def __call__(self, raw: bytes, *, now: datetime) -> ParsedJob:
         """Read it."""
 
 
@@ -98,25 +98,25 @@ class Service(Protocol):
         """End."""
 
 
-class Books(Protocol):
+class Monitoring(Protocol):
     """Celery's books, as far as they are kept from here."""
 
-    def wants(self, job: str) -> bool:
+    def is_watched(self, job: str) -> bool:
         """Whether a job has to be shown before it begins."""
 
     def is_revoked(self, job: str) -> bool:
         """Whether a job was revoked."""
 
-    def show(self, items: Sequence[Assignment]) -> None:
+    def announce(self, items: Sequence[Assignment]) -> None:
         """Show jobs that are about to begin; they come back through :meth:`Executor.go_on`."""
 
-    def settled(self, item: Assignment, how: Settled) -> None:
+    def settled(self, item: Assignment, how: Settlement) -> None:
         """Note how a job left this worker."""
 
-    def wake(self) -> None:
+    def flush_soon(self) -> None:
         """Let Celery hear of what was noted."""
 
-    def lose_the_connection(self, error: ResponseError) -> None:
+    def reconnect(self, error: ResponseError) -> None:
         """Let Celery connect anew, if it was connected before now."""
 
 
@@ -128,7 +128,7 @@ class Executor:
         look_ahead: reads a message before it is taken.
         handler: what is done with a job.
         link: the way to Redis.
-        rules: the settings of the moves.
+        broker_options: the settings of the moves.
         hands: what this worker holds.
         clock: the server's clock.
         flow: what holds this process back, and the fleet.
@@ -137,10 +137,10 @@ class Executor:
         queues: the queues this worker takes jobs from.
         close: closes what the handler has open.
 
-    ``services`` may be added to until it is started; they run on its loop. ``books`` are Celery's.
+    ``services`` may be added to until it is started; they run on its loop. ``monitoring`` are Celery's.
     """
 
-    books: Books
+    monitoring: Monitoring
 
     def __init__(
         self,
@@ -148,48 +148,48 @@ class Executor:
         admission: Admission,
         look_ahead: LookAhead,
         handler: LockConversation,
-        link: Link,
-        rules: Rules,
-        hands: Hands,
+        link: RedisClient,
+        broker_options: BrokerOptions,
+        in_flight: InFlight,
         clock: ServerClock,
-        flow: Flow,
+        flow: FlowControl,
         name: str,
         registry: Registry,
         queues: Callable[[], Iterable[str]],
         close: Callable[[], Awaitable[None]],
     ) -> None:
         self.services: list[Service] = []
-        self.hands = hands
+        self.in_flight = in_flight
         self.clock = clock
-        self.rules = rules
+        self.broker_options = broker_options
         self._admission = admission
         self._look_ahead = look_ahead
         self._handler = handler
         self._link = link
-        link.on_useless = lambda error: self.books.lose_the_connection(error)  # noqa: PLW0108 - the books come later
+        link.on_useless = lambda error: self.monitoring.reconnect(error)  # noqa: PLW0108 - the books come later
         self._queues = queues
-        self._close = close
+        self._close_api = close
         self._name = name
         self.registry = registry
         self._flow = flow
-        self._fleet = Moves(link, rules.fleet, rules)
+        self._fleet = Moves(link, broker_options.fleet, broker_options)
         self._throttling: asyncio.Task[None] | None = None
         self._tokens = count(1)
-        self._lanes: dict[str, Lane] = {}
+        self._settlers: dict[str, Settler] = {}
         self._assignments: dict[tuple[str, str], Assignment] = {}
         self._is_waking_celery = False
-        self.taker = Taker(
+        self.fetcher = Fetcher(
             name=self._name,
-            moves=lambda queue: self._lane(queue).moves,
-            hands=hands, clock=clock, gates=flow,
-            next_token=self.next_token, receive=self.receive, hand_back=self._hand_back,
+            moves=lambda queue: self._settler(queue).moves,
+            in_flight=in_flight, clock=clock, gates=flow,
+            next_lease_token=self.next_lease_token, receive=self.receive, hand_back=self._release_all,
             not_heard=self._note_unheard, claim_of=self._claim_before_the_take,
         )  # fmt: skip
         self._taking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._upkeeps: dict[str, Upkeep] = {}
-        self._upkeep_tasks: dict[str, tuple[asyncio.Task[None], ...]] = {}
+        self._maintenances: dict[str, Maintenance] = {}
+        self._maintenance_tasks: dict[str, tuple[asyncio.Task[None], ...]] = {}
         self._fleet_tasks: tuple[asyncio.Task[None], ...] = ()
         self._queues_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -204,14 +204,14 @@ class Executor:
         """This worker's name in Redis; new for every process."""
         return self._name
 
-    def next_token(self) -> str:
+    def next_lease_token(self) -> str:
         """A lease token that no other take has, of this or of any other worker."""
         return f"{self._name}.{next(self._tokens)}"
 
     def start(self) -> None:
         """Start the loop in its thread; returns when it turns."""
         ready: SimpleQueue[None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._turn, args=(ready,), name="asyncio", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, args=(ready,), name="asyncio", daemon=True)
         self._thread.start()
         ready.get()
 
@@ -225,25 +225,25 @@ class Executor:
         # holds a lock that its setter needs. A SimpleQueue may be interrupted.
         done: SimpleQueue[None] = SimpleQueue()
         self._call(self._cancel_queue, queue, done)
-        if not self.hands.is_closed and self._thread is not None and self._thread.is_alive():
+        if not self.in_flight.is_closed and self._thread is not None and self._thread.is_alive():
             with suppress(Empty):
                 done.get(timeout=_CANCEL_SECONDS)
 
     def wake_celery(self) -> None:
         """End the sleep of Celery's loop. For signal handlers: on its own thread they only interrupt that sleep."""
-        self._call(self.books.wake)
+        self._call(self.monitoring.flush_soon)
 
-    def look_for_room(self) -> None:
+    def slots_changed(self) -> None:
         """Told that the hands may hold more jobs than before."""
-        self._call(self.taker.room)
+        self._call(self.fetcher.slots_freed)
 
-    def go_on(self, items: Sequence[Assignment]) -> None:
+    def resume(self, items: Sequence[Assignment]) -> None:
         """Begin with jobs that Celery was shown."""
-        self._call(self._go_on, items)
+        self._call(self._resume, items)
 
     def running(self) -> list[Assignment]:
         """The jobs that run at this moment."""
-        return [item for item in list(self._assignments.values()) if item.run is not None]
+        return [item for item in list(self._assignments.values()) if item.task is not None]
 
     def holds(self, item: Assignment) -> bool:
         """Whether a job has not been settled yet."""
@@ -251,7 +251,7 @@ class Executor:
 
     def queues_in_care(self) -> list[str]:
         """The queues that jobs are taken from, or will be at once, and those of which jobs are still under way."""
-        return list({*self._queues(), *self._lanes})
+        return list({*self._queues(), *self._settlers})
 
     def cancel(self, delivery: Delivery) -> None:
         """Stop running a job and hand it back."""
@@ -259,8 +259,8 @@ class Executor:
 
     def close(self, seconds: float) -> None:
         """Take no more; let the jobs in flight finish, and hand back what is left before ``seconds`` are over."""
-        self.hands.is_closed = True
-        self._call(self._end_within, seconds)
+        self.in_flight.is_closed = True
+        self._call(self._begin_shutdown, seconds)
 
     def stop(self, seconds: float) -> None:
         """As :meth:`close`, and wait until it has happened; then end the loop.
@@ -289,15 +289,15 @@ class Executor:
     async def _throttle(self) -> None:
         moves = self._fleet
         while (change := self._flow.change()) is not None:
-            _, fleet = await insist("throttle", partial(moves.throttle, change))
+            _, fleet = await retry_forever("throttle", partial(moves.throttle, change))
             self._flow.saw(fleet)
 
     def forgive(self, jobs: Mapping[tuple[str, str], int]) -> None:
         """Take back attempts that an outage cost jobs which wait in Redis."""
-        for queue, lane in self._lanes.items():
+        for queue, settler in self._settlers.items():
             waiting = [(ref, attempts) for (where, ref), attempts in jobs.items() if where == queue]
             if waiting:
-                self._spawn(self._forgive(lane.moves, waiting))
+                self._spawn(self._forgive(settler.moves, waiting))
 
     async def _forgive(self, moves: Moves, jobs: list[tuple[str, int]]) -> None:
         try:
@@ -311,7 +311,7 @@ class Executor:
             await asyncio.sleep(_VOTE_SECONDS)
             told = self._flow.vote()
             if told is not None:
-                await insist("vote", partial(self._fleet.vote, self._name, told))
+                await retry_forever("vote", partial(self._fleet.vote, self._name, told))
 
     async def _stay_registered(self) -> None:
         """Tell the fleet, from time to time and where the queues change, that this worker is there."""
@@ -325,7 +325,7 @@ class Executor:
     async def _register(self) -> None:
         registry = self.registry
         try:
-            others = await self._fleet.register(self._name, registry.digest, registry.told(self.taker.queues))
+            others = await self._fleet.register(self._name, registry.digest, registry.told(self.fetcher.queues))
             self._learn_of(others)
         except (RedisError, OSError) as error:  # the next time will do; what keeps the jobs from moving is told there
             logger.debug("not_registered", extra={"error": str(error)})
@@ -336,49 +336,51 @@ class Executor:
         """Note how the other workers of the fleet are set; the longest times among them count here too."""
         self.registry.heard(others)
         longest_lease_ms = round(self.registry.longest("LEASE_SECONDS") * 1000)
-        remember_ms = round(self.registry.longest("DEDUPLICATE_SECONDS") * 1000)
-        if (longest_lease_ms, remember_ms) != (self.rules.longest_lease_ms, self.rules.remember_ms):
-            self.rules = replace(self.rules, longest_lease_ms=longest_lease_ms, remember_ms=remember_ms)
-            for moves in (self._fleet, *(lane.moves for lane in self._lanes.values())):
-                moves.rules = self.rules
+        dedup_ttl_ms = round(self.registry.longest("DEDUPLICATE_SECONDS") * 1000)
+        if (longest_lease_ms, dedup_ttl_ms) != (self.broker_options.longest_lease_ms, self.broker_options.dedup_ttl_ms):
+            self.broker_options = replace(
+                self.broker_options, longest_lease_ms=longest_lease_ms, dedup_ttl_ms=dedup_ttl_ms
+            )
+            for moves in (self._fleet, *(settler.moves for settler in self._settlers.values())):
+                moves.broker_options = self.broker_options
 
     async def _leave_the_fleet(self) -> None:
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await self._fleet.register(self._name, "", "")
 
-    def _turn(self, ready: SimpleQueue[None]) -> None:
+    def _run_loop(self, ready: SimpleQueue[None]) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
             asyncio.set_event_loop(self._loop)
             self._loop.set_exception_handler(uncaught.in_a_loop)
-            self._loop.call_soon(self._begin_upkeep)
+            self._loop.call_soon(self._start_maintenance)
             for service in self.services:
                 runner.run(service.start())
             self._loop.call_soon(ready.put, None)
             self._loop.run_forever()
 
     def _consume(self, queue: str) -> None:
-        if queue not in self._lanes and len(self._lanes) >= MAX_QUEUES:  # many were asked for at once
-            logger.error("queue_refused", extra={"queue": queue, "queues": len(self._lanes)})
+        if queue not in self._settlers and len(self._settlers) >= MAX_QUEUES:  # many were asked for at once
+            logger.error("queue_refused", extra={"queue": queue, "queues": len(self._settlers)})
             return
-        self._lane(queue)
-        self.taker.consume(queue)
+        self._settler(queue)
+        self.fetcher.consume(queue)
         self._queues_changed.set()
         if self._taking is None:
             self._taking = self._spawn(self._take())
 
     async def _take(self) -> None:
         await self._register()  # so that the first job is treated as the whole fleet would
-        while not self.hands.is_closed:
+        while not self.in_flight.is_closed:
             try:
-                await self.taker.run()
+                await self.fetcher.run()
             except Exception:  # an error of ours must not end the taking of jobs
                 logger.exception("take_error")
                 await asyncio.sleep(_AFTER_AN_ERROR_SECONDS)
 
     def _cancel_queue(self, queue: str, done: SimpleQueue[None]) -> None:
-        self.taker.cancel(queue)
+        self.fetcher.cancel(queue)
         self._queues_changed.set()
         self._spawn(self._let_go(done))
 
@@ -388,46 +390,48 @@ class Executor:
             # A server that is away moves no message; others tell that it is.
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_SECONDS):
-                    await self.taker.has_let_go()
+                    await self.fetcher.has_let_go()
                     # Until the server has read that a connection is closed, a message may still wake the wait on it. It
                     # reads that before it answers what is sent later.
                     await self._link.execute_command("PING")
         finally:
             done.put(None)
 
-    def _begin_upkeep(self) -> None:
+    def _start_maintenance(self) -> None:
         for queue in self._queues():
-            self._lane(queue)
-        watch = Watch(
-            self._link, self._upkeeps, self.hands,
-            look_seconds=look_seconds(self.rules.lease_ms), is_consumed=lambda queue: queue in self.taker.queues,
-            on_ready=self.taker.look, on_left=self._leave,
+            self._settler(queue)
+        watch = QueueWatch(
+            self._link, self._maintenances, self.in_flight,
+            look_seconds=look_seconds(self.broker_options.lease_ms),
+            is_consumed=lambda queue: queue in self.fetcher.queues,
+            on_ready=self.fetcher.check_queues, on_left=self._leave,
         )  # fmt: skip
-        work = (self._vote(), watch.look_around(), self._stay_registered())
+        work = (self._vote(), watch.run(), self._stay_registered())
         self._fleet_tasks = tuple(asyncio.create_task(each) for each in work)
 
-    def _lane(self, queue: str) -> Lane:
+    def _settler(self, queue: str) -> Settler:
         """The moves of a queue; the first use of a queue starts its upkeep."""
-        if queue not in self._lanes:
-            moves = Moves(self._link, Keys(queue), self.rules)
-            self._lanes[queue] = Lane(self, moves)
-            upkeep = self._upkeeps[queue] = Upkeep(
-                moves, self.hands, self.clock,
-                next_token=self.next_token, fleet=self._flow, on_ready=partial(self.taker.look, queue),
+        if queue not in self._settlers:
+            moves = Moves(self._link, Keys(queue), self.broker_options)
+            self._settlers[queue] = Settler(self, moves)
+            maintenance = self._maintenances[queue] = Maintenance(
+                moves, self.in_flight, self.clock,
+                next_lease_token=self.next_lease_token, fleet=self._flow, on_ready=partial(self.fetcher.check_queues,
+                queue),
                 on_recovered=partial(self._tell_recovered, queue),
                 on_poisoned=self._end_poisoned, on_expired=self._end_expired, not_heard=self._note_unheard,
             )  # fmt: skip
-            work = (upkeep.keep_leases(), upkeep.look_around())
-            self._upkeep_tasks[queue] = tuple(asyncio.create_task(each) for each in work)
-        return self._lanes[queue]
+            work = (maintenance.renew_leases(), maintenance.run())
+            self._maintenance_tasks[queue] = tuple(asyncio.create_task(each) for each in work)
+        return self._settlers[queue]
 
     def _leave(self, queue: str) -> None:
         """End the upkeep of a queue that no jobs are taken from any more and that has none under way."""
-        for task in self._upkeep_tasks.pop(queue):
+        for task in self._maintenance_tasks.pop(queue):
             task.cancel()
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        del self._upkeeps[queue], self._lanes[queue]
+        del self._maintenances[queue], self._settlers[queue]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -448,7 +452,7 @@ class Executor:
             item = self._assignments[_key(delivery)] = Assignment(delivery)
             try:
                 item.decision = self._admission.admit(delivery, now, may_call=may_call)
-                item.is_at_celery = item.decision is None and self.books.wants(delivery.intake.id)
+                item.is_at_celery = item.decision is None and self.monitoring.is_watched(delivery.parsed.id)
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its take from running
                 item.decision = self._admission.failed(delivery, error, 0)
             if isinstance(item.decision, Later):
@@ -457,11 +461,11 @@ class Executor:
             else:
                 (shown if item.is_at_celery else ready).append(item)
         if shown:
-            self.books.show(shown)
+            self.monitoring.announce(shown)
         if ready:
             self._spawn(self._begin(ready[0].delivery.queue, ready))
 
-    def _go_on(self, items: Sequence[Assignment]) -> None:
+    def _resume(self, items: Sequence[Assignment]) -> None:
         # Those that were cancelled meanwhile have gone back.
         ready = [item for item in items if item.is_at_celery]
         for item in ready:
@@ -473,16 +477,16 @@ class Executor:
 
     async def _begin(self, queue: str, assignments: list[Assignment]) -> None:
         """Start, or end as decided, jobs whose ids are free, and settle the copies."""
-        claims = [(item, job_ids.to_claim(item.delivery.intake)) for item in assignments]
+        claims = [(item, job_ids.to_claim(item.delivery.parsed)) for item in assignments]
         unasked = [claim for item, claim in claims if claim is not None and _known_answer(item.delivery, claim) is None]
-        ask = partial(self._lane(queue).moves.claim, unasked)
-        answers = iter(await insist("claim", ask, queue=queue) if unasked else ())
+        ask = partial(self._settler(queue).moves.claim, unasked)
+        answers = iter(await retry_forever("claim", ask, queue=queue) if unasked else ())
         for item, claim in claims:
             answer: ClaimAnswer | None = ClaimAnswer.GO
             if claim is not None and (answer := _known_answer(item.delivery, claim)) is None:
                 answer = next(answers)
-            if answer is ClaimAnswer.COPY:
-                self._drop_copy(item)
+            if answer is ClaimAnswer.DUPLICATE:
+                self._drop_duplicate(item)
             elif answer is ClaimAnswer.CONFLICT:
                 if not isinstance(item.decision, Finished):
                     item.decision = self._admission.conflicting(item.delivery)
@@ -494,7 +498,7 @@ class Executor:
             else:
                 item.begun_at = time.monotonic()
                 # The loop itself keeps no hold of a task; the assignment does.
-                item.run = asyncio.create_task(self._run(item))
+                item.task = asyncio.create_task(self._run(item))
 
     def _claim_before_the_take(self, raw: bytes) -> Claim | None:
         """The claim of a message that is about to be taken; None for one that is not claimed as soon as it is taken."""
@@ -507,24 +511,24 @@ class Executor:
     async def _run(self, item: Assignment) -> None:
         """Run one job; whatever happens, it ends in one decision, or in another worker's hands."""
         delivery = item.delivery
-        run = self._admission.run_of(delivery, self.books.is_revoked)
+        run = self._admission.run_of(delivery, self.monitoring.is_revoked)
         try:
-            decision = await self._handler(delivery.intake, run)
+            decision = await self._handler(delivery.parsed, run)
         except asyncio.CancelledError:
-            delivery.calls = run.attempts + run.is_calling
+            delivery.attempts = run.attempts + run.is_calling
             raise
         except LeaseLostError:
             self._give_permit_back(delivery)
             jobs.lease_lost(delivery)
-            self.settled(item, Gone())
+            self.settled(item, Ignored())
             return
         except RevokedError:
-            delivery.calls, delivery.progress = run.attempts, run.progress.to_bytes()
+            delivery.attempts, delivery.progress = run.attempts, run.progress.to_bytes()
             decision = self._admission.revoked(delivery)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours
             decision = self._admission.failed(delivery, error, run.attempts)
         else:
-            delivery.calls = run.attempts
+            delivery.attempts = run.attempts
             if isinstance(decision, Later):
                 delivery.progress, item.deadline_ms = run.progress.to_bytes(), self._admission.deadline_ms(delivery)
         finally:
@@ -536,53 +540,53 @@ class Executor:
         if delivery.has_permit:
             delivery.has_permit = False
             self._flow.unused(delivery)
-            self.taker.gates_changed()
+            self.fetcher.gates_changed()
 
     def _carry_out(self, item: Assignment, decision: Decision, *, is_conflict: bool = False) -> None:
         self._give_permit_back(item.delivery)
-        lane = self._lane(item.delivery.queue)
+        settler = self._settler(item.delivery.queue)
         match decision:
             case Finished(event):
                 item.decision = decision
-                has_own_id = event.id != item.delivery.intake.id
-                end = job_ids.to_remember(item.delivery.intake, is_conflict=is_conflict, has_own_id=has_own_id)
+                has_own_id = event.id != item.delivery.parsed.id
+                end = job_ids.to_remember(item.delivery.parsed, is_conflict=is_conflict, has_own_id=has_own_id)
                 completion = Completion(
                     ref=item.delivery.ref,
-                    token=item.delivery.token,
+                    lease_token=item.delivery.lease_token,
                     event=event.body,
                     outcome=event.outcome,
                     is_dead_letter=event.failed,
                     id_digest=end.id_digest,
-                    binding=end.binding,
+                    fingerprint=end.fingerprint,
                     is_dry_run=end.is_dry_run,
                     has_own_id=has_own_id,
                 )
-                lane.complete.put((item, completion))
+                settler.complete.put((item, completion))
             case Later():
-                lane.delay.put((item, decision))
+                settler.delay.put((item, decision))
 
     def _end_under_its_own_id(self, item: Assignment, event: Event, *, is_conflict: bool) -> None:
-        own_id = job_ids.own_event_id(item.delivery.intake, is_conflict=is_conflict)
+        own_id = job_ids.own_event_id(item.delivery.parsed, is_conflict=is_conflict)
         self._carry_out(item, Finished(event.under(own_id)), is_conflict=is_conflict)
 
-    def _drop_copy(self, item: Assignment) -> None:
+    def _drop_duplicate(self, item: Assignment) -> None:
         self._give_permit_back(item.delivery)
-        end = job_ids.to_remember(item.delivery.intake, is_conflict=False, has_own_id=False)
-        completion = Completion(item.delivery.ref, item.delivery.token, b"", "", False, *end)  # noqa: FBT003 - no dead letter
-        self._lane(item.delivery.queue).complete.put((item, completion))
+        end = job_ids.to_remember(item.delivery.parsed, is_conflict=False, has_own_id=False)
+        completion = Completion(item.delivery.ref, item.delivery.lease_token, b"", "", False, *end)  # noqa: FBT003 - no dead letter
+        self._settler(item.delivery.queue).complete.put((item, completion))
 
     def _note_unheard(self, queue: str, token: str) -> None:
         """Jobs of a take whose answer was lost come back by their leases, and no worker died on them."""
-        note = partial(self._lane(queue).moves.note_unheard, [token])
-        self._spawn(insist("unheard", note, queue=queue))
+        note = partial(self._settler(queue).moves.note_unheard, [token])
+        self._spawn(retry_forever("unheard", note, queue=queue))
 
-    def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
+    def _release_all(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._release(Assignment(delivery))
 
     def _release(self, item: Assignment) -> None:
         self._give_permit_back(item.delivery)
-        self._lane(item.delivery.queue).release.put(item)
+        self._settler(item.delivery.queue).release.put(item)
 
     def _cancel(self, delivery: Delivery) -> None:
         item = self._assignments.get(_key(delivery))
@@ -593,8 +597,8 @@ class Executor:
         if item.is_at_celery:
             item.is_at_celery = False  # Celery's loop may stand still, so it is not waited for
             self._release(item)
-        elif item.run is not None and not item.is_cancelled and item.run.cancel():
-            item.run.add_done_callback(partial(self._run_is_over, item))
+        elif item.task is not None and not item.is_cancelled and item.task.cancel():
+            item.task.add_done_callback(partial(self._run_is_over, item))
         item.is_cancelled = True
 
     def _run_is_over(self, item: Assignment, task: asyncio.Task[None]) -> None:
@@ -609,20 +613,22 @@ class Executor:
         item = self._assignments[_key(delivery)] = Assignment(delivery, self._admission.poisoned(delivery))
         self._spawn(self._begin(delivery.queue, [item]))  # claimed like any other, so that its id tells copies apart
 
-    def completed(self, item: Assignment, answer: CompleteAnswer | Copy) -> None:
+    def completed(self, item: Assignment, answer: CompleteAnswer | Duplicate) -> None:
         """Told that a completion was answered."""
         if answer is CompleteAnswer.PUBLISHED and isinstance(item.decision, Finished):
             event = item.decision.event
-            jobs.finished(item.delivery, event, (self.clock.now_ms() - item.delivery.first_ms) / 1000)
-            self.settled(item, Ended(event.outcome, event.problem.detail if event.failed and event.problem else None))
-        elif isinstance(answer, Copy):
-            jobs.copy_dropped(item.delivery, answer.first_outcome)
-            self.settled(item, Gone())
+            jobs.finished(item.delivery, event, (self.clock.now_ms() - item.delivery.received_ms) / 1000)
+            self.settled(
+                item, Completed(event.outcome, event.problem.detail if event.failed and event.problem else None)
+            )
+        elif isinstance(answer, Duplicate):
+            jobs.duplicate_dropped(item.delivery, answer.first_outcome)
+            self.settled(item, Ignored())
         elif answer is not CompleteAnswer.GONE and isinstance(item.decision, Finished):
             self._end_under_its_own_id(item, item.decision.event, is_conflict=answer is CompleteAnswer.CONFLICT)
         else:
             jobs.settled_elsewhere(item.delivery)
-            self.settled(item, Gone())
+            self.settled(item, Ignored())
 
     def delayed(self, item: Assignment, later: Later, *, is_ours: bool) -> None:
         """Told that a delay was answered."""
@@ -630,18 +636,18 @@ class Executor:
             jobs.delayed(item.delivery, later)
         else:
             jobs.settled_elsewhere(item.delivery)
-        self.settled(item, Delayed(later.delay, later.reason) if is_ours else Gone())
+        self.settled(item, Delayed(later.delay, later.reason) if is_ours else Ignored())
 
     def released(self, item: Assignment) -> None:
         """Told that a release was answered; if the job was not ours any more, another worker has it already."""
-        self.settled(item, Gone())
+        self.settled(item, Ignored())
 
-    def settled(self, item: Assignment, how: Settled) -> None:
+    def settled(self, item: Assignment, how: Settlement) -> None:
         """A job has left this worker."""
         self._assignments.pop(_key(item.delivery), None)
-        self.hands.drop(item.delivery)
-        self.taker.room()
-        self.books.settled(item, how)
+        self.in_flight.drop(item.delivery)
+        self.fetcher.slots_freed()
+        self.monitoring.settled(item, how)
         if item.request is not None and not self._is_waking_celery:
             # When the others of its batch are settled too: one wake-up for all of them.
             self._is_waking_celery = True
@@ -649,29 +655,29 @@ class Executor:
 
     def _wake_celery(self) -> None:
         self._is_waking_celery = False
-        self.books.wake()
+        self.monitoring.flush_soon()
 
-    def _end_within(self, seconds: float) -> None:
+    def _begin_shutdown(self, seconds: float) -> None:
         """Begin to end, or hurry up: of several calls the one that allows least time counts."""
         end_at = time.monotonic() + seconds
         self._end_at = min(self._end_at, end_at)
         self._hand_back_at = min(self._hand_back_at, end_at - min(_HAND_BACK_SECONDS, seconds * _HAND_BACK_SHARE))
         if self._end is None:
-            self._end = self._spawn(self._finish())
+            self._end = self._spawn(self._drain())
 
-    async def _finish(self) -> None:
+    async def _drain(self) -> None:
         """Empty the hands, close what is open, and end the loop, whatever goes wrong."""
         try:
-            while self._is_at_work():
-                if self._taking is not None and not self.taker.is_calling:
+            while self._has_work():
+                if self._taking is not None and not self.fetcher.is_fetching:
                     self._taking.cancel()
                 if time.monotonic() >= self._hand_back_at:
                     for item in list(self._assignments.values()):
                         self._stop_run(item)
                 await asyncio.sleep(_LOOK_SECONDS)
-            if len(self.hands):
-                logger.warning("jobs_left_to_their_leases", extra={"jobs": len(self.hands)})
-            work = [task for tasks in (self._fleet_tasks, *self._upkeep_tasks.values()) for task in tasks]
+            if len(self.in_flight):
+                logger.warning("jobs_left_to_their_leases", extra={"jobs": len(self.in_flight)})
+            work = [task for tasks in (self._fleet_tasks, *self._maintenance_tasks.values()) for task in tasks]
             if self._taking is not None:
                 work.append(self._taking)
             for task in work:
@@ -680,22 +686,22 @@ class Executor:
             await self._leave_the_fleet()
             for service in self.services:
                 await service.stop()
-            await self._close()
+            await self._close_api()
             await self._link.disconnect()
         finally:
             asyncio.get_running_loop().stop()
 
-    def _is_at_work(self) -> bool:
+    def _has_work(self) -> bool:
         """Whether Celery may still want something, or jobs are in hand or on their way, and there is time for them."""
         if not self._celery_is_done.is_set():
             return True
         is_taking = self._taking is not None and not self._taking.done()
-        return (is_taking or len(self.hands) > 0) and time.monotonic() < self._end_at
+        return (is_taking or len(self.in_flight) > 0) and time.monotonic() < self._end_at
 
 
 def _key(delivery: Delivery) -> tuple[str, str]:
     """What tells a job's deliveries apart: this worker may get a job again that was taken from it."""
-    return delivery.ref, delivery.token
+    return delivery.ref, delivery.lease_token
 
 
 def _known_answer(delivery: Delivery, claim: Claim) -> ClaimAnswer | None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from worker.broker.follow_up import FollowUp
     from worker.broker.moves import Claim, Delivery, Moves, Taken, Wish
     from worker.runtime.clock import ServerClock
-    from worker.runtime.in_flight import Hands
+    from worker.runtime.in_flight import InFlight
 
 #: The queue of a message, and its bytes.
 Message: TypeAlias = tuple[str, bytes]
@@ -53,8 +53,8 @@ _REFUSED_SECONDS = 1.0
 #: How long a closed gate is believed before it is asked again, in seconds.
 _ASK_AGAIN_SECONDS = 1.0
 #: How long the server is left alone when it cannot be reached, in seconds: at first, and at most.
-_AWAY_SECONDS = 0.05
-_LONGEST_AWAY_SECONDS = 2.0
+_BACKOFF_SECONDS = 0.05
+_MAX_BACKOFF_SECONDS = 2.0
 
 
 class Gates(Protocol):
@@ -70,7 +70,7 @@ class Gates(Protocol):
         """Told that a take failed."""
 
 
-class Taker:
+class Fetcher:
     """Takes jobs for one worker from all its queues.
 
     Args:
@@ -91,10 +91,10 @@ class Taker:
         *,
         name: str,
         moves: Callable[[str], Moves],
-        hands: Hands,
+        in_flight: InFlight,
         clock: ServerClock,
         gates: Gates,
-        next_token: Callable[[], str],
+        next_lease_token: Callable[[], str],
         receive: Callable[[Sequence[Delivery]], None],
         hand_back: Callable[[Sequence[Delivery]], None],
         not_heard: Callable[[str, str], None],
@@ -102,10 +102,10 @@ class Taker:
     ) -> None:
         self._name = name
         self._moves = moves
-        self._hands = hands
+        self._in_flight = in_flight
         self._clock = clock
         self._gates = gates
-        self._next_token = next_token
+        self._next_token = next_lease_token
         self._receive = receive
         self._hand_back = hand_back
         self._not_heard = not_heard
@@ -116,18 +116,18 @@ class Taker:
         self._waits: dict[str, asyncio.Task[bytes | None]] = {}
         self._retries_may_wait: set[str] = set()
         self._not_before: dict[str, float] = {}
-        self._closed_until = self._full_until = 0.0
-        self._away_seconds = _AWAY_SECONDS
-        self._news = asyncio.Event()
+        self._held_back_until = self._full_until = 0.0
+        self._backoff_seconds = _BACKOFF_SECONDS
+        self._wakeup = asyncio.Event()
         #: What still closes the connection of a wait.
         self._giving_up: set[asyncio.Task[Any]] = set()
         self._no_call = asyncio.Event()
         self._no_call.set()
         #: When a take was answered last, on the monotonic clock.
-        self.took_at: float | None = None
+        self.last_fetch_at: float | None = None
 
     @property
-    def is_calling(self) -> bool:
+    def is_fetching(self) -> bool:
         """Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases."""
         return not self._no_call.is_set()
 
@@ -141,7 +141,7 @@ class Taker:
         if queue not in self._queues:
             self._queues.append(queue)
             self._stop_waiting(queue)  # a wait of before may stand on a server that has become a replica
-        self.look(queue)
+        self.check_queues(queue)
 
     def cancel(self, queue: str) -> None:
         """Take no more from this queue; what is on its way goes back. See :meth:`has_let_go`."""
@@ -149,7 +149,7 @@ class Taker:
             self._queues.remove(queue)
         self._stop_waiting(queue)
         self._not_before.pop(queue, None)
-        self._news.set()
+        self._wakeup.set()
 
     async def has_let_go(self) -> None:
         """Return when the take that is under way, if any, was answered, and the waits that were stopped are closed."""
@@ -157,44 +157,44 @@ class Taker:
         while self._giving_up:
             await asyncio.wait(self._giving_up)
 
-    def look(self, queue: str) -> None:
+    def check_queues(self, queue: str) -> None:
         """Look at a queue again: jobs may have become ready on lists that nobody can wait on."""
         self._empty.discard(queue)
-        self._news.set()
+        self._wakeup.set()
 
-    def room(self) -> None:
+    def slots_freed(self) -> None:
         """Told that there may be room for more jobs."""
         if self._retries_may_wait:
             self._empty -= self._retries_may_wait
             self._retries_may_wait.clear()
-        self._news.set()
+        self._wakeup.set()
 
     def gates_changed(self) -> None:
         """Told that what held takes back may not do so any more: a permit came back unused."""
-        self._closed_until = self._full_until = 0.0
-        self._news.set()
+        self._held_back_until = self._full_until = 0.0
+        self._wakeup.set()
 
     async def run(self) -> None:
         """Take jobs until the hands are closed."""
         try:
-            while not self._hands.is_closed:
-                await self._turn()
+            while not self._in_flight.is_closed:
+                await self._step()
         finally:
             for queue in list(self._waits):
                 self._stop_waiting(queue)
 
-    async def _turn(self) -> None:
+    async def _step(self) -> None:
         """One step: take, or wait for what is in the way."""
         # Of the take that follows at once alone: later, others may have taken the message long ago.
         woken_by = self._look_at_the_waits()
         now = time.monotonic()
         queues = [queue for queue in self._queues if now >= self._not_before.get(queue, now)]
-        wanted = self._hands.wanted()
+        wanted = self._in_flight.free_slots()
         if not queues or wanted <= 0:
             await self._wait_for_news()
-        elif now < self._closed_until:
-            await self._wait_for_news(min(self._closed_until - now, _ASK_AGAIN_SECONDS))
-        elif now < self._full_until and wanted < len(self._hands):
+        elif now < self._held_back_until:
+            await self._wait_for_news(min(self._held_back_until - now, _ASK_AGAIN_SECONDS))
+        elif now < self._full_until and wanted < len(self._in_flight):
             # A moment later more slots will be free, and one take fills them all.
             await asyncio.sleep(self._full_until - now)
         elif (queue := next((queue for queue in queues if queue not in self._empty), None)) is not None:
@@ -205,10 +205,10 @@ class Taker:
 
     async def _wait_for_news(self, seconds: float = _ASK_AGAIN_SECONDS) -> None:
         # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
-        self._news.clear()
+        self._wakeup.clear()
         try:
             async with asyncio.timeout(seconds):
-                await self._news.wait()
+                await self._wakeup.wait()
         except TimeoutError:
             pass
 
@@ -223,7 +223,7 @@ class Taker:
 
     def _begin_to_wait(self, queue: str, wait: Coroutine[Any, Any, bytes | None]) -> asyncio.Task[bytes | None]:
         task = self._waits[queue] = asyncio.create_task(wait)
-        task.add_done_callback(lambda _: self._news.set())
+        task.add_done_callback(lambda _: self._wakeup.set())
         return task
 
     def _stop_waiting(self, queue: str) -> None:
@@ -242,7 +242,11 @@ class Taker:
         woken_by = None
         # Of several waits that end without a message, one take is enough: `worker.runtime.maintenance` looks at the
         # other lists.
-        is_take_due = len(self._queues) == 1 or self.took_at is None or time.monotonic() - self.took_at > _TAKE_SECONDS
+        is_take_due = (
+            len(self._queues) == 1
+            or self.last_fetch_at is None
+            or time.monotonic() - self.last_fetch_at > _TAKE_SECONDS
+        )
         for queue, task in [(queue, task) for queue, task in self._waits.items() if task.done()]:
             del self._waits[queue]
             was_empty = queue in self._empty
@@ -267,7 +271,7 @@ class Taker:
         is_lost = isinstance(error, RedisError | OSError) and (
             not isinstance(error, ResponseError) or connection_is_useless(error)
         )
-        if queue in self._queues and not (is_lost and time.monotonic() < self._closed_until):
+        if queue in self._queues and not (is_lost and time.monotonic() < self._held_back_until):
             self._failed("wait", queue, error)
 
     async def _ask_and_take(self, queue: str, woken_by: Message | None) -> None:
@@ -315,7 +319,7 @@ class Taker:
             delivery.claimed = follow_up.claimed
         if not follow_up.is_waiting:
             return
-        is_cancelled = self._hands.is_closed or queue not in self._queues  # while the answer was on its way
+        is_cancelled = self._in_flight.is_closed or queue not in self._queues  # while the answer was on its way
         # One that is held back, or has its hands full, would wait for messages that others could take at once.
         if is_cancelled or not has_room:
             self._give_up(follow_up)
@@ -332,27 +336,27 @@ class Taker:
 
     def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> None:
         self._gates.took(wish, taken)
-        self.took_at = time.monotonic()
-        self._away_seconds = _AWAY_SECONDS
-        self._clock.told(taken.server_ms)
+        self.last_fetch_at = time.monotonic()
+        self._backoff_seconds = _BACKOFF_SECONDS
+        self._clock.sync(taken.server_ms)
         if sum(delivery.is_retry for delivery in taken.jobs) >= wish.retries_most:
             self._retries_may_wait.add(queue)  # on a list that nobody can wait on, until one that is in hand has ended
         for delivery in taken.jobs:
-            self._hands.add(delivery)
-        if self._hands.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
+            self._in_flight.add(delivery)
+        if self._in_flight.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
             self._hand_back(taken.jobs)
             return
-        self._hands.is_draining = taken.state is TakeState.DRAIN
-        if taken.is_all:
+        self._in_flight.is_draining = taken.state is TakeState.DRAIN
+        if taken.emptied_queue:
             self._empty.add(queue)
         else:
             self._empty.discard(queue)
             self._full_until = sent_at + _SPACING_SECONDS
         if taken.wait_ms:
-            self._closed_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
+            self._held_back_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
         # The others first; but not before a suspect: with their jobs in them, the hands would be emptied for ever.
         self._queues.remove(queue)
-        self._queues.insert(0 if self._hands.is_draining else len(self._queues), queue)
+        self._queues.insert(0 if self._in_flight.is_draining else len(self._queues), queue)
         if taken.jobs:
             self._receive(taken.jobs)
 
@@ -364,6 +368,6 @@ class Taker:
             # The server would not: the queue is left alone for a while.
             self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
         else:  # what a lost answer held comes back when its lease is over
-            self._closed_until = time.monotonic() + self._away_seconds
-            self._away_seconds = min(self._away_seconds * 2, _LONGEST_AWAY_SECONDS)
+            self._held_back_until = time.monotonic() + self._backoff_seconds
+            self._backoff_seconds = min(self._backoff_seconds * 2, _MAX_BACKOFF_SECONDS)
         outages.failed(part, error, queue=queue)

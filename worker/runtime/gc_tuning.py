@@ -15,7 +15,7 @@ import gc
 _YOUNG_OBJECTS = 10_000
 
 
-def leave_alone_what_is_loaded() -> None:
+def freeze_loaded_objects() -> None:
     """Called once all is loaded: what is there now is never looked at again."""
     gc.collect()
     gc.freeze()

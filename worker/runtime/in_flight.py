@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_SLOTS = 10_000
 
 
-class Hands:
+class InFlight:
     """The jobs this worker holds, from the take that brought them to the answer that they are settled."""
 
     def __init__(self, limit: int) -> None:
@@ -30,25 +30,25 @@ class Hands:
     def __len__(self) -> int:
         return len(self._held)
 
-    def held(self) -> list[Delivery]:
+    def deliveries(self) -> list[Delivery]:
         """The jobs held at this moment."""
         return list(self._held.values())
 
     def add(self, delivery: Delivery) -> None:
         """Hold a job."""
-        self._held[delivery.token + delivery.ref] = delivery
+        self._held[delivery.lease_token + delivery.ref] = delivery
         self.retries += delivery.is_retry
-        if delivery.is_alone:
+        if delivery.runs_alone:
             self._has_suspect = True
 
     def drop(self, delivery: Delivery) -> None:
         """Hold a job no longer."""
-        if self._held.pop(delivery.token + delivery.ref, None) is not None:
+        if self._held.pop(delivery.lease_token + delivery.ref, None) is not None:
             self.retries -= delivery.is_retry
-        if delivery.is_alone:
+        if delivery.runs_alone:
             self._has_suspect = False
 
-    def wanted(self) -> int:
+    def free_slots(self) -> int:
         """How many jobs to take now.
 
         None beside a suspect, which runs alone, and none while the hands are being emptied for one.

@@ -17,41 +17,41 @@ from worker.broker.keys import digest
 from worker.broker.moves import Claim
 
 if TYPE_CHECKING:
-    from tasks.message import Intake
+    from tasks.message import ParsedJob
 
 EVENT_NAMESPACE = uuid.UUID("35cdaaa5-80cb-5ecf-8558-f29e11864c15")
 """The UUIDv5 of the URL ``urn:lock-worker:event``; it must never change."""
 
 
-def to_claim(intake: Intake) -> Claim | None:
+def to_claim(intake: ParsedJob) -> Claim | None:
     """What a job's id is to stand for before it begins; None: the message names no id, or no conversation."""
-    return Claim(digest(intake.id), digest(intake.binding), intake.is_dry_run) if intake.binding else None
+    return Claim(digest(intake.id), digest(intake.fingerprint), intake.is_dry_run) if intake.fingerprint else None
 
 
-def to_remember(intake: Intake, *, is_conflict: bool, has_own_id: bool) -> Claim:
+def to_remember(intake: ParsedJob, *, is_conflict: bool, has_own_id: bool) -> Claim:
     """By what the end of a job is remembered; without a digest it is not.
 
     In a conflict the id goes on standing for what it stood for, and this end is remembered beside it.
     """
-    binding = digest(intake.binding) if intake.binding else ""
+    fingerprint = digest(intake.fingerprint) if intake.fingerprint else ""
     if is_conflict:
-        return Claim(digest(_beside(intake)), binding)
-    if intake.binding is None or (has_own_id and not intake.binding):
+        return Claim(digest(_beside(intake)), fingerprint)
+    if intake.fingerprint is None or (has_own_id and not intake.fingerprint):
         return Claim("", "")
-    return Claim(digest(intake.id), binding, intake.is_dry_run)
+    return Claim(digest(intake.id), fingerprint, intake.is_dry_run)
 
 
-def own_event_id(intake: Intake, *, is_conflict: bool) -> str:
+def own_event_id(intake: ParsedJob, *, is_conflict: bool) -> str:
     """The id of an event that its job's id cannot name.
 
     No other event has it as long as the end is remembered. Messages that name no conversation are copies of nothing,
     however alike, so theirs is random.
     """
-    if not intake.binding:
+    if not intake.fingerprint:
         return str(uuid.uuid4())
     return str(uuid.uuid5(EVENT_NAMESPACE, f"{_beside(intake)}\n{'conflict' if is_conflict else 'second'}"))
 
 
-def _beside(intake: Intake) -> str:
+def _beside(intake: ParsedJob) -> str:
     """Id and binding in one text. Neither holds a line break, so no two jobs have the same."""
-    return f"{intake.id}\n{intake.binding}" + ("\ndry run" if intake.is_dry_run else "")
+    return f"{intake.id}\n{intake.fingerprint}" + ("\ndry run" if intake.is_dry_run else "")

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from tasks.lock_conversation import TASK_NAME
-from tasks.message import Refusal
+from tasks.message import Rejection
 from tasks.outcome import ProblemType
 from worker.broker.keys import MAX_PRIORITY, PREFIX, PRIORITY_SEPARATOR, UNACKED, Keys, is_celerys_own
-from worker.message.decode import reader
+from worker.message.decode import decoder
 from worker.runtime.registry import read_members
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _MESSAGES_A_PAGE = 100
 _FIRST_LOOKS = (0.0, 45.0)
 _LOOK_AGAIN_SECONDS = 3600.0
 
-_read_message = reader(TASK_NAME)
+_read_message = decoder(TASK_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _unacked(tag: bytes, entry: bytes, queues: Collection[str]) -> Unacked | Non
 def _is_ours(raw: bytes) -> tuple[bool, str]:
     """Whether a message asks for our task, as far as it can be read; and its id."""
     intake = _read_message(raw, size=len(raw), now=datetime.now(UTC))
-    is_foreign = isinstance(intake, Refusal) and intake.problem.type in {
+    is_foreign = isinstance(intake, Rejection) and intake.problem.type in {
         ProblemType.UNKNOWN_TASK,
         ProblemType.UNDECODABLE,
     }
@@ -141,7 +141,7 @@ def count_jobs(client: Redis, keys: Keys) -> int:
 def count_foreign(client: Redis, keys: Keys) -> int:
     """The messages on a queue's lists that do not ask for our task."""
     foreign = 0
-    for name in keys.stock:
+    for name in keys.priority_lists:
         start = 0
         while page := _page(client, name, start):
             foreign += sum(not _is_ours(raw)[0] for raw in page)

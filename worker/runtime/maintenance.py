@@ -3,8 +3,8 @@
 Runs on the asyncio side and on nothing else, because Celery's own loop stands still in a reconnect or a shutdown, and
 leases must not. Scripts hold a gate, so that a hundred idle workers do not look a hundred times.
 
-Where a worker has several queues, those without a job are looked at seldom. :class:`Watch` asks for all of them at once
-whether something has come.
+Where a worker has several queues, those without a job are looked at seldom. :class:`QueueWatch` asks for all of them at
+once whether something has come.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from worker.broker.moves import Client, Delivery, FleetNews, Moves, Recovered
     from worker.runtime.clock import ServerClock
-    from worker.runtime.in_flight import Hands
+    from worker.runtime.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Fleet(Protocol):
         """Told what stands in Redis."""
 
 
-class Upkeep:
+class Maintenance:
     """Looks after one queue.
 
     Args:
@@ -79,10 +79,10 @@ class Upkeep:
     def __init__(
         self,
         moves: Moves,
-        hands: Hands,
+        in_flight: InFlight,
         clock: ServerClock,
         *,
-        next_token: Callable[[], str],
+        next_lease_token: Callable[[], str],
         fleet: Fleet,
         on_ready: Callable[[], None],
         on_recovered: Callable[[Recovered], None],
@@ -91,60 +91,60 @@ class Upkeep:
         not_heard: Callable[[str, str], None],
     ) -> None:
         self._moves = moves
-        self._hands = hands
+        self._in_flight = in_flight
         self._clock = clock
-        self._next_token = next_token
+        self._next_token = next_lease_token
         self._on_ready = on_ready
         self._on_recovered = on_recovered
         self._on_poisoned = on_poisoned
         self._on_expired = on_expired
         self._not_heard = not_heard
         self._fleet = fleet
-        self._look_seconds = look_seconds(moves.rules.lease_ms)
+        self._look_seconds = look_seconds(moves.broker_options.lease_ms)
         self._work = asyncio.Event()
         self._is_idle = False
         self._recover_between_ms = min(_RECOVER_BETWEEN_MS, round(self._look_seconds * 1000 * _RECOVER_SHARE))
 
-    async def keep_leases(self) -> None:
+    async def renew_leases(self) -> None:
         """Renew the leases of what this worker holds, for ever."""
-        lease = self._moves.rules.lease_ms / 1000
+        lease = self._moves.broker_options.lease_ms / 1000
         while True:
             try:
                 await self.renew_once()
                 outages.worked("renew", self._moves.keys.queue)
                 wait = lease / _RENEWALS
             except (RedisError, OSError) as error:
-                outages.failed("renew", error, queue=self._moves.keys.queue, jobs=len(self._hands))
+                outages.failed("renew", error, queue=self._moves.keys.queue, jobs=len(self._in_flight))
                 wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
             except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
-                logger.exception("leases_not_renewed", extra={"jobs": len(self._hands)})
+                logger.exception("leases_not_renewed", extra={"jobs": len(self._in_flight)})
                 wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
             await _pause(wait)
 
     async def renew_once(self) -> None:
         """Renew all leases; a job that is not ours any more is marked, so that it is not called again."""
-        held = [delivery for delivery in self._hands.held() if delivery.queue == self._moves.keys.queue]
+        held = [delivery for delivery in self._in_flight.deliveries() if delivery.queue == self._moves.keys.queue]
         for start in range(0, len(held), _RENEW_AT_ONCE):
             some = held[start : start + _RENEW_AT_ONCE]
             sent_at = time.monotonic()
             answers = await self._moves.renew(some)
             for delivery, is_ours in zip(some, answers, strict=True):
                 if is_ours:
-                    delivery.held_until = sent_at + self._moves.rules.lease_ms / 1000
+                    delivery.lease_until = sent_at + self._moves.broker_options.lease_ms / 1000
                 else:
-                    delivery.is_lost = True
+                    delivery.lease_lost = True
 
-    async def look_around(self) -> None:
+    async def run(self) -> None:
         """Promote what is due and recover what was lost, for ever."""
         while True:
             try:
-                wait = await self.look_once()
-                outages.worked("upkeep", self._moves.keys.queue)
+                wait = await self.run_once()
+                outages.worked("maintenance", self._moves.keys.queue)
             except (RedisError, OSError) as error:
-                outages.failed("upkeep", error, queue=self._moves.keys.queue)
+                outages.failed("maintenance", error, queue=self._moves.keys.queue)
                 wait = self._look_seconds
             except Exception:  # nor let one strange job stop what all jobs need
-                logger.exception("upkeep_failed")
+                logger.exception("maintenance_failed")
                 wait = self._look_seconds
             await _pause(wait)
             if self._is_idle:
@@ -167,7 +167,7 @@ class Upkeep:
         except TimeoutError:
             pass
 
-    async def look_once(self) -> float:
+    async def run_once(self) -> float:
         """Promote and recover once; returns the seconds until the next look."""
         promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS, version=self._fleet.version)
         self._fleet.saw(promoted.fleet)
@@ -175,12 +175,12 @@ class Upkeep:
         recovered = await self._moves.recover(
             token=self._next_token(), sent_at=sent_at, between_ms=self._recover_between_ms
         )
-        self._clock.told(recovered.server_ms)
+        self._clock.sync(recovered.server_ms)
         if recovered.is_grace:
             await self.renew_once()  # the next renewal in turn may come after the time of grace
         for delivery in recovered.poisoned:
             self._on_poisoned(delivery)
-            self._hands.add(delivery)  # not before: what could not be handed over must not have its lease kept
+            self._in_flight.add(delivery)  # not before: what could not be handed over must not have its lease kept
         if recovered.count or recovered.poisoned:
             self._on_recovered(recovered)
         if promoted.next_deadline_ms == 0:
@@ -201,14 +201,14 @@ class Upkeep:
                     self._not_heard(self._moves.keys.queue, token)
                 raise
             for delivery in expired:
-                self._hands.add(delivery)
+                self._in_flight.add(delivery)
             if expired:
                 self._on_expired(expired)
             if len(expired) < EXPIRE_JOBS:
                 break
 
 
-class Watch:
+class QueueWatch:
     """Looks at all queues of a worker at once, so that idle ones cost little and none of them waits for its turn.
 
     It finds jobs on lists that nobody can wait on, wakes the upkeep of queues that have work for it, and lets that of
@@ -228,8 +228,8 @@ class Watch:
     def __init__(
         self,
         client: Client,
-        upkeeps: Mapping[str, Upkeep],
-        hands: Hands,
+        maintenances: Mapping[str, Maintenance],
+        in_flight: InFlight,
         *,
         look_seconds: float,
         is_consumed: Callable[[str], bool],
@@ -237,47 +237,49 @@ class Watch:
         on_left: Callable[[str], None],
     ) -> None:
         self._client = client
-        self._upkeeps = upkeeps
-        self._hands = hands
+        self._maintenances = maintenances
+        self._in_flight = in_flight
         self._look_seconds = look_seconds
         self._is_consumed = is_consumed
         self._on_ready = on_ready
         self._on_left = on_left
         self._is_refused = False
 
-    async def look_around(self) -> None:
+    async def run(self) -> None:
         """Look at the queues, for ever."""
         while True:
             await _pause(self._look_seconds)
             try:
-                await self.look_once()
+                await self.run_once()
                 self._is_refused = False
             except ResponseError as error:
                 if not self._is_refused:
                     self._is_refused = True
-                    logger.warning("upkeep_failed", extra={"error": str(error), "queues": list(self._upkeeps)})
+                    logger.warning(
+                        "maintenance_failed", extra={"error": str(error), "queues": list(self._maintenances)}
+                    )
                 self._look_everywhere()
             except (RedisError, OSError):  # of a lost server the upkeep of each queue tells
                 self._look_everywhere()
             except Exception:
-                logger.exception("upkeep_failed")
+                logger.exception("maintenance_failed")
                 self._look_everywhere()
 
-    async def look_once(self) -> None:
+    async def run_once(self) -> None:
         """Look once. A single queue needs it only to be left: its upkeep never rests, and takes look at its lists."""
-        queues = list(self._upkeeps)
+        queues = list(self._maintenances)
         if len(queues) == 1 and self._is_consumed(queues[0]):
-            self._upkeeps[queues[0]].wake()
+            self._maintenances[queues[0]].wake()
             return
         if not queues:
             return
         found = await backlogs(self._client, [Keys(queue) for queue in queues])
-        held = {delivery.queue for delivery in self._hands.held()}
+        held = {delivery.queue for delivery in self._in_flight.deliveries()}
         for queue, backlog in zip(queues, found, strict=True):
             if backlog.is_under_way or queue in held or queue == queues[0]:
-                self._upkeeps[queue].wake()
+                self._maintenances[queue].wake()
             else:
-                self._upkeeps[queue].rest()
+                self._maintenances[queue].rest()
             if self._is_consumed(queue):
                 if backlog.is_ready:
                     self._on_ready(queue)
@@ -285,8 +287,8 @@ class Watch:
                 self._on_left(queue)
 
     def _look_everywhere(self) -> None:
-        for queue, upkeep in self._upkeeps.items():
-            upkeep.wake()
+        for queue, maintenance in self._maintenances.items():
+            maintenance.wake()
             self._on_ready(queue)
 
 

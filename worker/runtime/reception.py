@@ -10,7 +10,7 @@ from worker.observe import metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.flow_control.flow_control import Flow
+    from worker.flow_control.flow_control import FlowControl
     from worker.runtime.executor import Executor
 
 #: Seconds without an answer of Redis, or of a take, after which this worker does not count as ready.
@@ -26,7 +26,7 @@ class Reception:
         is_job_queue: whether a queue holds jobs (and not Celery's own remote control).
     """
 
-    def __init__(self, *, executor: Executor, flow: Flow, is_job_queue: Callable[[str], bool]) -> None:
+    def __init__(self, *, executor: Executor, flow: FlowControl, is_job_queue: Callable[[str], bool]) -> None:
         self._executor = executor
         self._flow = flow
         self.is_job_queue = is_job_queue
@@ -45,13 +45,13 @@ class Reception:
 
     def reasons_not_ready(self) -> list[str]:
         """Why this worker takes no jobs now, as stable words; none: it does, or works on as many as it may."""
-        hands, took_at = self._executor.hands, self._executor.taker.took_at
-        if hands.is_closed:
+        in_flight, took_at = self._executor.in_flight, self._executor.fetcher.last_fetch_at
+        if in_flight.is_closed:
             return ["stopping"]
-        reasons = [] if self._executor.clock.silent_seconds < _SILENT_SECONDS else ["redis_unreachable"]
+        reasons = [] if self._executor.clock.seconds_since_sync < _SILENT_SECONDS else ["redis_unreachable"]
         open_reasons = [breaker.reason for breaker in self._flow.breakers if breaker.is_open]
         is_idle = took_at is None or time.monotonic() - took_at > _SILENT_SECONDS
-        if is_idle and hands.wanted() and not open_reasons and not self._flow.is_paused:
+        if is_idle and in_flight.free_slots() and not open_reasons and not self._flow.is_paused:
             reasons.append("takes_no_jobs")
         return reasons + [reason for reason in open_reasons if reason == self._flow.token.reason]
 
@@ -62,8 +62,8 @@ class Reception:
 
     def refresh_gauges(self) -> None:
         """Bring the gauges of what this worker holds up to date."""
-        metrics.IN_HAND.set(len(self._executor.hands))
-        metrics.CONCURRENCY.set(self._executor.hands.limit)
+        metrics.IN_FLIGHT.set(len(self._executor.in_flight))
+        metrics.CONCURRENCY.set(self._executor.in_flight.limit)
         for breaker in self._flow.breakers:
             metrics.BREAKER_OPEN.labels(breaker.reason).set(breaker.is_open)
         metrics.FLEET_PAUSED.labels("api").set(self._flow.is_paused)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Completed:
     """Its event is out. ``problem`` says why it failed; None: it did not."""
 
     outcome: str
@@ -23,8 +23,8 @@ class Delayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Ignored:
     """There is nothing to tell of it: a copy was dropped, or another worker has it now."""
 
 
-Settled: TypeAlias = Ended | Delayed | Gone
+Settlement: TypeAlias = Completed | Delayed | Ignored

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from tasks.decision import Decision, Later
-    from worker.broker.moves import CompleteAnswer, Completion, Copy, Delivery, Moves
+    from worker.broker.moves import CompleteAnswer, Completion, Delivery, Duplicate, Moves
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Assignment:
 
     Attributes:
         decision: how it ends or goes on, once that is known.
-        run: what runs it, once it has begun.
+        task: what runs it, once it has begun.
         begun_at: when that was, on the monotonic clock.
         request: what Celery knows of it, where it was shown to Celery.
         is_at_celery: it is being shown, and goes on when it comes back.
@@ -32,7 +32,7 @@ class Assignment:
 
     delivery: Delivery
     decision: Decision | None = None
-    run: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None
     begun_at: float = 0.0
     request: Any = None
     is_at_celery: bool = False
@@ -48,25 +48,25 @@ def _delay(item: Assignment, later: Later) -> Delay:
     )
 
 
-class Told(Protocol):
+class SettlementListener(Protocol):
     """Who is told what Redis answered."""
 
-    def completed(self, item: Assignment, answer: CompleteAnswer | Copy) -> None:
-        """Told that a completion was answered."""
+    def completed(self, item: Assignment, answer: CompleteAnswer | Duplicate) -> None:
+        """SettlementListener that a completion was answered."""
 
     def delayed(self, item: Assignment, later: Later, *, is_ours: bool) -> None:
-        """Told that a delay was answered."""
+        """SettlementListener that a delay was answered."""
 
     def released(self, item: Assignment) -> None:
-        """Told that a release was answered."""
+        """SettlementListener that a release was answered."""
 
 
-class Lane:
+class Settler:
     """One queue's moves, batched."""
 
-    def __init__(self, told: Told, moves: Moves) -> None:
+    def __init__(self, told: SettlementListener, moves: Moves) -> None:
         self.moves = moves
-        self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer | Copy] = Batcher(
+        self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer | Duplicate] = Batcher(
             "complete",
             lambda batch: moves.complete([completion for _, completion in batch]),
             queue=moves.keys.queue,

@@ -6,12 +6,12 @@
 
 local unacked, index, list = KEYS[1], KEYS[2], KEYS[3]
 
-expect(unacked, 'hash')
-expect(index, 'zset')
-expect(list, 'list')
-may('HDEL', unacked, '')
-may('ZREM', index, '')
-may('RPUSH', list, '')
+require_type(unacked, 'hash')
+require_type(index, 'zset')
+require_type(list, 'list')
+require_permission('HDEL', unacked, '')
+require_permission('ZREM', index, '')
+require_permission('RPUSH', list, '')
 
 local answers = {}
 for at = 1, #ARGV, 2 do

@@ -1,13 +1,13 @@
--- claim: before the first call, bind each job id to what it is for, and tell the copies.
+-- claim: before the first call, bind each job id to what it is for, and tell the duplicates.
 -- KEYS  (none: the ids' keys are made from their digests)
 -- ARGV  1 id prefix   2 milliseconds to remember   then for each job: digest of its id, binding, 1 if it is a dry run
--- Returns for each job  0 go on | 1 a copy of a job whose event is out | 2 the id stands for something else
+-- Returns for each job  0 go on | 1 a duplicate of a job whose event is out | 2 the id stands for something else
 -- Crash: all or nothing; repeating it is harmless.
 
 local id_prefix, remember_ms = ARGV[1], ARGV[2]
 
-may('GET', id_prefix)
-may('SET', id_prefix, '')
+require_permission('GET', id_prefix)
+require_permission('SET', id_prefix, '')
 
 local answers = {}
 for at = 3, #ARGV, 3 do

@@ -2,11 +2,11 @@
 -- KEYS  1 leases   2 counters   3 results stream   4 dead stream   5 ledger of the results   6 ledger of the dead letters
 -- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to remember an id
 --       7 bytes of results kept   8 bytes of dead letters kept   9 queue   10 bytes kept of a dead letter's message
---       then for each job: ref, lease token, event (empty: a copy, dropped), outcome, 1 if it is a dead letter, digest of its id
+--       then for each job: ref, lease token, event (empty: a duplicate, dropped), outcome, 1 if it is a dead letter, digest of its id
 --       (empty: not remembered), binding (empty: it names no conversation), 1 if it is a dry run, 1 if the event's id is not the job's
 -- Returns for each job  1 published | 0 not ours any more (nothing changed)
 --       | 2 the job's id names another event, 3 and stands for something else: end it with an id of its own (nothing changed)
---       | a text: dropped as a copy; the outcome of the first one if it ended without a lock, else empty
+--       | a text: dropped as a duplicate; the outcome of the first one if it ended without a lock, else empty
 -- Crash: all or nothing; repeating it is harmless: a job that is gone answers 0.
 
 local leases, counters, results, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -16,19 +16,19 @@ local results_ledger, dead_ledger = KEYS[5], KEYS[6]
 local results_bytes, dead_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local queue, message_bytes = ARGV[9], tonumber(ARGV[10])
 
-expect(leases, 'zset')
-expect(counters, 'hash')
-expect(results, 'stream')
-expect(dead, 'stream')
-may('ZREM', leases, '')
-may('HINCRBY', counters, '', 1)
-may('XADD', results, '*', '', '')
-may('XADD', dead, '*', '', '')
-may('PUBLISH', channel, '')
-may('DEL', record_prefix)
-may('SET', id_prefix, '')
-may('MGET', id_prefix)
-may('HGET', record_prefix, '')
+require_type(leases, 'zset')
+require_type(counters, 'hash')
+require_type(results, 'stream')
+require_type(dead, 'stream')
+require_permission('ZREM', leases, '')
+require_permission('HINCRBY', counters, '', 1)
+require_permission('XADD', results, '*', '', '')
+require_permission('XADD', dead, '*', '', '')
+require_permission('PUBLISH', channel, '')
+require_permission('DEL', record_prefix)
+require_permission('SET', id_prefix, '')
+require_permission('MGET', id_prefix)
+require_permission('HGET', record_prefix, '')
 
 -- A stream is bounded by its entries (XADD trims it) and by its bytes. What it holds is counted in parts, each a sixteenth of the bound.
 -- Its ledger is a text: the entries and bytes of the part that is being written, a ";", and those of the parts before, oldest first. When
@@ -56,13 +56,13 @@ local function open_ledger(to, text, more)
   -- Or somebody wrote something else there: then the entries are not as many as counted.
   to.is_new = not (entries and to.entries < 1e15 and to.bytes < 1e15)
   if to.is_new then
-    expect(to.ledger, 'string')
+    require_type(to.ledger, 'string')
     to.entries, to.bytes, to.parts = 0, 0, ''
   end
   if to.is_new or (to.bytes + more) * parts_of_bound >= to.most_bytes then
-    may('XLEN', to.stream)
-    may('XTRIM', to.stream, 'MAXLEN', 0)
-    may('XREVRANGE', to.stream, '+', '-')
+    require_permission('XLEN', to.stream)
+    require_permission('XTRIM', to.stream, 'MAXLEN', 0)
+    require_permission('XREVRANGE', to.stream, '+', '-')
     if not redis.acl_check_cmd('MEMORY', 'USAGE', to.stream) then
       forbid('MEMORY USAGE', to.stream)
     end
@@ -103,7 +103,7 @@ end
 local function close_part(to)
   local is_unknown = string.sub(to.parts, 1, 1) == '?'
   local parts, counted, held = {}, 0, 0
-  for entries, bytes in string.gmatch(to.parts .. ' ' .. whole(to.entries) .. ' ' .. whole(to.bytes), '(%d+) (%d+)') do
+  for entries, bytes in string.gmatch(to.parts .. ' ' .. integer(to.entries) .. ' ' .. integer(to.bytes), '(%d+) (%d+)') do
     if tonumber(entries) > 0 then
       parts[#parts + 1] = {entries = tonumber(entries), bytes = tonumber(bytes)}
       counted, held = counted + entries, held + bytes
@@ -155,7 +155,7 @@ local function close_part(to)
   while held > most and left > 1 and rounds < 24 do
     local oldest = parts[1]
     local gone = math.min(left - 1, oldest.entries, math.ceil((held - most) * oldest.entries / oldest.bytes))
-    redis.call('XTRIM', to.stream, 'MAXLEN', whole(left - gone))
+    redis.call('XTRIM', to.stream, 'MAXLEN', integer(left - gone))
     left = left - gone
     forget(gone)
     if is_unknown then -- the mean was a guess; what the newer parts hold is known
@@ -167,7 +167,7 @@ local function close_part(to)
   end
 
   for at, part in ipairs(parts) do
-    parts[at] = whole(part.entries) .. ' ' .. whole(part.bytes)
+    parts[at] = integer(part.entries) .. ' ' .. integer(part.bytes)
   end
   to.entries, to.bytes, to.parts = 0, 0, (is_unknown and '?' or '') .. table.concat(parts, ' ')
 end
@@ -193,7 +193,7 @@ local function count(name)
   counts[name] = (counts[name] or 0) + 1
 end
 
--- What the ids stand for: asked for all at once, and kept up to date below, as two copies may end in one call.
+-- What the ids stand for: asked for all at once, and kept up to date below, as two duplicates may end in one call.
 local asked, known = {results_ledger}, {}
 local event_bytes, has_dead_letters = 0, false
 for at = 11, #ARGV, 9 do
@@ -225,7 +225,7 @@ local function remember(key, meaning)
 end
 
 for at = 11, #ARGV, 9 do
-  local ref, token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local ref, lease_token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
   local is_dry_run, has_own_id = ARGV[at + 7] == '1', ARGV[at + 8] == '1'
   local record, id_key, ended = record_prefix .. ref, id_prefix .. digest, 'ended ' .. binding
@@ -234,7 +234,7 @@ for at = 11, #ARGV, 9 do
   local meaning = known[id_key] or ''
   local has_ended = string.sub(meaning, 1, 6) == 'ended '
   local answer = 0
-  if not gone[ref] and redis.pcall('HGET', record, 'token') == token then
+  if not gone[ref] and redis.pcall('HGET', record, 'lease_token') == lease_token then
     if event == '' or (binding ~= '' and known[end_key] == ended) then
       answer = redis.call('MGET', end_key .. ':unlocked')[1] or ''
       count('deduplicated')

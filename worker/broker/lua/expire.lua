@@ -1,35 +1,35 @@
 -- expire: jobs that are ready again and too old are handed to the caller, in flight, to be ended. So they end whatever holds takes back.
--- KEYS  1 deadlines   2 again   3 retries   4 suspects   5 leases
+-- KEYS  1 deadlines   2 requeued   3 retries   4 suspects   5 leases
 -- ARGV  1 record prefix   2 jobs at most   3 bytes at most, about   4 lease token   5 lease in milliseconds
 --       6 crashes that make a suspect   7 entries of the lists to look through, about
 -- Returns {server time in milliseconds, job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
 
-local deadlines, again, retries, suspects, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local deadlines, requeued, retries, suspects, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local record_prefix, at_most, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local token, lease_ms = ARGV[4], tonumber(ARGV[5])
+local lease_token, lease_ms = ARGV[4], tonumber(ARGV[5])
 local suspicious, most_read = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-expect(deadlines, 'zset')
-expect(again, 'list')
-expect(retries, 'list')
-expect(suspects, 'list')
-expect(leases, 'zset')
-may('ZRANGE', deadlines, 0, 0)
-may('ZREM', deadlines, '')
-may('LPOS', again, '')
-may('LLEN', again)
-may('LREM', again, 1, '')
-may('LPOS', retries, '')
-may('LLEN', retries)
-may('LREM', retries, 1, '')
-may('LPOS', suspects, '')
-may('LLEN', suspects)
-may('LREM', suspects, 1, '')
-may('ZADD', leases, 0, '')
-may('HGET', record_prefix, '')
-may('HMGET', record_prefix, '')
-may('HSET', record_prefix, '', '')
+require_type(deadlines, 'zset')
+require_type(requeued, 'list')
+require_type(retries, 'list')
+require_type(suspects, 'list')
+require_type(leases, 'zset')
+require_permission('ZRANGE', deadlines, 0, 0)
+require_permission('ZREM', deadlines, '')
+require_permission('LPOS', requeued, '')
+require_permission('LLEN', requeued)
+require_permission('LREM', requeued, 1, '')
+require_permission('LPOS', retries, '')
+require_permission('LLEN', retries)
+require_permission('LREM', retries, 1, '')
+require_permission('LPOS', suspects, '')
+require_permission('LLEN', suspects)
+require_permission('LREM', suspects, 1, '')
+require_permission('ZADD', leases, 0, '')
+require_permission('HGET', record_prefix, '')
+require_permission('HMGET', record_prefix, '')
+require_permission('HSET', record_prefix, '', '')
 
 local now, jobs, bytes = now_ms(), {}, 0
 
@@ -37,11 +37,11 @@ local now, jobs, bytes = now_ms(), {}, 0
 -- retries. The server reads a list up to the place of the job, so what one call has it read is bounded.
 local read = 0
 local function leaves_its_list(ref, record)
-  local lists = {again, retries, suspects}
+  local lists = {requeued, retries, suspects}
   if tonumber(record[5]) >= suspicious then
-    lists = {suspects, retries, again}
+    lists = {suspects, retries, requeued}
   elseif record[6] == '1' then
-    lists = {retries, again, suspects}
+    lists = {retries, requeued, suspects}
   end
   for _, list in ipairs(lists) do
     local place = redis.call('LPOS', list, ref)
@@ -54,7 +54,7 @@ local function leaves_its_list(ref, record)
   return false
 end
 
-for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)) do
+for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, at_most)) do
   if bytes >= most_bytes or read >= most_read then
     break
   end
@@ -62,11 +62,11 @@ for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', whole(now), 'BYSCOR
   redis.call('ZREM', deadlines, ref)
   local record = read_record(name, now)
   -- A job that somebody holds stands in no list: its ref was left here by a worker of the version before.
-  if record and redis.call('HGET', name, 'token') == '' and leaves_its_list(ref, record) then
-    redis.call('HSET', name, 'token', token)
-    redis.call('ZADD', leases, whole(now + lease_ms), ref)
+  if record and redis.call('HGET', name, 'lease_token') == '' and leaves_its_list(ref, record) then
+    redis.call('HSET', name, 'lease_token', lease_token)
+    redis.call('ZADD', leases, integer(now + lease_ms), ref)
     jobs[#jobs + 1] = {ref, unpack(record)}
     bytes = bytes + #record[1]
   end
 end
-return {whole(now), unpack(jobs)}
+return {integer(now), unpack(jobs)}

@@ -6,16 +6,16 @@
 
 local record_prefix = ARGV[1]
 
-may('HMGET', record_prefix, '')
-may('HSET', record_prefix, '', '')
+require_permission('HMGET', record_prefix, '')
+require_permission('HSET', record_prefix, '', '')
 
 local changed = 0
 for at = 2, #ARGV, 2 do
   local record = record_prefix .. ARGV[at]
-  local found = redis.pcall('HMGET', record, 'token', 'calls')
-  local calls = natural(found[2]) or 0
-  if found[1] == '' and calls > 0 then
-    redis.call('HSET', record, 'calls', whole(math.max(0, calls - tonumber(ARGV[at + 1]))))
+  local found = redis.pcall('HMGET', record, 'lease_token', 'attempts')
+  local attempts = natural(found[2]) or 0
+  if found[1] == '' and attempts > 0 then
+    redis.call('HSET', record, 'attempts', integer(math.max(0, attempts - tonumber(ARGV[at + 1]))))
     changed = changed + 1
   end
 end

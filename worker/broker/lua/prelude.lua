@@ -8,7 +8,7 @@ local function now_ms()
 end
 
 -- Numbers go back to Redis as whole decimals: Lua would write a time in milliseconds as 1.7e+12.
-local function whole(number)
+local function integer(number)
   return string.format('%.0f', number)
 end
 
@@ -18,17 +18,17 @@ local function natural(text)
   return text and #text <= 15 and tonumber(string.match(text, '^%d+$')) or nil
 end
 
--- A job's record as {raw, size, first taken, calls, crashes, retry, progress}; nil if somebody deleted or overwrote it. A number that
+-- A job's record as {raw, size, first taken, attempts, crashes, retry, progress}; nil if somebody deleted or overwrote it. A number that
 -- somebody took out of it is mended: one maimed record would otherwise stop every move that meets it, for all jobs.
 local function read_record(key, now)
-  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'calls', 'crashes', 'retry', 'progress')
+  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'attempts', 'crashes', 'retry', 'progress')
   local raw = found[1]
   if not raw then
     return nil
   end
   local record = {raw, #raw, now, 0, 0}
   for at = 2, #record do
-    record[at] = whole(natural(found[at]) or record[at])
+    record[at] = integer(natural(found[at]) or record[at])
   end
   record[6], record[7] = found[6] or '', found[7] or ''
   return record
@@ -40,7 +40,7 @@ local function deadline_of(recorded, since, max_age_ms)
 end
 
 -- Ends the script, unchanged, if a key holds something else than the move is about to write.
-local function expect(key, kind)
+local function require_type(key, kind)
   local found = redis.call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then
     error({err = 'WRONGTYPE key "' .. key .. '" holds a ' .. found .. ' where lock-worker keeps a ' .. kind})
@@ -52,7 +52,7 @@ local function forbid(command, key)
 end
 
 -- Ends the script, unchanged, if the ACL of our user would refuse a command half way through.
-local function may(...)
+local function require_permission(...)
   if not redis.acl_check_cmd(...) then
     forbid(...)
   end
@@ -60,10 +60,10 @@ end
 
 -- What read_fleet needs. The limit is advice: where somebody put something else in its place, it is thrown away and not obeyed, for
 -- it must not stop the fleet.
-local function may_use_limit(limit)
-  may('DEL', limit)
-  may('HMGET', limit, '')
-  may('HSET', limit, '', '')
+local function require_limit_permissions(limit)
+  require_permission('DEL', limit)
+  require_permission('HMGET', limit, '')
+  require_permission('HSET', limit, '', '')
 end
 
 -- The fleet's flow control as every worker is told it, with what this worker has to add:
@@ -76,15 +76,15 @@ local function read_fleet(limit, pause, known_version, answered, failed)
   local found = redis.call('HMGET', limit, 'version', 'epoch', 'rate', 'answered', 'failed', 'state')
   -- What is no number, or beyond all reason, is as good as absent: 0.
   local function sum(name, at, more)
-    local total = whole((natural(found[at]) or 0) + more)
+    local total = integer((natural(found[at]) or 0) + more)
     if more > 0 then
       redis.call('HSET', limit, name, total)
     end
     return total
   end
-  local version, epoch = whole(natural(found[1]) or 0), whole(natural(found[2]) or 0)
+  local version, epoch = integer(natural(found[1]) or 0), integer(natural(found[2]) or 0)
   local rate = #(found[3] or '') <= 20 and string.match(found[3] or '', '^%d+%.?%d*$') or '0'
   local state = version ~= known_version and found[6] or ''
-  local paused_ms = whole(math.max(0, redis.call('PTTL', pause)))
+  local paused_ms = integer(math.max(0, redis.call('PTTL', pause)))
   return {version, epoch, rate, sum('answered', 4, answered), sum('failed', 5, failed), paused_ms, state}
 end

@@ -1,35 +1,35 @@
 -- promote: delayed jobs whose moment has come become ready again: retries on a list of their own, all others before anything new.
--- KEYS  1 delayed   2 again   3 suspects   4 upkeep   5 retries   6 deadlines   7 limit   8 pause
+-- KEYS  1 delayed   2 requeued   3 suspects   4 maintenance   5 retries   6 deadlines   7 limit   8 pause
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 jobs at most   4 milliseconds between two rounds of the whole fleet
 --       5 milliseconds that a job may live (0: for ever)   6 version of the limit that this worker knows
 -- Returns {jobs promoted (-1: another worker was here just now), milliseconds to the next due job (-1: none),
 --       milliseconds to the next job that is too old (-1: none), fleet}, the last as in take
 -- Crash: all or nothing; repeating it is harmless.
 
-local delayed, again, suspects, upkeep = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local delayed, requeued, suspects, maintenance = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local retries, deadlines, limit, pause = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local record_prefix, suspicious, at_most, between_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_age_ms, known_version = tonumber(ARGV[5]), ARGV[6]
 
-expect(delayed, 'zset')
-expect(again, 'list')
-expect(suspects, 'list')
-expect(upkeep, 'hash')
-expect(retries, 'list')
-expect(deadlines, 'zset')
-expect(pause, 'string')
-may('ZRANGE', delayed, 0, 0)
-may('ZREM', delayed, '')
-may('RPUSH', again, '')
-may('RPUSH', retries, '')
-may('RPUSH', suspects, '')
-may('ZRANGE', deadlines, 0, 0)
-may('ZADD', deadlines, 0, '')
-may('HGET', upkeep, '')
-may('HSET', upkeep, '', '')
-may('HMGET', record_prefix, '')
-may('PTTL', pause)
-may_use_limit(limit)
+require_type(delayed, 'zset')
+require_type(requeued, 'list')
+require_type(suspects, 'list')
+require_type(maintenance, 'hash')
+require_type(retries, 'list')
+require_type(deadlines, 'zset')
+require_type(pause, 'string')
+require_permission('ZRANGE', delayed, 0, 0)
+require_permission('ZREM', delayed, '')
+require_permission('RPUSH', requeued, '')
+require_permission('RPUSH', retries, '')
+require_permission('RPUSH', suspects, '')
+require_permission('ZRANGE', deadlines, 0, 0)
+require_permission('ZADD', deadlines, 0, '')
+require_permission('HGET', maintenance, '')
+require_permission('HSET', maintenance, '', '')
+require_permission('HMGET', record_prefix, '')
+require_permission('PTTL', pause)
+require_limit_permissions(limit)
 
 local now = now_ms()
 
@@ -42,23 +42,23 @@ local function answer(count)
   return {count, to_the_first(delayed), to_the_first(deadlines), read_fleet(limit, pause, known_version, 0, 0)}
 end
 
-local last = tonumber(redis.call('HGET', upkeep, 'promoted_at')) or 0
+local last = tonumber(redis.call('HGET', maintenance, 'promoted_at')) or 0
 if last <= now and now - last < between_ms then
   return answer(-1)
 end
-redis.call('HSET', upkeep, 'promoted_at', whole(now))
+redis.call('HSET', maintenance, 'promoted_at', integer(now))
 
-local due = redis.call('ZRANGE', delayed, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)
+local due = redis.call('ZRANGE', delayed, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, at_most)
 for _, ref in ipairs(due) do
   local found = redis.pcall('HMGET', record_prefix .. ref, 'crashes', 'retry', 'deadline') -- whatever somebody made of the record
   redis.call('ZREM', delayed, ref)
   if (tonumber(found[1]) or 0) >= suspicious then
     redis.call('RPUSH', suspects, ref)
   else
-    redis.call('RPUSH', found[2] == '1' and retries or again, ref)
+    redis.call('RPUSH', found[2] == '1' and retries or requeued, ref)
   end
   if max_age_ms > 0 then
-    redis.call('ZADD', deadlines, whole(deadline_of(found[3], now, max_age_ms)), ref)
+    redis.call('ZADD', deadlines, integer(deadline_of(found[3], now, max_age_ms)), ref)
   end
 end
 return answer(#due)

@@ -1,7 +1,7 @@
 -- recover: jobs whose worker gave no sign of life for a lease become ready again, one crash richer. The only move that counts
 -- crashes. A job with too many is handed to the caller, in flight, to be ended as poisoned. One whose worker never heard of it, as the
 -- answer of its take was lost, has no crash more by that.
--- KEYS  1 leases   2 again   3 suspects   4 counters   5 upkeep   6 retries   7 deadlines   8 unheard
+-- KEYS  1 leases   2 requeued   3 suspects   4 counters   5 maintenance   6 retries   7 deadlines   8 unheard
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 crashes that make a poisoned job   4 jobs at most
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
 --       8 a silence of this many milliseconds means that the server was away, not the workers
@@ -12,54 +12,54 @@
 --       server time in milliseconds, {lost worker, its jobs, ...}, {message ...}, poisoned job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
 
-local leases, again, suspects, counters, upkeep, retries, deadlines, unheard =
+local leases, requeued, suspects, counters, maintenance, retries, deadlines, unheard =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local token, lease_ms = ARGV[5], tonumber(ARGV[6])
+local lease_token, lease_ms = ARGV[5], tonumber(ARGV[6])
 local between_ms, silence_ms, grace_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local most_bytes, max_age_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 local most_told, most_told_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
 
-expect(leases, 'zset')
-expect(again, 'list')
-expect(suspects, 'list')
-expect(counters, 'hash')
-expect(upkeep, 'hash')
-expect(retries, 'list')
-expect(deadlines, 'zset')
-expect(unheard, 'hash')
-may('HGET', unheard, '')
-may('ZREM', leases, '')
-may('RPUSH', again, '')
-may('RPUSH', suspects, '')
-may('RPUSH', retries, '')
-may('ZADD', deadlines, 0, '')
-may('HINCRBY', counters, '', 1)
-may('ZRANGE', leases, 0, 0)
-may('ZADD', leases, 0, '')
-may('HGET', record_prefix, '')
-may('HMGET', record_prefix, '')
-may('HSET', record_prefix, '', '')
+require_type(leases, 'zset')
+require_type(requeued, 'list')
+require_type(suspects, 'list')
+require_type(counters, 'hash')
+require_type(maintenance, 'hash')
+require_type(retries, 'list')
+require_type(deadlines, 'zset')
+require_type(unheard, 'hash')
+require_permission('HGET', unheard, '')
+require_permission('ZREM', leases, '')
+require_permission('RPUSH', requeued, '')
+require_permission('RPUSH', suspects, '')
+require_permission('RPUSH', retries, '')
+require_permission('ZADD', deadlines, 0, '')
+require_permission('HINCRBY', counters, '', 1)
+require_permission('ZRANGE', leases, 0, 0)
+require_permission('ZADD', leases, 0, '')
+require_permission('HGET', record_prefix, '')
+require_permission('HMGET', record_prefix, '')
+require_permission('HSET', record_prefix, '', '')
 
 local now = now_ms()
-local seen = redis.call('HMGET', upkeep, 'recovered_at', 'awake_since')
+local seen = redis.call('HMGET', maintenance, 'recovered_at', 'awake_since')
 local last, awake_since = tonumber(seen[1]) or 0, tonumber(seen[2]) or 0
 if last <= now and now - last < between_ms then
-  return {now - awake_since < grace_ms and -2 or -1, whole(now), {}, {}}
+  return {now - awake_since < grace_ms and -2 or -1, integer(now), {}, {}}
 end
-redis.call('HSET', upkeep, 'recovered_at', whole(now))
+redis.call('HSET', maintenance, 'recovered_at', integer(now))
 -- Nobody came by for a while, or the clock was set: after an outage every lease is over, and nobody died.
 if last > now or now - last > silence_ms then
   awake_since = now
-  redis.call('HSET', upkeep, 'awake_since', whole(now))
+  redis.call('HSET', maintenance, 'awake_since', integer(now))
 end
 if now - awake_since < grace_ms then
-  return {-2, whole(now), {}, {}}
+  return {-2, integer(now), {}, {}}
 end
 
 local recovered, poisoned, vanished, bytes, died = 0, {}, 0, 0, 0
 local jobs_of, messages = {}, {}
-local lapsed = redis.call('ZRANGE', leases, '-inf', whole(now), 'BYSCORE', 'LIMIT', 0, at_most)
+local lapsed = redis.call('ZRANGE', leases, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, at_most)
 for _, ref in ipairs(lapsed) do
   if bytes >= most_bytes then
     break
@@ -70,13 +70,13 @@ for _, ref in ipairs(lapsed) do
     redis.call('ZREM', leases, ref)
     vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
   else
-    local token_then = redis.call('HGET', name, 'token') or ''
-    local is_unheard = redis.call('HGET', unheard, token_then)
+    local old_lease_token = redis.call('HGET', name, 'lease_token') or ''
+    local is_unheard = redis.call('HGET', unheard, old_lease_token)
     local crashes = tonumber(record[5]) + (is_unheard and 0 or 1)
     record[5] = tostring(crashes)
     died = died + (is_unheard and 0 or 1)
     -- A worker's lease tokens are its name and a number.
-    local worker = not is_unheard and string.match(token_then, '^([^ ]+)%.%d+$')
+    local worker = not is_unheard and string.match(old_lease_token, '^([^ ]+)%.%d+$')
     if worker and #worker <= 100 then
       jobs_of[worker] = (jobs_of[worker] or 0) + 1
     end
@@ -84,21 +84,21 @@ for _, ref in ipairs(lapsed) do
       messages[#messages + 1] = record[1]
     end
     if crashes >= poisonous and not is_unheard then
-      redis.call('HSET', name, 'crashes', crashes, 'token', token)
-      redis.call('ZADD', leases, whole(now + lease_ms), ref)
+      redis.call('HSET', name, 'crashes', crashes, 'lease_token', lease_token)
+      redis.call('ZADD', leases, integer(now + lease_ms), ref)
       poisoned[#poisoned + 1] = {ref, unpack(record)}
       bytes = bytes + #record[1]
     else
-      redis.call('HSET', name, 'crashes', crashes, 'token', '')
+      redis.call('HSET', name, 'crashes', crashes, 'lease_token', '')
       redis.call('ZREM', leases, ref)
       if crashes >= suspicious then
         redis.call('RPUSH', suspects, ref)
       else
-        redis.call('RPUSH', record[6] == '1' and retries or again, ref)
+        redis.call('RPUSH', record[6] == '1' and retries or requeued, ref)
       end
       if max_age_ms > 0 then
         local deadline = deadline_of(redis.call('HGET', name, 'deadline'), tonumber(record[3]), max_age_ms)
-        redis.call('ZADD', deadlines, whole(deadline), ref)
+        redis.call('ZADD', deadlines, integer(deadline), ref)
       end
       recovered = recovered + 1
     end
@@ -112,7 +112,7 @@ if vanished > 0 then
 end
 
 -- The jobs of one worker may be found in several rounds; it is counted once, as long as it is among the last ones lost.
-local workers, lost, new = {}, redis.call('HGET', upkeep, 'lost') or ' ', 0
+local workers, lost, new = {}, redis.call('HGET', maintenance, 'lost') or ' ', 0
 for worker, jobs in pairs(jobs_of) do
   workers[#workers + 1] = worker
   workers[#workers + 1] = jobs
@@ -122,7 +122,7 @@ for worker, jobs in pairs(jobs_of) do
   end
 end
 if new > 0 then
-  redis.call('HSET', upkeep, 'lost', string.sub(lost, 1, 2000))
+  redis.call('HSET', maintenance, 'lost', string.sub(lost, 1, 2000))
   redis.pcall('HINCRBY', counters, 'workers_lost', new)
 end
-return {recovered, whole(now), workers, messages, unpack(poisoned)}
+return {recovered, integer(now), workers, messages, unpack(poisoned)}

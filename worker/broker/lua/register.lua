@@ -9,15 +9,15 @@ local workers, queues = KEYS[1], KEYS[2]
 local worker, digest, told, ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local at_most, queues_kept = tonumber(ARGV[5]), tonumber(ARGV[6])
 
-expect(workers, 'hash')
-expect(queues, 'zset')
-may('HGETALL', workers)
-may('HDEL', workers, '')
-may('HSET', workers, '', '')
-may('PEXPIRE', workers, 1)
-may('ZADD', queues, 0, '')
-may('ZRANGE', queues, 0, 0)
-may('ZREM', queues, '')
+require_type(workers, 'hash')
+require_type(queues, 'zset')
+require_permission('HGETALL', workers)
+require_permission('HDEL', workers, '')
+require_permission('HSET', workers, '', '')
+require_permission('PEXPIRE', workers, 1)
+require_permission('ZADD', queues, 0, '')
+require_permission('ZRANGE', queues, 0, 0)
+require_permission('ZREM', queues, '')
 
 local now, answers, taken_from = now_ms(), {}, {}
 if digest ~= '' then
@@ -26,10 +26,10 @@ end
 if digest == '' then
   redis.call('HDEL', workers, worker)
 else
-  redis.call('HSET', workers, worker, whole(now) .. ' ' .. digest .. ' ' .. told)
+  redis.call('HSET', workers, worker, integer(now) .. ' ' .. digest .. ' ' .. told)
   redis.call('PEXPIRE', workers, ttl_ms)
   for _, queue in ipairs(taken_from) do
-    redis.call('ZADD', queues, whole(now), queue)
+    redis.call('ZADD', queues, integer(now), queue)
   end
   for _, queue in ipairs(redis.call('ZRANGE', queues, 0, -queues_kept - 1)) do
     redis.call('ZREM', queues, queue)

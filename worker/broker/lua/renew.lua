@@ -7,14 +7,14 @@
 local leases = KEYS[1]
 local record_prefix, lease_ms = ARGV[1], tonumber(ARGV[2])
 
-expect(leases, 'zset')
-may('ZADD', leases, 0, '')
-may('HGET', record_prefix, '')
+require_type(leases, 'zset')
+require_permission('ZADD', leases, 0, '')
+require_permission('HGET', record_prefix, '')
 
-local lease_end, answers = whole(now_ms() + lease_ms), {}
+local lease_end, answers = integer(now_ms() + lease_ms), {}
 for at = 3, #ARGV, 2 do
-  local ref, token = ARGV[at], ARGV[at + 1]
-  if redis.pcall('HGET', record_prefix .. ref, 'token') == token then
+  local ref, lease_token = ARGV[at], ARGV[at + 1]
+  if redis.pcall('HGET', record_prefix .. ref, 'lease_token') == lease_token then
     redis.call('ZADD', leases, lease_end, ref)
     answers[#answers + 1] = 1
   else

@@ -6,10 +6,10 @@
 
 local dead, list = KEYS[1], KEYS[2]
 
-expect(dead, 'stream')
-expect(list, 'list')
-may('XDEL', dead, '0-1')
-may('LPUSH', list, '')
+require_type(dead, 'stream')
+require_type(list, 'list')
+require_permission('XDEL', dead, '0-1')
+require_permission('LPUSH', list, '')
 
 local answers = {}
 for at = 1, #ARGV, 2 do

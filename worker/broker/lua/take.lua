@@ -1,6 +1,6 @@
 -- take: jobs from the ready lists into flight, oldest first; what comes back goes before what is new, but for retries.
--- KEYS  1 again   2 suspects   3 arrived   4 leases   5 counters   6 upkeep   7 draining   8 pause   9 rate   10 limit
---       11 retries   12 deadlines   13.. the stock lists, first priority first
+-- KEYS  1 requeued   2 suspects   3 arrived   4 leases   5 counters   6 maintenance   7 draining   8 pause   9 rate   10 limit
+--       11 retries   12 deadlines   13.. the priority lists, first priority first
 -- ARGV  1 record prefix   2 lease token   3 jobs wanted   4 bytes wanted, about   5 lease in milliseconds
 --       6 worker   7 jobs this worker holds   8 milliseconds it may take to empty its hands
 --       9 bytes of the largest message   10 bytes kept of a larger one
@@ -13,15 +13,15 @@
 --       21 milliseconds between two probes of the fleet   22 version of the limit that this worker knows
 -- Returns {state, server time in milliseconds, milliseconds to wait, fleet, job ...},
 --       fleet being {version, epoch, rate, answered, failed, milliseconds of pause left, state of the limit where its version is news},
---       a job {ref, raw, size, first taken, calls, crashes, 1 if it is a retry, progress}, or of one that is new {ref, raw}
+--       a job {ref, raw, size, first taken, attempts, crashes, 1 if it is a retry, progress}, or of one that is new {ref, raw}
 --       state  jobs | empty | alone (one suspect: run nothing beside it) | drain (finish what you hold: a suspect waits)
 --              | paused (the API asked the fleet to wait) | limited (no permit, or another worker probes just now)
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
 
-local again, suspects, arrived, leases, counters, upkeep, draining, pause, rate, limit, retries, deadlines =
+local requeued, suspects, arrived, leases, counters, maintenance, draining, pause, rate, limit, retries, deadlines =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local first_stock = 13
-local record_prefix, token = ARGV[1], ARGV[2]
+local first_priority_list = 13
+local record_prefix, lease_token = ARGV[1], ARGV[2]
 local wanted, wanted_bytes, lease_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local worker, held, drain_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local largest, kept = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -31,51 +31,51 @@ local retries_first, retries_most = tonumber(ARGV[16]), tonumber(ARGV[17])
 local answered, failed, unused = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
 local probe_gap_ms, known_version = tonumber(ARGV[21]), ARGV[22]
 
-expect(arrived, 'list')
-expect(leases, 'zset')
-expect(counters, 'hash')
-expect(upkeep, 'hash')
-expect(KEYS[first_stock], 'list')
-may('EXISTS', suspects)
-may('HSET', record_prefix, '', '')
-may('RPOP', arrived)
-may('LPOP', arrived)
-may('ZADD', leases, 0, '')
-may('HINCRBY', counters, '', 1)
-may('HINCRBY', upkeep, '', 1)
-may('HSET', upkeep, '', '')
-may('PTTL', pause)
-may('GET', rate)
-may('SET', rate, '')
-may('HGET', limit, '')
-may_use_limit(limit)
+require_type(arrived, 'list')
+require_type(leases, 'zset')
+require_type(counters, 'hash')
+require_type(maintenance, 'hash')
+require_type(KEYS[first_priority_list], 'list')
+require_permission('EXISTS', suspects)
+require_permission('HSET', record_prefix, '', '')
+require_permission('RPOP', arrived)
+require_permission('LPOP', arrived)
+require_permission('ZADD', leases, 0, '')
+require_permission('HINCRBY', counters, '', 1)
+require_permission('HINCRBY', maintenance, '', 1)
+require_permission('HSET', maintenance, '', '')
+require_permission('PTTL', pause)
+require_permission('GET', rate)
+require_permission('SET', rate, '')
+require_permission('HGET', limit, '')
+require_limit_permissions(limit)
 -- Mostly there is nothing but new jobs of the first priority. One question for all the other keys is cheaper than two for each, one
 -- for its type and one for what is in it; a job that comes alone pays for all of them. The pause, the rate and the limit are obeyed all
 -- the same, below. A deadline stands only beside a job that is ready again.
 local is_plain =
-  redis.call('EXISTS', again, suspects, draining, pause, rate, retries, deadlines, unpack(KEYS, first_stock + 1)) == 0
+  redis.call('EXISTS', requeued, suspects, draining, pause, rate, retries, deadlines, unpack(KEYS, first_priority_list + 1)) == 0
 if not is_plain then
-  expect(again, 'list')
-  expect(suspects, 'list')
-  expect(draining, 'string')
-  expect(pause, 'string')
-  expect(rate, 'string')
-  expect(retries, 'list')
-  expect(deadlines, 'zset')
-  for list = first_stock + 1, #KEYS do
-    expect(KEYS[list], 'list')
+  require_type(requeued, 'list')
+  require_type(suspects, 'list')
+  require_type(draining, 'string')
+  require_type(pause, 'string')
+  require_type(rate, 'string')
+  require_type(retries, 'list')
+  require_type(deadlines, 'zset')
+  for list = first_priority_list + 1, #KEYS do
+    require_type(KEYS[list], 'list')
   end
-  may('HMGET', record_prefix, '')
-  may('LPOP', again)
-  may('LPOP', retries)
-  may('ZREM', deadlines, '')
-  may('GET', draining)
-  may('SET', draining, '')
-  may('DEL', draining)
+  require_permission('HMGET', record_prefix, '')
+  require_permission('LPOP', requeued)
+  require_permission('LPOP', retries)
+  require_permission('ZREM', deadlines, '')
+  require_permission('GET', draining)
+  require_permission('SET', draining, '')
+  require_permission('DEL', draining)
 end
 
 local now = now_ms()
-local lease_end, first_ms = whole(now + lease_ms), whole(now)
+local lease_end, first_ms = integer(now + lease_ms), integer(now)
 local jobs, held_until, bytes, fresh, vanished = {}, {}, 0, 0, 0
 local fleet = read_fleet(limit, pause, known_version, answered, failed)
 
@@ -86,14 +86,14 @@ local function hold(ref, raw)
 end
 
 local came_back = {}
-local function hold_again(ref)
+local function hold_requeued(ref)
   came_back[#came_back + 1] = ref
   local record = read_record(record_prefix .. ref, now)
   if not record then
     vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
     return
   end
-  redis.call('HSET', record_prefix .. ref, 'token', token)
+  redis.call('HSET', record_prefix .. ref, 'lease_token', lease_token)
   hold(ref, record[1])
   jobs[#jobs + 1] = {ref, unpack(record)}
 end
@@ -103,12 +103,12 @@ end
 local names
 local function new_ref()
   if not names then
-    local number = redis.pcall('HINCRBY', upkeep, 'takes', 1)
+    local number = redis.pcall('HINCRBY', maintenance, 'takes', 1)
     if type(number) ~= 'number' then
       local time = redis.call('TIME')
       number = time[1] .. time[2]
     end
-    names = token .. '.' .. number .. '.'
+    names = lease_token .. '.' .. number .. '.'
   end
   return names .. fresh
 end
@@ -119,10 +119,10 @@ local function hold_new(raw)
   local size, ref = #raw, new_ref()
   if size > largest then
     raw = string.sub(raw, 1, kept)
-    redis.call('HSET', record_prefix .. ref, 'raw', raw, 'size', size, 'first', first_ms, 'token', token)
+    redis.call('HSET', record_prefix .. ref, 'raw', raw, 'size', size, 'first', first_ms, 'lease_token', lease_token)
     jobs[#jobs + 1] = {ref, raw, tostring(size), first_ms, '0', '0', '', ''}
   else
-    redis.call('HSET', record_prefix .. ref, 'raw', raw, 'first', first_ms, 'token', token)
+    redis.call('HSET', record_prefix .. ref, 'raw', raw, 'first', first_ms, 'lease_token', lease_token)
     jobs[#jobs + 1] = {ref, raw}
   end
   hold(ref, raw)
@@ -142,7 +142,7 @@ local function answer(state, wait_ms)
   if vanished > 0 then
     redis.pcall('HINCRBY', counters, 'vanished', vanished)
   end
-  return {state, first_ms, whole(wait_ms or 0), fleet, unpack(jobs)}
+  return {state, first_ms, integer(wait_ms or 0), fleet, unpack(jobs)}
 end
 
 -- The limit that the API's refusals set counts where it is lower than the configured one. None is lower than a call in twenty seconds.
@@ -174,7 +174,7 @@ end
 
 local function give_until(moment)
   free_at = moment
-  redis.call('SET', rate, whole(free_at), 'PX', whole(math.ceil((free_at - now_us) / 1000) + 1000))
+  redis.call('SET', rate, integer(free_at), 'PX', integer(math.ceil((free_at - now_us) / 1000) + 1000))
 end
 
 -- A permit that came to no call goes back at once, but no further than to now. The caller says so only where it was given a tenth of a
@@ -211,13 +211,13 @@ local function use_permits()
     give_until(free_at + #jobs * interval_us)
   end
   if is_probe and #jobs > 0 then
-    redis.call('HSET', limit, 'probe_at', whole(now + probe_gap_ms))
+    redis.call('HSET', limit, 'probe_at', integer(now + probe_gap_ms))
   end
 end
 
 if not is_plain and redis.call('EXISTS', suspects) == 1 then
   if held == 0 then
-    hold_again(redis.call('LPOP', suspects))
+    hold_requeued(redis.call('LPOP', suspects))
     redis.call('DEL', draining)
     if #jobs > 0 then
       use_permits()
@@ -225,7 +225,7 @@ if not is_plain and redis.call('EXISTS', suspects) == 1 then
     end
   else
     -- One worker empties its hands for the suspect; the others go on, so that a suspect neither starves nor stops the fleet.
-    redis.call('SET', draining, worker, 'NX', 'PX', whole(drain_ms))
+    redis.call('SET', draining, worker, 'NX', 'PX', integer(drain_ms))
     if redis.call('GET', draining) == worker then
       return answer('drain')
     end
@@ -236,13 +236,13 @@ local function is_full()
   return #jobs >= wanted or bytes >= wanted_bytes
 end
 
-local function take_again()
+local function take_requeued()
   while not is_plain and not is_full() do
-    local ref = redis.call('LPOP', again)
+    local ref = redis.call('LPOP', requeued)
     if not ref then
       break
     end
-    hold_again(ref)
+    hold_requeued(ref)
   end
 end
 
@@ -254,7 +254,7 @@ local function take_retries(most)
       break
     end
     retried = retried + 1
-    hold_again(ref)
+    hold_requeued(ref)
   end
 end
 
@@ -265,21 +265,21 @@ local function take_new()
     local raw = redis.call(which_new == 'newest' and 'LPOP' or 'RPOP', KEYS[list])
     if raw then
       hold_new(raw)
-    elseif list == #KEYS or (is_plain and list == first_stock) then
-      redis.call('HSET', upkeep, 'empty_at', whole(now))
+    elseif list == #KEYS or (is_plain and list == first_priority_list) then
+      redis.call('HSET', maintenance, 'empty_at', integer(now))
       break
     else
-      list = list == 3 and first_stock or list + 1
+      list = list == 3 and first_priority_list or list + 1
     end
   end
 end
 
 if is_probe then
   take_new()
-  take_again()
+  take_requeued()
   take_retries(wanted)
 else
-  take_again()
+  take_requeued()
   take_retries(retries_first)
   take_new()
   take_retries(retries_most)

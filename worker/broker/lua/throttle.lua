@@ -9,10 +9,10 @@ local limit, pause = KEYS[1], KEYS[2]
 local version, epoch, rate, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local pause_ms, pause_text = tonumber(ARGV[5]), ARGV[6]
 
-expect(pause, 'string')
-may('PTTL', pause)
-may('SET', pause, '')
-may_use_limit(limit)
+require_type(pause, 'string')
+require_permission('PTTL', pause)
+require_permission('SET', pause, '')
+require_limit_permissions(limit)
 
 local now, fleet = now_ms(), read_fleet(limit, pause, '', 0, 0)
 if state ~= '' then
@@ -21,9 +21,9 @@ if state ~= '' then
   end
   -- Never the number of an earlier change, not even where somebody deleted the limit meanwhile: some worker may still know that one.
   local next_version = math.max(tonumber(version) + 1, now)
-  redis.call('HSET', limit, 'version', whole(next_version), 'epoch', epoch, 'rate', rate, 'state', state)
+  redis.call('HSET', limit, 'version', integer(next_version), 'epoch', epoch, 'rate', rate, 'state', state)
 end
 if pause_ms > tonumber(fleet[6]) then -- a longer pause stays
-  redis.call('SET', pause, pause_text, 'PX', whole(pause_ms))
+  redis.call('SET', pause, pause_text, 'PX', integer(pause_ms))
 end
 return {1, read_fleet(limit, pause, '', 0, 0)}

@@ -8,15 +8,15 @@
 local unheard = KEYS[1]
 local ttl_ms = tonumber(ARGV[1])
 
-expect(unheard, 'hash')
-may('HSET', unheard, '', '')
-may('HGETALL', unheard)
-may('HDEL', unheard, '')
-may('PEXPIRE', unheard, 1)
+require_type(unheard, 'hash')
+require_permission('HSET', unheard, '', '')
+require_permission('HGETALL', unheard)
+require_permission('HDEL', unheard, '')
+require_permission('PEXPIRE', unheard, 1)
 
 local now = now_ms()
 for at = 2, #ARGV, 1 do
-  redis.call('HSET', unheard, ARGV[at], whole(now))
+  redis.call('HSET', unheard, ARGV[at], integer(now))
 end
 redis.call('PEXPIRE', unheard, ttl_ms)
 local notes, count = redis.call('HGETALL', unheard), 0

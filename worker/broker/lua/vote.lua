@@ -7,17 +7,17 @@
 local breakers = KEYS[1]
 local worker, told, ttl_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
-expect(breakers, 'hash')
-may('HGETALL', breakers)
-may('HDEL', breakers, '')
-may('HSET', breakers, '', '')
-may('PEXPIRE', breakers, 1)
+require_type(breakers, 'hash')
+require_permission('HGETALL', breakers)
+require_permission('HDEL', breakers, '')
+require_permission('HSET', breakers, '', '')
+require_permission('PEXPIRE', breakers, 1)
 
 local now = now_ms()
 if told == '' then
   redis.call('HDEL', breakers, worker)
 else
-  redis.call('HSET', breakers, worker, whole(now) .. ' ' .. told)
+  redis.call('HSET', breakers, worker, integer(now) .. ' ' .. told)
 end
 redis.call('PEXPIRE', breakers, ttl_ms)
 local votes, count = redis.call('HGETALL', breakers), 0

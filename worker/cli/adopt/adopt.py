@@ -18,9 +18,9 @@ from worker.broker import connection
 from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
 from worker.broker.moves import adopt_command
-from worker.cli.exit import WRONG_USE, cut_short, place, redis_or_stop, stop
+from worker.cli.exit import USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.fleet import read_fleet
-from worker.cli.plural import counted
+from worker.cli.plural import plural
 from worker.cli.producer import celery_app
 from worker.observe.printable import printable
 from worker.runtime.leftovers import Abandoned, Unacked, abandoned_queues, count_foreign, count_jobs, unacked_jobs
@@ -50,7 +50,7 @@ class _Account:
 
     def told(self) -> str:
         """It, in one line."""
-        return f"{counted(self.adopted, 'job')} brought in"
+        return f"{plural(self.adopted, 'job')} brought in"
 
     def as_json(self) -> str:
         """It, for programs."""
@@ -71,9 +71,9 @@ def adopt_jobs(found: Settings, names: list[str], *, as_list: bool, as_json: boo
     for name in names:
         problem = key_name_problem(name)
         if problem is not None or name == found.LOCK_QUEUE:
-            stop(f"--queue {name!r}: {problem or 'it is LOCK_QUEUE itself'}", WRONG_USE)
+            fail(f"--queue {name!r}: {problem or 'it is LOCK_QUEUE itself'}", USAGE_ERROR)
     account = _Account()
-    with cut_short(account.told), redis_or_stop(found), sync_client(found) as client:
+    with report_if_interrupted(account.told), redis_or_stop(found), sync_client(found) as client:
         taken = {one.queue for one in read_fleet(client, found).queues if one.workers} | {found.LOCK_QUEUE}
         abandoned = abandoned_queues(client, taken)
         if names:
@@ -86,15 +86,15 @@ def adopt_jobs(found: Settings, names: list[str], *, as_list: bool, as_json: boo
         for each in chosen:
             foreign = 0 if each.is_ours else count_foreign(client, Keys(each.queue))
             if foreign:
-                stop(
-                    f"{each.queue!r} also holds {counted(foreign, 'message')} of other tasks, which would come along; "
+                fail(
+                    f"{each.queue!r} also holds {plural(foreign, 'message')} of other tasks, which would come along; "
                     f"nothing of it was moved\n{account.told()}"
                 )
             moved = each.jobs if as_list else _adopt_queue(client, Keys(each.queue), Keys(found.LOCK_QUEUE))
             account.queues[each.queue] = moved
             account.adopted += moved
     if as_json:
-        with cut_short(account.told):
+        with report_if_interrupted(account.told):
             sys.stdout.write(account.as_json() + "\n")
     for line in _lines(found, account, as_list=as_list):
         typer.echo(printable(line), err=True)
@@ -102,23 +102,23 @@ def adopt_jobs(found: Settings, names: list[str], *, as_list: bool, as_json: boo
 
 def _named(client: Redis, name: str, taken: set[str]) -> Abandoned:
     if name in taken:
-        stop(f"--queue {name!r}: workers take from it, so its jobs are lost to nobody", WRONG_USE)
+        fail(f"--queue {name!r}: workers take from it, so its jobs are lost to nobody", USAGE_ERROR)
     return Abandoned(name, count_jobs(client, Keys(name)), is_ours=False)
 
 
 def _lines(found: Settings, account: _Account, *, as_list: bool) -> Iterator[str]:
     done = "would be brought in" if as_list else "brought in"
     if account.unacked:
-        yield f"{counted(account.unacked, 'job')} that stock Celery workers had not acknowledged {done}"
+        yield f"{plural(account.unacked, 'job')} that stock Celery workers had not acknowledged {done}"
     for queue, jobs in account.queues.items():
-        yield f"{counted(jobs, 'job')} of {queue} {done}"
+        yield f"{plural(jobs, 'job')} of {queue} {done}"
     if account.kept:
-        yield f"{counted(account.kept, 'job')} left to living workers, which said that they have them"
+        yield f"{plural(account.kept, 'job')} left to living workers, which said that they have them"
     if account.foreign:
-        yield f"{counted(account.foreign, 'unacknowledged message')} of other tasks left where they are"
+        yield f"{plural(account.foreign, 'unacknowledged message')} of other tasks left where they are"
     for left in account.left:
-        yield f"{counted(left.jobs, 'job')} on {left.queue}, which none of our workers takes from: --queue {left.queue}"
-    yield f"{counted(account.adopted, 'job')} {done} to {found.LOCK_QUEUE} at {place(found)}"
+        yield f"{plural(left.jobs, 'job')} on {left.queue}, which none of our workers takes from: --queue {left.queue}"
+    yield f"{plural(account.adopted, 'job')} {done} to {found.LOCK_QUEUE} at {redis_address(found)}"
 
 
 def _adopt_unacked(client: Redis, found: Settings, account: _Account, queues: set[str], *, as_list: bool) -> None:
@@ -170,7 +170,9 @@ def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
     """Move all jobs of a queue. What is in flight there is moved once its lease is over."""
     moved = 0
     # The newest first, each to the end that is taken from: so they keep their order, before all that is there.
-    for source, target in zip((*old.stock, old.arrived), (*new.stock, new.stock[0]), strict=True):
+    for source, target in zip(
+        (*old.priority_lists, old.arrived), (*new.priority_lists, new.priority_lists[0]), strict=True
+    ):
         while True:
             with client.pipeline(transaction=False) as pipe:
                 for _ in range(_BATCH):
@@ -179,7 +181,7 @@ def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
             moved += done
             if done < _BATCH:
                 break
-    for source, target in ((old.suspects, new.suspects), (old.retries, new.retries), (old.again, new.again)):
+    for source, target in ((old.suspects, new.suspects), (old.retries, new.retries), (old.requeued, new.requeued)):
         refs: Any = client.lrange(source, 0, -1)
         for ref in refs:
             moved += _move(client, old, new, ref, source=source, target=target)

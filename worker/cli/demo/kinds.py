@@ -14,7 +14,7 @@ from sandbox.demo_script import DEMO_SCRIPT
 from sandbox.faults import Delay, Respond, WrongBody
 from sandbox.script import Rule, Script
 from tasks.lock_conversation import TASK_NAME
-from worker.cli.producer import Order
+from worker.cli.producer import OutgoingJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,12 +69,12 @@ class Sent:
     """
 
     kind: Kind
-    message: Order | bytes
+    message: OutgoingJob | bytes
     job_id: str | None
     conversation_id: str
 
 
-def parcel(count: int) -> list[Sent]:
+def make_messages(count: int) -> list[Sent]:
     """The messages, in the order in which to send them: mixed, and the same mixture in every run."""
     special = [_make(kind, number) for kind in _SPECIAL for number in range(kind.count(count))]
     copies = _COPY.count(count)
@@ -109,7 +109,7 @@ def _make(kind: Kind, number: int) -> Sent:
     now = datetime.now(UTC)
     options = {name: now + timedelta(seconds=seconds) for name, seconds in kind.seconds.items()}
     fields = {"conversation_id": conversation_id, "rule_id": "demo", **kind.fields}
-    return Sent(kind, Order(fields, {"task_id": job_id, **options}, kind.task), job_id, conversation_id)
+    return Sent(kind, OutgoingJob(fields, {"task_id": job_id, **options}, kind.task), job_id, conversation_id)
 
 
 def _from_another_language(job_id: str, conversation_id: str) -> bytes:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from sandbox.call_log import Call
     from worker.cli.demo.kinds import Kind, Sent
     from worker.cli.result import Result
-    from worker.cli.status.queue_stats import Standing
+    from worker.cli.status.queue_stats import QueueStats
 
 _NAMED = 5
 
 
-class Account:
+class Reconciliation:
     """Sent messages on one side, result events on the other."""
 
     def __init__(self, sent: Sequence[Sent]) -> None:
@@ -44,12 +44,12 @@ class Account:
             came = Counter({DROPPED: dropped}) if kind.end == DROPPED else ends[kind.name]
             yield kind, sent[kind.name], came
 
-    def problems(self, standing: Standing, calls: Sequence[Call]) -> Iterator[str]:
+    def problems(self, stats: QueueStats, calls: Sequence[Call]) -> Iterator[str]:
         """Everything that does not add up."""
         yield from self._without_event()
-        yield from self._wrong_ends(standing.totals.get("deduplicated", 0))
+        yield from self._wrong_ends(stats.totals.get("deduplicated", 0))
         yield from self._wrong_calls(calls)
-        left = standing.ready + standing.delayed + standing.in_flight
+        left = stats.ready + stats.delayed + stats.in_flight
         if left:
             yield f"left in the queue: {left}"
 

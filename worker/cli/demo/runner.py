@@ -15,13 +15,13 @@ from sandbox.api import SandboxApi, run_in_thread
 from sandbox.redis_server import RedisServer, RedisServerError
 from worker.broker.connection import sync_client
 from worker.cli.demo import kinds, summary
-from worker.cli.demo.reconciliation import Account
+from worker.cli.demo.reconciliation import Reconciliation
 from worker.cli.demo.screen import Screen
 from worker.cli.demo.worker_process import CONCURRENCY, TOKEN, running_worker, use_settings
-from worker.cli.exit import FAILED, place, stop
-from worker.cli.producer import Order, Producer, SendError
+from worker.cli.exit import FAILED, fail, redis_address
+from worker.cli.producer import OutgoingJob, Producer, SendError
 from worker.cli.result import read_result
-from worker.cli.status.queue_stats import read_standing
+from worker.cli.status.queue_stats import read_queue_stats
 from worker.cli.watch.follow import Follower
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from settings import Settings
     from worker.cli.demo.kinds import Sent
     from worker.cli.demo.worker_process import WorkerProcess
-    from worker.cli.status.queue_stats import Standing
+    from worker.cli.status.queue_stats import QueueStats
 
 _SEND_AT_ONCE = 50
 _LOOK_SECONDS = 0.1
@@ -58,60 +58,62 @@ def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
             worker = stack.enter_context(running_worker())
             console.print(f"{count:,} messages, good and bad, for one worker\n", style="bold")
             for line in (
-                f"  Redis    {redis.binary.name} {redis.binary.version} at {place(found)}",
+                f"  Redis    {redis.binary.name} {redis.binary.version} at {redis_address(found)}",
                 f"  API      sandbox at {api.url}, {latency_ms:g} ms an answer, with faults",
                 f"  worker   celery -A worker worker, process {worker.pid}, {CONCURRENCY} jobs at once\n",
             ):
                 console.print(line, soft_wrap=True)
 
-            account = Account(kinds.parcel(count))
+            account = Reconciliation(kinds.make_messages(count))
             try:
                 _send(account.sent, found, client)
-                standing = _watch(account, found, client, worker, console)
+                stats = _watch(account, found, client, worker, console)
             except (StalledError, SendError, RedisError) as error:
-                what = f"Redis at {place(found)}{error}" if isinstance(error, SendError) else str(error)
-                stop(f"{what}\nThe last lines of the worker's log:\n{worker.log()}", FAILED)
-            problems = summary.summarize(console, account, standing, api.calls())
+                what = f"Redis at {redis_address(found)}{error}" if isinstance(error, SendError) else str(error)
+                fail(f"{what}\nThe last lines of the worker's log:\n{worker.log()}", FAILED)
+            problems = summary.summarize(console, account, stats, api.calls())
             if problems:
-                stop("\n  - ".join(["it does not add up:", *problems]) + f"\nThe worker's log:\n{worker.log()}", FAILED)
+                fail("\n  - ".join(["it does not add up:", *problems]) + f"\nThe worker's log:\n{worker.log()}", FAILED)
             console.print(f"\nEverything adds up, after {time.monotonic() - started:.1f} s.", style="bold green")
             if keep:
                 _keep(console, redis.url)
             else:
                 summary.next_steps(console)
     except RedisServerError as error:
-        stop(str(error), FAILED)
+        fail(str(error), FAILED)
     except KeyboardInterrupt:
-        stop("interrupted; all that was started is stopped", _INTERRUPTED)
+        fail("interrupted; all that was started is stopped", _INTERRUPTED)
 
 
 def _send(messages: Sequence[Sent], found: Settings, client: Redis) -> None:
     with Producer(found) as producer:
         for start in range(0, len(messages), _SEND_AT_ONCE):
             some = [sent.message for sent in messages[start : start + _SEND_AT_ONCE]]
-            producer.send([message for message in some if isinstance(message, Order)])
+            producer.send([message for message in some if isinstance(message, OutgoingJob)])
             raw = [message for message in some if isinstance(message, bytes)]
             if raw:
                 client.lpush(found.LOCK_QUEUE, *raw)
 
 
-def _watch(account: Account, found: Settings, client: Redis, worker: WorkerProcess, console: Console) -> Standing:
+def _watch(
+    account: Reconciliation, found: Settings, client: Redis, worker: WorkerProcess, console: Console
+) -> QueueStats:
     """Book events until the queue is empty."""
     follower = Follower(client, found.RESULTS_CHANNEL)
     patient_until = time.monotonic() + _PATIENCE_SECONDS
     was_empty = False
     with Screen(console, account) as screen:
         while True:
-            standing = read_standing(client, found)
+            stats = read_queue_stats(client, found)
             entries = follower.wait(_LOOK_SECONDS)
             for entry in entries:
                 result = read_result(entry.event)
                 if result is not None:
                     account.add(result)
-            screen.show(standing)
-            is_empty = not (entries or standing.ready or standing.delayed or standing.in_flight)
+            screen.show(stats)
+            is_empty = not (entries or stats.ready or stats.delayed or stats.in_flight)
             if is_empty and was_empty:  # twice, because a job that moves during one look may be missing in it
-                return standing
+                return stats
             was_empty = is_empty
             if entries:
                 patient_until = time.monotonic() + _PATIENCE_SECONDS
@@ -119,8 +121,8 @@ def _watch(account: Account, found: Settings, client: Redis, worker: WorkerProce
                 raise StalledError("the worker has ended by itself")
             if time.monotonic() > patient_until:
                 raise StalledError(
-                    f"nothing came for {_PATIENCE_SECONDS:g} s, with {standing.ready} jobs ready, "
-                    f"{standing.delayed} delayed and {standing.in_flight} in flight"
+                    f"nothing came for {_PATIENCE_SECONDS:g} s, with {stats.ready} jobs ready, "
+                    f"{stats.delayed} delayed and {stats.in_flight} in flight"
                 )
 
 

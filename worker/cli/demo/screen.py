@@ -17,8 +17,8 @@ from worker.observe.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from worker.cli.demo.reconciliation import Account
-    from worker.cli.status.queue_stats import Standing
+    from worker.cli.demo.reconciliation import Reconciliation
+    from worker.cli.status.queue_stats import QueueStats
 
 _LOG_EVERY_SECONDS = 1.0
 _NEWEST = 8
@@ -29,7 +29,7 @@ _LEAST_ID = 12
 class Screen:
     """The progress, from ``with`` to its end; then it is gone from a terminal, and stays in a log."""
 
-    def __init__(self, console: Console, account: Account) -> None:
+    def __init__(self, console: Console, account: Reconciliation) -> None:
         self._console = console
         self._account = account
         self._started = time.monotonic()
@@ -47,19 +47,19 @@ class Screen:
         else:
             self._console.print()
 
-    def show(self, standing: Standing) -> None:
+    def show(self, stats: QueueStats) -> None:
         """Show where things stand."""
         seconds = time.monotonic() - self._started
-        settled = len(self._account.results) + standing.totals.get("deduplicated", 0)
+        settled = len(self._account.results) + stats.totals.get("deduplicated", 0)
         total = len(self._account.sent)
         line = f"{seconds:4.1f} s  {settled} of {total} settled"
         if self._live is not None:
-            self._live.update(self._view(line, settled, standing), refresh=True)
+            self._live.update(self._view(line, settled, stats), refresh=True)
         elif time.monotonic() >= self._next_line:
             self._next_line += _LOG_EVERY_SECONDS
             self._console.print(f"  {line}: {ends_text(self._account.outcomes) or 'nothing yet'}", soft_wrap=True)
 
-    def _view(self, line: str, settled: int, standing: Standing) -> Group:
+    def _view(self, line: str, settled: int, stats: QueueStats) -> Group:
         events = Table.grid(padding=(0, 2, 0, 0), expand=True)
         events.add_column(width=2)
         events.add_column(no_wrap=True, width=10)
@@ -76,6 +76,6 @@ class Screen:
             )
         head = Table.grid(expand=True)
         head.add_row(ProgressBar(total=len(self._account.sent), completed=settled))
-        head.add_row(f"{line} · {standing.ready} ready · {standing.in_flight} in flight · {standing.delayed} delayed")
+        head.add_row(f"{line} · {stats.ready} ready · {stats.in_flight} in flight · {stats.delayed} delayed")
         head.add_row(ends_text(self._account.outcomes))
         return Group(head, events)

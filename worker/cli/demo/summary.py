@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sandbox.call_log import Call
-    from worker.cli.demo.reconciliation import Account
-    from worker.cli.status.queue_stats import Standing
+    from worker.cli.demo.reconciliation import Reconciliation
+    from worker.cli.status.queue_stats import QueueStats
 
 _TERMS_A_LINE = 4
 #: As wide as the most that one kind of message ends in, as a rule.
 _LEAST_END = 14
 
 
-def summarize(console: Console, account: Account, standing: Standing, calls: Sequence[Call]) -> list[str]:
+def summarize(console: Console, account: Reconciliation, stats: QueueStats, calls: Sequence[Call]) -> list[str]:
     """Print how everything ended, and return what does not add up."""
-    dropped = standing.totals.get("deduplicated", 0)
+    dropped = stats.totals.get("deduplicated", 0)
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column()  # where there is no room for all, the names are folded, and no number is left out
     table.add_column(justify="right", no_wrap=True)
@@ -51,12 +51,12 @@ def summarize(console: Console, account: Account, standing: Standing, calls: Seq
     if terms[_TERMS_A_LINE:]:
         console.print(f"  + {' + '.join(terms[_TERMS_A_LINE:])}")
     jobs = len(account.sent) - dropped
-    console.print(f"{jobs:,} jobs, {len(account.results):,} events; {standing.dead_letters:,} of them dead letters too")
+    console.print(f"{jobs:,} jobs, {len(account.results):,} events; {stats.dead_letters:,} of them dead letters too")
     refused = sum(call.answer == "429" for call in calls)
     more = "" if not refused else f", {refused:,} of them refused for load, which count for no job"
     copies = "" if told >= len(calls) - refused else " (copies that were under way at once may call too)"
     console.print(f"{told:,} calls told by the events, {len(calls):,} seen by the API{more}{copies}")
-    return list(account.problems(standing, calls))
+    return list(account.problems(stats, calls))
 
 
 def next_steps(console: Console) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import typer
 
 from tasks import job
-from tasks.message import Message, Refusal
-from tasks.strict_json import NotStrict, loads
-from worker.cli.exit import WRONG_USE, stop
+from tasks.message import Message, Rejection
+from tasks.strict_json import NotStrictError, loads
+from worker.cli.exit import USAGE_ERROR, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,11 +36,11 @@ _NO_OPTIONS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-class BadJob(ValueError):  # noqa: N818 - it names what was found
+class BadJobError(ValueError):
     """The worker would reject the job; the message names the field and the mend."""
 
 
-Found: TypeAlias = "tuple[str, Mapping[str, Any] | BadJob]"
+Found: TypeAlias = "tuple[str, Mapping[str, Any] | BadJobError]"
 """Where a job stands, and its fields, or what is wrong with it."""
 Read: TypeAlias = "Callable[[], Iterator[Found]]"
 
@@ -52,7 +52,7 @@ def of_arguments(ids: Sequence[str], common: Mapping[str, Any]) -> Iterator[Read
     def read() -> Iterator[Found]:
         for number, conversation_id in enumerate(ids, start=1):
             if _is_json(conversation_id):
-                found: Mapping[str, Any] | BadJob = BadJob(
+                found: Mapping[str, Any] | BadJobError = BadJobError(
                     "is JSON. Write the conversation id as it is, or JSON in the lines of --file."
                 )
             else:
@@ -75,7 +75,7 @@ def of_file(name: str, common: Mapping[str, Any]) -> Iterator[Read]:
                 lines.seek(0)
                 yield from _jobs(lines, common)
             except OSError as error:
-                stop(f"--file {name}: {error.strerror}", WRONG_USE)
+                fail(f"--file {name}: {error.strerror}", USAGE_ERROR)
 
         yield read
 
@@ -85,7 +85,7 @@ def _seekable(name: str) -> Iterator[BinaryIO]:
     try:
         opened = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
-        stop(f"--file {name}: {error.strerror}", WRONG_USE)
+        fail(f"--file {name}: {error.strerror}", USAGE_ERROR)
     if opened.isatty():
         typer.echo("lock-worker: reading jobs from this terminal, one a line, until Ctrl-D", err=True)
     with opened:
@@ -103,7 +103,7 @@ def _jobs(lines: Iterable[bytes], common: Mapping[str, Any]) -> Iterator[Found]:
         if text:
             try:
                 found = _checked({**common, **_fields(text)})
-            except BadJob as bad:
+            except BadJobError as bad:
                 found = bad
             yield f"line {number}", found
 
@@ -118,15 +118,15 @@ def _fields(text: bytes) -> Mapping[str, Any]:
         try:
             return {"conversation_id": text.decode()}
         except UnicodeDecodeError as error:
-            raise BadJob(f"is not UTF-8 (byte {error.start + 1}).") from None
+            raise BadJobError(f"is not UTF-8 (byte {error.start + 1}).") from None
     try:
         value = loads(text, max_levels=job.MAX_LEVELS + 1)
-    except NotStrict as reason:
-        raise BadJob(f"{reason}." if text.startswith(b"{") else f"{reason}. {_HOW_TO_WRITE_IT}") from None
+    except NotStrictError as reason:
+        raise BadJobError(f"{reason}." if text.startswith(b"{") else f"{reason}. {_HOW_TO_WRITE_IT}") from None
     if isinstance(value, str):
         return {"conversation_id": value}
     if not isinstance(value, dict):
-        raise BadJob(f"is JSON, but no object and no string. {_HOW_TO_WRITE_IT}")
+        raise BadJobError(f"is JSON, but no object and no string. {_HOW_TO_WRITE_IT}")
     return value
 
 
@@ -135,12 +135,12 @@ def _is_json(argument: str) -> bool:
     text = argument.encode("utf-8", "surrogateescape")
     try:
         loads(text, max_levels=job.MAX_LEVELS + 1)
-    except NotStrict:
+    except NotStrictError:
         return False
     return _LOOKS_LIKE_JSON.match(text) is not None
 
 
-def _checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJob:
+def _checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJobError:
     message = Message(id="", has_own_id=False, args=(), kwargs=fields, **_NO_OPTIONS)
     intake = job.parse(message)
-    return BadJob(intake.problem.detail) if isinstance(intake, Refusal) else intake.echo
+    return BadJobError(intake.problem.detail) if isinstance(intake, Rejection) else intake.received_fields

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import rfc3339
 from tasks.job import MAX_LEVELS
-from tasks.strict_json import NotStrict, loads
-from worker.cli.exit import WRONG_USE, stop
+from tasks.strict_json import NotStrictError, loads
+from worker.cli.exit import USAGE_ERROR, fail
 from worker.message.celery_protocol import MAX_JOB_ID_CHARACTERS, MAX_WAIT
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def fields(*, metadata: str | None, **others: Any) -> Mapping[str, Any]:
     if metadata is not None:
         try:
             given["metadata"] = loads(metadata.encode("utf-8", "surrogateescape"), max_levels=MAX_LEVELS)
-        except NotStrict as reason:
-            stop(f"--metadata {reason}", WRONG_USE)
+        except NotStrictError as reason:
+            fail(f"--metadata {reason}", USAGE_ERROR)
     return given
 
 
@@ -31,9 +31,9 @@ def message_options(
 ) -> Mapping[str, Any]:
     """The options that were given, as ``send_task`` takes them. Spans of time are counted from now on."""
     if eta is not None and countdown is not None:
-        stop("give --eta or --countdown, not both", WRONG_USE)
+        fail("give --eta or --countdown, not both", USAGE_ERROR)
     if job_id is not None and not (0 < len(job_id) <= MAX_JOB_ID_CHARACTERS and job_id.isprintable()):
-        stop(f"--job-id must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters", WRONG_USE)
+        fail(f"--job-id must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters", USAGE_ERROR)
     now = datetime.now(UTC)
     options = {
         "priority": priority,
@@ -52,7 +52,7 @@ def _eta(now: datetime, eta: str | None, countdown: float | None) -> datetime | 
     else:
         return None
     if moment - now > MAX_WAIT:
-        stop(f"--eta and --countdown: at most {MAX_WAIT.days} days from now", WRONG_USE)
+        fail(f"--eta and --countdown: at most {MAX_WAIT.days} days from now", USAGE_ERROR)
     return moment
 
 
@@ -66,7 +66,7 @@ def _expiry(now: datetime, text: str | None) -> datetime | None:
     else:
         moment = _later("--expires", now, seconds)
     if moment <= now:
-        stop("--expires is over already: the jobs would never be called", WRONG_USE)
+        fail("--expires is over already: the jobs would never be called", USAGE_ERROR)
     return moment
 
 
@@ -74,7 +74,7 @@ def _later(option: str, now: datetime, seconds: float) -> datetime:
     try:
         return now + timedelta(seconds=seconds)
     except (OverflowError, ValueError):
-        stop(f"{option} must be a sensible number of seconds", WRONG_USE)
+        fail(f"{option} must be a sensible number of seconds", USAGE_ERROR)
 
 
 def _moment(option: str, text: str, alternative: str = "") -> datetime:
@@ -82,4 +82,4 @@ def _moment(option: str, text: str, alternative: str = "") -> datetime:
         # People may leave out the time of day.
         return rfc3339.parse_isoformat(text if "T" in text.upper() else f"{text}T00:00:00")[0]
     except ValueError:
-        stop(f"{option} must be a time such as 2026-11-22T15:04:05Z {alternative}".rstrip(), WRONG_USE)
+        fail(f"{option} must be a time such as 2026-11-22T15:04:05Z {alternative}".rstrip(), USAGE_ERROR)

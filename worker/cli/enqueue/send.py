@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from worker.cli.enqueue.job_input import BadJob
-from worker.cli.exit import FAILED, WRONG_USE, cut_short, place, stop
-from worker.cli.plural import counted
-from worker.cli.producer import BATCH_JOBS, Arrival, Order, Producer, SendError
+from worker.cli.enqueue.job_input import BadJobError
+from worker.cli.exit import FAILED, USAGE_ERROR, fail, redis_address, report_if_interrupted
+from worker.cli.plural import plural
+from worker.cli.producer import BATCH_JOBS, Arrival, OutgoingJob, Producer, SendError
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _Account:
         counts = Counter(arrivals)
         arrived, unknown = self.arrived + counts[Arrival.YES], counts[Arrival.UNKNOWN]
         missing = self.total - arrived - unknown
-        sums = [f"{arrived:,} of {counted(self.total, 'job')} arrived"]
+        sums = [f"{arrived:,} of {plural(self.total, 'job')} arrived"]
         sums += [f"{unknown:,} may have arrived"] if unknown else []
         sums += [f"{missing:,} did not arrive"] if missing else []
         lines = [*self._runs(arrivals), "; ".join(sums)]
@@ -86,18 +86,18 @@ def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
     count = bad = 0
     for where, job in jobs:
         count += 1
-        if isinstance(job, BadJob):
+        if isinstance(job, BadJobError):
             bad += 1
             if bad <= _PROBLEMS_SHOWN:
                 typer.echo(f"{where}: {printable(str(job))}", err=True)
     if bad > _PROBLEMS_SHOWN:
         typer.echo(f"... and {bad - _PROBLEMS_SHOWN:,} more", err=True)
     if bad:
-        stop(f"nothing was sent: {counted(bad, 'job')} of {count:,} {'is' if bad == 1 else 'are'} not valid", FAILED)
+        fail(f"nothing was sent: {plural(bad, 'job')} of {count:,} {'is' if bad == 1 else 'are'} not valid", FAILED)
     if count == 0:
-        stop("there are no jobs in the input", FAILED)
+        fail("there are no jobs in the input", FAILED)
     if needs_one and count > 1:
-        stop(f"--job-id is for one job, and there are {count:,}", WRONG_USE)
+        fail(f"--job-id is for one job, and there are {count:,}", USAGE_ERROR)
     return count
 
 
@@ -118,7 +118,7 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
         redirect_stdout=sys.stdout.isatty(),
     )
     try:
-        with cut_short(account.cut_short), Producer(found) as producer, progress:
+        with report_if_interrupted(account.cut_short), Producer(found) as producer, progress:
             bar = progress.add_task("", total=total)
             while batch := _batch(jobs, options, account):
                 account.batch, account.last = list(batch), next(reversed(batch))
@@ -128,12 +128,13 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
                 progress.update(bar, completed=account.arrived)
     except SendError as error:
         told = account.cut_short(error.arrivals)
-        with cut_short(lambda: told):
+        with report_if_interrupted(lambda: told):
             _print(error.ids)
-        stop(f"Redis at {place(found)}{error}\n{told}", FAILED)
+        fail(f"Redis at {redis_address(found)}{error}\n{told}", FAILED)
     seconds = time.monotonic() - started
     typer.echo(
-        f"{counted(account.arrived, 'job')} sent to {found.LOCK_QUEUE} at {place(found)} in {seconds:.1f} s", err=True
+        f"{plural(account.arrived, 'job')} sent to {found.LOCK_QUEUE} at {redis_address(found)} in {seconds:.1f} s",
+        err=True,
     )
 
 
@@ -142,11 +143,11 @@ def _print(ids: Sequence[str]) -> None:
     sys.stdout.flush()
 
 
-def _batch(jobs: Iterator[Found], options: Mapping[str, Any], account: _Account) -> dict[str, Order]:
+def _batch(jobs: Iterator[Found], options: Mapping[str, Any], account: _Account) -> dict[str, OutgoingJob]:
     """The next jobs by where they stand."""
     batch = {}
     for where, job in islice(jobs, BATCH_JOBS):
-        if isinstance(job, BadJob):  # it was right when it was checked
-            stop(f"{where}: the file was changed meanwhile. {printable(str(job))}\n{account.cut_short()}", FAILED)
-        batch[where] = Order(dict(job), options)
+        if isinstance(job, BadJobError):  # it was right when it was checked
+            fail(f"{where}: the file was changed meanwhile. {printable(str(job))}\n{account.cut_short()}", FAILED)
+        batch[where] = OutgoingJob(dict(job), options)
     return batch

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.exit import check_known, load_settings
+from worker.cli.exit import load_settings, require_known
 
 
 def replay(
@@ -40,8 +40,8 @@ def replay(
     from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - as above
 
-    check_known("--outcome", outcomes, OUTCOMES)
-    check_known("--error", errors, ProblemType)
+    require_known("--outcome", outcomes, OUTCOMES)
+    require_known("--error", errors, ProblemType)
     is_some = bool(job_ids or outcomes or errors)
     if not (is_some or everything or as_list):
         raise typer.BadParameter("say which: job ids, --outcome, --error, or --all (--list shows them)")
@@ -51,10 +51,10 @@ def replay(
         raise typer.BadParameter("--json is for --list")
     found = load_settings()
 
-    from worker.cli.replay.dead_letters import Chosen  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.replay.dead_letters import DeadLetterFilter  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.replay.replay import list_letters, replay_letters  # noqa: PLC0415 - as above
 
-    chosen = Chosen(frozenset(job_ids or ()), frozenset(outcomes or ()), frozenset(errors or ()))
+    chosen = DeadLetterFilter(frozenset(job_ids or ()), frozenset(outcomes or ()), frozenset(errors or ()))
     if as_list:
         list_letters(found, chosen, as_json=as_json)
     else:

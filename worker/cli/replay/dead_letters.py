@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from settings import key_name_problem
 from tasks import verbatim
 from tasks.lock_conversation import TASK_NAME
-from tasks.message import Refusal
+from tasks.message import Rejection
 from worker.broker.moves import KEPT_BYTES
 from worker.cli.paging import PageSize
 from worker.cli.result import Result, read_result
-from worker.message.decode import reader
+from worker.message.decode import decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-_read_message = reader(TASK_NAME)
+_read_message = decoder(TASK_NAME)
 
 
-class NoJob(ValueError):  # noqa: N818 - it names what was found
+class NoJobError(ValueError):
     """The message of a dead letter is no valid job; the error says what is wrong with it."""
 
 
@@ -50,10 +50,10 @@ class DeadLetter:
             NoJob: the message is no valid job.
         """
         job = _read_message(self.message, size=len(self.message), now=now)
-        if isinstance(job, Refusal):
+        if isinstance(job, Rejection):
             if self.result.outcome != "rejected" and len(self.message) >= KEPT_BYTES:
-                raise NoJob(f"Its message is too large: the first {KEPT_BYTES:,} bytes alone were kept.")
-            raise NoJob(self.result.problem if self.result.outcome == "rejected" else job.problem.detail)
+                raise NoJobError(f"Its message is too large: the first {KEPT_BYTES:,} bytes alone were kept.")
+            raise NoJobError(self.result.problem if self.result.outcome == "rejected" else job.problem.detail)
         headers: dict[str, Any] = {"task": TASK_NAME, "id": job_id, "replay_of": self.result.job_id}
         if job.expires_at is not None:
             headers["expires"] = job.expires_at.isoformat()
@@ -68,13 +68,13 @@ class DeadLetter:
             "content-type": "application/json",
             "content-encoding": "utf-8",
             "properties": {"body_encoding": "utf-8"},
-            "body": verbatim.encode([[], job.echo, {}]).decode(),
+            "body": verbatim.encode([[], job.received_fields, {}]).decode(),
         }
         return json.dumps(message).encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class DeadLetterFilter:
     """Which dead letters are meant. An empty set means all."""
 
     job_ids: frozenset[str]
@@ -90,7 +90,7 @@ class Chosen:
         )
 
 
-def pages(client: Redis, stream: str, chosen: Chosen) -> Iterator[list[DeadLetter]]:
+def pages(client: Redis, stream: str, chosen: DeadLetterFilter) -> Iterator[list[DeadLetter]]:
     """The dead letters that are there now, the oldest first, some at a time; none that is added meanwhile.
 
     What others wrote into the stream is left out.

@@ -15,17 +15,17 @@ from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
 from worker.broker.moves import replay_command
 from worker.broker.refusals import was_refused
-from worker.cli.exit import FAILED, cut_short, place, redis_or_stop, stop
-from worker.cli.plural import counted
+from worker.cli.exit import FAILED, fail, redis_address, redis_or_stop, report_if_interrupted
+from worker.cli.plural import plural
 from worker.cli.refusals import described
-from worker.cli.replay.dead_letters import NoJob, pages
+from worker.cli.replay.dead_letters import NoJobError, pages
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from settings import Settings
-    from worker.cli.replay.dead_letters import Chosen, DeadLetter
+    from worker.cli.replay.dead_letters import DeadLetter, DeadLetterFilter
 
 _PROBLEMS_SHOWN = 20
 
@@ -46,7 +46,7 @@ class _Account:
 
     def cut_short(self) -> str:
         """It, where the command ends before its time."""
-        known = f"{counted(self.sent, 'job')} sent again"
+        known = f"{plural(self.sent, 'job')} sent again"
         if not self.unsure:
             return known
         return (
@@ -55,21 +55,21 @@ class _Account:
         )
 
 
-def list_letters(found: Settings, chosen: Chosen, *, as_json: bool) -> None:
+def list_letters(found: Settings, chosen: DeadLetterFilter, *, as_json: bool) -> None:
     """Show what a replay would find, and what of it would stay."""
     count = 0
-    with cut_short(lambda: "nothing was changed"), redis_or_stop(found), sync_client(found) as client:
+    with report_if_interrupted(lambda: "nothing was changed"), redis_or_stop(found), sync_client(found) as client:
         for letters in pages(client, found.DEAD_STREAM, chosen):
             for letter in letters:
                 count += 1
                 sys.stdout.write((letter.result.as_json() if as_json else _line(letter)) + "\n")
-    typer.echo(f"{counted(count, 'dead letter')} in {found.DEAD_STREAM} at {place(found)}", err=True)
+    typer.echo(f"{plural(count, 'dead letter')} in {found.DEAD_STREAM} at {redis_address(found)}", err=True)
 
 
-def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
+def replay_letters(found: Settings, chosen: DeadLetterFilter, priority: int) -> None:
     """Send the jobs again. Ends with status 1 if there was none to send, or a job id that no letter has."""
     account = _Account(missing=set(chosen.job_ids))
-    with cut_short(account.cut_short), redis_or_stop(found), sync_client(found) as client:
+    with report_if_interrupted(account.cut_short), redis_or_stop(found), sync_client(found) as client:
         for letters in pages(client, found.DEAD_STREAM, chosen):
             account.missing -= {letter.result.job_id for letter in letters}
             _replay(client, found, letters, priority, account)
@@ -77,16 +77,16 @@ def replay_letters(found: Settings, chosen: Chosen, priority: int) -> None:
         typer.echo(f"... and {account.stay - _PROBLEMS_SHOWN:,} more", err=True)
     for job_id in sorted(account.missing):
         typer.echo(f"{printable(job_id)}: there is no such dead letter", err=True)
-    left = f"; {counted(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
+    left = f"; {plural(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
     if account.sent:
         queues = printable(", ".join(sorted(account.queues)))
-        typer.echo(f"{counted(account.sent, 'job')} sent again to {queues} at {place(found)}{left}", err=True)
+        typer.echo(f"{plural(account.sent, 'job')} sent again to {queues} at {redis_address(found)}{left}", err=True)
     elif account.gone:
-        stop(f"nothing was sent: another command was quicker{left}")
+        fail(f"nothing was sent: another command was quicker{left}")
     elif account.stay:
-        stop(f"nothing was sent{left}")
+        fail(f"nothing was sent{left}")
     else:
-        stop(f"nothing was sent: no dead letter in {found.DEAD_STREAM} at {place(found)} fits")
+        fail(f"nothing was sent: no dead letter in {found.DEAD_STREAM} at {redis_address(found)} fits")
     if account.missing:
         raise typer.Exit(FAILED)
 
@@ -97,7 +97,7 @@ def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority:
         job_id = uuid()
         try:
             message = letter.repeated(job_id, datetime.now(UTC))
-        except NoJob as why:
+        except NoJobError as why:
             account.stay += 1
             if account.stay <= _PROBLEMS_SHOWN:
                 typer.echo(printable(f"{letter.result.job_id}: {why}"), err=True)
@@ -125,7 +125,7 @@ def _send(
     except RedisError as error:
         if was_refused(error):  # all or nothing, says replay.lua
             account.unsure = 0
-        stop(f"Redis at {place(found)}{described(error)}\n{account.cut_short()}")
+        fail(f"Redis at {redis_address(found)}{described(error)}\n{account.cut_short()}")
     sent = [job_id for (job_id, _, _), was_sent in zip(batch, answers, strict=True) if was_sent]
     if sent:
         account.queues.add(queue)
@@ -139,6 +139,6 @@ def _send(
 def _line(letter: DeadLetter) -> str:
     try:
         letter.repeated("", datetime.now(UTC))
-    except NoJob:
+    except NoJobError:
         return f"{letter.result.as_dated_line()} (no valid job: would stay)"
     return letter.result.as_dated_line()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.exit import load_settings, place, redis_or_stop
-from worker.cli.plural import counted
+from worker.cli.exit import load_settings, redis_address, redis_or_stop
+from worker.cli.plural import plural
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from settings import Settings
     from worker.cli.fleet import Fleet
-    from worker.cli.status.queue_stats import FleetLimit, Standing
+    from worker.cli.status.queue_stats import FleetLimit, QueueStats
     from worker.cli.status.stream_stats import GroupStats, StreamStats
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
@@ -43,51 +43,51 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
     """
     from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.fleet import read_fleet  # noqa: PLC0415 - as above
-    from worker.cli.status.queue_stats import read_standing  # noqa: PLC0415 - as above
+    from worker.cli.status.queue_stats import read_queue_stats  # noqa: PLC0415 - as above
     from worker.cli.status.stream_stats import read_stream_stats  # noqa: PLC0415 - as above
 
     found = load_settings()
     with redis_or_stop(found), sync_client(found) as client:
-        standing = read_standing(client, found)
-        streams = read_stream_stats(client, found, standing.server_seconds)
+        stats = read_queue_stats(client, found)
+        streams = read_stream_stats(client, found, stats.server_seconds)
         fleet = read_fleet(client, found)
     if as_json:
-        typer.echo(_as_json(found, standing, streams, fleet))
+        typer.echo(_as_json(found, stats, streams, fleet))
     else:
-        typer.echo("\n".join([*_lines(found, standing), *_stream_lines(streams), *_fleet_lines(fleet)]))
+        typer.echo("\n".join([*_lines(found, stats), *_stream_lines(streams), *_fleet_lines(fleet)]))
 
 
-def _as_json(found: Settings, standing: Standing, streams: Sequence[StreamStats], fleet: Fleet) -> str:
+def _as_json(found: Settings, stats: QueueStats, streams: Sequence[StreamStats], fleet: Fleet) -> str:
     import json  # noqa: PLC0415 - only here
     from datetime import UTC, datetime  # noqa: PLC0415 - only here
 
     return json.dumps(
         {
             "queue": found.LOCK_QUEUE,
-            "redis": place(found),
-            "time": datetime.fromtimestamp(standing.server_seconds, UTC).isoformat(),
+            "redis": redis_address(found),
+            "time": datetime.fromtimestamp(stats.server_seconds, UTC).isoformat(),
             "ready": {
-                "total": standing.ready,
-                "priorities": standing.priorities,
-                "arrived": standing.arrived,
-                "again": standing.again,
-                "retries": standing.retries,
-                "suspects": standing.suspects,
-                "oldest_at_most_seconds": standing.oldest_ready,
+                "total": stats.ready,
+                "priorities": stats.priorities,
+                "arrived": stats.arrived,
+                "requeued": stats.requeued,
+                "retries": stats.retries,
+                "suspects": stats.suspects,
+                "oldest_at_most_seconds": stats.oldest_ready,
             },
-            "delayed": {"total": standing.delayed, "next_due_seconds": standing.next_due},
-            "in_flight": standing.in_flight,
-            "paused_seconds": standing.paused,
+            "delayed": {"total": stats.delayed, "next_due_seconds": stats.next_due},
+            "in_flight": stats.in_flight,
+            "paused_seconds": stats.paused,
             "limit": None
-            if standing.limit is None
+            if stats.limit is None
             else {
-                "calls_per_second": standing.limit.rate,
-                "by": standing.limit.by,
-                "status": standing.limit.status,
+                "calls_per_second": stats.limit.rate,
+                "by": stats.limit.by,
+                "status": stats.limit.status,
             },
-            "open_breakers": standing.open_breakers,
-            "dead_letters": standing.dead_letters,
-            "results": standing.results,
+            "open_breakers": stats.open_breakers,
+            "dead_letters": stats.dead_letters,
+            "results": stats.results,
             "streams": [
                 {
                     "name": stream.name,
@@ -103,8 +103,8 @@ def _as_json(found: Settings, standing: Standing, streams: Sequence[StreamStats]
                 }
                 for stream in streams
             ],
-            "last_upkeep_seconds": standing.last_upkeep,
-            "totals": standing.totals,
+            "last_upkeep_seconds": stats.last_upkeep,
+            "totals": stats.totals,
             "queues": [
                 {
                     "queue": one.queue,
@@ -138,7 +138,7 @@ def _stream_lines(streams: Sequence[StreamStats]) -> Iterator[str]:
             yield from _group_lines(stream, group)
         more = len(stream.groups) - _GROUPS_SHOWN
         if more > 0:
-            yield f"    and {counted(more, 'group')} more, which have read more of it"
+            yield f"    and {plural(more, 'group')} more, which have read more of it"
 
 
 def _group_lines(stream: StreamStats, group: GroupStats) -> Iterator[str]:
@@ -169,36 +169,36 @@ def _fleet_lines(fleet: Fleet) -> Iterator[str]:
             yield printable(f"  {setting}: {told}")
 
 
-def _lines(found: Settings, standing: Standing) -> Iterator[str]:
-    yield f"Queue {found.LOCK_QUEUE} at {place(found)}"
+def _lines(found: Settings, stats: QueueStats) -> Iterator[str]:
+    yield f"Queue {found.LOCK_QUEUE} at {redis_address(found)}"
     yield ""
-    yield _line("ready", standing.ready, _oldest(standing))
-    parts = {_PRIORITY_NAMES[step]: count for step, count in standing.priorities.items()}
-    parts |= {"arrived": standing.arrived, "again": standing.again, "retries": standing.retries}
-    parts |= {"suspects": standing.suspects}
+    yield _line("ready", stats.ready, _oldest(stats))
+    parts = {_PRIORITY_NAMES[step]: count for step, count in stats.priorities.items()}
+    parts |= {"arrived": stats.arrived, "requeued": stats.requeued, "retries": stats.retries}
+    parts |= {"suspects": stats.suspects}
     for name, count in parts.items():
         if count:
             yield _line(f"  {name}", count)
-    yield _line("delayed", standing.delayed, _due(standing))
-    yield _line("in flight", standing.in_flight)
-    yield _line("results", standing.results, found.RESULTS_CHANNEL)
-    yield _line("dead letters", standing.dead_letters, found.DEAD_STREAM)
+    yield _line("delayed", stats.delayed, _due(stats))
+    yield _line("in flight", stats.in_flight)
+    yield _line("results", stats.results, found.RESULTS_CHANNEL)
+    yield _line("dead letters", stats.dead_letters, found.DEAD_STREAM)
     yield ""
-    if standing.paused is not None:
-        yield f"The API asked all workers to wait; they go on in {duration(standing.paused)}."
-    if standing.limit is not None:
-        rate = f"{standing.limit.rate:,.2f}".rstrip("0").rstrip(".")
-        yield f"All workers keep to {rate} calls a second{_refusal(standing.limit)}."
-    for worker, told in standing.open_breakers.items():
+    if stats.paused is not None:
+        yield f"The API asked all workers to wait; they go on in {duration(stats.paused)}."
+    if stats.limit is not None:
+        rate = f"{stats.limit.rate:,.2f}".rstrip("0").rstrip(".")
+        yield f"All workers keep to {rate} calls a second{_refusal(stats.limit)}."
+    for worker, told in stats.open_breakers.items():
         yield f"{printable(worker)} holds back: {printable(told)}"
-    if standing.last_upkeep is None:
+    if stats.last_upkeep is None:
         yield "No worker has looked after this queue yet."
     else:
-        yield f"A worker looked after this queue {duration(standing.last_upkeep)} ago."
-    if standing.totals:
+        yield f"A worker looked after this queue {duration(stats.last_upkeep)} ago."
+    if stats.totals:
         yield ""
         yield "Since the queue was first used:"
-        for name, count in standing.totals.items():
+        for name, count in stats.totals.items():
             yield _line(f"  {printable(name)}", count, _TOTALS.get(name, ""))
 
 
@@ -210,18 +210,16 @@ def _line(name: str, count: int, note: str = "") -> str:
     return f"{name:<20}{count:>12,}  {note}".rstrip()
 
 
-def _oldest(standing: Standing) -> str:
-    return (
-        "" if standing.oldest_ready is None else f"none that is new waits longer than {duration(standing.oldest_ready)}"
-    )
+def _oldest(stats: QueueStats) -> str:
+    return "" if stats.oldest_ready is None else f"none that is new waits longer than {duration(stats.oldest_ready)}"
 
 
-def _due(standing: Standing) -> str:
-    if standing.next_due is None:
+def _due(stats: QueueStats) -> str:
+    if stats.next_due is None:
         return ""
-    if standing.next_due <= 0:
-        return f"the next was due {duration(-standing.next_due)} ago"
-    return f"the next is due in {duration(standing.next_due)}"
+    if stats.next_due <= 0:
+        return f"the next was due {duration(-stats.next_due)} ago"
+    return f"the next is due in {duration(stats.next_due)}"
 
 
 def duration(seconds: float) -> str:

@@ -39,7 +39,7 @@ class FleetLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QueueStats:
     """How many jobs are in each state, and since when: in seconds, and None where there is nothing to tell.
 
     Attributes:
@@ -66,7 +66,7 @@ class Standing:
     server_seconds: float
     priorities: dict[int, int]
     arrived: int
-    again: int
+    requeued: int
     retries: int
     suspects: int
     ready: int
@@ -83,12 +83,12 @@ class Standing:
     totals: dict[str, int]
 
 
-def read_standing(client: Redis, found: Settings) -> Standing:
+def read_queue_stats(client: Redis, found: Settings) -> QueueStats:
     """Look at the queue of these settings."""
     keys = Keys(found.LOCK_QUEUE)
     with client.pipeline(transaction=False) as look:
         look.time()
-        for name in (*keys.stock, keys.arrived, keys.again, keys.retries, keys.suspects):
+        for name in (*keys.priority_lists, keys.arrived, keys.requeued, keys.retries, keys.suspects):
             look.llen(name)
         look.zcard(keys.delayed)
         look.zrange(keys.delayed, 0, 0, withscores=True)
@@ -98,20 +98,20 @@ def read_standing(client: Redis, found: Settings) -> Standing:
         look.hgetall(keys.breakers)
         look.xlen(found.DEAD_STREAM)
         look.xlen(found.RESULTS_CHANNEL)
-        look.hmget(keys.upkeep, ["empty_at", "promoted_at"])
+        look.hmget(keys.maintenance, ["empty_at", "promoted_at"])
         look.hgetall(keys.counters)
         (seconds, microseconds), *answers = look.execute()
     now = seconds + microseconds / 1_000_000
-    priorities, answers = answers[: len(keys.stock)], answers[len(keys.stock) :]
-    arrived, again, retries, suspects, delayed, first_due, in_flight, *answers = answers
-    paused_ms, limit, breakers, dead, results, upkeep, counters = answers
-    empty_at, promoted_at = upkeep
-    ready = sum(priorities) + arrived + again + retries + suspects
-    return Standing(
+    priorities, answers = answers[: len(keys.priority_lists)], answers[len(keys.priority_lists) :]
+    arrived, requeued, retries, suspects, delayed, first_due, in_flight, *answers = answers
+    paused_ms, limit, breakers, dead, results, maintenance, counters = answers
+    empty_at, promoted_at = maintenance
+    ready = sum(priorities) + arrived + requeued + retries + suspects
+    return QueueStats(
         server_seconds=now,
         priorities=dict(zip(PRIORITY_STEPS, priorities, strict=True)),
         arrived=arrived,
-        again=again,
+        requeued=requeued,
         retries=retries,
         suspects=suspects,
         ready=ready,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.exit import check_known, load_settings
+from worker.cli.exit import load_settings, require_known
 
 
 def watch(
@@ -39,12 +39,12 @@ def watch(
     """
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - slow to import, and --help is quick
 
-    check_known("--outcome", outcomes, OUTCOMES)
+    require_known("--outcome", outcomes, OUTCOMES)
     if from_start and last is not None:
         raise typer.BadParameter("give --from-start or --last, not both")
     found = load_settings()
 
-    from worker.cli.watch.watch import Wanted, watch_results  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.watch.watch import ResultFilter, watch_results  # noqa: PLC0415 - slow to import, and --help is quick
 
-    wanted = Wanted(frozenset(outcomes or ()), frozenset(job_ids or ()), count, timeout)
+    wanted = ResultFilter(frozenset(outcomes or ()), frozenset(job_ids or ()), count, timeout)
     watch_results(found, wanted, last=None if from_start else last or 0, as_json=as_json)

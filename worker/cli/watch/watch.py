@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from worker.broker.connection import sync_client
-from worker.cli.exit import FAILED, place, redis_or_stop, stop
+from worker.cli.exit import FAILED, fail, redis_address, redis_or_stop
 from worker.cli.refusals import described, is_passing
 from worker.cli.result import read_result
 from worker.cli.watch.follow import FROM_START, Follower, before_the_newest
@@ -36,7 +36,7 @@ _LONGEST_PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ResultFilter:
     """Which events to show, and after how many of them or how many seconds to end. An empty set means all."""
 
     outcomes: frozenset[str]
@@ -57,13 +57,13 @@ class Wanted:
         return f"events{jobs}{outcomes}"
 
 
-def watch_results(found: Settings, wanted: Wanted, *, last: int | None, as_json: bool) -> None:
+def watch_results(found: Settings, wanted: ResultFilter, *, last: int | None, as_json: bool) -> None:
     """Show events until there were enough, until the time is over, or until Ctrl-C.
 
     ``last``: how many of the newest events to begin with; None: with the first that is there.
     """
     until = math.inf if wanted.timeout is None else time.monotonic() + wanted.timeout
-    stream, server = found.RESULTS_CHANNEL, place(found)
+    stream, server = found.RESULTS_CHANNEL, redis_address(found)
     with ExitStack() as stack, redis_or_stop(found):
         client = stack.enter_context(sync_client(found))
         client.ping()  # a Redis that was never there is a mistake; one that goes away later comes back
@@ -84,10 +84,10 @@ def watch_results(found: Settings, wanted: Wanted, *, last: int | None, as_json:
             return
     if wanted.timeout is not None and shown < (wanted.count or 1):
         enough = f" of {wanted.count:,}" if wanted.count else ""
-        stop(f"{shown:,}{enough} {wanted} came in {wanted.timeout:g} s", FAILED)
+        fail(f"{shown:,}{enough} {wanted} came in {wanted.timeout:g} s", FAILED)
 
 
-def _begin(client: Redis, stream: str, wanted: Wanted, last: int | None) -> str:
+def _begin(client: Redis, stream: str, wanted: ResultFilter, last: int | None) -> str:
     def is_wanted(event: bytes) -> bool:
         result = read_result(event)
         return result is not None and wanted(result)
@@ -95,7 +95,7 @@ def _begin(client: Redis, stream: str, wanted: Wanted, last: int | None) -> str:
     return FROM_START if last is None else before_the_newest(client, stream, last, is_wanted)
 
 
-def _show_lines(pages: Iterator[list[Result]], wanted: Wanted, waiting: str, *, as_json: bool) -> int:
+def _show_lines(pages: Iterator[list[Result]], wanted: ResultFilter, waiting: str, *, as_json: bool) -> int:
     """How many were shown; ``waiting`` is told once, when there is nothing more to show."""
     shown = 0
     is_told = False
@@ -112,7 +112,7 @@ def _show_lines(pages: Iterator[list[Result]], wanted: Wanted, waiting: str, *, 
     return shown
 
 
-def _show_table(pages: Iterator[list[Result]], wanted: Wanted, table: ResultTable) -> int:
+def _show_table(pages: Iterator[list[Result]], wanted: ResultFilter, table: ResultTable) -> int:
     shown = 0
     for results in pages:
         for result in filter(wanted, results):
