@@ -116,7 +116,7 @@ class Consumer(stock.Consumer):
     def cancel_active_requests(self) -> None:
         """Cancel what runs, and so also what Celery was not shown yet."""
         app: Any = self.app
-        app.monitoring.catch_up()
+        app.monitoring.sync()
         super().cancel_active_requests()
 
     def _failed(self, error: Exception) -> None:

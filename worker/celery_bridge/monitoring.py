@@ -227,7 +227,7 @@ class _Node(pidbox.Node):  # type: ignore[misc]
     def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
         """Answer a command, with the books up to date."""
         monitoring = self.state.consumer.app.monitoring
-        monitoring.catch_up()
+        monitoring.sync()
         answer = monitoring.answer(method, arguments or {})
         return super().handle(method, arguments) if answer is None else answer
 

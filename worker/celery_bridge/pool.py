@@ -7,13 +7,17 @@ number of its own where other pools have a process id. Jobs do not come through 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.concurrency.base import BasePool
 
 from worker.runtime import gc_tuning
 from worker.runtime.in_flight import MAX_SLOTS
 from worker.runtime.open_files import most_jobs
+
+if TYPE_CHECKING:
+    from worker.celery_bridge.monitoring import Monitoring
+    from worker.runtime.executor import Executor
 
 
 class TaskPool(BasePool):
@@ -23,8 +27,8 @@ class TaskPool(BasePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._executor = self.app.executor
-        self._monitoring = self.app.monitoring
+        self._executor: Executor = self.app.executor
+        self._monitoring: Monitoring = self.app.monitoring
         self._shutdown_seconds: float = self.app.shutdown_seconds
 
     def on_start(self) -> None:
@@ -48,7 +52,7 @@ class TaskPool(BasePool):
             # Whoever lowered the limit of open files meanwhile takes no slot away by that.
             wanted = max(self.limit, most_jobs(wanted, len(self._executor.queues_in_care())))
         self._resize(wanted)
-        self._executor.look_for_room()
+        self._executor.slots_changed()
 
     def shrink(self, n: int = 1) -> None:
         """Run ``n`` fewer jobs at once; at least one in all, and MAX_SLOTS at most."""
@@ -64,9 +68,9 @@ class TaskPool(BasePool):
     def on_stop(self) -> None:
         """Finish or hand back what is in flight."""
         self._executor.stop(self._shutdown_seconds)
-        self._monitoring.tell()
+        self._monitoring.flush()
 
     def on_terminate(self) -> None:
         """Hand back what is in flight."""
         self._executor.stop(0)
-        self._monitoring.tell()
+        self._monitoring.flush()
