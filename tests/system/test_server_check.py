@@ -213,7 +213,7 @@ def test_a_server_without_an_append_only_file_is_told_of_once_and_used(
     with RedisServer(server_binary, options) as server, Stage(server.url, tmp_path) as stage:
         worker = stage.worker()
         cut_all_connections(stage)
-        eventually(lambda: worker.log.count("Connected to ") == 2, "another connection")
+        eventually(lambda: worker.log.count("Connected to ") >= 2, "another connection")
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
         assert [line["level"] for line in worker.lines("redis_may_forget")] == ["warning"] * warnings

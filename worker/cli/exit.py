@@ -76,7 +76,10 @@ def give_up_output(error: OSError) -> str:
 def telling_of_output() -> Iterator[None]:
     """Output that cannot be written, and that nothing inside accounts for, ends the program with one line."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # what a command left in the buffer: at its end Python would only say so in its status
     except OSError as error:
         try:
             fail(give_up_output(error))
