@@ -194,12 +194,12 @@ class LockConversation:
         """End a message that is no valid job."""
         return self.report(rejection, run, Rejected(rejection.problem))
 
-    def conflicting(self, job: Accepted, run: Run) -> Finished:
+    def conflicting(self, job: ParsedJob, run: Run) -> Finished:
         """End a job whose id stands for another conversation."""
         detail = "The job id was used for another conversation a short while ago; give every job an id of its own."
         return self.report(job, run, Rejected(Problem(ProblemType.INVALID_JOB, detail)))
 
-    def revoked(self, job: Accepted, run: Run) -> Finished:
+    def revoked(self, job: ParsedJob, run: Run) -> Finished:
         """End a job that was revoked through Celery: a call that was made by then may have locked the conversation."""
         progress = run.progress
         was_called = run.attempts > 0 or progress.may_be_at_work or progress.problem is not None
@@ -214,7 +214,7 @@ class LockConversation:
         )
         return self.report(intake, run, Poisoned(Problem(ProblemType.POISONED, detail)))
 
-    def failed(self, job: Accepted, run: Run, error: Exception) -> Decision:
+    def failed(self, job: ParsedJob, run: Run, error: Exception) -> Decision:
         """Decide on a job that an error of the worker's own interrupted: it is retried as if the API had failed."""
         detail = f"The worker failed with {type(error).__name__}; its log tells more."
         return self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
@@ -307,7 +307,7 @@ class LockConversation:
             case _:
                 assert_never(verdict)
 
-    def _retry(self, job: Accepted, run: Run, failure: Retryable) -> Decision:
+    def _retry(self, job: ParsedJob, run: Run, failure: Retryable) -> Decision:
         progress = run.progress
         progress.problem = failure.problem
         progress.may_be_at_work = progress.may_be_at_work or failure.may_be_at_work

@@ -32,6 +32,7 @@ from worker.broker.stream_bounds import StreamBounds
 from worker.celery_bridge import transport
 from worker.celery_bridge.monitoring import Monitoring
 from worker.celery_bridge.pool import TaskPool
+from worker.celery_bridge.transport import JobConsumer
 from worker.celery_bridge.unsupported_options import queue_count, unsupported
 from worker.flow_control.flow_control import FlowControl
 from worker.message.decode import ReadAhead, decoder
@@ -40,12 +41,12 @@ from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
 from worker.runtime.admission import Admission
 from worker.runtime.clock import ServerClock
-from worker.runtime.executor import Executor
 from worker.runtime.in_flight import InFlight
 from worker.runtime.leftovers import look_in_the_background
 from worker.runtime.open_files import shortage
-from worker.runtime.reception import Reception
+from worker.runtime.readiness import Readiness
 from worker.runtime.registry import Registry
+from worker.runtime.runtime import Runtime
 from worker.runtime.stream_monitor import StreamMonitor
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ class WorkerApp(Celery):
     control_cls = "worker.celery_bridge.monitoring:Control"
     amqp_cls: Any = Messaging
 
-    executor: Executor
+    runtime: Runtime
     monitoring: Monitoring
-    reception: Reception
+    readiness: Readiness
     shutdown_seconds: float
     redis_url: str
     look_for_leftovers: Callable[[], None]
@@ -122,8 +123,8 @@ def build(found: Settings) -> WorkerApp:
         failures=found.BREAKER_FAILURES,
         is_rate_limited=found.RATE_LIMIT_PER_SECOND is not None,
         longest_pause=found.RETRY_MAX_DELAY_SECONDS,
-        changes=lambda: app.executor.flow_changes(),  # noqa: PLW0108 - the executor comes later
-        forgive=lambda jobs: app.executor.forgive(jobs),  # noqa: PLW0108 - as above
+        changes=lambda: app.runtime.flow_changed(),  # noqa: PLW0108 - the runtime is made below
+        forgive=lambda jobs: app.runtime.restore_attempts(jobs),  # noqa: PLW0108 - as above
         server_ms=clock.now_ms,
         token_is_new=api.token_is_new,
     )
@@ -156,51 +157,62 @@ def build(found: Settings) -> WorkerApp:
         found.RESULTS_CHANNEL,
         found.DEAD_STREAM,
     ]
-    link = connection.async_client(found, app.backoff)
+    app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
+    app.monitoring = Monitoring(
+        app.tasks[TASK_NAME], in_flight, (found.RESULTS_CHANNEL, found.DEAD_STREAM), runtime=lambda: app.runtime
+    )
+    client = connection.async_client(found, app.backoff, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(found.RESULTS_MAX_BYTES, found.DEAD_MAX_BYTES)
-    app.executor = Executor(
-        admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=found.JOB_MAX_AGE_SECONDS),
-        look_ahead=read.look,
-        handler=handler,
-        link=link,
-        broker_options=BrokerOptions(
-            fleet=Keys(found.LOCK_QUEUE),
-            rate=found.RATE_LIMIT_PER_SECOND,
-            results=found.RESULTS_CHANNEL,
-            results_maxlen=found.RESULTS_MAXLEN,
-            dead=found.DEAD_STREAM,
-            dead_maxlen=found.DEAD_MAXLEN,
-            lease_ms=round(found.LEASE_SECONDS * 1000),
-            dedup_ttl_ms=found.DEDUPLICATE_SECONDS * 1000,
-            max_deliveries=max(found.MAX_DELIVERIES, MIN_DELIVERIES),
-            max_age_ms=round(found.JOB_MAX_AGE_SECONDS * 1000),
-            bounds=bounds,
+    app.runtime = Runtime(
+        admission=Admission(
+            read=read,
+            look_ahead=read.look,
+            handler=handler,
+            clock=clock,
+            max_age_seconds=found.JOB_MAX_AGE_SECONDS,
         ),
+        handler=handler,
+        client=client,
+        broker_options=_broker_options(found, bounds),
         in_flight=in_flight,
         clock=clock,
         flow=flow,
         name=name,
         registry=Registry(name, version("lock-worker"), found.to_agree_on()),
-        queues=job_queues,
-        close=api.aclose,
+        celery=app.monitoring,
+        job_queues=job_queues,
+        close_api=api.aclose,
     )
-    app.executor.services.append(
+    fetcher = app.runtime.fetcher
+    app.runtime.services.append(
         StreamMonitor(
-            link,
+            client,
             results=found.RESULTS_CHANNEL,
             maxlen=found.RESULTS_MAXLEN,
             bounds=bounds,
             clock=clock,
-            has_begun=lambda: app.executor.fetcher.last_fetch_at is not None,
+            has_begun=lambda: fetcher.last_fetch_at is not None,
         )
     )
-    app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
-    app.monitoring = app.executor.monitoring = Monitoring(
-        app.tasks[TASK_NAME], app.executor, (found.RESULTS_CHANNEL, found.DEAD_STREAM)
-    )
-    app.reception = Reception(executor=app.executor, flow=flow, is_job_queue=lambda queue: queue in job_queues())
-    app.conf.update(_celery_settings(found, app.reception))
+    app.readiness = Readiness(in_flight=in_flight, fetcher=fetcher, clock=clock, flow=flow)
+    app.conf.update(_celery_settings(found, app.runtime))
     return app
+
+
+def _broker_options(found: Settings, bounds: StreamBounds) -> BrokerOptions:
+    return BrokerOptions(
+        fleet=Keys(found.LOCK_QUEUE),
+        rate=found.RATE_LIMIT_PER_SECOND,
+        results=found.RESULTS_CHANNEL,
+        results_maxlen=found.RESULTS_MAXLEN,
+        dead=found.DEAD_STREAM,
+        dead_maxlen=found.DEAD_MAXLEN,
+        lease_ms=round(found.LEASE_SECONDS * 1000),
+        dedup_ttl_ms=found.DEDUPLICATE_SECONDS * 1000,
+        max_deliveries=max(found.MAX_DELIVERIES, MIN_DELIVERIES),
+        max_age_ms=round(found.JOB_MAX_AGE_SECONDS * 1000),
+        bounds=bounds,
+    )
 
 
 def _name() -> str:
@@ -209,13 +221,13 @@ def _name() -> str:
     return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def _celery_settings(found: Settings, reception: Reception) -> dict[str, Any]:
+def _celery_settings(found: Settings, runtime: Runtime) -> dict[str, Any]:
     return {
         "broker_url": connection.public_url(found),
         "broker_use_ssl": connection.tls_options(found) or None,
         "broker_transport": "worker.celery_bridge.transport:Transport",
         "broker_transport_options": {
-            "desk": reception,
+            "job_consumer": JobConsumer(runtime.is_job_queue, runtime.consume, runtime.cancel),
             "credentials": connection.credentials(found),
             # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.
             "health_check_interval": 2,
@@ -256,7 +268,7 @@ def _check_the_options(options: dict[str, Any], found: Settings) -> None:
         sys.exit(f"lock-worker does not start: CONCURRENCY: {reason}")
 
 
-def _health(found: Settings, reception: Reception) -> HealthServer:
+def _health(found: Settings, readiness: Readiness) -> HealthServer:
     try:
         listening = listen(found.HEALTH_HOST, found.HEALTH_PORT)
     except OSError as error:
@@ -266,9 +278,9 @@ def _health(found: Settings, reception: Reception) -> HealthServer:
         sys.exit(f"lock-worker does not start: {name}: {why}")
     return HealthServer(
         listening,
-        reasons=reception.reasons_not_ready,
-        held_back_by=reception.fleet_held_back_by,
-        refresh=reception.refresh_gauges,
+        reasons=readiness.reasons_not_ready,
+        held_back_by=readiness.fleet_held_back_by,
+        refresh=readiness.refresh_gauges,
     )
 
 
@@ -284,15 +296,15 @@ def _start() -> WorkerApp:
     def before_the_worker_starts(sender: str, options: dict[str, Any], **_: Any) -> None:
         output.take_over(found.LOG_FORMAT)
         _check_the_options(options, found)
-        built.executor.registry.node = sender
+        built.runtime.registry.node = sender
         if found.HEALTH_PORT:
-            built.executor.services.append(_health(found, built.reception))
+            built.runtime.services.append(_health(found, built.readiness))
 
     def before_a_heartbeat(**_: Any) -> None:
         built.monitoring.sync()
 
     def when_told_to_stop(**_: Any) -> None:
-        built.executor.wake_celery()
+        built.runtime.flush_monitoring()
 
     built = build(found)
     signals.setup_logging.connect(set_up_logging, weak=False)

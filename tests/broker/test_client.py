@@ -142,7 +142,7 @@ async def test_a_connection_to_a_server_that_was_demoted_is_left_with_all_idle_o
 ) -> None:
     """The server keeps them open, and the address may lead to another one by now."""
     told: list[BaseException] = []
-    link.on_useless = told.append
+    link._on_useless = told.append
     ids = await asyncio.gather(*(link.execute_command("CLIENT", "ID") for _ in range(3)))
     demote()
 
@@ -156,7 +156,7 @@ async def test_a_connection_to_a_server_that_was_demoted_is_left_with_all_idle_o
 
 async def test_a_wait_on_a_server_that_is_demoted_is_left(link: RedisClient, demote: Callable[[], None]) -> None:
     told: list[BaseException] = []
-    link.on_useless = told.append
+    link._on_useless = told.append
     answers = await link.send(["CLIENT", "ID"], ["BLMOVE", "a", "b", "RIGHT", "LEFT", "0.25"])
     client_id = await answers.next()
     demote()

@@ -8,8 +8,8 @@ import pytest
 
 from settings import Settings
 from worker.celery_bridge.remote_control import refusal
-from worker.runtime.executor import MAX_QUEUES
 from worker.runtime.in_flight import MAX_SLOTS
+from worker.runtime.queues import MAX_QUEUES
 
 STREAMS = ("moderation.results", "moderation.dead")
 QUEUES = ("moderation.lock",)

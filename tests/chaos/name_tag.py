@@ -11,4 +11,4 @@ from tests.chaos.fleet import NAME_TAG
 from worker.celery import app
 
 # Past Python's standard output, on which the worker makes a JSON object of each line.
-os.write(1, f"{NAME_TAG}{app.executor.name}\n".encode())
+os.write(1, f"{NAME_TAG}{app.runtime.name}\n".encode())

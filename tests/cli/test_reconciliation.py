@@ -37,7 +37,7 @@ def stats(dropped: int, in_flight: int = 0) -> QueueStats:
     return QueueStats(
         server_seconds=0, priorities={}, arrived=0, requeued=0, retries=0, suspects=0, ready=0, oldest_ready=None,
         delayed=0, next_due=None, in_flight=in_flight, paused=None, limit=None, open_breakers={}, dead_letters=0,
-        results=0, last_upkeep=None, totals={"deduplicated": dropped},
+        results=0, last_maintenance=None, totals={"deduplicated": dropped},
     )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def test_an_unused_queue_has_nothing_in_it(terminal: Terminal) -> None:
     }  # fmt: skip
     assert found["delayed"] == {"total": 0, "next_due_seconds": None}
     assert (found["in_flight"], found["dead_letters"], found["results"], found["totals"]) == (0, 0, 0, {})
-    assert (found["last_upkeep_seconds"], found["paused_seconds"]) == (None, None)
+    assert (found["last_maintenance_seconds"], found["paused_seconds"]) == (None, None)
     assert (found["limit"], found["open_breakers"]) == (None, {})
 
 
@@ -80,7 +80,7 @@ def test_each_state_has_its_number(terminal: Terminal, redis_client: redis.Redis
     assert 0 < found["paused_seconds"] <= 50
     assert found["limit"] == {"calls_per_second": 12.5, "by": "lock-1@pod", "status": 429}
     assert found["open_breakers"] == {"lock-1@pod": "api_down for 2 s: no connection"}
-    assert 1 < found["last_upkeep_seconds"] < 60
+    assert 1 < found["last_maintenance_seconds"] < 60
     assert found["totals"] == {"finished": 12, "outcome:locked": 11}
 
 

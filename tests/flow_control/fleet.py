@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tasks.lock_conversation import Run
     from tests.flow_control.apis import Api
     from worker.broker.moves import Delivery, Taken, Wish
+    from worker.runtime.in_flight import Assignment
 
 #: The ways of a command to Redis and back, each, and the bookkeeping at the end of a job, in seconds.
 _WAY_SECONDS = (0.0002, 0.001)
@@ -106,6 +107,7 @@ class _Item:
     """A job that a pod runs."""
 
     delivery: Delivery
+    assignment: Assignment
     run: Run | None = None
     life: Coroutine[Any, Any, Decision] | None = None
 
@@ -309,7 +311,11 @@ class Pod:
         )  # fmt: skip
         self._handler = LockConversation(api=client, flow=self.flow, policy=policy, shown="state", sleep=pass_time)
         self._admission = Admission(
-            read=_read, handler=self._handler, clock=clock, max_age_seconds=settings.max_age_seconds
+            read=_read,
+            look_ahead=_look_ahead,
+            handler=self._handler,
+            clock=clock,
+            max_age_seconds=settings.max_age_seconds,
         )
         self._closed_until = self._full_until = 0.0
         self._is_empty = self._is_taking = self._is_waiting = self._is_throttling = False
@@ -394,8 +400,8 @@ class Pod:
         now = self._admission._clock.now()
         ready = []
         for delivery in deliveries:
-            item = _Item(delivery)
-            decision = self._admission.admit(delivery, now)
+            item = _Item(delivery, self.in_flight.add(delivery))
+            decision = self._admission.admit(item.assignment, now)
             if decision is None:
                 ready.append(item)
             else:
@@ -406,8 +412,8 @@ class Pod:
 
     def _begin(self, items: list[_Item]) -> None:
         for item in items:
-            item.run = self._admission.run_of(item.delivery)
-            item.life = self._handler(item.delivery.parsed, item.run)
+            item.run = self._admission.run_of(item.assignment)
+            item.life = self._handler(item.assignment.accepted, item.run)
             self._go_on(item)
 
     def _go_on(self, item: _Item) -> None:
@@ -444,7 +450,7 @@ class Pod:
         self._settled(item)
 
     def _delayed(self, item: _Item, later: Later) -> None:
-        deadline = self._admission.deadline_ms(item.delivery)
+        deadline = self._admission.deadline_ms(item.assignment)
         progress = item.delivery.progress
         self._redis.delay(
             Delay(item.delivery, later.delay, is_retry=later.is_retry, deadline_ms=deadline, progress=progress)
@@ -452,7 +458,7 @@ class Pod:
         self._settled(item)
 
     def _settled(self, item: _Item) -> None:
-        self.in_flight.drop(item.delivery)
+        self.in_flight.remove(item.delivery)
         self._turn()
 
     def _forgive(self, jobs: Counter[tuple[str, str]]) -> None:
@@ -507,6 +513,10 @@ class Pod:
         if promoted.next_due_ms is not None:
             wait = min(wait, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
         self._timeline.after(wait, self._look_around)
+
+
+def _look_ahead(raw: bytes, *, now: datetime) -> ParsedJob:
+    return _read(raw, size=len(raw), now=now)
 
 
 def _read(raw: bytes, *, size: int, now: datetime) -> ParsedJob:  # noqa: ARG001

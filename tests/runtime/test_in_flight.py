@@ -21,7 +21,7 @@ def test_free_slots_are_what_is_wanted() -> None:
     in_flight.add(delivery("b"))
     in_flight.add(delivery("c"))
     assert (len(in_flight), in_flight.free_slots()) == (3, 0)
-    in_flight.drop(delivery("b"))
+    in_flight.remove(delivery("b"))
     assert [held.ref for held in in_flight.deliveries()] == ["a", "c"]
     assert in_flight.free_slots() == 1
 
@@ -42,8 +42,8 @@ def test_a_job_that_was_lost_and_taken_again_is_two_things() -> None:
     in_flight.add(delivery(take="take-1"))
     in_flight.add(delivery(take="take-2"))
 
-    in_flight.drop(delivery(take="take-1"))
-    in_flight.drop(delivery(take="take-1"))
+    in_flight.remove(delivery(take="take-1"))
+    in_flight.remove(delivery(take="take-1"))
 
     assert [held.lease_token for held in in_flight.deliveries()] == ["take-2"]
 
@@ -54,7 +54,7 @@ def test_nothing_is_taken_beside_a_suspect() -> None:
 
     in_flight.add(suspect)
     assert in_flight.free_slots() == 0
-    in_flight.drop(suspect)
+    in_flight.remove(suspect)
     assert in_flight.free_slots() == 3
 
 
@@ -64,7 +64,7 @@ def test_hands_that_are_emptied_for_a_suspect_take_nothing_until_they_are_empty(
 
     in_flight.is_draining = True
     assert in_flight.free_slots() == 0
-    in_flight.drop(delivery())
+    in_flight.remove(delivery())
     assert in_flight.free_slots() == 3
     in_flight.add(delivery())
     assert in_flight.free_slots() == 2, "it has asked once, and is not draining any more"

@@ -429,7 +429,7 @@ async def test_a_queue_that_is_not_consumed_is_left_once_no_job_of_it_is_under_w
     await scene.watch.run_once()
     assert scene.left == []
 
-    scene.in_flight.drop(job)
+    scene.in_flight.remove(job)
     await scene.watch.run_once()
     assert (scene.left, scene.ready) == (["b"], [])
 

@@ -1,6 +1,6 @@
 """A job that is cancelled is handed back, in whatever moment that happens, and nothing of it goes on.
 
-So it is with the executor as a whole: a signal handler may stop it, whatever the thread below is about.
+So it is with the runtime as a whole: a signal handler may stop it, whatever the thread below is about.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from tests.broker.workbench import RULES, Workbench, link_to
 from tests.system.parts import flow_of
 from tests.system.stage import eventually
 from worker.message.decode import ReadAhead, decoder
-from worker.runtime import executor as executor_module
+from worker.runtime import runtime as runtime_module
 from worker.runtime.admission import Admission
 from worker.runtime.clock import ServerClock
 from worker.runtime.executor import Executor
 from worker.runtime.in_flight import InFlight
 from worker.runtime.registry import Registry
+from worker.runtime.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from redis.exceptions import ResponseError
 
     from worker.broker.moves import Delivery
+    from worker.runtime.in_flight import Assignment
     from worker.runtime.settlement import Settlement
-    from worker.runtime.settler import Assignment
 
 MESSAGE = b'{"headers": {"task": "moderation.lock_conversation", "id": "%s"}, "body": "[[\\"%s\\"], {}, {}]"}'
 #: The API fails at once, twice, so that a job also waits in its slot; the third answer never comes.
@@ -81,22 +82,22 @@ class NobodyWatches:
 
 
 class Bench:
-    """An executor as the worker has it, and a queue to take jobs from."""
+    """A runtime as the worker has it, and a queue to take jobs from."""
 
-    def __init__(self, queue: Workbench, executor: Executor, api: CountingApi) -> None:
+    def __init__(self, queue: Workbench, runtime: Runtime, api: CountingApi) -> None:
         self.queue = queue
-        self.executor = executor
+        self.runtime = runtime
         self.api = api
 
     def take(self, name: str) -> Delivery:
-        """A job in this executor's hands."""
+        """A job in flight in this runtime."""
         self.queue.push(MESSAGE % (name.encode(), name.encode()))
-        (delivery,) = self.queue.take(1, token=self.executor.next_lease_token()).jobs
-        self.executor.in_flight.add(delivery)
+        (delivery,) = self.queue.take(1, token=self.runtime.next_lease_token()).jobs
+        self.runtime.in_flight.add(delivery)
         return delivery
 
     def wait_settled(self) -> None:
-        eventually(lambda: not len(self.executor.in_flight), "empty hands", seconds=5)
+        eventually(lambda: not len(self.runtime.in_flight), "empty hands", seconds=5)
 
 
 @pytest.fixture
@@ -105,8 +106,8 @@ def api() -> Iterator[SandboxApi]:
         yield api
 
 
-def build(redis_url: str, server: SandboxApi) -> tuple[Executor, CountingApi]:
-    """An executor that is not started, and its way to the API."""
+def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
+    """A runtime that is not started, and its way to the API."""
     in_flight, clock = InFlight(100), ServerClock()
     api = CountingApi(
         base_url=server.url, token=lambda: "token", timeout_seconds=2, concurrency=100, user_agent="lock-worker/0"
@@ -119,25 +120,24 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Executor, CountingApi]:
         shown="state",
     )
     read = ReadAhead(decoder(TASK_NAME))
-    executor = Executor(
-        admission=Admission(read=read, handler=handler, clock=clock, max_age_seconds=0),
-        look_ahead=read.look, handler=handler, link=link_to(redis_url, timeout_seconds=5), broker_options=RULES,
+    runtime = Runtime(
+        admission=Admission(read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=0),
+        handler=handler, client=link_to(redis_url, timeout_seconds=5), broker_options=RULES,
         in_flight=in_flight,
         clock=clock, flow=flow, name="w",
         registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),
-        queues=lambda: ["moderation.lock"], close=api.aclose,
+        celery=NobodyWatches(), job_queues=lambda: ["moderation.lock"], close_api=api.aclose,
     )  # fmt: skip
-    executor.monitoring = NobodyWatches()
-    return executor, api
+    return runtime, api
 
 
 @pytest.fixture
 def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
-    executor, counting = build(redis_url, api)
-    executor.start()
+    runtime, counting = build(redis_url, api)
+    runtime.start()
     with Redis.from_url(redis_url, protocol=2) as sync_client:
-        yield Bench(Workbench(sync_client, executor._link), executor, counting)
-        executor.stop(1)
+        yield Bench(Workbench(sync_client, runtime._client), runtime, counting)
+        runtime.stop(1)
 
 
 def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
@@ -147,11 +147,11 @@ def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
     delivery, run = bench.take("c-1"), Executor._run
 
     def and_cancel(executor: Executor, item: Assignment) -> Coroutine[Any, Any, None]:
-        asyncio.get_running_loop().call_soon(executor._cancel, delivery)  # before the first step of the new task
+        asyncio.get_running_loop().call_soon(executor.cancel, delivery)  # before the first step of the new task
         return run(executor, item)
 
     monkeypatch.setattr(Executor, "_run", and_cancel)
-    bench.executor._call(bench.executor.receive, [delivery])
+    bench.runtime._loop_thread.call(bench.runtime._executor.receive, [delivery])
 
     bench.wait_settled()
     assert bench.queue.run("LRANGE", bench.queue.keys.requeued, 0, -1) == [delivery.ref.encode()]
@@ -174,10 +174,10 @@ def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does
             elif turns:
                 loop.call_soon(cancel_after, turns - 1)
             else:
-                bench.executor._cancel(delivery)
+                bench.runtime._executor.cancel(delivery)
 
-        bench.executor._call(bench.executor.receive, [delivery])
-        bench.executor._call(cancel_after, turns)
+        bench.runtime._loop_thread.call(bench.runtime._executor.receive, [delivery])
+        bench.runtime._loop_thread.call(cancel_after, turns)
 
         bench.wait_settled()
         assert bench.queue.run("LPOP", bench.queue.keys.requeued) == delivery.ref.encode()
@@ -185,9 +185,9 @@ def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does
     assert bench.queue.run("EXISTS", RULES.results) == 0
 
 
-def is_turning(executor: Executor) -> bool:
-    """Whether the executor's loop still turns."""
-    return executor._thread is not None and executor._thread.is_alive()
+def is_turning(runtime: Runtime) -> bool:
+    """Whether the loop still runs."""
+    return runtime._loop_thread.is_alive
 
 
 def test_a_signal_handler_can_stop_it_at_any_line_of_the_wait_for_its_word_on_a_queue(
@@ -195,27 +195,27 @@ def test_a_signal_handler_can_stop_it_at_any_line_of_the_wait_for_its_word_on_a_
 ) -> None:
     """Celery's handler of a second Ctrl+C does so, on top of the shutdown that the first one began."""
     for moment in count():
-        executor, _ = build(redis_url, api)
-        executor.start()
+        runtime, _ = build(redis_url, api)
+        runtime.start()
         lines, has_ended = count(), list[bool]()
 
         def trace(
             _frame: FrameType, event: str, _argument: object, *,
-            executor: Executor = executor, moment: int = moment, lines: Iterator[int] = lines,
+            runtime: Runtime = runtime, moment: int = moment, lines: Iterator[int] = lines,
             has_ended: list[bool] = has_ended,
         ) -> Callable[..., Any]:  # fmt: skip
             if event == "line" and next(lines) == moment:
-                executor.stop(0)
-                has_ended.append(not is_turning(executor))
+                runtime.stop(0)
+                has_ended.append(not is_turning(runtime))
             return trace
 
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            executor.cancel_queue("moderation.lock")
+            runtime.cancel("moderation.lock")
         finally:
             sys.settrace(before)
-        executor.stop(0)
+        runtime.stop(0)
 
         assert has_ended != [False], f"stopped before line {moment} it did not end"
         if not has_ended:
@@ -227,7 +227,7 @@ def test_a_signal_handler_that_interrupts_who_holds_a_lock_of_the_loop_waits_for
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log handler has such a lock. The loop ends as soon as the thread below has gone on and freed it."""
-    monkeypatch.setattr(executor_module, "_CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(runtime_module, "_CLOSE_SECONDS", 0.1)
     lock, is_wanted = threading.Lock(), threading.Event()
 
     def log() -> None:
@@ -236,30 +236,30 @@ def test_a_signal_handler_that_interrupts_who_holds_a_lock_of_the_loop_waits_for
             pass
 
     with lock:
-        bench.executor._call(log)
+        bench.runtime._loop_thread.call(log)
         is_wanted.wait()
-        bench.executor.stop(0)
-        assert is_turning(bench.executor)
+        bench.runtime.stop(0)
+        assert is_turning(bench.runtime)
 
     monkeypatch.undo()
-    bench.executor.stop(0)
-    assert not is_turning(bench.executor)
+    bench.runtime.stop(0)
+    assert not is_turning(bench.runtime)
 
 
 def test_an_error_in_learning_of_other_workers_does_not_keep_it_from_taking_jobs(
     redis_url: str, api: SandboxApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor, counting = build(redis_url, api)
+    runtime, counting = build(redis_url, api)
 
     def fail(_: object) -> None:
         raise ValueError("an error of ours")
 
-    monkeypatch.setattr(executor.registry, "heard", fail)
-    executor.start()
+    monkeypatch.setattr(runtime.registry, "heard", fail)
+    runtime.start()
     with Redis.from_url(redis_url, protocol=2) as client:
         client.lpush("moderation.lock", MESSAGE % (b"job-1", b"c-1"))
-        executor.consume("moderation.lock")
+        runtime.consume("moderation.lock")
         try:
             eventually(lambda: counting.begun > 0, "the call of the job")
         finally:
-            executor.stop(1)
+            runtime.stop(1)

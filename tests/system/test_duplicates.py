@@ -75,7 +75,7 @@ def calls_for(stage: Stage, conversation: str) -> int:
 
 def copies_told(stage: Stage, job: str) -> list[tuple[str, str | None]]:
     """How the workers tell of the copies of a job that they dropped: the level, and how the first one ended."""
-    lines = [line for worker in stage.workers for line in worker.lines("job_copy_dropped") if line["job"] == job]
+    lines = [line for worker in stage.workers for line in worker.lines("job_duplicate_dropped") if line["job"] == job]
     return [(line["level"], line.get("first_outcome")) for line in lines]
 
 

@@ -24,7 +24,7 @@ from worker.runtime.fetcher import Fetcher
 from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
     from worker.broker.moves import Taken
 
@@ -54,16 +54,20 @@ class Scene:
         self.fetcher = Fetcher(
             name="w", moves=lambda queue: self.benches[queue].moves, in_flight=in_flight, clock=ServerClock(),
             gates=flow,
-            next_lease_token=lambda: f"t.{next(tokens)}", receive=self.receive, hand_back=self.handed_back.extend,
+            next_lease_token=lambda: f"t.{next(tokens)}",
             not_heard=lambda _, token: self.not_heard.append(token), claim_of=claim_of,
         )  # fmt: skip
 
-    def receive(self, deliveries: Sequence[Delivery]) -> None:
-        self.received.extend(deliveries)
+    async def run(self) -> None:
+        try:
+            while (batch := await self.fetcher.fetch()) is not None:
+                (self.handed_back if batch.is_late else self.received).extend(batch.deliveries)
+        finally:
+            self.fetcher.stop_waiting()
 
     def drop(self, delivery: Delivery) -> None:
         """The job has left the hands."""
-        self.in_flight.drop(delivery)
+        self.in_flight.remove(delivery)
         self.fetcher.slots_freed()
 
     async def until_received(self, number: int) -> None:
@@ -95,7 +99,7 @@ async def scene(redis_url: str) -> AsyncIterator[Scene]:
     with Redis.from_url(redis_url, protocol=2) as client:
         found = Scene(Workbench(client, link), InFlight(1))
         found.fetcher.consume(QUEUE)
-        running = asyncio.create_task(found.fetcher.run())
+        running = asyncio.create_task(found.run())
         yield found
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -453,7 +457,7 @@ async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    monkeypatch.setattr("worker.runtime.fetcher._AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("worker.runtime.fetcher._BACKOFF_SECONDS", 0.5)
     monkeypatch.setattr("worker.runtime.fetcher.outages", Outages())
     scene.fetcher._backoff_seconds = 0.5
     scene.in_flight.limit = 10

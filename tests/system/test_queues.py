@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.cli.terminal import Terminal
 from tests.system.stage import eventually
 from worker.broker.keys import Keys
-from worker.runtime.executor import MAX_QUEUES
+from worker.runtime.queues import MAX_QUEUES
 
 if TYPE_CHECKING:
     from tests.system.stage import Stage

@@ -125,17 +125,23 @@ class RedisClient:
         connect: makes a connection, without a time-out for single reads and writes, and not yet connected.
         timeout_seconds: the time that one command may take, connecting included.
         backoff: says when to connect; shared by all connections of the process.
-
-    ``on_useless`` is called with a refusal after which no connection to that server is of use.
+        on_useless: called with a refusal after which no connection to that server is of use.
     """
 
-    def __init__(self, connect: Callable[[], Connection], *, timeout_seconds: float, backoff: ConnectBackoff) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        *,
+        timeout_seconds: float,
+        backoff: ConnectBackoff,
+        on_useless: Callable[[ResponseError], None] = lambda _: None,
+    ) -> None:
         self._connect = connect
         self._timeout_seconds = timeout_seconds
         self._backoff = backoff
         self._idle: list[_Open] = []
         self._lost_at = float("-inf")
-        self.on_useless: Callable[[ResponseError], None] = lambda _: None
+        self._on_useless = on_useless
 
     async def execute_command(self, *command: str | bytes | int) -> Any:
         """Send a command and return its answer.
@@ -178,7 +184,7 @@ class RedisClient:
         self._lost_at = time.monotonic()
         self._backoff.failed(opened.began_at)
         if isinstance(error, ResponseError) and connection_is_useless(error):
-            self.on_useless(error)
+            self._on_useless(error)
         await self.disconnect()
 
     async def _open(self, until: float) -> _Open:

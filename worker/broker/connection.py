@@ -19,6 +19,8 @@ from worker.broker.client import RedisClient
 from worker.broker.refusals import as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from settings import Settings
     from worker.broker.backoff import ConnectBackoff
 
@@ -129,8 +131,10 @@ def sync_client(settings: Settings) -> Redis:
     return Redis.from_pool(pool)
 
 
-def async_client(settings: Settings, backoff: ConnectBackoff) -> RedisClient:
-    """The asyncio side's way to Redis."""
+def async_client(
+    settings: Settings, backoff: ConnectBackoff, *, on_useless: Callable[[ResponseError], None]
+) -> RedisClient:
+    """Return the client of the asyncio side; see :class:`RedisClient` for ``on_useless``."""
     arguments = options(settings)
     connection = SSLConnection if arguments.pop("ssl") else Connection
     # One time-out is kept over the whole command, and a connection that is none is made anew by the next one.
@@ -139,4 +143,5 @@ def async_client(settings: Settings, backoff: ConnectBackoff) -> RedisClient:
         lambda: connection(**arguments, retry=AsyncRetry(NoBackoff(), 0)),
         timeout_seconds=TIMEOUT_SECONDS,
         backoff=backoff,
+        on_useless=on_useless,
     )

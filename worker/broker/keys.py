@@ -164,7 +164,7 @@ class Keys:
 
     @cached_property
     def under_way(self) -> tuple[str, ...]:
-        """Where jobs stand that were taken and are not over: what the upkeep looks after."""
+        """Where jobs stand that were taken and are not over: what maintenance looks after."""
         return self.leases, self.delayed, self.deadlines
 
     @cached_property

@@ -97,7 +97,6 @@ class Delivery:
         is_newest: it is new, and was taken from the end where the newest stand.
         lease_lost: the lease is over and another worker may have the job.
         claimed: the claim that was sent with its take, perhaps for another job, and its :class:`ClaimAnswer`.
-        parsed: what the message turned out to be; the broker does not look at it.
     """
 
     ref: str
@@ -118,7 +117,6 @@ class Delivery:
     taken_at: float = 0.0
     is_newest: bool = False
     claimed: tuple[Claim, int] | None = None
-    parsed: Any = field(default=None, repr=False)
 
 
 class TakeState(Enum):
@@ -367,7 +365,7 @@ class BrokerOptions:
 
     @property
     def silence_ms(self) -> int:
-        """A silence of the whole fleet that means the server was away: the upkeep comes by far more often.
+        """A silence of the whole fleet that means the server was away: maintenance comes by far more often.
 
         Leases are renewed when a third of them is over, so a shorter silence than two thirds has ended none.
         """

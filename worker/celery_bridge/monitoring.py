@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from worker.broker.refusals import as_lost_connection
 from worker.celery_bridge.remote_control import refusal
 from worker.celery_bridge.request import Request
-from worker.runtime.in_flight import MAX_SLOTS
+from worker.runtime.in_flight import MAX_SLOTS, Announced, Assignment, InFlight
 from worker.runtime.open_files import shortage
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
     from redis.exceptions import ResponseError
 
-    from worker.runtime.executor import Executor
+    from worker.runtime.runtime import Runtime
     from worker.runtime.settlement import Settlement
-    from worker.runtime.settler import Assignment
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +51,13 @@ _RESIZES = {"pool_grow": 1, "pool_shrink": -1}
 
 
 class Monitoring:
-    """Keeps the books of one worker.
+    """What Celery knows of the jobs of one worker.
 
     Args:
         task: Celery's task that a job is a run of.
-        executor: has the jobs.
+        in_flight: the jobs in flight.
         streams: the names of the streams that results and dead letters go to.
+        runtime: returns the asyncio side, which is made after this.
 
     ``consumer`` is Celery's, which sets itself.
     ``call_soon`` calls something on Celery's thread. The pool sets it when there is a loop; before, no job is taken.
@@ -65,13 +65,16 @@ class Monitoring:
 
     consumer: Any
 
-    def __init__(self, task: Any, executor: Executor, streams: Collection[str]) -> None:
+    def __init__(
+        self, task: Any, in_flight: InFlight, streams: Collection[str], *, runtime: Callable[[], Runtime]
+    ) -> None:
         self._task = task
         self._streams = streams
-        self._executor = executor
+        self._in_flight = in_flight
+        self._runtime = runtime
         self._numbers = count(1)
         self._announced: dict[int, Request] = {}
-        self._finished: deque[tuple[Request, Settlement]] = deque()
+        self._finished: deque[tuple[Announced, Settlement]] = deque()
         self._uncounted = self._counted = 0
         self.call_soon: Callable[..., object] = lambda *_: None
 
@@ -85,15 +88,15 @@ class Monitoring:
         """Whether this worker was told that a job is revoked."""
         return job in state.revoked
 
-    def announce(self, items: Sequence[Assignment]) -> None:
+    def announce(self, assignments: Sequence[Assignment]) -> None:
         """Show jobs that are about to begin; they come back to the executor."""
-        self.call_soon(self._announce, items)
+        self.call_soon(self._announce, assignments)
 
-    def settled(self, item: Assignment, how: Settlement) -> None:
+    def settled(self, assignment: Assignment, how: Settlement) -> None:
         """Note how a job left this worker."""
-        if item.request is not None:
-            self._finished.append((item.request, how))
-        elif item.task is not None:
+        if assignment.announced is not None:
+            self._finished.append((assignment.announced, how))
+        elif assignment.task is not None:
             self._uncounted += 1
 
     def flush_soon(self) -> None:
@@ -135,12 +138,12 @@ class Monitoring:
     def sync(self) -> None:
         """Show all jobs in hand, and count those that came and went unseen."""
         self.flush()
-        for item in self._executor.running():
-            if item.request is None:
-                item.request = request = self._entry(item)
-                request.begun(item.begun_at)
+        for assignment in self._in_flight.running():
+            if assignment.announced is None:
+                assignment.announced = request = self._entry(assignment)
+                request.begun(assignment.begun_at)
                 # The asyncio side lets go of a job before it looks for its request, so one of the two sees the other.
-                if not self._executor.holds(item) and self._announced.pop(request.number, None) is not None:
+                if not self._in_flight.holds(assignment) and self._announced.pop(request.number, None) is not None:
                     state.task_ready(request)
         unseen = self._uncounted
         state.total_count[self._task.name] += unseen - self._counted
@@ -149,7 +152,7 @@ class Monitoring:
 
     def answer(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer to a command of the remote control that Celery is not to carry out; None: it is."""
-        problem = refusal(command, arguments, self._executor.queues_in_care(), self._streams)
+        problem = refusal(command, arguments, self._runtime().queues_looked_after(), self._streams)
         problem = problem or self._lack_of_files(command, arguments)
         if problem is not None:
             logger.warning("control_refused", extra={"command": command, "reason": problem})
@@ -163,7 +166,7 @@ class Monitoring:
 
     def _lack_of_files(self, command: str, arguments: Mapping[str, Any]) -> str | None:
         """Why the limit of open files does not allow what a command asks for, even in part; None: it does."""
-        slots, queues = self.consumer.pool.limit, self._executor.queues_in_care()
+        slots, queues = self.consumer.pool.limit, self._runtime().queues_looked_after()
         lack = None
         if command in _RESIZES and _slots_more(command, arguments) > 0 and slots < MAX_SLOTS:
             lack = shortage(slots + 1, len(queues))
@@ -178,7 +181,7 @@ class Monitoring:
         told = f"this worker runs up to {pool.limit:,} jobs at once now"
         if pool.limit == wanted:
             return told
-        lack = shortage(min(wanted, MAX_SLOTS), len(self._executor.queues_in_care())) if more > 0 else None
+        lack = shortage(min(wanted, MAX_SLOTS), len(self._runtime().queues_looked_after())) if more > 0 else None
         if lack is None:
             return f"{told}: at least 1 and at most {MAX_SLOTS:,} are possible"
         logger.warning("pool_limited", extra={"slots": pool.limit, "wanted": wanted, "reason": lack})
@@ -188,7 +191,7 @@ class Monitoring:
         """Stop a job and hand it back; whoever takes it next finds it revoked."""
         request = self._announced.pop(number, None)
         if request is not None:
-            self._executor.cancel(request.delivery)
+            self._runtime().cancel_job(request.delivery)
 
     def _is_watched(self) -> bool:
         if any(signal.receivers for signal in _OF_A_TASK):
@@ -197,24 +200,24 @@ class Monitoring:
         # A worker's heartbeat uses the same dispatcher, for the group "worker".
         return bool(monitors and monitors.enabled and (not monitors.groups or "task" in monitors.groups))
 
-    def _announce(self, items: Sequence[Assignment]) -> None:
-        for item in items:
-            request = self._entry(item)
+    def _announce(self, assignments: Sequence[Assignment]) -> None:
+        for assignment in assignments:
+            request = self._entry(assignment)
             try:
                 if request.id in state.revoked and request.revoked():
-                    item.is_revoked = True
+                    assignment.is_revoked = True
                     self._announced.pop(request.number)
                 else:
-                    item.request = request
+                    assignment.announced = request
                     request.received()
                     request.started()
             except Exception:  # somebody's signal handler; it is no reason not to run the job
                 logger.exception("callback_error", extra={"job": request.id})
-        self._executor.resume(items)
+        self._runtime().resume(assignments)
 
-    def _entry(self, item: Assignment) -> Request:
+    def _entry(self, assignment: Assignment) -> Request:
         number = next(self._numbers)
-        request = self._announced[number] = Request(item.delivery, number, self._task, self.consumer)
+        request = self._announced[number] = Request(assignment, number, self._task, self.consumer)
         return request
 
 

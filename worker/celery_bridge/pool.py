@@ -17,17 +17,17 @@ from worker.runtime.open_files import most_jobs
 
 if TYPE_CHECKING:
     from worker.celery_bridge.monitoring import Monitoring
-    from worker.runtime.executor import Executor
+    from worker.runtime.runtime import Runtime
 
 
 class TaskPool(BasePool):
-    """The pool; the app that it is made for has the executor."""
+    """The pool; the app that it is made for has the runtime."""
 
     task_join_will_block = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._executor: Executor = self.app.executor
+        self._runtime: Runtime = self.app.runtime
         self._monitoring: Monitoring = self.app.monitoring
         self._shutdown_seconds: float = self.app.shutdown_seconds
 
@@ -35,7 +35,7 @@ class TaskPool(BasePool):
         """Start the asyncio side, once all is loaded and before the first job is taken."""
         gc_tuning.freeze_loaded_objects()
         self._resize(self.limit)
-        self._executor.start()
+        self._runtime.start()
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Told Celery's event loop."""
@@ -50,27 +50,27 @@ class TaskPool(BasePool):
         wanted = min(self.limit + n, MAX_SLOTS)
         if n > 0:
             # Whoever lowered the limit of open files meanwhile takes no slot away by that.
-            wanted = max(self.limit, most_jobs(wanted, len(self._executor.queues_in_care())))
+            wanted = max(self.limit, most_jobs(wanted, len(self._runtime.queues_looked_after())))
         self._resize(wanted)
-        self._executor.slots_changed()
+        self._runtime.slots_changed()
 
     def shrink(self, n: int = 1) -> None:
         """Run ``n`` fewer jobs at once; at least one in all, and MAX_SLOTS at most."""
         self.grow(-n)
 
     def _resize(self, slots: int) -> None:
-        self.limit = self._executor.in_flight.limit = max(1, min(slots, MAX_SLOTS))
+        self.limit = self._runtime.in_flight.limit = max(1, min(slots, MAX_SLOTS))
 
     def on_close(self) -> None:
         """The time for what is in flight begins now, however long Celery takes to close its connections."""
-        self._executor.close(self._shutdown_seconds)
+        self._runtime.close(self._shutdown_seconds)
 
     def on_stop(self) -> None:
         """Finish or hand back what is in flight."""
-        self._executor.stop(self._shutdown_seconds)
+        self._runtime.stop(self._shutdown_seconds)
         self._monitoring.flush()
 
     def on_terminate(self) -> None:
         """Hand back what is in flight."""
-        self._executor.stop(0)
+        self._runtime.stop(0)
         self._monitoring.flush()

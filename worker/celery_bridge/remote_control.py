@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from settings import key_name_problem
 from worker.broker.keys import is_celerys_own
-from worker.runtime.executor import MAX_QUEUES
+from worker.runtime.queues import MAX_QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

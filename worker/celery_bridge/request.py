@@ -21,7 +21,7 @@ from worker.runtime.settlement import Completed, Delayed, Ignored, Settlement
 if TYPE_CHECKING:
     from celery.utils.dispatch import Signal
 
-    from worker.broker.moves import Delivery
+    from worker.runtime.in_flight import Assignment
 
 
 class LockFailedError(Exception):
@@ -35,17 +35,17 @@ class Request(stock.Request):
     message's headers again, for options that have no effect here.
 
     Args:
-        delivery: the job.
+        assignment: the job.
         number: stands where other pools have a process id.
         task: what it is a run of.
         consumer: Celery's consumer, whose monitors are told.
     """
 
-    def __init__(self, delivery: Delivery, number: int, task: Any, consumer: Any) -> None:
-        intake = delivery.parsed
-        self.delivery = delivery
+    def __init__(self, assignment: Assignment, number: int, task: Any, consumer: Any) -> None:
+        job = assignment.parsed
+        self.delivery = assignment.delivery
         self.number = number
-        self.id = intake.id
+        self.id = job.id
         self.name = self._type = task.name  # type: ignore[misc]  # the stubs have a property
         self._task = task
         self._consumer = consumer
@@ -53,13 +53,18 @@ class Request(stock.Request):
         self._hostname = consumer.hostname
         self._args: tuple[()] = ()
         # What Celery may know, and show to whoever asks it: the conversation, and nothing of what was said about it.
-        self._kwargs = {"subject": intake.subject}
+        self._kwargs = {"subject": job.subject}
         self._argsrepr = "()"
         self._eta = self._expires = self._root_id = self._parent_id = None
         self._message = None
         self._decoded = self._utc = self._ignore_result = True
         self._content_type = self._content_encoding = None
-        self._delivery_info = {"exchange": "", "routing_key": delivery.queue, "priority": None, "redelivered": False}
+        self._delivery_info = {
+            "exchange": "",
+            "routing_key": assignment.delivery.queue,
+            "priority": None,
+            "redelivered": False,
+        }
         self._accepted_at = 0.0
         self._eventer = None  # Celery sets it after each reconnect; monitors are told through the consumer's own
 

@@ -10,8 +10,9 @@ of kombu's to push them back is switched off.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import kombu
 from click import ClickException
@@ -32,16 +33,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Desk(Protocol):
-    """Who takes the jobs."""
+@dataclass(frozen=True, slots=True)
+class JobConsumer:
+    """What takes the jobs in kombu's place.
+
+    Attributes:
+        is_job_queue: returns whether a queue holds jobs (and not Celery's own remote control).
+        consume: takes jobs from a queue from now on.
+        cancel: takes no more jobs from a queue; returns when that is so.
+    """
 
     is_job_queue: Callable[[str], bool]
+    consume: Callable[[str], None]
+    cancel: Callable[[str], None]
 
-    def consume(self, queue: str) -> None:
-        """Take jobs from this queue."""
-
-    def cancel(self, queue: str) -> None:
-        """Take no more jobs from this queue; returns when that is so."""
+    def __json__(self) -> str:
+        """What ``inspect stats`` shows of it: kombu cannot answer with what it cannot turn into JSON."""
+        return type(self).__name__
 
 
 class JobsAreKeptError(ClickException):
@@ -85,7 +93,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         """Leases outlive a connection."""
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Lost jobs are found by the upkeep."""
+        """Lost jobs are found by maintenance."""
 
 
 class Channel(stock.Channel):  # type: ignore[misc]
@@ -94,11 +102,11 @@ class Channel(stock.Channel):  # type: ignore[misc]
     QoS = QoS
     from_transport_options: ClassVar[tuple[str, ...]] = (
         *stock.Channel.from_transport_options,
-        "desk",
+        "job_consumer",
         "credentials",
     )
 
-    desk: Desk
+    job_consumer: JobConsumer
     credentials: Credentials
     socket_timeout = TIMEOUT_SECONDS
     socket_connect_timeout = TIMEOUT_SECONDS
@@ -121,13 +129,13 @@ class Channel(stock.Channel):  # type: ignore[misc]
     @property
     def active_queues(self) -> list[str]:
         """The queues that kombu is to read from."""
-        return [queue for queue in super().active_queues if not self.desk.is_job_queue(queue)]
+        return [queue for queue in super().active_queues if not self.job_consumer.is_job_queue(queue)]
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
         """Consume from a queue."""
         consumer = super().basic_consume(queue, *args, **kwargs)
-        if self.desk.is_job_queue(queue):
-            self.desk.consume(queue)
+        if self.job_consumer.is_job_queue(queue):
+            self.job_consumer.consume(queue)
         return consumer
 
     def _basic_cancel(self, consumer_tag: str) -> None:
@@ -135,7 +143,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         super()._basic_cancel(consumer_tag)
         # A channel that is closed cancels its consumers too: jobs are taken on while Celery connects anew.
         if queue is not None and not self._closing:
-            self.desk.cancel(queue)
+            self.job_consumer.cancel(queue)
 
     def queue_purge(self, queue: str, **_: Any) -> Any:
         """Refuse to throw messages away.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worker.celery_bridge.remote_control import queue_problem
-from worker.runtime.executor import MAX_QUEUES
 from worker.runtime.in_flight import MAX_SLOTS
+from worker.runtime.queues import MAX_QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

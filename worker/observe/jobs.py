@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from tasks.decision import Later
     from tasks.event import Event
+    from tasks.message import ParsedJob
     from tasks.outcome import Problem
-    from worker.broker.moves import Delivery, Recovered
+    from worker.broker.moves import Recovered
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 _WORKERS_NAMED = 10
 
 
-def finished(delivery: Delivery, event: Event, seconds: float) -> None:
+def finished(job: ParsedJob, event: Event, *, attempts: int, seconds: float) -> None:
     """Its event is out, so many seconds after it was first taken."""
     metrics.finished(event.outcome).inc()
     metrics.SECONDS.observe(seconds)
@@ -31,10 +32,10 @@ def finished(delivery: Delivery, event: Event, seconds: float) -> None:
         logging.WARNING if event.failed else logging.INFO,
         "job_finished",
         extra={
-            "job": delivery.parsed.id,
-            "conversation": delivery.parsed.subject,
+            "job": job.id,
+            "conversation": job.subject,
             "outcome": event.outcome,
-            "attempts": delivery.attempts,
+            "attempts": attempts,
             "error": _reason(event.problem),
             "seconds": round(seconds, 3),
         },
@@ -48,42 +49,42 @@ def _reason(problem: Problem | None) -> str | None:
     return None if problem is None else problem.type.value
 
 
-def delayed(delivery: Delivery, later: Later) -> None:
+def delayed(job: ParsedJob, later: Later, *, attempts: int) -> None:
     """It was put aside in Redis."""
     metrics.DELAYED.labels(later.reason).inc()
     logger.info(
         "job_delayed",
         extra={
-            "job": delivery.parsed.id,
+            "job": job.id,
             "reason": later.reason,
-            "attempts": delivery.attempts,
+            "attempts": attempts,
             "wait_seconds": round(later.delay, 3),
         },
     )
 
 
-def duplicate_dropped(delivery: Delivery, first_outcome: str | None) -> None:
+def duplicate_dropped(job: ParsedJob, first_outcome: str | None) -> None:
     """It was a copy of a job whose event is out, and which ended so if it was not locked.
 
     Then whoever sent it again may have hoped for a lock, and no event tells that there is none.
     """
     metrics.DUPLICATES.inc()
     if first_outcome is None:
-        logger.info("job_copy_dropped", extra={"job": delivery.parsed.id})
+        logger.info("job_duplicate_dropped", extra={"job": job.id})
     else:
-        logger.warning("job_copy_dropped", extra={"job": delivery.parsed.id, "first_outcome": first_outcome})
+        logger.warning("job_duplicate_dropped", extra={"job": job.id, "first_outcome": first_outcome})
 
 
-def settled_elsewhere(delivery: Delivery) -> None:
+def settled_elsewhere(job: ParsedJob) -> None:
     """It was not ours any more when its end was to be told."""
     metrics.LOST.inc()
-    logger.info("job_settled_elsewhere", extra={"job": delivery.parsed.id})
+    logger.info("job_settled_elsewhere", extra={"job": job.id})
 
 
-def lease_lost(delivery: Delivery) -> None:
+def lease_lost(job: ParsedJob) -> None:
     """It was not ours any more when it was to be called."""
     metrics.LOST.inc()
-    logger.warning("lease_lost", extra={"job": delivery.parsed.id})
+    logger.warning("lease_lost", extra={"job": job.id})
 
 
 def recovered(queue: str, found: Recovered, ids: Sequence[str]) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tasks import progress
 from tasks.decision import Later
 from tasks.lock_conversation import Run
-from tasks.message import Rejection
+from tasks.message import Accepted, Rejection
+from worker.broker.moves import LARGEST_MESSAGE_BYTES
 from worker.observe import metrics
+from worker.runtime import job_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
     from tasks.decision import Decision, Finished
     from tasks.lock_conversation import LockConversation
-    from worker.broker.moves import Delivery
+    from tasks.message import ParsedJob
+    from worker.broker.moves import Claim
     from worker.message.decode import Decode
     from worker.runtime.clock import ServerClock
+    from worker.runtime.in_flight import Assignment
 
 logger = logging.getLogger(__name__)
 
@@ -38,54 +42,73 @@ class RevokedError(Exception):
     """The job was revoked while it waited for its next call, so that call is not made."""
 
 
+class LookAhead(Protocol):
+    """Parses a message before it is taken."""
+
+    def __call__(self, raw: bytes, *, now: datetime) -> ParsedJob:
+        """Parse the message."""
+
+
 class Admission:
     """Reads jobs and decides on them.
 
     Args:
-        read: reads messages.
+        read: parses messages.
+        look_ahead: parses a message before it is taken.
         handler: knows how each end of a job is told.
         clock: the server's clock.
         max_age_seconds: how old a job may become; 0: no bound.
     """
 
-    def __init__(self, *, read: Decode, handler: LockConversation, clock: ServerClock, max_age_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        read: Decode,
+        look_ahead: LookAhead,
+        handler: LockConversation,
+        clock: ServerClock,
+        max_age_seconds: float,
+    ) -> None:
         self._read = read
+        self._look_ahead = look_ahead
         self._handler = handler
         self._clock = clock
         self._max_age_ms = max_age_seconds * 1000
         self._warned: set[str] = set()
         self._warned_of_time: set[str] = set()
 
-    def admit(self, delivery: Delivery, now: datetime, *, may_call: bool = True) -> Decision | None:
+    def admit(self, assignment: Assignment, now: datetime, *, may_call: bool = True) -> Decision | None:
         """Read a message; what is decided of it at once, or None where it is a job to be run now.
 
         ``may_call``: whether the job passed what holds takes back. One that did not goes back if it would be called.
         """
-        intake = delivery.parsed = self._read(delivery.raw, size=delivery.size, now=now)
-        if isinstance(intake, Rejection):
-            return self._handler.rejected(intake, self.run_of(delivery))
-        for option in intake.ignored:
+        delivery = assignment.delivery
+        job = assignment.read = self._read(delivery.raw, size=delivery.size, now=now)
+        if isinstance(job, Rejection):
+            return self._handler.rejected(job, self.run_of(assignment))
+        for option in job.ignored:
             metrics.IGNORED_OPTIONS.labels(option).inc()
             if option not in self._warned:
                 self._warned.add(option)
-                logger.warning("option_ignored", extra={"option": option, "job": intake.id})
-        for option in intake.naive_times:
+                logger.warning("option_ignored", extra={"option": option, "job": job.id})
+        for option in job.naive_times:
             if option not in self._warned_of_time:
                 self._warned_of_time.add(option)
-                logger.warning("naive_time_read_as_utc", extra={"option": option, "job": intake.id})
-        if intake.not_before is not None:
-            wait = (intake.not_before - now).total_seconds()
+                logger.warning("naive_time_read_as_utc", extra={"option": option, "job": job.id})
+        if job.not_before is not None:
+            wait = (job.not_before - now).total_seconds()
             if wait > 0:
                 return Later(wait, "eta")
-        if not may_call and not self._handler.ends_without_call(intake, self.run_of(delivery)):
+        if not may_call and not self._handler.ends_without_call(job, self.run_of(assignment)):
             return Later(0, "requeued")
         return None
 
-    def run_of(self, delivery: Delivery, is_revoked: Callable[[str], bool] | None = None) -> Run:
-        """A delivery as the handler sees it; ``is_revoked`` is asked before each call."""
+    def run_of(self, assignment: Assignment, is_revoked: Callable[[str], bool] | None = None) -> Run:
+        """The run of a job as the handler sees it; ``is_revoked`` is asked before each call."""
+        delivery, job = assignment.delivery, assignment.parsed
 
         async def before_call() -> None:
-            if is_revoked is not None and is_revoked(delivery.parsed.id):
+            if is_revoked is not None and is_revoked(job.id):
                 raise RevokedError
             # The server was away: whose the job is, the next renewal tells.
             while time.monotonic() >= delivery.lease_until and not delivery.lease_lost:  # noqa: ASYNC110 - once in an outage
@@ -97,9 +120,9 @@ class Admission:
         known = progress.from_bytes(delivery.progress)
         # A worker that died, or was told to stop, in the middle of a call left no word of it.
         known.may_be_at_work |= delivery.crashes > 0 or (delivery.attempts > 0 and not delivery.progress)
-        deadline = self.deadline_ms(delivery)
+        deadline = self.deadline_ms(assignment)
         return Run(
-            job=delivery.parsed.id,
+            job=job.id,
             key=(delivery.queue, delivery.ref),
             attempts=delivery.attempts,
             received_at=self._clock.at(delivery.received_ms),
@@ -112,37 +135,48 @@ class Admission:
             is_newest=delivery.is_newest,
         )
 
-    def deadline_ms(self, delivery: Delivery) -> int:
+    def deadline_ms(self, assignment: Assignment) -> int:
         """When a job is too old, in milliseconds of the server's clock; 0: never."""
         if not self._max_age_ms:
             return 0
-        not_before = getattr(delivery.parsed, "not_before", None)
-        begin = max(delivery.received_ms, not_before.timestamp() * 1000) if not_before else delivery.received_ms
+        job, received_ms = assignment.parsed, assignment.delivery.received_ms
+        not_before = job.not_before if isinstance(job, Accepted) else None
+        begin = received_ms if not_before is None else max(received_ms, not_before.timestamp() * 1000)
         return round(begin + self._max_age_ms)
 
-    def failed(self, delivery: Delivery, error: Exception, attempts: int) -> Decision:
+    def failed(self, assignment: Assignment, error: Exception, attempts: int) -> Decision:
         """An error of the worker's own interrupted a job; it counts as a call."""
         metrics.ERRORS.inc()
-        logger.error("job_error", exc_info=error, extra={"job": delivery.parsed.id})
-        run = self.run_of(delivery)
+        delivery, job = assignment.delivery, assignment.parsed
+        logger.error("job_error", exc_info=error, extra={"job": job.id})
+        run = self.run_of(assignment)
         run.attempts = max(attempts, delivery.attempts)
-        decision = self._handler.failed(delivery.parsed, run, error)
+        decision = self._handler.failed(job, run, error)
         delivery.attempts, delivery.progress = run.attempts, run.progress.to_bytes()
         return decision
 
-    def revoked(self, delivery: Delivery) -> Finished:
-        """A job was revoked through Celery."""
-        return self._handler.revoked(delivery.parsed, self.run_of(delivery))
+    def revoked(self, assignment: Assignment) -> Finished:
+        """End a job that was revoked through Celery."""
+        return self._handler.revoked(assignment.parsed, self.run_of(assignment))
 
-    def conflicting(self, delivery: Delivery) -> Finished:
-        """A job's id stands for another conversation."""
-        return self._handler.conflicting(delivery.parsed, self.run_of(delivery))
+    def conflicting(self, assignment: Assignment) -> Finished:
+        """End a job whose id stands for another conversation."""
+        return self._handler.conflicting(assignment.parsed, self.run_of(assignment))
+
+    def claim_of(self, raw: bytes) -> Claim | None:
+        """Return the claim of a message that is about to be taken; None: it is not claimed as soon as it is taken."""
+        if len(raw) > LARGEST_MESSAGE_BYTES:
+            return None
+        job = self._look_ahead(raw, now=self._clock.now())
+        is_for_later = isinstance(job, Accepted) and job.not_before is not None
+        return None if is_for_later else job_ids.to_claim(job)
 
     def id_of(self, raw: bytes) -> str:
-        """The id of the job in a message, for people."""
+        """Return the id of the job in a message, for people."""
         return self._read(raw, size=len(raw), now=self._clock.now()).id
 
-    def poisoned(self, delivery: Delivery) -> Finished:
-        """Too many workers died on a job, which was not read yet."""
-        intake = delivery.parsed = self._read(delivery.raw, size=delivery.size, now=self._clock.now())
-        return self._handler.poisoned(intake, self.run_of(delivery), delivery.crashes)
+    def poisoned(self, assignment: Assignment) -> Finished:
+        """End a job that too many workers died on, and that was not read yet."""
+        delivery = assignment.delivery
+        job = assignment.read = self._read(delivery.raw, size=delivery.size, now=self._clock.now())
+        return self._handler.poisoned(job, self.run_of(assignment), delivery.crashes)

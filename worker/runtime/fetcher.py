@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
@@ -70,6 +71,19 @@ class Gates(Protocol):
         """Told that a take failed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The jobs of one take.
+
+    Attributes:
+        deliveries: the jobs.
+        is_late: while the take was under way this worker was closed, or left the queue; the jobs are to be released.
+    """
+
+    deliveries: Sequence[Delivery]
+    is_late: bool
+
+
 class Fetcher:
     """Takes jobs for one worker from all its queues.
 
@@ -80,8 +94,6 @@ class Fetcher:
         clock: told the server's time.
         gates: this process's gates.
         next_token: makes a lease token.
-        receive: given the jobs of a take.
-        hand_back: given jobs that nobody wants any more.
         not_heard: told of a take whose answer was lost, with its queue and its lease token.
         claim_of: the claim that a message's job will need as soon as it is taken, if any.
     """
@@ -95,8 +107,6 @@ class Fetcher:
         clock: ServerClock,
         gates: Gates,
         next_lease_token: Callable[[], str],
-        receive: Callable[[Sequence[Delivery]], None],
-        hand_back: Callable[[Sequence[Delivery]], None],
         not_heard: Callable[[str, str], None],
         claim_of: Callable[[bytes], Claim | None],
     ) -> None:
@@ -106,8 +116,6 @@ class Fetcher:
         self._clock = clock
         self._gates = gates
         self._next_token = next_lease_token
-        self._receive = receive
-        self._hand_back = hand_back
         self._not_heard = not_heard
         self._claim_of = claim_of
         self._queues: list[str] = []
@@ -174,17 +182,24 @@ class Fetcher:
         self._held_back_until = self._full_until = 0.0
         self._wakeup.set()
 
-    async def run(self) -> None:
-        """Take jobs until the hands are closed."""
-        try:
-            while not self._in_flight.is_closed:
-                await self._step()
-        finally:
-            for queue in list(self._waits):
-                self._stop_waiting(queue)
+    def consumes(self, queue: str) -> bool:
+        """Return whether jobs are taken from a queue."""
+        return queue in self._queues
 
-    async def _step(self) -> None:
-        """One step: take, or wait for what is in the way."""
+    async def fetch(self) -> Batch | None:
+        """Wait for jobs and take them; None: this worker takes no more."""
+        batch = None
+        while batch is None and not self._in_flight.is_closed:
+            batch = await self._step()
+        return batch
+
+    def stop_waiting(self) -> None:
+        """End all waits for messages."""
+        for queue in list(self._waits):
+            self._stop_waiting(queue)
+
+    async def _step(self) -> Batch | None:
+        """Take jobs, or wait for what is in the way."""
         # Of the take that follows at once alone: later, others may have taken the message long ago.
         woken_by = self._look_at_the_waits()
         now = time.monotonic()
@@ -198,10 +213,11 @@ class Fetcher:
             # A moment later more slots will be free, and one take fills them all.
             await asyncio.sleep(self._full_until - now)
         elif (queue := next((queue for queue in queues if queue not in self._empty), None)) is not None:
-            await self._ask_and_take(queue, woken_by if woken_by is not None and woken_by[0] == queue else None)
+            return await self._ask_and_take(queue, woken_by if woken_by is not None and woken_by[0] == queue else None)
         else:
             self._wait_for_messages(queues)
             await self._wait_for_news()
+        return None
 
     async def _wait_for_news(self, seconds: float = _ASK_AGAIN_SECONDS) -> None:
         # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
@@ -274,16 +290,17 @@ class Fetcher:
         if queue in self._queues and not (is_lost and time.monotonic() < self._held_back_until):
             self._failed("wait", queue, error)
 
-    async def _ask_and_take(self, queue: str, woken_by: Message | None) -> None:
+    async def _ask_and_take(self, queue: str, woken_by: Message | None) -> Batch | None:
         answer = self._gates.ask()
         if isinstance(answer, Wait):
             await self._wait_for_news(min(answer.seconds, _ASK_AGAIN_SECONDS))
         elif answer.wanted <= 0:
             await self._wait_for_news()
         else:
-            await self._take(queue, answer, woken_by)
+            return await self._take(queue, answer, woken_by)
+        return None
 
-    async def _take(self, queue: str, wish: Wish, woken_by: Message | None) -> None:
+    async def _take(self, queue: str, wish: Wish, woken_by: Message | None) -> Batch | None:
         follow_up = self._follow_up(queue, wish, woken_by)
         sent_at, token = time.monotonic(), self._next_token()
         self._no_call.clear()
@@ -296,14 +313,16 @@ class Fetcher:
             if may_have_been_run(error):
                 self._not_heard(queue, token)
             self._failed("take", queue, error)
+            return None
         else:
             outages.worked("take", queue)
             has_room = taken.state in {TakeState.JOBS, TakeState.EMPTY} and len(taken.jobs) < wish.wanted
             if follow_up is not None:
                 self._go_on_waiting(queue, taken, follow_up, has_room=has_room)
-            self._taken(queue, wish, taken, sent_at)
+            batch = self._taken(queue, wish, taken, sent_at)
             if has_room:
                 self._wait_for_messages(self._queues)
+            return batch
         finally:
             self._no_call.set()
 
@@ -334,7 +353,7 @@ class Fetcher:
             self._giving_up.add(task)
             task.add_done_callback(self._giving_up.discard)
 
-    def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> None:
+    def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> Batch | None:
         self._gates.took(wish, taken)
         self.last_fetch_at = time.monotonic()
         self._backoff_seconds = _BACKOFF_SECONDS
@@ -344,8 +363,7 @@ class Fetcher:
         for delivery in taken.jobs:
             self._in_flight.add(delivery)
         if self._in_flight.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
-            self._hand_back(taken.jobs)
-            return
+            return Batch(taken.jobs, is_late=True)
         self._in_flight.is_draining = taken.state is TakeState.DRAIN
         if taken.emptied_queue:
             self._empty.add(queue)
@@ -357,8 +375,7 @@ class Fetcher:
         # The others first; but not before a suspect: with their jobs in them, the hands would be emptied for ever.
         self._queues.remove(queue)
         self._queues.insert(0 if self._in_flight.is_draining else len(self._queues), queue)
-        if taken.jobs:
-            self._receive(taken.jobs)
+        return Batch(taken.jobs, is_late=False) if taken.jobs else None
 
     def _failed(self, part: str, queue: str, error: BaseException) -> None:
         if not isinstance(error, RedisError | OSError):

@@ -1,63 +1,158 @@
-"""What this worker holds: the jobs in its hands, and how many more it can take.
+"""The register of the jobs in flight in this worker, and how many more it can take.
 
-A job is held from the take that brought it until Redis has said that it is over. The asyncio side does both; Celery's
-thread sets the limit and looks on, which is why each operation is one step of a dict.
+A job is in flight from the take that brought it until Redis has confirmed that it is completed, delayed or released.
+The asyncio loop adds and removes jobs. Celery's thread sets the limit and reads, so each operation is one step of a
+dict.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from tasks.message import Accepted
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from tasks.decision import Decision
+    from tasks.message import ParsedJob
     from worker.broker.moves import Delivery
+    from worker.runtime.settlement import Settlement
 
 #: Jobs at once at most, the same bound as that of CONCURRENCY: beyond it the loop has no time to keep the leases.
 MAX_SLOTS = 10_000
 
 
+class Announced(Protocol):
+    """A job as Celery was shown it."""
+
+    number: int
+    id: str
+
+    def settled(self, how: Settlement) -> None:
+        """Report to Celery how the job left this worker."""
+
+
+@dataclass(slots=True, eq=False)
+class Assignment:
+    """A job in flight in this worker.
+
+    Attributes:
+        delivery: the job as the take brought it.
+        read: the job as it was read from its message, once that has happened.
+        decision: how it ends or goes on, once that is known.
+        task: the asyncio task that runs it, once it has begun.
+        begun_at: when it began, on the monotonic clock.
+        announced: the job as Celery was shown it; None if Celery was not shown it.
+        is_at_celery: Celery is being shown the job, and gives it back to be run.
+        is_revoked: Celery knows that the job is revoked.
+        is_cancelled: the job is to be released.
+        deadline_ms: when the job is too old, where Redis has to know; else 0.
+    """
+
+    delivery: Delivery
+    read: ParsedJob | None = None
+    decision: Decision | None = None
+    task: asyncio.Task[None] | None = None
+    begun_at: float = 0.0
+    announced: Announced | None = None
+    is_at_celery: bool = False
+    is_revoked: bool = False
+    is_cancelled: bool = False
+    deadline_ms: int = 0
+
+    @property
+    def parsed(self) -> ParsedJob:
+        """The job as it was read from its message.
+
+        Raises:
+            ValueError: it was not read yet.
+        """
+        if self.read is None:
+            raise ValueError("the message of this job was not read yet")
+        return self.read
+
+    @property
+    def accepted(self) -> Accepted:
+        """The job, if its message is a valid one.
+
+        Raises:
+            ValueError: the message is no valid job, or was not read yet.
+        """
+        if not isinstance(self.read, Accepted):
+            raise ValueError("the message of this job is not a valid job")  # noqa: TRY004 - it is no caller's type error
+        return self.read
+
+
 class InFlight:
-    """The jobs this worker holds, from the take that brought them to the answer that they are settled."""
+    """The jobs in flight in this worker. ``limit`` is how many there may be at once."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.is_closed = False
         self.is_draining = False
         self._has_suspect = False
-        self._held: dict[str, Delivery] = {}
+        self._assignments: dict[tuple[str, str], Assignment] = {}
         #: How many of them failed before.
         self.retries = 0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._assignments)
 
     def deliveries(self) -> list[Delivery]:
-        """The jobs held at this moment."""
-        return list(self._held.values())
+        """The deliveries of the jobs in flight now."""
+        return [assignment.delivery for assignment in list(self._assignments.values())]
 
-    def add(self, delivery: Delivery) -> None:
-        """Hold a job."""
-        self._held[delivery.lease_token + delivery.ref] = delivery
-        self.retries += delivery.is_retry
-        if delivery.runs_alone:
-            self._has_suspect = True
+    def assignments(self) -> list[Assignment]:
+        """The jobs in flight now."""
+        return list(self._assignments.values())
 
-    def drop(self, delivery: Delivery) -> None:
-        """Hold a job no longer."""
-        if self._held.pop(delivery.lease_token + delivery.ref, None) is not None:
+    def running(self) -> list[Assignment]:
+        """The jobs that have begun to run and are not settled yet."""
+        return [assignment for assignment in self.assignments() if assignment.task is not None]
+
+    def holds(self, assignment: Assignment) -> bool:
+        """Return whether a job is still in flight."""
+        return self._assignments.get(_key(assignment.delivery)) is assignment
+
+    def add(self, delivery: Delivery) -> Assignment:
+        """Register a job; return its entry, also where it is registered already."""
+        key = _key(delivery)
+        assignment = self._assignments.get(key)
+        if assignment is None:
+            assignment = self._assignments[key] = Assignment(delivery)
+            self.retries += delivery.is_retry
+            if delivery.runs_alone:
+                self._has_suspect = True
+        return assignment
+
+    def get(self, delivery: Delivery) -> Assignment | None:
+        """Return the entry of a job; None: it is not in flight."""
+        return self._assignments.get(_key(delivery))
+
+    def remove(self, delivery: Delivery) -> None:
+        """Remove a job that has left this worker."""
+        if self._assignments.pop(_key(delivery), None) is not None:
             self.retries -= delivery.is_retry
         if delivery.runs_alone:
             self._has_suspect = False
 
     def free_slots(self) -> int:
-        """How many jobs to take now.
+        """Return how many jobs to take now.
 
-        None beside a suspect, which runs alone, and none while the hands are being emptied for one.
+        None beside a suspect, which runs alone, and none while this worker finishes its jobs to run one.
         """
         if self.is_closed:
             return 0
-        held = len(self._held)
+        held = len(self._assignments)
         if held == 0:
             self.is_draining = False
         elif self.is_draining or self._has_suspect:
             return 0
         return max(0, self.limit - held)
+
+
+def _key(delivery: Delivery) -> tuple[str, str]:
+    """What distinguishes a job's deliveries: this worker may take a job again that it lost."""
+    return delivery.ref, delivery.lease_token

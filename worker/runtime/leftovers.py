@@ -109,10 +109,10 @@ def abandoned_queues(client: Redis, own: Collection[str], *, scans: int | None =
     """
     taken, known = set(own), set()
     seconds, microseconds = client.time()
-    for key in _scan(client, scans, match=f"{PREFIX}:*:[uw][po]*"):
+    for key in _scan(client, scans, match=f"{PREFIX}:*:[mw][ao]*"):
         queue = key.removeprefix(f"{PREFIX}:")
-        if queue.endswith(":upkeep"):
-            known.add(queue.removesuffix(":upkeep"))
+        if queue.endswith(":maintenance"):
+            known.add(queue.removesuffix(":maintenance"))
         elif queue.endswith(":workers"):
             workers: Any = client.hgetall(key)
             for member in read_members(workers, seconds * 1000 + microseconds / 1000):

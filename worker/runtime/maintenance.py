@@ -211,18 +211,18 @@ class Maintenance:
 class QueueWatch:
     """Looks at all queues of a worker at once, so that idle ones cost little and none of them waits for its turn.
 
-    It finds jobs on lists that nobody can wait on, wakes the upkeep of queues that have work for it, and lets that of
+    It finds jobs on lists that nobody can wait on, wakes maintenance of queues that have work for it, and lets that of
     the others rest; but that of the first one, which also brings the news of the fleet. A queue that no jobs are taken
     from any more is left once nothing of it is left to look after.
 
     Args:
         client: sends commands.
-        upkeeps: of each queue.
+        maintenances: of each queue.
         hands: what this worker holds.
         look_seconds: the time between two looks.
         is_consumed: whether jobs are taken from a queue.
         on_ready: called with a queue that has jobs to be taken.
-        on_left: called with a queue that needs no upkeep any more.
+        on_left: called with a queue that needs no maintenance any more.
     """
 
     def __init__(
@@ -259,14 +259,14 @@ class QueueWatch:
                         "maintenance_failed", extra={"error": str(error), "queues": list(self._maintenances)}
                     )
                 self._look_everywhere()
-            except (RedisError, OSError):  # of a lost server the upkeep of each queue tells
+            except (RedisError, OSError):  # of a lost server maintenance of each queue tells
                 self._look_everywhere()
             except Exception:
                 logger.exception("maintenance_failed")
                 self._look_everywhere()
 
     async def run_once(self) -> None:
-        """Look once. A single queue needs it only to be left: its upkeep never rests, and takes look at its lists."""
+        """Look once. A single queue needs it only to be left: its maintenance never rests, and takes look at its lists."""
         queues = list(self._maintenances)
         if len(queues) == 1 and self._is_consumed(queues[0]):
             self._maintenances[queues[0]].wake()

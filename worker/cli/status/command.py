@@ -103,7 +103,7 @@ def _as_json(found: Settings, stats: QueueStats, streams: Sequence[StreamStats],
                 }
                 for stream in streams
             ],
-            "last_upkeep_seconds": stats.last_upkeep,
+            "last_maintenance_seconds": stats.last_maintenance,
             "totals": stats.totals,
             "queues": [
                 {
@@ -191,10 +191,10 @@ def _lines(found: Settings, stats: QueueStats) -> Iterator[str]:
         yield f"All workers keep to {rate} calls a second{_refusal(stats.limit)}."
     for worker, told in stats.open_breakers.items():
         yield f"{printable(worker)} holds back: {printable(told)}"
-    if stats.last_upkeep is None:
+    if stats.last_maintenance is None:
         yield "No worker has looked after this queue yet."
     else:
-        yield f"A worker looked after this queue {duration(stats.last_upkeep)} ago."
+        yield f"A worker looked after this queue {duration(stats.last_maintenance)} ago."
     if stats.totals:
         yield ""
         yield "Since the queue was first used:"

@@ -59,7 +59,7 @@ class QueueStats:
         open_breakers: what each worker tells of its breakers, where one is open.
         dead_letters: entries in the dead letter stream.
         results: events in the results stream.
-        last_upkeep: when a worker last looked after the queue, which every worker does all the time.
+        last_maintenance: when a worker last looked after the queue, which every worker does all the time.
         totals: counts since the queue was first used, by name.
     """
 
@@ -79,7 +79,7 @@ class QueueStats:
     open_breakers: dict[str, str]
     dead_letters: int
     results: int
-    last_upkeep: float | None
+    last_maintenance: float | None
     totals: dict[str, int]
 
 
@@ -125,7 +125,7 @@ def read_queue_stats(client: Redis, found: Settings) -> QueueStats:
         open_breakers=dict(_open_breakers(breakers, now)),
         dead_letters=dead,
         results=results,
-        last_upkeep=now - _natural(promoted_at) / 1000 if _natural(promoted_at) else None,
+        last_maintenance=now - _natural(promoted_at) / 1000 if _natural(promoted_at) else None,
         totals={name.decode(errors="replace"): _natural(count) for name, count in sorted(counters.items())},
     )
 

@@ -1,0 +1,141 @@
+"""What one worker and the rest of its fleet tell each other in Redis, beside the jobs.
+
+Each worker registers itself, reports its open breakers, writes changes of the fleet's flow control, and gives attempts
+back that an outage cost jobs which wait in Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from worker.broker.moves import WORKER_MS, Moves
+from worker.runtime.batcher import retry_forever
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from worker.broker.client import RedisClient
+    from worker.broker.moves import BrokerOptions
+    from worker.flow_control.flow_control import FlowControl
+    from worker.runtime.background import Background
+    from worker.runtime.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+#: How often a worker looks whether one of its breakers has opened or closed.
+_REPORT_SECONDS = 1.0
+#: How often a worker registers itself, and how long it tries to take itself out at its end.
+_REGISTER_SECONDS = WORKER_MS / 1000 / 3
+_LEAVE_SECONDS = 1.0
+
+
+class Fleet:
+    """One worker's part in the fleet.
+
+    Args:
+        client: sends commands to Redis.
+        options: the options of the moves.
+        name: the worker's name in Redis.
+        flow: this worker's flow control.
+        registry: what the worker tells of itself, and knows of the others.
+        consumed: returns the queues that jobs are taken from.
+        use: called with other options of the moves, where the longest times in the fleet differ from this worker's.
+        background: runs what nobody waits for.
+    """
+
+    def __init__(
+        self,
+        client: RedisClient,
+        options: BrokerOptions,
+        *,
+        name: str,
+        flow: FlowControl,
+        registry: Registry,
+        consumed: Callable[[], Sequence[str]],
+        use: Callable[[BrokerOptions], None],
+        background: Background,
+    ) -> None:
+        self._moves = Moves(client, options.fleet, options)
+        self._name = name
+        self._flow = flow
+        self._registry = registry
+        self._consumed = consumed
+        self._use = use
+        self._background = background
+        self._queues_changed = asyncio.Event()
+        self._throttling: asyncio.Task[None] | None = None
+
+    def queues_changed(self) -> None:
+        """Register again soon: jobs are taken from other queues now."""
+        self._queues_changed.set()
+
+    def flow_changed(self) -> None:
+        """Write what this worker has to change in the fleet's flow control."""
+        if self._throttling is None or self._throttling.done():
+            self._throttling = self._background.spawn(self._throttle())
+
+    def restore_attempts(self, moves: Moves, jobs: Sequence[tuple[str, int]]) -> None:
+        """Give attempts back to jobs of a queue that wait in Redis: refs, and how many each."""
+        self._background.spawn(self._restore_attempts(moves, jobs))
+
+    async def register(self) -> None:
+        """Register this worker, and learn how the others are set."""
+        registry = self._registry
+        try:
+            others = await self._moves.register(self._name, registry.digest, registry.told(self._consumed()))
+            self._learn_of(others)
+        except (RedisError, OSError) as error:  # the next time will do; what keeps the jobs from moving is logged there
+            logger.debug("not_registered", extra={"error": str(error)})
+        except Exception:  # an error of ours must not end the taking of jobs, which begins with this
+            logger.exception("not_registered")
+
+    async def leave(self) -> None:
+        """Take this worker out of the register, if Redis answers soon."""
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._moves.register(self._name, "", "")
+
+    async def stay_registered(self) -> None:
+        """Register from time to time and whenever the queues change, for ever."""
+        while True:
+            self._queues_changed.clear()
+            await self.register()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REGISTER_SECONDS):
+                    await self._queues_changed.wait()
+
+    async def report_breakers(self) -> None:
+        """Report which breakers are open in this worker, for ever."""
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            breakers = self._flow.vote()
+            if breakers is not None:
+                await retry_forever("vote", partial(self._moves.vote, self._name, breakers))
+
+    async def _throttle(self) -> None:
+        while (change := self._flow.change()) is not None:
+            _, fleet = await retry_forever("throttle", partial(self._moves.throttle, change))
+            self._flow.saw(fleet)
+
+    async def _restore_attempts(self, moves: Moves, jobs: Sequence[tuple[str, int]]) -> None:
+        try:
+            await moves.forgive(jobs)
+        except (RedisError, OSError) as error:  # they lose an attempt; a second try could give them two
+            logger.warning("attempts_not_given_back", extra={"error": str(error), "jobs": len(jobs)})
+
+    def _learn_of(self, others: Sequence[tuple[str, bytes]]) -> None:
+        """Note how the other workers are set. The longest times among them count here too."""
+        registry, options = self._registry, self._moves.broker_options
+        registry.heard(others)
+        longest_lease_ms = round(registry.longest("LEASE_SECONDS") * 1000)
+        dedup_ttl_ms = round(registry.longest("DEDUPLICATE_SECONDS") * 1000)
+        if (longest_lease_ms, dedup_ttl_ms) != (options.longest_lease_ms, options.dedup_ttl_ms):
+            self._moves.broker_options = replace(options, longest_lease_ms=longest_lease_ms, dedup_ttl_ms=dedup_ttl_ms)
+            self._use(self._moves.broker_options)
