@@ -266,7 +266,10 @@ class QueueWatch:
                 self._look_everywhere()
 
     async def run_once(self) -> None:
-        """Look once. A single queue needs it only to be left: its maintenance never rests, and takes look at its lists."""
+        """Look once.
+
+        A single queue needs it only to be left: its maintenance never rests, and takes look at its lists.
+        """
         queues = list(self._maintenances)
         if len(queues) == 1 and self._is_consumed(queues[0]):
             self._maintenances[queues[0]].wake()
