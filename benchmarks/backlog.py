@@ -27,10 +27,11 @@ from sandbox.redis_server import RedisServer
 from worker.broker.backoff import ConnectBackoff
 from worker.broker.client import RedisClient
 from worker.broker.keys import Keys, digest
-from worker.broker.moves import BrokerOptions, Completion, Delay, Moves, Wish, read_take, take_command
+from worker.broker.moves import BrokerOptions, Moves, read_take, take_command
+from worker.broker.records import Completion, Delay, Wish
 
 if TYPE_CHECKING:
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
 
 RESULTS = Path(__file__).parent / "results" / "backlog.json"
 KEYS = Keys(bulk.QUEUE)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from worker.broker.keys import UNACKED, UNACKED_INDEX, digest
-from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, Delay, Delivery
+from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.records import Claim, Delay, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

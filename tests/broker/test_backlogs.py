@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.broker.keys import Keys
-from worker.broker.moves import Backlog, backlogs
+from worker.broker.moves import backlogs
+from worker.broker.records import Backlog
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.moves import Claim, ClaimAnswer, CompleteAnswer
+from worker.broker.records import Claim, ClaimAnswer, CompleteAnswer
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.moves import KEPT_BYTES, Claim, CompleteAnswer, Duplicate
+from worker.broker.moves import KEPT_BYTES
+from worker.broker.records import Claim, CompleteAnswer, Duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

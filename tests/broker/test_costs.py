@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.moves import Claim
+from worker.broker.records import Claim
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

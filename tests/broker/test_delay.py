@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import Delay
+from worker.broker.records import Delay
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

@@ -9,11 +9,12 @@ import pytest
 
 from tests.broker.test_suspects import make_suspects
 from worker.broker import moves
-from worker.broker.moves import EXPIRE_JOBS, SUSPICIOUS_CRASHES, CompleteAnswer, TakeState
+from worker.broker.moves import EXPIRE_JOBS, SUSPICIOUS_CRASHES
+from worker.broker.records import CompleteAnswer, TakeState
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
 
 
 async def released(bench: Workbench, *messages: bytes) -> list[Delivery]:

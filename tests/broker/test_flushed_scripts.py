@@ -8,7 +8,8 @@ import pytest
 import redis.exceptions
 
 from tests.broker.every_move import MOVES, script_of, set_scene
-from worker.broker.moves import Moves, Wish, take_command
+from worker.broker.moves import Moves, take_command
+from worker.broker.records import Wish
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

@@ -11,12 +11,12 @@ from redis.exceptions import ResponseError
 
 from tests.broker.workbench import wait_until
 from worker.broker.keys import digest
-from worker.broker.moves import Claim, ClaimAnswer, TakeState, Wish
+from worker.broker.records import Claim, ClaimAnswer, TakeState, Wish
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
     from worker.broker.follow_up import FollowUp
-    from worker.broker.moves import Taken
+    from worker.broker.records import Taken
 
 CLAIM = Claim(digest("a job"), digest("a conversation"))
 

@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
 
 
 def calls(bench: Workbench, job: Delivery) -> int:

@@ -10,7 +10,7 @@ from worker.broker.moves import SUSPICIOUS_CRASHES, UPKEEP_JOBS
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
 
 
 async def delayed(bench: Workbench, *messages: bytes) -> list[Delivery]:

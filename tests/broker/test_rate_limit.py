@@ -14,7 +14,7 @@ import pytest
 
 from tests.broker.test_suspects import make_suspects
 from tests.broker.workbench import wait_until
-from worker.broker.moves import TakeState
+from worker.broker.records import TakeState
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

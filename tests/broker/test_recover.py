@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import KEPT_BYTES, SUSPICIOUS_CRASHES, TAKE_BYTES, TOLD_JOBS, UPKEEP_JOBS, CompleteAnswer
+from worker.broker.moves import KEPT_BYTES, SUSPICIOUS_CRASHES, TAKE_BYTES, TOLD_JOBS, UPKEEP_JOBS
+from worker.broker.records import CompleteAnswer
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

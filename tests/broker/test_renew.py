@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
 
 
 def is_fresh(bench: Workbench, job: Delivery) -> bool:

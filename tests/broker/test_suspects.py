@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.broker.workbench import wait_until
-from worker.broker.moves import DRAIN_MS, SUSPICIOUS_CRASHES, TakeState
+from worker.broker.moves import DRAIN_MS, SUSPICIOUS_CRASHES
+from worker.broker.records import TakeState
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
 
 
 async def make_suspects(bench: Workbench, *messages: bytes) -> list[Delivery]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import KEPT_BYTES, LARGEST_MESSAGE_BYTES, TAKE_JOBS, TakeState
+from worker.broker.moves import KEPT_BYTES, LARGEST_MESSAGE_BYTES
+from worker.broker.records import TAKE_JOBS, TakeState
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
-    from worker.broker.moves import Taken
+    from worker.broker.records import Taken
 
 
 def raws(taken: Taken) -> list[bytes]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.broker.test_suspects import make_suspects
 from tests.broker.workbench import wait_until
-from worker.broker.moves import CompleteAnswer, FleetNews, TakeState
+from worker.broker.records import CompleteAnswer, FleetNews, TakeState
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

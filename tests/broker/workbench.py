@@ -17,25 +17,16 @@ from tests.broker import glossary
 from worker.broker.backoff import ConnectBackoff
 from worker.broker.client import RedisClient
 from worker.broker.keys import Keys, digest
-from worker.broker.moves import (
-    BrokerOptions,
-    Change,
-    Completion,
-    Delay,
-    Moves,
-    Wish,
-    adopt_command,
-    read_take,
-    replay_command,
-    take_command,
-)
+from worker.broker.moves import BrokerOptions, Moves, adopt_command, read_take, replay_command, take_command
+from worker.broker.records import Change, Completion, Delay, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
-    from worker.broker.moves import Client, Delivery, FleetNews, Promoted, Recovered, Taken
+    from worker.broker.moves import Client
+    from worker.broker.records import Delivery, FleetNews, Promoted, Recovered, Taken
 
 #: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
 RULES = BrokerOptions(

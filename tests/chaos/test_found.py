@@ -17,7 +17,7 @@ from worker.runtime.in_flight import InFlight
 from worker.runtime.maintenance import Maintenance
 
 if TYPE_CHECKING:
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
 
 
 class LosingMoves:

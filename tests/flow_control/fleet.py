@@ -26,7 +26,8 @@ from tests.flow_control.apis import Call
 from tests.flow_control.redis_model import RedisModel
 from tests.flow_control.simulation import BEGAN_MS, Timeline, pass_time
 from worker.broker.keys import Keys
-from worker.broker.moves import BrokerOptions, Delay
+from worker.broker.moves import BrokerOptions
+from worker.broker.records import Delay
 from worker.flow_control.flow_control import FlowControl
 from worker.flow_control.gate import Wait
 from worker.runtime.admission import Admission
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from tasks.lock_conversation import Run
     from tests.flow_control.apis import Api
-    from worker.broker.moves import Delivery, Taken, Wish
+    from worker.broker.records import Delivery, Taken, Wish
     from worker.runtime.in_flight import Assignment
 
 #: The ways of a command to Redis and back, each, and the bookkeeping at the end of a job, in seconds.

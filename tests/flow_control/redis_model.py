@@ -15,23 +15,13 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from tests.flow_control.simulation import BEGAN_MS
-from worker.broker.moves import (
-    BURST_US,
-    LIMIT_BURST_US,
-    PROBE_GAP_MS,
-    TAKE_JOBS,
-    UPKEEP_JOBS,
-    Delivery,
-    FleetNews,
-    Promoted,
-    Taken,
-    TakeState,
-)
+from worker.broker.moves import BURST_US, LIMIT_BURST_US, PROBE_GAP_MS, UPKEEP_JOBS
+from worker.broker.records import TAKE_JOBS, Delivery, FleetNews, Promoted, Taken, TakeState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from worker.broker.moves import Change, Delay, Wish
+    from worker.broker.records import Change, Delay, Wish
 
 _LONGEST_INTERVAL_US = 20_000_000
 QUEUE = "moderation.lock"

@@ -11,7 +11,7 @@ from tasks.lock_conversation import Run
 from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 from tests.flow_control.clock import Clock
-from worker.broker.moves import Delivery, FleetNews, Taken, TakeState, Wish
+from worker.broker.records import Delivery, FleetNews, Taken, TakeState, Wish
 from worker.flow_control.flow_control import NO_NEWS, FlowControl
 from worker.flow_control.gate import Wait
 from worker.flow_control.limit import Limit

@@ -18,7 +18,8 @@ from tests.broker.workbench import RULES
 from tests.flow_control.redis_model import FleetModel, Held
 from worker.broker import scripts
 from worker.broker.keys import Keys
-from worker.broker.moves import Change, Wish, command, read_take, take_command
+from worker.broker.moves import command, read_take, take_command
+from worker.broker.records import Change, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

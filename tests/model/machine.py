@@ -27,23 +27,14 @@ from tests.model import reference, standing
 from tests.model.reference import End, Message, PutAside, Take
 from worker.broker import moves
 from worker.broker.keys import digest
-from worker.broker.moves import (
-    Claim,
-    ClaimAnswer,
-    CompleteAnswer,
-    Completion,
-    Delay,
-    TakeState,
-    Wish,
-    read_take,
-    take_command,
-)
+from worker.broker.moves import read_take, take_command
+from worker.broker.records import Claim, ClaimAnswer, CompleteAnswer, Completion, Delay, TakeState, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from typing import Self, TypeVar
 
-    from worker.broker.moves import Delivery, FleetNews, Taken
+    from worker.broker.records import Delivery, FleetNews, Taken
 
     Answer = TypeVar("Answer")
 

@@ -12,12 +12,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.broker.moves import SUSPICIOUS_CRASHES, ClaimAnswer, CompleteAnswer, Duplicate, TakeState
+from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.records import ClaimAnswer, CompleteAnswer, Duplicate, TakeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from worker.broker.moves import Wish
+    from worker.broker.records import Wish
 
 #: Small enough that a few messages are too large, and that a few are too many for one take.
 LARGEST_BYTES = 120

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.broker.moves import Delivery
+from worker.broker.records import Delivery
 from worker.runtime.in_flight import InFlight
 
 

@@ -9,7 +9,7 @@ from tasks.job import Job
 from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
 from worker.broker.keys import digest
-from worker.broker.moves import Claim
+from worker.broker.records import Claim
 from worker.runtime.job_ids import own_event_id, to_claim, to_remember
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

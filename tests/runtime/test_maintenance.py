@@ -16,7 +16,8 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.broker.keys import Keys
-from worker.broker.moves import EXPIRE_JOBS, Delivery, FleetNews, Moves, Promoted, Recovered
+from worker.broker.moves import EXPIRE_JOBS, Moves
+from worker.broker.records import Delivery, FleetNews, Promoted, Recovered
 from worker.broker.refusals import NotConnectedError
 from worker.flow_control.flow_control import NO_NEWS
 from worker.observe.outages import Outages

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from redis.exceptions import ResponseError
 
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
     from worker.runtime.in_flight import Assignment
     from worker.runtime.settlement import Settlement
 

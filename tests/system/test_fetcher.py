@@ -15,7 +15,8 @@ import worker.runtime.fetcher
 from tests.broker.workbench import Workbench, link_to
 from tests.system.parts import flow_of
 from worker.broker.keys import digest
-from worker.broker.moves import SUSPICIOUS_CRASHES, Claim, ClaimAnswer, Delivery, Wish
+from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.records import Claim, ClaimAnswer, Delivery, Wish
 from worker.broker.refusals import NotConnectedError
 from worker.flow_control.gate import Wait
 from worker.observe.outages import Outages
@@ -26,7 +27,7 @@ from worker.runtime.in_flight import InFlight
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from worker.broker.moves import Taken
+    from worker.broker.records import Taken
 
 QUEUE = "moderation.lock"
 OTHERS = ("second", "third")

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 if TYPE_CHECKING:
     from worker.broker.client import Answers, Command
-    from worker.broker.moves import Claim
+    from worker.broker.records import Claim
 
 
 class Pipe(Protocol):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
-from worker.broker.moves import UNUSED_SECONDS, Change, FleetNews, Wish
+from worker.broker.moves import UNUSED_SECONDS
+from worker.broker.records import Change, FleetNews, Wish
 from worker.flow_control import limit as limits
 from worker.flow_control.breaker import Breaker
 from worker.flow_control.ends import Ends
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.lock_conversation import Run
-    from worker.broker.moves import Delivery, Taken
+    from worker.broker.records import Delivery, Taken
 
 logger = logging.getLogger(__name__)
 

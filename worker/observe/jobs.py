@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.event import Event
     from tasks.message import ParsedJob
     from tasks.outcome import Problem
-    from worker.broker.moves import Recovered
+    from worker.broker.records import Recovered
 
 logger = logging.getLogger(__name__)
 

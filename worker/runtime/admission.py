@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.decision import Decision, Finished
     from tasks.lock_conversation import LockConversation
     from tasks.message import ParsedJob
-    from worker.broker.moves import Claim
+    from worker.broker.records import Claim
     from worker.message.decode import Decode
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import Assignment

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.decision import Finished, Later
-from worker.broker.moves import ClaimAnswer
+from worker.broker.records import ClaimAnswer
 from worker.observe import jobs
 from worker.runtime import job_ids
 from worker.runtime.admission import LeaseLostError, RevokedError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.lock_conversation import LockConversation
-    from worker.broker.moves import Claim, Delivery, Moves, Recovered
+    from worker.broker.moves import Moves
+    from worker.broker.records import Claim, Delivery, Recovered
     from worker.runtime.admission import Admission
     from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
 
-from worker.broker.moves import TakeState
+from worker.broker.records import TakeState
 from worker.broker.refusals import connection_is_useless, may_have_been_run
 from worker.flow_control.gate import Wait
 from worker.observe.outages import outages
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from worker.broker.follow_up import FollowUp
-    from worker.broker.moves import Claim, Delivery, Moves, Taken, Wish
+    from worker.broker.moves import Moves
+    from worker.broker.records import Claim, Delivery, Taken, Wish
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import InFlight
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tasks.decision import Decision
     from tasks.message import ParsedJob
-    from worker.broker.moves import Delivery
+    from worker.broker.records import Delivery
     from worker.runtime.settlement import Settlement
 
 #: Jobs at once at most, the same bound as that of CONCURRENCY: beyond it the loop has no time to keep the leases.

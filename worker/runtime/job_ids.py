@@ -14,7 +14,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from worker.broker.keys import digest
-from worker.broker.moves import Claim
+from worker.broker.records import Claim
 
 if TYPE_CHECKING:
     from tasks.message import ParsedJob

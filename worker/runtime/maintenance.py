@@ -24,7 +24,8 @@ from worker.observe.outages import outages
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from worker.broker.moves import Client, Delivery, FleetNews, Moves, Recovered
+    from worker.broker.moves import Client, Moves
+    from worker.broker.records import Delivery, FleetNews, Recovered
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import InFlight
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from worker.broker.client import RedisClient
-    from worker.broker.moves import BrokerOptions, Delivery, Recovered
+    from worker.broker.moves import BrokerOptions
+    from worker.broker.records import Delivery, Recovered
     from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import InFlight

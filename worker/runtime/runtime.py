@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from tasks.lock_conversation import LockConversation
     from worker.broker.client import RedisClient
-    from worker.broker.moves import BrokerOptions, Delivery, Moves
+    from worker.broker.moves import BrokerOptions, Moves
+    from worker.broker.records import Delivery
     from worker.flow_control.flow_control import FlowControl
     from worker.runtime.admission import Admission
     from worker.runtime.clock import ServerClock

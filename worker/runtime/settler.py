@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.decision import Decision, Finished, Later
-from worker.broker.moves import CompleteAnswer, Completion, Delay, Duplicate
+from worker.broker.records import CompleteAnswer, Completion, Delay, Duplicate
 from worker.observe import jobs
 from worker.runtime import job_ids
 from worker.runtime.batcher import Batcher
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.event import Event
-    from worker.broker.moves import Delivery, Moves
+    from worker.broker.moves import Moves
+    from worker.broker.records import Delivery
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import Assignment, InFlight
 
