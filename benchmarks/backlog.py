@@ -28,7 +28,7 @@ from worker.broker.backoff import ConnectBackoff
 from worker.broker.client import RedisClient
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import BrokerOptions, Moves, read_take, take_command
-from worker.broker.records import Completion, Delay, Wish
+from worker.broker.records import Completion, Delay, TakeRequest
 
 if TYPE_CHECKING:
     from worker.broker.records import Delivery
@@ -83,7 +83,9 @@ class Backlog:
         """A full take."""
         self._takes += 1
         token = f"bench.{self._takes}"
-        command = take_command(KEYS, RULES, token=token, worker="bench", wish=Wish(AT_ONCE, 0), whole_text=True)
+        command = take_command(
+            KEYS, RULES, token=token, worker="bench", request=TakeRequest(AT_ONCE, 0), whole_text=True
+        )
         answer = self.client.execute_command(*command)
         return read_take(answer, KEYS, RULES, token=token, sent_at=time.monotonic(), wanted=AT_ONCE).jobs
 

@@ -9,7 +9,7 @@ import redis.exceptions
 
 from tests.broker.every_move import MOVES, script_of, set_scene
 from worker.broker.moves import Moves, take_command
-from worker.broker.records import Wish
+from worker.broker.records import TakeRequest
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -62,7 +62,12 @@ async def test_a_take_is_refused_unchanged_by_digest_and_passes_by_its_whole_tex
     def take(*, whole_text: bool = False) -> Any:
         return bench.run(
             *take_command(
-                bench.keys, bench.broker_options, token="t", worker="w", wish=Wish(1, 1), whole_text=whole_text
+                bench.keys,
+                bench.broker_options,
+                token="t",
+                worker="w",
+                request=TakeRequest(1, 1),
+                whole_text=whole_text,
             )
         )
 

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from tests.broker.workbench import wait_until
 from worker.broker.keys import digest
-from worker.broker.records import Claim, ClaimAnswer, TakeState, Wish
+from worker.broker.records import Claim, ClaimAnswer, TakeRequest, TakeState
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -23,7 +23,11 @@ CLAIM = Claim(digest("a job"), digest("a conversation"))
 
 async def take(bench: Workbench, follow_up: FollowUp) -> Taken:
     return await bench.moves.take(
-        Wish(10, held=0), token=bench.new_token(), worker="worker-1", sent_at=time.monotonic(), follow_up=follow_up
+        TakeRequest(10, held=0),
+        token=bench.new_token(),
+        worker="worker-1",
+        sent_at=time.monotonic(),
+        follow_up=follow_up,
     )
 
 

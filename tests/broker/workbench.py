@@ -18,7 +18,7 @@ from worker.broker.backoff import ConnectBackoff
 from worker.broker.client import RedisClient
 from worker.broker.keys import Keys, digest
 from worker.broker.moves import BrokerOptions, Moves, adopt_command, read_take, replay_command, take_command
-from worker.broker.records import Change, Completion, Delay, Wish
+from worker.broker.records import Change, Completion, Delay, TakeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,16 +93,16 @@ class Workbench:
         return next(self._tokens)
 
     def take(
-        self, wanted: int = 10, *, held: int = 0, worker: str = "worker-1", token: str = "", **wishes: Any
+        self, wanted: int = 10, *, held: int = 0, worker: str = "worker-1", token: str = "", **fields: Any
     ) -> Taken:
         """Take jobs: by digest, and by the whole text where the server asks for it."""
         token, sent_at = token or self.new_token(), time.monotonic()
-        wish = Wish(wanted, held, **wishes)
+        request = TakeRequest(wanted, held, **fields)
 
         def call(*, whole_text: bool) -> Any:
             return self.run(
                 *take_command(
-                    self.keys, self.broker_options, token=token, worker=worker, wish=wish, whole_text=whole_text
+                    self.keys, self.broker_options, token=token, worker=worker, request=request, whole_text=whole_text
                 )
             )
 

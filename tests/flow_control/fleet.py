@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from tasks.lock_conversation import Run
     from tests.flow_control.apis import Api
-    from worker.broker.records import Delivery, Taken, Wish
+    from worker.broker.records import Delivery, Taken, TakeRequest
     from worker.runtime.in_flight import Assignment
 
 #: The ways of a command to Redis and back, each, and the bookkeeping at the end of a job, in seconds.
@@ -377,13 +377,13 @@ class Pod:
         else:
             self._wake(_ASK_AGAIN_SECONDS)
 
-    def _take(self, wish: Wish, sent_at: float) -> None:
-        taken = self._redis.take(wish, f"{self.number}")
-        self._timeline.after(self._world.way(), self._taken, wish, taken, sent_at)
+    def _take(self, request: TakeRequest, sent_at: float) -> None:
+        taken = self._redis.take(request, f"{self.number}")
+        self._timeline.after(self._world.way(), self._taken, request, taken, sent_at)
 
-    def _taken(self, wish: Wish, taken: Taken, sent_at: float) -> None:
+    def _taken(self, request: TakeRequest, taken: Taken, sent_at: float) -> None:
         self._is_taking = False
-        self.flow.took(wish, taken)
+        self.flow.took(request, taken)
         for delivery in taken.jobs:
             self.in_flight.add(delivery)
         self._is_empty = taken.emptied_queue

@@ -21,7 +21,7 @@ from worker.broker.records import TAKE_JOBS, Delivery, FleetNews, Promoted, Take
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from worker.broker.records import Change, Delay, Wish
+    from worker.broker.records import Change, Delay, TakeRequest
 
 _LONGEST_INTERVAL_US = 20_000_000
 QUEUE = "moderation.lock"
@@ -66,14 +66,14 @@ class FleetModel:
             state=None if self.version == known_version else self.state,
         )
 
-    def admit(self, wish: Wish) -> Held | int:
+    def admit(self, request: TakeRequest) -> Held | int:
         """How many jobs a take may bring, as far as the fleet is concerned."""
-        self.answered += wish.answered
-        self.failed += wish.failed
+        self.answered += request.answered
+        self.failed += request.failed
         paused_ms = self.paused_until_ms - self.now_ms
         if paused_ms > 0:
             return Held(TakeState.PAUSED, paused_ms)
-        if wish.is_probe and not wish.unused:
+        if request.is_probe and not request.unused:
             wait_ms = self._probe_at_ms - self.now_ms
             if 0 < wait_ms <= PROBE_GAP_MS:
                 return Held(TakeState.LIMITED, wait_ms)
@@ -84,20 +84,20 @@ class FleetModel:
                 interval, burst = limit_us, LIMIT_BURST_US
         self._interval_us = interval
         if not interval:
-            return wish.wanted
+            return request.wanted
         burst = burst // interval * interval
         now = self._now_us()
         free_at = self._free_at
         if free_at < now or free_at > now + burst + interval + 1_000_000:
             free_at = now
-        free_at = max(now, free_at - wish.unused * interval)
+        free_at = max(now, free_at - request.unused * interval)
         permits = math.floor((now + burst - free_at) / interval) + 1
         if permits < 1:
-            if wish.unused:
+            if request.unused:
                 self._free_at = free_at
             return Held(TakeState.LIMITED, math.ceil((free_at - burst / 2 - now) / 1000))
         self._free_at = free_at
-        return min(wish.wanted, permits)
+        return min(request.wanted, permits)
 
     def use(self, jobs: int, *, is_probe: bool) -> None:
         """So many jobs were taken as :meth:`admit` allowed."""
@@ -151,33 +151,33 @@ class RedisModel:
         self._ready: dict[str, int] = {}
         self._promoted_ms = -1000
 
-    def take(self, wish: Wish, token: str) -> Taken:
+    def take(self, request: TakeRequest, token: str) -> Taken:
         """``take.lua``."""
-        allowed = self.fleet.admit(wish)
+        allowed = self.fleet.admit(request)
         server_ms = self.fleet.now_ms
         if isinstance(allowed, Held):
             return Taken(
-                allowed.state, server_ms, allowed.wait_ms, self.fleet.news(wish.version), [], emptied_queue=False
+                allowed.state, server_ms, allowed.wait_ms, self.fleet.news(request.version), [], emptied_queue=False
             )
         wanted = min(allowed, TAKE_JOBS)
         jobs: list[Delivery] = []
-        if wish.is_probe:
-            self._take_new(jobs, wanted, wish.which_new, token)
+        if request.is_probe:
+            self._take_new(jobs, wanted, request.which_new, token)
             self._take_again(jobs, wanted, token)
             self._take_retries(jobs, wanted, wanted, token)
         else:
             self._take_again(jobs, wanted, token)
             before = len(jobs)
-            self._take_retries(jobs, wish.retries_first, wanted, token)
+            self._take_retries(jobs, request.retries_first, wanted, token)
             retried = len(jobs) - before
-            self._take_new(jobs, wanted, wish.which_new, token)
-            self._take_retries(jobs, wish.retries_most - retried, wanted, token)
-        self.fleet.use(len(jobs), is_probe=wish.is_probe)
+            self._take_new(jobs, wanted, request.which_new, token)
+            self._take_retries(jobs, request.retries_most - retried, wanted, token)
+        self.fleet.use(len(jobs), is_probe=request.is_probe)
         is_limited = self.fleet.rate > 0 or self.fleet._configured_us > 0
-        is_short = len(jobs) < min(wish.wanted, TAKE_JOBS)
+        is_short = len(jobs) < min(request.wanted, TAKE_JOBS)
         state = TakeState.JOBS if jobs else TakeState.EMPTY
         is_all = not jobs or (is_short and not is_limited)
-        return Taken(state, server_ms, 0, self.fleet.news(wish.version), jobs, is_all)
+        return Taken(state, server_ms, 0, self.fleet.news(request.version), jobs, is_all)
 
     def _take_again(self, jobs: list[Delivery], wanted: int, token: str) -> None:
         while len(jobs) < wanted and self.again:

@@ -11,7 +11,7 @@ from tasks.lock_conversation import Run
 from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 from tests.flow_control.clock import Clock
-from worker.broker.records import Delivery, FleetNews, Taken, TakeState, Wish
+from worker.broker.records import Delivery, FleetNews, Taken, TakeRequest, TakeState
 from worker.flow_control.flow_control import NO_NEWS, FlowControl
 from worker.flow_control.gate import Wait
 from worker.flow_control.limit import Limit
@@ -67,10 +67,10 @@ class Scene:
     def others_were_answered(self, answered: int) -> None:
         self.flow.saw(FleetNews(0, 0, 0.0, answered, 0, 0, None))
 
-    def wish(self) -> Wish:
-        wish = self.flow.ask()
-        assert isinstance(wish, Wish)
-        return wish
+    def request(self) -> TakeRequest:
+        request = self.flow.ask()
+        assert isinstance(request, TakeRequest)
+        return request
 
     def probe(self) -> Run:
         """Wait until a probe may go, and begin its call."""
@@ -96,18 +96,18 @@ def down() -> tuple[Scene, list[Run]]:
 
 
 def test_all_free_slots_are_asked_for_oldest_jobs_first() -> None:
-    wish = well().wish()
+    request = well().request()
 
-    assert (wish.wanted, wish.which_new, wish.is_probe) == (SLOTS, "oldest", False)
+    assert (request.wanted, request.which_new, request.is_probe) == (SLOTS, "oldest", False)
 
 
 def test_counts_go_with_the_next_take_once() -> None:
     scene = well()
-    wish = scene.wish()
-    scene.flow.took(wish, Taken(TakeState.EMPTY, 0, 0, NO_NEWS, [], emptied_queue=True))
+    request = scene.request()
+    scene.flow.took(request, Taken(TakeState.EMPTY, 0, 0, NO_NEWS, [], emptied_queue=True))
 
-    assert wish.answered == SLOTS
-    assert scene.wish().answered == 0
+    assert request.answered == SLOTS
+    assert scene.request().answered == 0
 
 
 def test_a_suspicious_run_lets_takes_draw_from_both_ends() -> None:
@@ -115,7 +115,7 @@ def test_a_suspicious_run_lets_takes_draw_from_both_ends() -> None:
     for _ in range(3):
         scene.fail(scene.run())
 
-    assert {scene.wish().which_new for _ in range(2)} == {"newest", "oldest"}
+    assert {scene.request().which_new for _ in range(2)} == {"newest", "oldest"}
 
 
 def test_attempts_of_the_run_that_opened_the_breaker_come_back_when_a_fresh_probe_fails_too() -> None:
@@ -243,11 +243,11 @@ def test_what_came_to_no_call_is_given_back_with_the_next_take() -> None:
     delivery = Delivery("r", "t", b"", 0, 0, 0, 0, 0.0, "q", taken_at=scene.clock())
 
     scene.flow.unused(delivery)
-    assert scene.wish().unused == 1
+    assert scene.request().unused == 1
 
     scene.flow.unused(delivery)
     scene.clock.wait(1)
-    assert scene.wish().unused == 0, "the permits of a second ago could let calls of one second start in another"
+    assert scene.request().unused == 0, "the permits of a second ago could let calls of one second start in another"
 
 
 def test_no_job_waits_in_its_slot_where_failures_are_slow() -> None:
@@ -266,7 +266,7 @@ def test_a_call_that_was_interrupted_is_not_taken_for_a_stuck_one_for_ever() -> 
         scene.run().is_over = True
     scene.clock.wait(5)
 
-    assert {scene.wish().which_new for _ in range(4)} == {"oldest"}
+    assert {scene.request().which_new for _ in range(4)} == {"oldest"}
 
 
 def test_calls_that_are_stuck_let_takes_draw_from_both_ends() -> None:
@@ -276,7 +276,7 @@ def test_calls_that_are_stuck_let_takes_draw_from_both_ends() -> None:
         scene.in_flight.add(Delivery(run.job, "t", b"", 0, 0, 0, 0, 0.0, "q"))
     scene.clock.wait(5)
 
-    assert {scene.wish().which_new for _ in range(4)} == {"newest", "oldest"}
+    assert {scene.request().which_new for _ in range(4)} == {"newest", "oldest"}
 
 
 def test_a_rate_that_no_state_explains_is_taken_away() -> None:
@@ -300,7 +300,7 @@ def test_a_call_that_was_not_made_for_lack_of_resources_costs_nothing_and_holds_
     assert not scene.flow.api.is_open
     assert scene.flow.last_problem is None
     scene.clock.wait(1.0)
-    assert scene.wish().wanted == SLOTS
+    assert scene.request().wanted == SLOTS
     assert caplog.messages == ["no_resources"]
     scene.clock.wait(60.0)
     scene.fail(scene.run(), Blame.RESOURCES)

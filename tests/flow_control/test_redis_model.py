@@ -19,7 +19,7 @@ from tests.flow_control.redis_model import FleetModel, Held
 from worker.broker import scripts
 from worker.broker.keys import Keys
 from worker.broker.moves import command, read_take, take_command
-from worker.broker.records import Change, Wish
+from worker.broker.records import Change, TakeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ QUEUE = Keys("moderation.lock")
 CLOCK_MS = 3
 
 WISHES = st.builds(
-    Wish,
+    TakeRequest,
     wanted=st.integers(1, 40), held=st.just(1), is_probe=st.booleans(), which_new=st.sampled_from(["oldest", "newest"]),
     answered=st.integers(0, 5), failed=st.integers(0, 5), unused=st.integers(0, 3), version=st.integers(-1, 3),
 )  # fmt: skip
@@ -81,7 +81,7 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
             assert float(found[0]) == pytest.approx(news.version, abs=1000)
             model.version = int(found[0])
             continue
-        call = take_command(QUEUE, broker_options, token=f"t{number}", worker="w", wish=step, whole_text=True)
+        call = take_command(QUEUE, broker_options, token=f"t{number}", worker="w", request=step, whole_text=True)
         taken = read_take(
             client.execute_command(*call), QUEUE, broker_options, token=f"t{number}", sent_at=0.0, wanted=step.wanted
         )

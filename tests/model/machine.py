@@ -28,7 +28,7 @@ from tests.model.reference import End, Message, PutAside, Take
 from worker.broker import moves
 from worker.broker.keys import digest
 from worker.broker.moves import read_take, take_command
-from worker.broker.records import Claim, ClaimAnswer, CompleteAnswer, Completion, Delay, TakeState, Wish
+from worker.broker.records import Claim, ClaimAnswer, CompleteAnswer, Completion, Delay, TakeRequest, TakeState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -158,7 +158,7 @@ class QueueMachine(RuleBasedStateMachine):
         jobs = []
         for crashes in deaths:
             self._send(None, "x", 0, 0, is_dry_run=False)
-            take = Take(self._new_token("ann"), "ann", PLENTY, Wish(wanted=1, held=1))
+            take = Take(self._new_token("ann"), "ann", PLENTY, TakeRequest(wanted=1, held=1))
             jobs += self._take(take).jobs
             self.model.take(take)
             self.bench.run("HSET", self.bench.record_key(jobs[-1]), "crashes", crashes)
@@ -313,12 +313,12 @@ class QueueMachine(RuleBasedStateMachine):
         is_probe: bool, is_paused: bool, is_lost: bool, knows_the_fleet: bool,
     ) -> None:  # fmt: skip
         """A worker may hold jobs of other queues. A proxy may send a call twice: the last answer arrives, or none."""
-        wish = Wish(
+        request = TakeRequest(
             wanted=wanted, held=held_elsewhere + sum(hold.worker == worker for hold in self.held), which_new=which_new,
             is_probe=is_probe, retries_first=retries_first, retries_most=retries_first + retries_more,
             answered=answered, failed=failed, unused=unused, version=self.versions[-1] if knows_the_fleet else -1,
         )  # fmt: skip
-        take = Take(self._new_token(worker), worker, wanted_bytes, wish)
+        take = Take(self._new_token(worker), worker, wanted_bytes, request)
         self._pause(is_paused=is_paused)
         for _ in range(repeats):
             self._the_next_permit_is_far()
@@ -329,7 +329,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert taken.state is state
             assert [job.ref for job in taken.jobs] == refs
             assert began <= taken.server_ms <= self.bench.now_ms()
-            self._check_the_wait(taken, wish)
+            self._check_the_wait(taken, request)
             self._check_the_news(taken.fleet, is_known=knows_the_fleet)
         self._pause(is_paused=False)
         self._take_in_hand(worker, taken.jobs, is_lost=is_lost)
@@ -348,12 +348,12 @@ class QueueMachine(RuleBasedStateMachine):
             until = (self.bench.now_ms() + WAIT_FOR_A_PERMIT_MS) * 1000
             self.bench.run("SET", self.bench.keys.rate, until, "PX", HOUR_MS)
 
-    def _check_the_wait(self, taken: Taken, wish: Wish) -> None:
+    def _check_the_wait(self, taken: Taken, request: TakeRequest) -> None:
         if taken.state is TakeState.PAUSED:
             assert 0 < taken.wait_ms <= HOUR_MS
         elif taken.state is TakeState.LIMITED and not self.model.fleet.has_permit:
-            longest = PERMIT_THAT_CAME_BACK_MS if wish.unused and self.model.fleet.rate else WAIT_FOR_A_PERMIT_MS
-            assert 0 < taken.wait_ms <= (HOUR_MS if wish.is_probe else longest)
+            longest = PERMIT_THAT_CAME_BACK_MS if request.unused and self.model.fleet.rate else WAIT_FOR_A_PERMIT_MS
+            assert 0 < taken.wait_ms <= (HOUR_MS if request.is_probe else longest)
         else:
             assert (0 < taken.wait_ms <= HOUR_MS) == (taken.state is TakeState.LIMITED)
 
@@ -716,7 +716,7 @@ class QueueMachine(RuleBasedStateMachine):
             ):
                 command = take_command(
                     self.bench.keys, MODEL_RULES,
-                    token=take.token, worker=take.worker, wish=take.wish, whole_text=whole_text,
+                    token=take.token, worker=take.worker, request=take.request, whole_text=whole_text,
                 )  # fmt: skip
             return self.bench.run(*command)
 
@@ -725,7 +725,7 @@ class QueueMachine(RuleBasedStateMachine):
             answer = call(whole_text=False)
         except NoScriptError:
             answer = call(whole_text=True)
-        wanted = take.wish.wanted
+        wanted = take.request.wanted
         return read_take(answer, self.bench.keys, MODEL_RULES, token=take.token, sent_at=sent_at, wanted=wanted)
 
     def _new_token(self, worker: str) -> str:

@@ -18,7 +18,7 @@ from worker.broker.records import ClaimAnswer, CompleteAnswer, Duplicate, TakeSt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from worker.broker.records import Wish
+    from worker.broker.records import TakeRequest
 
 #: Small enough that a few messages are too large, and that a few are too many for one take.
 LARGEST_BYTES = 120
@@ -97,7 +97,7 @@ class Take:
     token: str
     worker: str
     wanted_bytes: int
-    wish: Wish
+    request: TakeRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,28 +200,28 @@ class Queue:
 
     def take(self, take: Take) -> tuple[TakeState, list[str]]:
         """``take.lua``: the state it answers, and the jobs."""
-        wish, fleet, wanted = take.wish, self.fleet, take.wish.wanted
-        fleet.answered += wish.answered
-        fleet.failed += wish.failed
+        request, fleet, wanted = take.request, self.fleet, take.request.wanted
+        fleet.answered += request.answered
+        fleet.failed += request.failed
         if fleet.is_paused:
             return TakeState.PAUSED, []
-        if wish.is_probe and fleet.was_probed and not wish.unused:
+        if request.is_probe and fleet.was_probed and not request.unused:
             return TakeState.LIMITED, []
         if fleet.rate:
-            fleet.has_permit = fleet.has_permit or wish.unused > 0
+            fleet.has_permit = fleet.has_permit or request.unused > 0
             if not fleet.has_permit:
                 return TakeState.LIMITED, []
             wanted = min(wanted, 1)
         state, taken = self._take(take, wanted)
         if taken:
             fleet.has_permit = not fleet.rate
-            fleet.was_probed = fleet.was_probed or wish.is_probe
+            fleet.was_probed = fleet.was_probed or request.is_probe
         return state, taken
 
     def _take(self, take: Take, wanted: int) -> tuple[TakeState, list[str]]:
         taken: list[str] = []
-        wish = take.wish
-        if self.suspects and wish.held == 0:
+        request = take.request
+        if self.suspects and request.held == 0:
             self.draining = None
             return TakeState.ALONE, [self._hold(self.suspects.pop(0), take.token)]
         if self.suspects:
@@ -229,7 +229,7 @@ class Queue:
             if self.draining == take.worker:
                 return TakeState.DRAIN, taken
 
-        for ready, most, is_from_the_end in self._sources(wish, wanted):
+        for ready, most, is_from_the_end in self._sources(request, wanted):
             begun = len(taken)
             while ready and len(taken) < min(wanted, begun + most) and self._bytes(taken) < take.wanted_bytes:
                 one = ready.pop(-1 if is_from_the_end else 0)
@@ -237,19 +237,19 @@ class Queue:
                 self._hold(taken[-1], take.token)
         return (TakeState.JOBS if taken else TakeState.EMPTY), taken
 
-    def _sources(self, wish: Wish, wanted: int) -> Iterable[tuple[list[str] | list[Message], int, bool]]:
+    def _sources(self, request: TakeRequest, wanted: int) -> Iterable[tuple[list[str] | list[Message], int, bool]]:
         """The lists in their turn: with how many jobs at most, and whether from the other end. Asked for lazily."""
-        new = [(messages, wanted, wish.which_new == "newest") for messages in (self.arrived, *self.stock.values())]
-        if wish.is_probe:
+        new = [(messages, wanted, request.which_new == "newest") for messages in (self.arrived, *self.stock.values())]
+        if request.is_probe:
             yield from new
             yield self.requeued, wanted, False
             yield self.retries, wanted, False
             return
         yield self.requeued, wanted, False
         retries = len(self.retries)
-        yield self.retries, wish.retries_first, False
+        yield self.retries, request.retries_first, False
         yield from new
-        yield self.retries, wish.retries_most - (retries - len(self.retries)), False
+        yield self.retries, request.retries_most - (retries - len(self.retries)), False
 
     def _bytes(self, refs: Iterable[str]) -> int:
         return sum(len(self.records[ref].message.kept) for ref in refs)

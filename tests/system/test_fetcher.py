@@ -16,7 +16,7 @@ from tests.broker.workbench import Workbench, link_to
 from tests.system.parts import flow_of
 from worker.broker.keys import digest
 from worker.broker.moves import SUSPICIOUS_CRASHES
-from worker.broker.records import Claim, ClaimAnswer, Delivery, Wish
+from worker.broker.records import Claim, ClaimAnswer, Delivery, TakeRequest
 from worker.broker.refusals import NotConnectedError
 from worker.flow_control.gate import Wait
 from worker.observe.outages import Outages
@@ -166,8 +166,8 @@ async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more
     await scene.until_it_waits()
     take = scene.bench.moves.take
 
-    async def take_and_cancel(wish: Wish, **asked: object) -> object:
-        taken = await take(wish, **asked)  # type: ignore[arg-type]
+    async def take_and_cancel(request: TakeRequest, **asked: object) -> object:
+        taken = await take(request, **asked)  # type: ignore[arg-type]
         scene.fetcher.cancel(QUEUE)
         return taken
 
@@ -240,11 +240,11 @@ class Told:
         self.is_open = True
         self.told: list[str] = []
 
-    def ask(self) -> Wish | Wait:
+    def ask(self) -> TakeRequest | Wait:
         self.told.append("asked")
-        return Wish(self._in_flight.free_slots(), len(self._in_flight)) if self.is_open else Wait(60, "closed")
+        return TakeRequest(self._in_flight.free_slots(), len(self._in_flight)) if self.is_open else Wait(60, "closed")
 
-    def took(self, _wish: Wish, _taken: Taken) -> None:
+    def took(self, _request: TakeRequest, _taken: Taken) -> None:
         self.told.append("took")
 
     def not_taken(self) -> None:
@@ -298,11 +298,11 @@ class OneRetryAtATime:
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
 
-    def ask(self) -> Wish:
+    def ask(self) -> TakeRequest:
         most = 1 - self._in_flight.retries
-        return Wish(self._in_flight.free_slots(), len(self._in_flight), retries_first=most, retries_most=most)
+        return TakeRequest(self._in_flight.free_slots(), len(self._in_flight), retries_first=most, retries_most=most)
 
-    def took(self, wish: Wish, taken: Taken) -> None:
+    def took(self, request: TakeRequest, taken: Taken) -> None:
         pass
 
     def not_taken(self) -> None:
@@ -344,8 +344,8 @@ async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scen
     await scene.until_it_waits()
     take = scene.bench.moves.take
 
-    async def take_and_cancel(wish: Wish, **asked: object) -> object:
-        taken = await take(wish, **asked)  # type: ignore[arg-type]
+    async def take_and_cancel(request: TakeRequest, **asked: object) -> object:
+        taken = await take(request, **asked)  # type: ignore[arg-type]
         scene.fetcher.cancel(QUEUE)
         return taken
 
@@ -360,8 +360,8 @@ async def test_a_take_whose_answer_was_lost_is_told_by_its_lease_token(scene: Sc
     await scene.until_it_waits()
     take = scene.bench.moves.take
 
-    async def take_and_lose(wish: Wish, **asked: object) -> Taken:
-        taken = await take(wish, **asked)  # type: ignore[arg-type]
+    async def take_and_lose(request: TakeRequest, **asked: object) -> Taken:
+        taken = await take(request, **asked)  # type: ignore[arg-type]
         if taken.jobs and not scene.not_heard:
             raise RedisConnectionError("Connection closed by server.")
         return taken
@@ -377,10 +377,10 @@ async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
     await scene.until_it_waits()
     take, failures = scene.bench.moves.take, count()
 
-    async def fail_once(wish: Wish, **asked: object) -> Taken:
+    async def fail_once(request: TakeRequest, **asked: object) -> Taken:
         if next(failures) == 0:
             raise NotConnectedError("refused")
-        return await take(wish, **asked)  # type: ignore[arg-type]
+        return await take(request, **asked)  # type: ignore[arg-type]
 
     scene.bench.moves.take = fail_once  # type: ignore[method-assign]
     scene.bench.push(b"a job")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from worker.broker.client import Answers
     from worker.broker.keys import Keys
-    from worker.broker.records import Change, Claim, Completion, Delay, Wish
+    from worker.broker.records import Change, Claim, Completion, Delay, TakeRequest
     from worker.broker.scripts import Script
 
 Argument: TypeAlias = str | int | bytes
@@ -150,9 +150,15 @@ def command(script: Script, keys: Sequence[str], arguments: Sequence[Argument], 
 
 
 def take_command(
-    keys: Keys, broker_options: BrokerOptions, *, token: str, worker: str, wish: Wish, whole_text: bool = False
+    keys: Keys,
+    broker_options: BrokerOptions,
+    *,
+    token: str,
+    worker: str,
+    request: TakeRequest,
+    whole_text: bool = False,
 ) -> Command:
-    """The call of ``take.lua`` as a worker wishes it."""
+    """The call of ``take.lua`` as a worker fields it."""
     return command(
         scripts.TAKE,
         [
@@ -161,11 +167,11 @@ def take_command(
             keys.deadlines, *keys.priority_lists,
         ],
         [
-            keys.record_prefix, token, min(wish.wanted, TAKE_JOBS), TAKE_BYTES, broker_options.lease_ms,
-            worker, wish.held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, broker_options.interval_us, BURST_US,
+            keys.record_prefix, token, min(request.wanted, TAKE_JOBS), TAKE_BYTES, broker_options.lease_ms,
+            worker, request.held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, broker_options.interval_us, BURST_US,
             LIMIT_BURST_US,
-            wish.which_new, int(wish.is_probe), wish.retries_first, wish.retries_most,
-            wish.answered, wish.failed, wish.unused, PROBE_GAP_MS, wish.version,
+            request.which_new, int(request.is_probe), request.retries_first, request.retries_most,
+            request.answered, request.failed, request.unused, PROBE_GAP_MS, request.version,
         ],
         whole_text=whole_text,
     )  # fmt: skip
@@ -279,15 +285,15 @@ class Moves:
         self.broker_options = broker_options
 
     async def take(
-        self, wish: Wish, *, token: str, worker: str, sent_at: float, follow_up: FollowUp | None = None
+        self, request: TakeRequest, *, token: str, worker: str, sent_at: float, follow_up: FollowUp | None = None
     ) -> Taken:
         """Take jobs; not to be repeated blindly. ``sent_at`` is the monotonic time of now."""
-        call = partial(take_command, self.keys, self.broker_options, token=token, worker=worker, wish=wish)
+        call = partial(take_command, self.keys, self.broker_options, token=token, worker=worker, request=request)
         try:
             answer = await (self._run(call()) if follow_up is None else follow_up.send_behind(call()))
         except NoScriptError:
             answer = await self._run(call(whole_text=True))
-        return read_take(answer, self.keys, self.broker_options, token=token, sent_at=sent_at, wanted=wish.wanted)
+        return read_take(answer, self.keys, self.broker_options, token=token, sent_at=sent_at, wanted=request.wanted)
 
     async def wait(self, seconds: float) -> bytes | None:
         """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it.

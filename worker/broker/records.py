@@ -92,7 +92,7 @@ class FleetNews:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TakeRequest:
     """What a worker asks of a take, and what it tells with it.
 
     Attributes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 from worker.broker.moves import UNUSED_SECONDS
-from worker.broker.records import Change, FleetNews, Wish
+from worker.broker.records import Change, FleetNews, TakeRequest
 from worker.flow_control import limit as limits
 from worker.flow_control.breaker import Breaker
 from worker.flow_control.ends import Ends
@@ -190,7 +190,7 @@ class FlowControl:
         """The version of the fleet's flow control that is known here."""
         return self.fleet.version
 
-    def ask(self) -> Wish | Wait:
+    def ask(self) -> TakeRequest | Wait:
         """What to take now, or how long to wait and why."""
         now = self._asked_at = self._clock()
         if now < self._paused_until:
@@ -210,12 +210,14 @@ class FlowControl:
                 if isinstance(answer, Wait):
                     return answer
                 # A slow start goes on with time too, so it is asked again soon.
-                return Wait(_SLOW_START_SECONDS, breaker.reason) if jobs else self._wish(0, stuck, is_probe=False)
+                return (
+                    Wait(_SLOW_START_SECONDS, breaker.reason) if jobs else self._take_request(0, stuck, is_probe=False)
+                )
             if answer.is_probe:
                 probed.append(breaker)
                 is_probe = True
             jobs = answer.jobs
-        return self._wish(jobs, stuck, is_probe=is_probe)
+        return self._take_request(jobs, stuck, is_probe=is_probe)
 
     def _stuck(self, now: float) -> int:
         """Calls that take far longer than those that are answered do."""
@@ -230,13 +232,13 @@ class FlowControl:
                 stuck += 1
         return stuck
 
-    def _wish(self, jobs: int, stuck: int, *, is_probe: bool) -> Wish:
+    def _take_request(self, jobs: int, stuck: int, *, is_probe: bool) -> TakeRequest:
         which_new = self._which_new(stuck, is_probe=is_probe)
         if jobs > 1 and self._is_spreading:
             jobs = (jobs + 1) // 2  # the rest from the other end
         limit, in_flight = self._in_flight.limit, self._in_flight.retries
         first = min(self.retries.most_first(limit, in_flight), self.retries.first(jobs))
-        return Wish(
+        return TakeRequest(
             wanted=jobs,
             held=len(self._in_flight),
             which_new=which_new,
@@ -258,23 +260,23 @@ class FlowControl:
         is_newest = self._ends.next_is_newest(newest, len(fresh) - newest, self._in_flight.limit)
         return "newest" if is_newest else "oldest"
 
-    def took(self, wish: Wish, taken: Taken) -> None:
+    def took(self, request: TakeRequest, taken: Taken) -> None:
         """A take was answered; its counts have arrived."""
-        self._answered -= wish.answered
-        self._failed -= wish.failed
-        for _ in range(min(wish.unused, len(self._unused))):
+        self._answered -= request.answered
+        self._failed -= request.failed
+        for _ in range(min(request.unused, len(self._unused))):
             self._unused.popleft()
-        if wish.is_probe:
+        if request.is_probe:
             self._is_probe_unused = False
-        needs_permit = wish.is_probe or self._is_rate_limited or taken.fleet.rate > 0
+        needs_permit = request.is_probe or self._is_rate_limited or taken.fleet.rate > 0
         for delivery in taken.jobs:
             delivery.has_permit = needs_permit
-            delivery.is_probe = wish.is_probe
+            delivery.is_probe = request.is_probe
             delivery.taken_at = self._asked_at
-            delivery.is_newest = wish.which_new == "newest" and not delivery.is_retry
+            delivery.is_newest = request.which_new == "newest" and not delivery.is_retry
         if taken.jobs:
             self.retries.took(len(taken.jobs), sum(delivery.is_retry for delivery in taken.jobs))
-        elif wish.is_probe:
+        elif request.is_probe:
             self._probe_again()
         self.saw(taken.fleet)
 

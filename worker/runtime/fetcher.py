@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from worker.broker.follow_up import FollowUp
     from worker.broker.moves import Moves
-    from worker.broker.records import Claim, Delivery, Taken, Wish
+    from worker.broker.records import Claim, Delivery, Taken, TakeRequest
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import InFlight
 
@@ -62,10 +62,10 @@ _MAX_BACKOFF_SECONDS = 2.0
 class Gates(Protocol):
     """What holds a worker back from taking jobs."""
 
-    def ask(self) -> Wish | Wait:
+    def ask(self) -> TakeRequest | Wait:
         """What to take now, or how long to wait and why."""
 
-    def took(self, wish: Wish, taken: Taken) -> None:
+    def took(self, request: TakeRequest, taken: Taken) -> None:
         """Told what a take brought."""
 
     def not_taken(self) -> None:
@@ -301,13 +301,13 @@ class Fetcher:
             return await self._take(queue, answer, woken_by)
         return None
 
-    async def _take(self, queue: str, wish: Wish, woken_by: Message | None) -> Batch | None:
-        follow_up = self._follow_up(queue, wish, woken_by)
+    async def _take(self, queue: str, request: TakeRequest, woken_by: Message | None) -> Batch | None:
+        follow_up = self._follow_up(queue, request, woken_by)
         sent_at, token = time.monotonic(), self._next_token()
         self._no_call.clear()
         try:
             taken = await self._moves(queue).take(
-                wish, token=token, worker=self._name, sent_at=sent_at, follow_up=follow_up
+                request, token=token, worker=self._name, sent_at=sent_at, follow_up=follow_up
             )
         except (RedisError, OSError) as error:
             self._gates.not_taken()
@@ -317,19 +317,19 @@ class Fetcher:
             return None
         else:
             outages.worked("take", queue)
-            has_room = taken.state in {TakeState.JOBS, TakeState.EMPTY} and len(taken.jobs) < wish.wanted
+            has_room = taken.state in {TakeState.JOBS, TakeState.EMPTY} and len(taken.jobs) < request.wanted
             if follow_up is not None:
                 self._go_on_waiting(queue, taken, follow_up, has_room=has_room)
-            batch = self._taken(queue, wish, taken, sent_at)
+            batch = self._taken(queue, request, taken, sent_at)
             if has_room:
                 self._wait_for_messages(self._queues)
             return batch
         finally:
             self._no_call.set()
 
-    def _follow_up(self, queue: str, wish: Wish, woken_by: Message | None) -> FollowUp | None:
+    def _follow_up(self, queue: str, request: TakeRequest, woken_by: Message | None) -> FollowUp | None:
         """What to send behind a take that follows a wait, and most likely leaves the lists empty and room for more."""
-        if woken_by is None or queue in self._waits or wish.wanted <= 1:
+        if woken_by is None or queue in self._waits or request.wanted <= 1:
             return None
         return self._moves(queue).follow_up(self._claim_of(woken_by[1]), wait_seconds=self._wait_seconds())
 
@@ -354,12 +354,12 @@ class Fetcher:
             self._giving_up.add(task)
             task.add_done_callback(self._giving_up.discard)
 
-    def _taken(self, queue: str, wish: Wish, taken: Taken, sent_at: float) -> Batch | None:
-        self._gates.took(wish, taken)
+    def _taken(self, queue: str, request: TakeRequest, taken: Taken, sent_at: float) -> Batch | None:
+        self._gates.took(request, taken)
         self.last_fetch_at = time.monotonic()
         self._backoff_seconds = _BACKOFF_SECONDS
         self._clock.sync(taken.server_ms)
-        if sum(delivery.is_retry for delivery in taken.jobs) >= wish.retries_most:
+        if sum(delivery.is_retry for delivery in taken.jobs) >= request.retries_most:
             self._retries_may_wait.add(queue)  # on a list that nobody can wait on, until one that is in hand has ended
         for delivery in taken.jobs:
             self._in_flight.add(delivery)
