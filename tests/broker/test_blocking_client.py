@@ -10,7 +10,7 @@ import pytest
 
 import settings
 from worker.broker.connection import sync_client
-from worker.broker.refusals import ServerIsOfNoUse, ServerIsReadOnlyError
+from worker.broker.refusals import ServerIsReadOnlyError, UnusableServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def test_a_connection_to_a_server_that_wants_replicas_is_made_anew(client: Redis
     redis_client.config_set("min-replicas-to-write", 1)
 
     try:
-        with pytest.raises(ServerIsOfNoUse, match="NOREPLICAS"):
+        with pytest.raises(UnusableServerError, match="NOREPLICAS"):
             client.set("a", "b")
     finally:
         redis_client.config_set("min-replicas-to-write", 0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.flow_control import limit as limits
-from worker.flow_control.limit import LOWEST_RATE, NO_LIMIT, Limit, Refusal
+from worker.flow_control.limit import LOWEST_RATE, NO_LIMIT, Limit, LoadRefusal
 
 BEGAN = 1_000_000.0
 
@@ -18,7 +18,7 @@ def cut(
     limit: Limit = NO_LIMIT, *, at: float = 0.0, accepted: int = 100, per_second: float = 20.0,
     retry_after: float | None = None,
 ) -> tuple[Limit, float]:  # fmt: skip
-    refusal = Refusal(429, retry_after, accepted, per_second)
+    refusal = LoadRefusal(429, retry_after, accepted, per_second)
     return limits.cut(limit, refusal, now_ms=BEGAN + at * 1000, by="pod", longest_pause=300)
 
 

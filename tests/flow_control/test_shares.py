@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.flow_control.ends import Ends
+from worker.flow_control.queue_ends import QueueEnds
 from worker.flow_control.retries import RetryShare
 
 
@@ -43,13 +43,13 @@ def test_one_slot_is_always_for_a_retry() -> None:
 
 
 def test_both_ends_take_turns_while_nothing_is_known() -> None:
-    ends = Ends()
+    ends = QueueEnds()
 
     assert [ends.next_is_newest(0, 0, 20) for _ in range(4)] == [True, False, True, False]
 
 
 def test_an_end_that_does_well_gets_three_turns_of_four() -> None:
-    ends = Ends()
+    ends = QueueEnds()
     ends.ended(is_newest=True, well=True)
     ends.ended(is_newest=False, well=False)
 
@@ -57,7 +57,7 @@ def test_an_end_that_does_well_gets_three_turns_of_four() -> None:
 
 
 def test_the_other_end_fills_half_of_the_slots_at_most() -> None:
-    ends = Ends()
+    ends = QueueEnds()
     ends.ended(is_newest=False, well=True)
 
     assert not any(ends.next_is_newest(10, 0, 20) for _ in range(8))

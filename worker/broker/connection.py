@@ -40,7 +40,7 @@ class _LeavesTheUseless:
         """Read an answer.
 
         Raises:
-            ServerIsOfNoUse: the server refuses all writes or whatever is asked of it, for one because it is not the
+            UnusableServerError: the server refuses all writes or whatever is asked of it, for one because it is not the
                 primary (any more).
         """
         try:

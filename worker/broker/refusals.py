@@ -43,14 +43,14 @@ class NotConnectedError(RedisConnectionError):
     """There is no connection: nothing was sent. ``__cause__`` tells why."""
 
 
-class ServerIsOfNoUse(RedisConnectionError):  # noqa: N818 - it names what is so
+class UnusableServerError(RedisConnectionError):
     """The server refuses all writes, or whatever is asked of it. ``__cause__`` tells how it said so, if it did.
 
     To redis-py, kombu and Celery this is a lost connection: they connect anew, and the address may lead elsewhere then.
     """
 
 
-class ServerIsReadOnlyError(ServerIsOfNoUse):
+class ServerIsReadOnlyError(UnusableServerError):
     """The server is a replica: jobs wait until the address leads to a primary."""
 
 
@@ -75,7 +75,7 @@ class Passing:
 Meaning: TypeAlias = Unfit | Passing
 
 
-class ServerIsUnfitError(ServerIsOfNoUse):
+class ServerIsUnfitError(UnusableServerError):
     """The address leads to a server that is of no use, and waiting does not mend that."""
 
     def __init__(self, unfit: Unfit) -> None:
@@ -245,9 +245,9 @@ def connection_is_useless(error: ResponseError) -> bool:
     return isinstance(error, (ReadOnlyError, *_OF_A_CLUSTER)) or str(error).startswith(_OF_NO_USE_NOW)
 
 
-def as_lost_connection(error: ResponseError) -> ServerIsOfNoUse:
+def as_lost_connection(error: ResponseError) -> UnusableServerError:
     """A refusal after which the connection is of no use, for those who make a connection anew only if it is lost."""
-    kind = ServerIsReadOnlyError if is_demoted(error) else ServerIsOfNoUse
+    kind = ServerIsReadOnlyError if is_demoted(error) else UnusableServerError
     lost = kind(str(error))
     lost.status_code = error.status_code
     lost.__cause__ = error
@@ -261,7 +261,7 @@ def may_have_been_run(error: BaseException) -> bool:
 
 def was_refused(error: BaseException) -> bool:
     """Whether the server answered and did nothing."""
-    refusals = (ResponseError, BusyLoadingError, AuthenticationError, ServerIsOfNoUse)
+    refusals = (ResponseError, BusyLoadingError, AuthenticationError, UnusableServerError)
     return isinstance(error, refusals) or meaning(error) is _MAX_CLIENTS
 
 
@@ -274,7 +274,7 @@ def is_demoted(error: BaseException) -> bool:
 
 def meaning(error: BaseException) -> Meaning | None:
     """What an error means, in words for people; None where the error's own words are all that is known."""
-    tells_no_more = isinstance(error, NotConnectedError | ServerIsOfNoUse) or not isinstance(error, RedisError)
+    tells_no_more = isinstance(error, NotConnectedError | UnusableServerError) or not isinstance(error, RedisError)
     if error.__cause__ is not None and tells_no_more:
         error = error.__cause__
     if isinstance(error, ServerIsUnfitError):

@@ -19,8 +19,8 @@ from worker.broker.moves import UNUSED_SECONDS
 from worker.broker.records import Change, FleetNews, TakeRequest
 from worker.flow_control import limit as limits
 from worker.flow_control.breaker import Breaker
-from worker.flow_control.ends import Ends
 from worker.flow_control.gate import Wait
+from worker.flow_control.queue_ends import QueueEnds
 from worker.flow_control.retries import RetryShare
 
 if TYPE_CHECKING:
@@ -165,13 +165,13 @@ class FlowControl:
         self._unused: deque[float] = deque()
         self._is_probe_unused = False
         self._waiting_in_slots = 0
-        self._ends = Ends()
+        self._queue_ends = QueueEnds()
         self._is_spreading = False
         self._usual_seconds = 0.0
         self._failed_late = False
         self._token_is_proven = False
         self._token_served_at = 0.0
-        self._refusal: limits.Refusal | None = None
+        self._refusal: limits.LoadRefusal | None = None
         self._longer_pause = 0.0
         self._is_unexplained = False
         self._refused_at: deque[float] = deque()
@@ -257,7 +257,7 @@ class FlowControl:
             return "oldest"
         fresh = [run.is_newest for run, _ in self._calling.values() if not run.is_retry]
         newest = sum(fresh)
-        is_newest = self._ends.next_is_newest(newest, len(fresh) - newest, self._in_flight.limit)
+        is_newest = self._queue_ends.next_is_newest(newest, len(fresh) - newest, self._in_flight.limit)
         return "newest" if is_newest else "oldest"
 
     def took(self, request: TakeRequest, taken: Taken) -> None:
@@ -371,7 +371,7 @@ class FlowControl:
             # One of very many: the API's wish to wait is granted, but it is no news of the rate.
             self._pause(status, _STRAY_PAUSE_SECONDS if retry_after is None else retry_after)
         elif run.epoch == self.fleet.epoch and self._refusal is None:
-            self._refusal = limits.Refusal(
+            self._refusal = limits.LoadRefusal(
                 status,
                 retry_after,
                 self._accepted(),
@@ -616,7 +616,7 @@ class FlowControl:
         elif well is False:
             self._failed_late = self._clock() - began > _STUCK_SECONDS
         if well is not None and not run.is_retry:
-            self._ends.ended(is_newest=run.is_newest, well=well)
+            self._queue_ends.ended(is_newest=run.is_newest, well=well)
         return began
 
     def _calls_before(self, run: Run) -> int:

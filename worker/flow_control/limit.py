@@ -114,7 +114,7 @@ def from_json(text: bytes | str) -> Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LoadRefusal:
     """A call that the API refused for load, and how the fleet fared until then.
 
     Attributes:
@@ -140,7 +140,7 @@ def measure_seconds(limit: Limit, now_ms: float) -> float:
     return max(1.0, min(wanted, (now_ms - limit.cut_ms) / 1000))
 
 
-def cut(limit: Limit, refusal: Refusal, *, now_ms: float, by: str, longest_pause: float) -> tuple[Limit, float]:
+def cut(limit: Limit, refusal: LoadRefusal, *, now_ms: float, by: str, longest_pause: float) -> tuple[Limit, float]:
     """What follows from a refusal: the limit from now on, and the seconds that the fleet pauses."""
     was_accepted = limit.rate == 0 or _accepted_since_cut(limit, refusal.accepted, now_ms) > 0
     refusals = 1 if was_accepted else limit.refusals + 1
@@ -189,7 +189,7 @@ def _accepted_since_cut(limit: Limit, accepted: int, now_ms: float) -> int:
     return min(accepted - limit.accepted_at_cut, math.floor(limit.rate * seconds))
 
 
-def _ceiling(limit: Limit, refusal: Refusal, now_ms: float) -> float:
+def _ceiling(limit: Limit, refusal: LoadRefusal, now_ms: float) -> float:
     """The rate at which the API refuses, as far as this refusal tells; 0: nothing was accepted that could tell."""
     measured = refusal.accepted_per_second
     if limit.rate == 0:

@@ -13,7 +13,7 @@ _OTHER_TURN = 4
 _OTHER_SHARE = 0.5
 
 
-class Ends:
+class QueueEnds:
     """How the two ends of the backlog fare."""
 
     def __init__(self) -> None:
