@@ -98,8 +98,8 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
         "HSET", bench.broker_options.fleet.breakers, "worker-2", f"{bench.now_ms()} api_down", "worker-3", "1 api_down"
     )
     bench.run("PEXPIRE", bench.broker_options.fleet.breakers, 30_000)
-    bench.run("HSET", bench.keys.unheard, "take7", bench.now_ms(), "long ago", 1)
-    bench.run("PEXPIRE", bench.keys.unheard, 30_000)
+    bench.run("HSET", bench.keys.lost_takes, "take7", bench.now_ms(), "long ago", 1)
+    bench.run("PEXPIRE", bench.keys.lost_takes, 30_000)
     bench.run(
         "HSET", bench.keys.workers, "worker-2", f"{bench.now_ms()} another other", "worker-3", "1 another long ago"
     )
@@ -147,12 +147,12 @@ async def _pause(bench: Workbench, _: Scene) -> None:
     await bench.pause(30)
 
 
-async def _vote(bench: Workbench, _: Scene) -> None:
-    await bench.moves.vote("worker-1", "api_down for 3 s")
+async def _report_breakers(bench: Workbench, _: Scene) -> None:
+    await bench.moves.report_breakers("worker-1", "api_down for 3 s")
 
 
-async def _take_the_vote_back(bench: Workbench, _: Scene) -> None:
-    await bench.moves.vote("worker-2", "")
+async def _take_the_report_back(bench: Workbench, _: Scene) -> None:
+    await bench.moves.report_breakers("worker-2", "")
 
 
 async def _register(bench: Workbench, _: Scene) -> object:
@@ -163,8 +163,8 @@ async def _leave(bench: Workbench, _: Scene) -> object:
     return await bench.moves.register("worker-2", "", "")
 
 
-async def _forgive(bench: Workbench, scene: Scene) -> None:
-    await bench.moves.forgive([(job.ref, 1) for job in scene.waiting])
+async def _restore_attempts(bench: Workbench, scene: Scene) -> None:
+    await bench.moves.restore_attempts([(job.ref, 1) for job in scene.waiting])
 
 
 async def _expire(bench: Workbench, _: Scene) -> object:
@@ -213,8 +213,8 @@ async def _recover(bench: Workbench, _: Scene) -> object:
     return await bench.recover()
 
 
-async def _unheard(bench: Workbench, _: Scene) -> None:
-    await bench.moves.note_unheard(["take8", "take9"])
+async def _lost_takes(bench: Workbench, _: Scene) -> None:
+    await bench.moves.note_lost_takes(["take8", "take9"])
 
 
 Move: TypeAlias = "Callable[[Workbench, Scene], Awaitable[object]]"
@@ -228,11 +228,11 @@ MOVES: dict[str, Move] = {
     "take (a probe)": _take_a_probe,
     "throttle": _throttle,
     "throttle (a pause alone)": _pause,
-    "vote": _vote,
-    "vote (taken back)": _take_the_vote_back,
+    "report_breakers": _report_breakers,
+    "report_breakers (taken back)": _take_the_report_back,
     "register": _register,
     "register (leave)": _leave,
-    "forgive": _forgive,
+    "restore_attempts": _restore_attempts,
     "expire": _expire,
     "claim": _claim,
     "complete": _complete,
@@ -242,7 +242,7 @@ MOVES: dict[str, Move] = {
     "promote": _promote,
     "recover": _recover,
     "replay": _replay,
-    "unheard": _unheard,
+    "lost_takes": _lost_takes,
     "adopt": _adopt,
 }
 #: Those before which another worker empties its hands for the suspect.

@@ -108,7 +108,7 @@ def test_take_walks_over_the_lists_from_where_the_header_says() -> None:
     first = inputs(TEXTS["take"], "KEYS").fixed + 1
 
     assert f"local first_priority_list = {first}\n" in TEXTS["take"]
-    assert "expect(KEYS[first_priority_list], 'list')" in TEXTS["take"]
+    assert "require_type(KEYS[first_priority_list], 'list')" in TEXTS["take"]
     assert "unpack(KEYS, first_priority_list + 1)" in TEXTS["take"]
     assert "for list = first_priority_list + 1, #KEYS do" in TEXTS["take"]
     assert "list == 3 and first_priority_list or list + 1" in TEXTS["take"]

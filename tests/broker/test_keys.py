@@ -29,7 +29,7 @@ NAMED = {
     KEYS.counters: ("hash", False),
     KEYS.maintenance: ("hash", False),
     KEYS.draining: ("string", True),
-    KEYS.unheard: ("hash", True),
+    KEYS.lost_takes: ("hash", True),
     FLEET.workers: ("hash", True),
     FLEET.queues: ("zset", False),
     UNACKED: ("hash", False),

@@ -106,7 +106,7 @@ async def test_without_one_of_its_commands_a_move_says_so_and_changes_nothing(
         assert bench.snapshot() == before, f"without {command}"
 
 
-@pytest.mark.parametrize("name", [name for name in MOVES if script_of(name) not in {"claim", "forgive"}])
+@pytest.mark.parametrize("name", [name for name in MOVES if script_of(name) not in {"claim", "restore_attempts"}])
 async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
     bench: Workbench, logged_in: As, name: str
 ) -> None:
@@ -130,7 +130,7 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
     [
         (name, "job:")
         for name in MOVES
-        if script_of(name) not in {"claim", "throttle", "vote", "register", "replay", "adopt", "unheard"}
+        if script_of(name) not in {"claim", "throttle", "report_breakers", "register", "replay", "adopt", "lost_takes"}
     ]
     + [("claim", "ids:"), ("complete", "ids:")],
 )

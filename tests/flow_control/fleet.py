@@ -300,7 +300,7 @@ class Pod:
             is_rate_limited=settings.rate_limit is not None,
             longest_pause=settings.retry_max_delay_seconds,
             changes=self._flow_changes,
-            forgive=self._forgive,
+            restore_attempts=self._restore_attempts,
             server_ms=world.timeline.server_ms,
             token_is_new=client.token_is_new,
             clock=world.timeline,
@@ -462,9 +462,9 @@ class Pod:
         self.in_flight.remove(item.delivery)
         self._turn()
 
-    def _forgive(self, jobs: Counter[tuple[str, str]]) -> None:
+    def _restore_attempts(self, jobs: Counter[tuple[str, str]]) -> None:
         waiting = [(ref, attempts) for (_, ref), attempts in jobs.items()]
-        self._timeline.after(self._world.way(), self._redis.forgive, waiting)
+        self._timeline.after(self._world.way(), self._redis.restore_attempts, waiting)
 
     # -- flow control and upkeep
 

@@ -1,8 +1,8 @@
 """What Redis does for flow control, in Python: the lists a take reads, permits, probes, the limit and the pause.
 
-It follows ``take.lua``, ``promote.lua``, ``throttle.lua``, ``delay.lua``, ``expire.lua`` and ``forgive.lua`` as far as
-flow control goes, and nothing else of them: no suspects, no priorities, no leases. ``test_redis_model.py`` holds
-:class:`FleetModel`, where all the arithmetic is, to the real scripts.
+It follows ``take.lua``, ``promote.lua``, ``throttle.lua``, ``delay.lua``, ``expire.lua`` and ``restore_attempts.lua``
+as far as flow control goes, and nothing else of them: no suspects, no priorities, no leases. ``test_redis_model.py``
+holds :class:`FleetModel`, where all the arithmetic is, to the real scripts.
 """
 
 from __future__ import annotations
@@ -259,8 +259,8 @@ class RedisModel:
                 jobs.append(self._hold_again(ref, token))
         return jobs
 
-    def forgive(self, jobs: Iterable[tuple[str, int]]) -> None:
-        """``forgive.lua``."""
+    def restore_attempts(self, jobs: Iterable[tuple[str, int]]) -> None:
+        """``restore_attempts.lua``."""
         for ref, attempts in jobs:
             record = self.records.get(ref)
             if record is not None and record.token == "" and record.calls:

@@ -30,12 +30,13 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock()
         self.in_flight = InFlight(SLOTS)
-        self.forgiven: Counter[tuple[str, str]] = Counter()
+        self.restored: Counter[tuple[str, str]] = Counter()
         self.changes = 0
         self._numbers = count()
         self.flow = FlowControl(
             self.in_flight, name="pod", failures=10, is_rate_limited=False, longest_pause=300, changes=self._changed,
-            forgive=self.forgiven.update, server_ms=lambda: self.clock.now * 1000, clock=self.clock, chance=lambda: 0.0,
+            restore_attempts=self.restored.update,
+            server_ms=lambda: self.clock.now * 1000, clock=self.clock, chance=lambda: 0.0,
         )  # fmt: skip
 
     def _changed(self) -> None:
@@ -123,14 +124,14 @@ def test_attempts_of_the_run_that_opened_the_breaker_come_back_when_a_fresh_prob
 
     assert scene.fail(scene.probe()) == 0
 
-    assert scene.forgiven == Counter({run.key: 1 for run in failed})
+    assert scene.restored == Counter({run.key: 1 for run in failed})
 
 
 def test_an_answered_probe_leaves_them_counted() -> None:
     scene, _ = down()
     scene.flow.answered(scene.probe())
 
-    assert not scene.forgiven
+    assert not scene.restored
 
 
 def test_while_the_breaker_is_open_no_failure_costs_an_attempt() -> None:

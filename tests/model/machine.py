@@ -403,11 +403,11 @@ class QueueMachine(RuleBasedStateMachine):
         ),
         attempts=few,
     )
-    def forgive(self, refs: list[str], attempts: int) -> None:
+    def restore_attempts(self, refs: list[str], attempts: int) -> None:
         jobs = [(ref, attempts) for ref in [*refs, "nobody's"]]
-        self._wait(self.bench.moves.forgive(jobs))
-        self.model.forgive(jobs)
-        self._check("forgive")
+        self._wait(self.bench.moves.restore_attempts(jobs))
+        self.model.restore_attempts(jobs)
+        self._check("restore_attempts")
 
     @precondition(lambda self: bool(self._unclaimed()))
     @rule(holds=_holds(lambda machine: machine._unclaimed()), repeats=times)

@@ -332,8 +332,8 @@ class Queue:
                 self.counters["delayed"] += 1
         return answers
 
-    def forgive(self, jobs: Iterable[tuple[str, int]]) -> None:
-        """``forgive.lua`` for pairs of ref and attempts."""
+    def restore_attempts(self, jobs: Iterable[tuple[str, int]]) -> None:
+        """``restore_attempts.lua`` for pairs of ref and attempts."""
         for ref, attempts in jobs:
             record = self.records.get(ref)
             if record is not None and not record.token:

@@ -309,7 +309,7 @@ def _what_is_past_stays(now: Standing, before: Standing, move: str) -> Iterator[
             continue
         if record.first != was.first:
             yield f"{ref} was first taken at {was.first}, and now at {record.first}"
-        if record.calls < was.calls and move != "forgive":
+        if record.calls < was.calls and move != "restore_attempts":
             yield f"the calls of {ref} went from {was.calls} to {record.calls} in {move}"
         if record.is_retry < was.is_retry:
             yield f"{ref} is no retry any more"

@@ -20,6 +20,6 @@ def flow_of(in_flight: InFlight, *, failures: int = 0) -> FlowControl:
         is_rate_limited=False,
         longest_pause=300,
         changes=lambda: None,
-        forgive=lambda _: None,
+        restore_attempts=lambda _: None,
         server_ms=lambda: time.time() * 1000,
     )

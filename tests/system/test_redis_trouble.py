@@ -214,7 +214,7 @@ def test_a_take_whose_answer_was_lost_counts_as_no_crash(server_binary: ServerBi
 
         assert own.event_of(job)["data"]["outcome"] == "locked"
         own.wait_idle()
-        assert own.redis.hlen(own.keys.unheard) == 1
+        assert own.redis.hlen(own.keys.lost_takes) == 1
         assert "crashes" not in own.counters()
         assert len(own.api.calls()) == 1
 

@@ -22,7 +22,7 @@ key                                  type    holds                              
 ``lw:1:<queue>:counters``            hash    totals since the queue was first used                  never
 ``lw:1:<queue>:maintenance``         hash    when the fleet last looked after this queue            never
 ``lw:1:<queue>:draining``            string  the worker that empties its hands for a suspect        seconds (TTL)
-``lw:1:<queue>:unheard``             hash    takes whose answers were lost, by lease token: when     a day (TTL)
+``lw:1:<queue>:lost_takes``          hash    takes whose answers were lost, by lease token: when     a day (TTL)
 ``lw:1:<LOCK_QUEUE>:workers``        hash    the workers there are: when told, and how each is set  seconds (TTL)
 ``lw:1:<LOCK_QUEUE>:queues``         zset    queues that workers took from, by when they told (ms)  after 200 others
 ``lw:1:<LOCK_QUEUE>:pause``          string  there while the API has asked the whole fleet to wait  Retry-After (TTL)
@@ -143,9 +143,9 @@ class Keys:
         return f"{PREFIX}:{self.queue}:draining"
 
     @cached_property
-    def unheard(self) -> str:
+    def lost_takes(self) -> str:
         """Takes whose workers never heard their answers."""
-        return f"{PREFIX}:{self.queue}:unheard"
+        return f"{PREFIX}:{self.queue}:lost_takes"
 
     @cached_property
     def workers(self) -> str:

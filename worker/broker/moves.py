@@ -62,9 +62,9 @@ UNUSED_SECONDS = 0.1
 #: The least time between two probes of the whole fleet.
 PROBE_GAP_MS = 250
 #: How long a worker's word that its breaker is open counts.
-VOTE_MS = 60_000
+BREAKER_REPORT_MS = 60_000
 #: How long it is kept that a worker never heard the answer of a take: far longer than its jobs wait for their leases.
-UNHEARD_MS = 86_400_000
+LOST_TAKE_MS = 86_400_000
 #: How long a worker that tells nothing more counts as one of the fleet. Each tells it three times as often.
 WORKER_MS = 30_000
 #: A worker hears of so many others at most that were set otherwise.
@@ -158,7 +158,7 @@ def take_command(
     request: TakeRequest,
     whole_text: bool = False,
 ) -> Command:
-    """The call of ``take.lua`` as a worker fields it."""
+    """The call of ``take.lua`` for one request."""
     return command(
         scripts.TAKE,
         [
@@ -274,9 +274,9 @@ class Client(Protocol):
 class Moves:
     """The moves of one queue's jobs.
 
-    All raise what the client raises (:class:`redis.exceptions.RedisError`, :class:`OSError`); a raised error leaves
-    open whether the move was made, and all but :meth:`take`, :meth:`recover`, :meth:`expire` and :meth:`forgive` may be
-    repeated.
+    All raise what the client raises (:class:`redis.exceptions.RedisError`, :class:`OSError`). After an error the move
+    may have been made or not. All may be repeated, but for :meth:`take`, :meth:`recover`, :meth:`expire` and
+    :meth:`restore_attempts`.
     """
 
     def __init__(self, client: Client, keys: Keys, broker_options: BrokerOptions) -> None:
@@ -396,9 +396,11 @@ class Moves:
         )
         return done == 1, _fleet(fleet)
 
-    async def vote(self, worker: str, told: str) -> None:
-        """Tell which breakers of a worker are open, or with nothing told, that none is."""
-        await self._call(scripts.VOTE, [self.broker_options.fleet.breakers], [worker, told, VOTE_MS])
+    async def report_breakers(self, worker: str, report: str) -> None:
+        """Show the operators which breakers of a worker are open; an empty report says that none is."""
+        await self._call(
+            scripts.REPORT_BREAKERS, [self.broker_options.fleet.breakers], [worker, report, BREAKER_REPORT_MS]
+        )
 
     async def register(self, worker: str, digest: str, told: str) -> list[tuple[str, bytes]]:
         """Tell that a worker is there, and how it is set; with an empty digest, that it leaves.
@@ -410,12 +412,12 @@ class Moves:
         answer = iter(await self._call(scripts.REGISTER, keys, arguments))
         return [(other.decode("utf-8", "replace"), text) for other, text in zip(answer, answer, strict=True)]
 
-    async def forgive(self, jobs: Sequence[tuple[str, int]]) -> None:
+    async def restore_attempts(self, jobs: Sequence[tuple[str, int]]) -> None:
         """Take back so many attempts of each job (by its ref) that waits now; not to be repeated."""
         arguments: list[Argument] = [self.keys.record_prefix]
         for ref, attempts in jobs:
             arguments += [ref, attempts]
-        await self._call(scripts.FORGIVE, [], arguments)
+        await self._call(scripts.RESTORE_ATTEMPTS, [], arguments)
 
     async def promote(self, *, between_ms: int, version: int = -1) -> Promoted:
         """Make due jobs ready, unless the fleet did so in the last ``between_ms``.
@@ -453,7 +455,7 @@ class Moves:
         """Make jobs of dead workers ready, unless the fleet did so in the last ``between_ms``."""
         keys = [
             self.keys.leases, self.keys.requeued, self.keys.suspects, self.keys.counters, self.keys.maintenance,
-            self.keys.retries, self.keys.deadlines, self.keys.unheard,
+            self.keys.retries, self.keys.deadlines, self.keys.lost_takes,
         ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, self.broker_options.suspicious_crashes, self.broker_options.max_deliveries,
@@ -469,9 +471,9 @@ class Moves:
             messages=messages,
         )  # fmt: skip
 
-    async def note_unheard(self, tokens: Sequence[str]) -> None:
+    async def note_lost_takes(self, tokens: Sequence[str]) -> None:
         """Note takes whose answers were lost: what they took has lost no worker, and is not a crash richer for it."""
-        await self._call(scripts.UNHEARD, [self.keys.unheard], [UNHEARD_MS, *tokens])
+        await self._call(scripts.LOST_TAKES, [self.keys.lost_takes], [LOST_TAKE_MS, *tokens])
 
     async def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         try:

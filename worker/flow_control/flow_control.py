@@ -66,7 +66,7 @@ _RAISE_JITTER_SECONDS = 0.25
 _STRAY_SHARE = 0.05
 _STRAY_PAUSE_SECONDS = 0.5
 #: How often a worker tells again that its breaker is open, in seconds.
-_VOTE_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 #: How long a worker that lacks what a call needs takes no jobs, and how often it says so at most, in seconds.
 _NO_RESOURCES_SECONDS = 1.0
 _NO_RESOURCES_TOLD_SECONDS = 60.0
@@ -105,7 +105,7 @@ class FlowControl:
         is_rate_limited: whether RATE_LIMIT_PER_SECOND is set, so that every call needs a permit.
         longest_pause: the longest wait that the API may ask for, in seconds.
         changes: called when :meth:`change` has something to write.
-        forgive: takes attempts of jobs back that wait in Redis, by the key of their runs.
+        restore_attempts: takes attempts of jobs back that wait in Redis, by the key of their runs.
         server_ms: the time of the Redis server, in milliseconds.
         token_is_new: whether the token has changed since the API refused it.
         clock: monotonic seconds.
@@ -121,7 +121,7 @@ class FlowControl:
         is_rate_limited: bool,
         longest_pause: float,
         changes: Callable[[], None],
-        forgive: Callable[[Counter[tuple[str, str]]], None],
+        restore_attempts: Callable[[Counter[tuple[str, str]]], None],
         server_ms: Callable[[], float],
         token_is_new: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
@@ -152,7 +152,7 @@ class FlowControl:
         self._is_rate_limited = is_rate_limited
         self._longest_pause = longest_pause
         self._changes = changes
-        self._forgive = forgive
+        self._restore_attempts = restore_attempts
         self._server_ms = server_ms
         self._token_is_new = token_is_new
         self._clock = clock
@@ -180,8 +180,8 @@ class FlowControl:
         self._calling: dict[int, tuple[Run, float]] = {}
         self._in_run: deque[tuple[float, Run]] = deque(maxlen=_RUN)
         self._answered_when_opened = 0
-        self._voted: list[str] = []
-        self._voted_at = 0.0
+        self._reported: list[str] = []
+        self._reported_at = 0.0
 
     # -- asked and told by the runtime
 
@@ -452,7 +452,7 @@ class FlowControl:
             if is_at_fault:
                 self.api.give_back_probe()  # it says nothing
             elif self.api.probe_failed(is_fresh=is_outright or not run.is_retry):
-                self._forgive_run()
+                self._restore_attempts_of_run()
         was_open = self.api.is_open
         self.api.failed(run.job, began, is_fresh=not run.is_retry, is_outright=is_outright)
         if was_open or self.token.is_open:
@@ -470,7 +470,7 @@ class FlowControl:
         progress.answered = answered
         return progress.faults >= _FAULTS
 
-    def _forgive_run(self) -> None:
+    def _restore_attempts_of_run(self) -> None:
         """Give the attempts back that an outage cost before it was known for one."""
         waiting: Counter[tuple[str, str]] = Counter()
         for _, run in self._in_run:
@@ -482,7 +482,7 @@ class FlowControl:
                 run.attempts -= 1
         self._in_run.clear()
         if waiting:
-            self._forgive(waiting)
+            self._restore_attempts(waiting)
 
     def _token_refused(self, run: Run, began: float) -> int:
         """A call was answered 401; that counts for its job once others were answered after it."""
@@ -587,13 +587,13 @@ class FlowControl:
             accepted_per_second=self._accepted_per_second(),
         )
 
-    def vote(self) -> str | None:
-        """What this worker has to tell of its breakers now; None: nothing new."""
+    def breaker_report(self) -> str | None:
+        """A report of the open breakers for the operators (empty: none is open), or None where nothing is new."""
         now, opened = self._clock(), [breaker for breaker in self.breakers if breaker.is_open]
         reasons = [breaker.reason for breaker in opened]
-        if reasons == self._voted and (not reasons or now - self._voted_at < _VOTE_SECONDS):
+        if reasons == self._reported and (not reasons or now - self._reported_at < _REPORT_SECONDS):
             return None
-        self._voted, self._voted_at = reasons, now
+        self._reported, self._reported_at = reasons, now
         if not opened:
             return ""
         seconds = now - min(breaker.opened_at for breaker in opened)

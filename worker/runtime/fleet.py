@@ -115,9 +115,9 @@ class Fleet:
         """Report which breakers are open in this worker, for ever."""
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
-            breakers = self._flow.vote()
+            breakers = self._flow.breaker_report()
             if breakers is not None:
-                await retry_forever("vote", partial(self._moves.vote, self._name, breakers))
+                await retry_forever("report_breakers", partial(self._moves.report_breakers, self._name, breakers))
 
     async def _throttle(self) -> None:
         while (change := self._flow.change()) is not None:
@@ -126,7 +126,7 @@ class Fleet:
 
     async def _restore_attempts(self, moves: Moves, jobs: Sequence[tuple[str, int]]) -> None:
         try:
-            await moves.forgive(jobs)
+            await moves.restore_attempts(jobs)
         except (RedisError, OSError) as error:  # they lose an attempt; a second try could give them two
             logger.warning("attempts_not_given_back", extra={"error": str(error), "jobs": len(jobs)})
 

@@ -132,8 +132,8 @@ class Queues:
 
     def note_lost_take(self, queue: str, lease_token: str) -> None:
         """Note a take whose answer was lost: its jobs come back by their leases, and no worker died on them."""
-        note = partial(self.moves(queue).note_unheard, [lease_token])
-        self._background.spawn(retry_forever("unheard", note, queue=queue))
+        note = partial(self.moves(queue).note_lost_takes, [lease_token])
+        self._background.spawn(retry_forever("lost_takes", note, queue=queue))
 
     def use(self, options: BrokerOptions) -> None:
         """Use other options for all moves from now on."""

@@ -1,7 +1,7 @@
 -- recover: jobs whose worker gave no sign of life for a lease become ready again, one crash richer. The only move that counts
 -- crashes. A job with too many is handed to the caller, in flight, to be ended as poisoned. One whose worker never heard of it, as the
 -- answer of its take was lost, has no crash more by that.
--- KEYS  1 leases   2 requeued   3 suspects   4 counters   5 maintenance   6 retries   7 deadlines   8 unheard
+-- KEYS  1 leases   2 requeued   3 suspects   4 counters   5 maintenance   6 retries   7 deadlines   8 lost_takes
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 crashes that make a poisoned job   4 jobs at most
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
 --       8 a silence of this many milliseconds means that the server was away, not the workers
@@ -12,7 +12,7 @@
 --       server time in milliseconds, {lost worker, its jobs, ...}, {message ...}, poisoned job ...}, a job as in take
 -- Crash: all or nothing. Not to be repeated blindly: poisoned jobs of a lost answer come back when their lease is over.
 
-local leases, requeued, suspects, counters, maintenance, retries, deadlines, unheard =
+local leases, requeued, suspects, counters, maintenance, retries, deadlines, lost_takes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local lease_token, lease_ms = ARGV[5], tonumber(ARGV[6])
@@ -27,8 +27,8 @@ require_type(counters, 'hash')
 require_type(maintenance, 'hash')
 require_type(retries, 'list')
 require_type(deadlines, 'zset')
-require_type(unheard, 'hash')
-require_permission('HGET', unheard, '')
+require_type(lost_takes, 'hash')
+require_permission('HGET', lost_takes, '')
 require_permission('ZREM', leases, '')
 require_permission('RPUSH', requeued, '')
 require_permission('RPUSH', suspects, '')
@@ -71,19 +71,19 @@ for _, ref in ipairs(lapsed) do
     vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
   else
     local old_lease_token = redis.call('HGET', name, 'lease_token') or ''
-    local is_unheard = redis.call('HGET', unheard, old_lease_token)
-    local crashes = tonumber(record[5]) + (is_unheard and 0 or 1)
+    local is_lost_take = redis.call('HGET', lost_takes, old_lease_token)
+    local crashes = tonumber(record[5]) + (is_lost_take and 0 or 1)
     record[5] = tostring(crashes)
-    died = died + (is_unheard and 0 or 1)
+    died = died + (is_lost_take and 0 or 1)
     -- A worker's lease tokens are its name and a number.
-    local worker = not is_unheard and string.match(old_lease_token, '^([^ ]+)%.%d+$')
+    local worker = not is_lost_take and string.match(old_lease_token, '^([^ ]+)%.%d+$')
     if worker and #worker <= 100 then
       jobs_of[worker] = (jobs_of[worker] or 0) + 1
     end
     if #messages < most_told and #record[1] <= most_told_bytes then
       messages[#messages + 1] = record[1]
     end
-    if crashes >= poisonous and not is_unheard then
+    if crashes >= poisonous and not is_lost_take then
       redis.call('HSET', name, 'crashes', crashes, 'lease_token', lease_token)
       redis.call('ZADD', leases, integer(now + lease_ms), ref)
       poisoned[#poisoned + 1] = {ref, unpack(record)}

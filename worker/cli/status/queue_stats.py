@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.broker.keys import PRIORITY_STEPS, Keys
-from worker.broker.moves import VOTE_MS
+from worker.broker.moves import BREAKER_REPORT_MS
 from worker.flow_control.limit import from_json
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ def _limit(rate: bytes | None, state: bytes | None) -> FleetLimit | None:
     return FleetLimit(float(rate), found.by, found.status)
 
 
-def _open_breakers(votes: Mapping[bytes, bytes], now: float) -> Iterator[tuple[str, str]]:
-    """Each worker's vote, without those that count no more."""
-    for worker, vote in sorted(votes.items()):
-        at_ms, _, told = vote.partition(b" ")
-        if re.fullmatch(rb"\d{1,15}", at_ms) and abs(now * 1000 - int(at_ms)) <= VOTE_MS:
-            yield worker.decode(errors="replace"), told.decode(errors="replace")
+def _open_breakers(reports: Mapping[bytes, bytes], now: float) -> Iterator[tuple[str, str]]:
+    """Each worker's report of its open breakers, the expired ones left out."""
+    for worker, report in sorted(reports.items()):
+        at_ms, _, text = report.partition(b" ")
+        if re.fullmatch(rb"\d{1,15}", at_ms) and abs(now * 1000 - int(at_ms)) <= BREAKER_REPORT_MS:
+            yield worker.decode(errors="replace"), text.decode(errors="replace")

@@ -1,4 +1,4 @@
--- forgive: take back attempts that an outage cost jobs which wait now. A job that somebody holds keeps its count.
+-- restore_attempts: take back attempts that an outage cost jobs which wait now. A job that somebody holds keeps its count.
 -- KEYS  (none: the records' keys are made from their refs)
 -- ARGV  1 record prefix   then for each job: ref, attempts to take back
 -- Returns the number of jobs whose count changed

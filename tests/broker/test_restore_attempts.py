@@ -1,4 +1,4 @@
-"""forgive: attempts that an outage cost jobs which wait now are taken back."""
+"""restore_attempts: attempts that an outage cost jobs which wait now are taken back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_a_job_that_waits_gets_attempts_back_wherever_it_waits(bench: Work
         bench.make_due(job)
         await bench.promote()
 
-    await bench.moves.forgive([(job.ref, 2)])
+    await bench.moves.restore_attempts([(job.ref, 2)])
 
     assert calls(bench, job) == 1
 
@@ -41,7 +41,7 @@ async def test_a_job_in_somebodys_hands_keeps_its_count(bench: Workbench) -> Non
     bench.take()
     before = bench.snapshot()
 
-    await bench.moves.forgive([(job.ref, 2)])
+    await bench.moves.restore_attempts([(job.ref, 2)])
 
     assert bench.snapshot() == before
 
@@ -51,7 +51,7 @@ async def test_no_job_has_fewer_attempts_than_none(bench: Workbench) -> None:
     job.attempts = 1
     await bench.delay(job)
 
-    await bench.moves.forgive([(job.ref, 5)])
+    await bench.moves.restore_attempts([(job.ref, 5)])
 
     assert calls(bench, job) == 0
 
@@ -64,7 +64,7 @@ async def test_each_job_of_a_call_gets_its_own_back_and_those_that_are_gone_get_
     await bench.delay(*jobs[:2])
     await bench.moves.complete([bench.completion(jobs[2])])
 
-    await bench.moves.forgive([(jobs[0].ref, 1), (jobs[2].ref, 1), (jobs[1].ref, 3), ("nobody's", 1)])
+    await bench.moves.restore_attempts([(jobs[0].ref, 1), (jobs[2].ref, 1), (jobs[1].ref, 3), ("nobody's", 1)])
 
     assert [calls(bench, job) for job in jobs[:2]] == [4, 2]
     assert bench.run("EXISTS", bench.record_key(jobs[2]), bench.keys.record_prefix + "nobody's") == 0
@@ -77,7 +77,7 @@ async def test_a_count_that_makes_no_sense_is_left_alone(bench: Workbench, value
     bench.run("HSET", bench.record_key(job), "attempts", value)
     before = bench.snapshot()
 
-    await bench.moves.forgive([(job.ref, 1)])
+    await bench.moves.restore_attempts([(job.ref, 1)])
 
     assert bench.snapshot() == before
 
@@ -90,7 +90,7 @@ async def test_an_overwritten_record_does_not_stop_the_others(bench: Workbench) 
     await bench.delay(*jobs)
     bench.run("SET", bench.record_key(jobs[0]), "somebody's own")
 
-    await bench.moves.forgive([(job.ref, 1) for job in jobs])
+    await bench.moves.restore_attempts([(job.ref, 1) for job in jobs])
 
     assert calls(bench, jobs[1]) == 1
     assert bench.run("GET", bench.record_key(jobs[0])) == b"somebody's own"
@@ -98,6 +98,6 @@ async def test_an_overwritten_record_does_not_stop_the_others(bench: Workbench) 
 
 
 async def test_a_call_with_no_jobs_changes_nothing(bench: Workbench) -> None:
-    await bench.moves.forgive([])
+    await bench.moves.restore_attempts([])
 
     assert bench.snapshot() == {}
