@@ -47,8 +47,8 @@ MUST_AGREE = (
 
 _OWN_KEYS = "lw:"
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
-_LARGEST_TOKEN_BYTES = 64 * 1024
-_LARGEST_STREAM_BYTES = 1_099_511_627_776
+_MAX_TOKEN_BYTES = 64 * 1024
+_MAX_STREAM_BYTES = 1_099_511_627_776
 
 
 class SettingsError(Exception):
@@ -149,7 +149,7 @@ def _token(value: SecretStr) -> SecretStr:
 def _token_file(path: Path) -> Path:
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST_TOKEN_BYTES)
+            content = file.read(_MAX_TOKEN_BYTES)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
     try:
@@ -218,7 +218,7 @@ class Settings(BaseSettings):
     RESULTS_MAX_BYTES: int = Field(
         134_217_728,
         ge=1,
-        le=_LARGEST_STREAM_BYTES,
+        le=_MAX_STREAM_BYTES,
         description="Memory that the results stream takes in Redis, about: beyond it the oldest events go, even where "
         "there are fewer than RESULTS_MAXLEN.",
         json_schema_extra={"unit": "bytes"},
@@ -239,7 +239,7 @@ class Settings(BaseSettings):
     DEAD_MAX_BYTES: int = Field(
         67_108_864,
         ge=1,
-        le=_LARGEST_STREAM_BYTES,
+        le=_MAX_STREAM_BYTES,
         description="Memory that the dead letters take in Redis, about: beyond it the oldest go, even where there are "
         "fewer than DEAD_MAXLEN.",
         json_schema_extra={"unit": "bytes"},

@@ -13,20 +13,20 @@ from typing import Any
 from pydantic_core import from_json
 
 
-def holds_more_values(data: bytes, most: int) -> bool:
+def holds_more_values(data: bytes, max_values: int) -> bool:
     """Tell whether a JSON text in UTF-8 holds more than about so many values; in a few milliseconds for a megabyte.
 
     It counts commas and opening brackets outside of strings. Of bytes that are no JSON the answer covers at least
     what stands before the error, which is as far as a reader comes.
     """
-    if len(data) <= most or _marks(data) <= most:
+    if len(data) <= max_values or _marks(data) <= max_values:
         return False
     without_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     # A value has two strings at most, itself and its name, and a string has two quotation marks.
-    if without_escapes.count(b'"') > 4 * most:
+    if without_escapes.count(b'"') > 4 * max_values:
         return True
     outside_of_strings = b"".join(without_escapes.split(b'"')[::2])
-    return _marks(outside_of_strings) > most
+    return _marks(outside_of_strings) > max_values
 
 
 def read_loosely(data: bytes, *, max_containers: int) -> Any:

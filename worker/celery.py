@@ -122,7 +122,7 @@ def build(found: Settings) -> WorkerApp:
         name=name,
         failures=found.BREAKER_FAILURES,
         is_rate_limited=found.RATE_LIMIT_PER_SECOND is not None,
-        longest_pause=found.RETRY_MAX_DELAY_SECONDS,
+        max_pause=found.RETRY_MAX_DELAY_SECONDS,
         changes=lambda: app.runtime.flow_changed(),  # noqa: PLW0108 - the runtime is made below
         restore_attempts=lambda jobs: app.runtime.restore_attempts(jobs),  # noqa: PLW0108 - as above
         server_ms=clock.now_ms,

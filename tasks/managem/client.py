@@ -202,11 +202,11 @@ async def _read(reply: ResponseStream) -> bytes:
     size = 0
     try:
         codings = _codings(reply)
-        most = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES if codings else MAX_BODY_BYTES
+        max_bytes = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES if codings else MAX_BODY_BYTES
         while not reply.is_read:
             piece = await reply.read()
             size += len(piece)
-            if size > most:
+            if size > max_bytes:
                 raise httpx.DecodingError(_TOO_LARGE)
             pieces.append(piece)
     finally:
@@ -254,12 +254,12 @@ def _undo(coding: str, body: bytes) -> bytes:
 
 
 def _inflated(body: bytes, window: int, coding: str) -> bytes:
-    most = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES
+    max_bytes = MAX_BODY_BYTES + _ENCODING_OVERHEAD_BYTES
     plain = bytearray()
     for _ in range(_MAX_MEMBERS):
         inflater = zlib.decompressobj(window)
-        plain += inflater.decompress(body, most + 1 - len(plain))
-        if len(plain) > most:
+        plain += inflater.decompress(body, max_bytes + 1 - len(plain))
+        if len(plain) > max_bytes:
             raise httpx.DecodingError(_TOO_LARGE)
         if not inflater.eof:
             raise httpx.DecodingError(f"The API's answer ends in the middle of its {coding}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import KEPT_BYTES, SUSPICIOUS_CRASHES, TAKE_BYTES, TOLD_JOBS, UPKEEP_JOBS
+from worker.broker.moves import KEPT_BYTES, LOGGED_JOBS, SUSPICIOUS_CRASHES, TAKE_BYTES, UPKEEP_JOBS
 from worker.broker.records import CompleteAnswer
 
 if TYPE_CHECKING:
@@ -414,11 +414,11 @@ async def test_of_very_many_lost_workers_the_last_ones_are_remembered(bench: Wor
 
 
 async def test_some_messages_are_returned_so_that_the_log_can_name_the_jobs(bench: Workbench) -> None:
-    small, large = [b"%d" % number for number in range(TOLD_JOBS + 1)], bytes(KEPT_BYTES + 1)
+    small, large = [b"%d" % number for number in range(LOGGED_JOBS + 1)], bytes(KEPT_BYTES + 1)
     bench.run("LPUSH", bench.keys.queue, large, *small)
 
-    recovered = await bench.crash(*bench.take(TOLD_JOBS + 2).jobs)
+    recovered = await bench.crash(*bench.take(LOGGED_JOBS + 2).jobs)
 
-    assert recovered.count == TOLD_JOBS + 2
-    assert len(set(recovered.messages)) == TOLD_JOBS
+    assert recovered.count == LOGGED_JOBS + 2
+    assert len(set(recovered.messages)) == LOGGED_JOBS
     assert set(recovered.messages) < set(small)

@@ -132,7 +132,7 @@ async def test_what_was_handed_back_goes_first_then_some_retries_then_new_jobs_t
     await bench.moves.release([again])
     bench.push(b"new 1", b"new 2")
 
-    assert raws(bench, retries_first=1, retries_most=3) == [
+    assert raws(bench, retries_first=1, max_retries=3) == [
         b"again", b"retry 1", b"new 1", b"new 2", b"retry 2", b"retry 3",
     ]  # fmt: skip
     assert len(bench.retries()) == 1
@@ -142,7 +142,7 @@ async def test_with_new_jobs_enough_no_more_retries_come_than_may_go_first(bench
     await bench.retry(b"retry 1", b"retry 2")
     bench.push(b"new 1", b"new 2", b"new 3")
 
-    takes = [raws(bench, 2, retries_first=first, retries_most=2) for first in (1, 0, 2)]
+    takes = [raws(bench, 2, retries_first=first, max_retries=2) for first in (1, 0, 2)]
 
     assert takes == [[b"retry 1", b"new 1"], [b"new 2", b"new 3"], [b"retry 2"]]
 
@@ -150,7 +150,7 @@ async def test_with_new_jobs_enough_no_more_retries_come_than_may_go_first(bench
 async def test_a_worker_that_wants_no_retry_gets_none_and_there_is_nothing_else(bench: Workbench) -> None:
     await bench.retry(b"retry")
 
-    taken = bench.take(retries_first=0, retries_most=0)
+    taken = bench.take(retries_first=0, max_retries=0)
 
     assert (taken.state, taken.jobs) == (TakeState.EMPTY, [])
     assert len(bench.retries()) == 1
@@ -162,7 +162,7 @@ async def test_a_probe_takes_what_is_new_then_what_was_handed_back_and_a_retry_l
     await bench.moves.release([again])
     bench.push(b"new")
 
-    takes = [raws(bench, 1, is_probe=True, unused=1, retries_first=1, retries_most=1) for _ in range(4)]
+    takes = [raws(bench, 1, is_probe=True, unused=1, retries_first=1, max_retries=1) for _ in range(4)]
 
     assert takes == [[b"new"], [b"again"], [b"retry"], []]
 
@@ -170,7 +170,7 @@ async def test_a_probe_takes_what_is_new_then_what_was_handed_back_and_a_retry_l
 async def test_a_probe_may_be_a_retry_where_there_is_nothing_else_whatever_the_share(bench: Workbench) -> None:
     await bench.retry(b"retry")
 
-    assert raws(bench, 1, is_probe=True, retries_first=0, retries_most=0) == [b"retry"]
+    assert raws(bench, 1, is_probe=True, retries_first=0, max_retries=0) == [b"retry"]
 
 
 async def test_retries_fill_a_take_up_by_their_bytes(bench: Workbench) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import KEPT_BYTES, LARGEST_MESSAGE_BYTES
+from worker.broker.moves import KEPT_BYTES, MAX_MESSAGE_BYTES
 from worker.broker.records import TAKE_JOBS, TakeState
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ async def test_of_an_oversize_message_the_beginning_is_kept_and_the_true_size_to
 
 
 @pytest.mark.parametrize(
-    ("size", "kept"), [(LARGEST_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES), (LARGEST_MESSAGE_BYTES + 1, KEPT_BYTES)]
+    ("size", "kept"), [(MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES), (MAX_MESSAGE_BYTES + 1, KEPT_BYTES)]
 )
 async def test_a_message_of_exactly_the_limit_is_kept_whole(bench: Workbench, size: int, kept: int) -> None:
     bench.push(bytes(size))
@@ -143,7 +143,7 @@ async def test_a_message_of_exactly_the_limit_is_kept_whole(bench: Workbench, si
 
 
 async def test_an_oversize_message_fills_a_take_only_by_what_is_kept(bench: Workbench) -> None:
-    bench.push(bytes(2 * LARGEST_MESSAGE_BYTES), b"next")
+    bench.push(bytes(2 * MAX_MESSAGE_BYTES), b"next")
 
     assert len(bench.take().jobs) == 2
 

@@ -298,7 +298,7 @@ class Pod:
             name=f"pod-{number}",
             failures=settings.breaker_failures,
             is_rate_limited=settings.rate_limit is not None,
-            longest_pause=settings.retry_max_delay_seconds,
+            max_pause=settings.retry_max_delay_seconds,
             changes=self._flow_changes,
             restore_attempts=self._restore_attempts,
             server_ms=world.timeline.server_ms,

@@ -171,7 +171,7 @@ class RedisModel:
             self._take_retries(jobs, request.retries_first, wanted, token)
             retried = len(jobs) - before
             self._take_new(jobs, wanted, request.which_new, token)
-            self._take_retries(jobs, request.retries_most - retried, wanted, token)
+            self._take_retries(jobs, request.max_retries - retried, wanted, token)
         self.fleet.use(len(jobs), is_probe=request.is_probe)
         is_limited = self.fleet.rate > 0 or self.fleet._configured_us > 0
         is_short = len(jobs) < min(request.wanted, TAKE_JOBS)

@@ -27,7 +27,7 @@ def breaker(clock: Clock) -> Breaker:
 
 def new_breaker(clock: Clock, failures: int = 10) -> Breaker:
     return Breaker(
-        "api_down", advice="Look at the API.", failures=failures, first_wait=1.0, longest_wait=8.0, clock=clock,
+        "api_down", advice="Look at the API.", failures=failures, first_wait=1.0, max_wait=8.0, clock=clock,
         chance=lambda: 0.0,
     )  # fmt: skip
 

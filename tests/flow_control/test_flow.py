@@ -34,7 +34,7 @@ class Scene:
         self.changes = 0
         self._numbers = count()
         self.flow = FlowControl(
-            self.in_flight, name="pod", failures=10, is_rate_limited=False, longest_pause=300, changes=self._changed,
+            self.in_flight, name="pod", failures=10, is_rate_limited=False, max_pause=300, changes=self._changed,
             restore_attempts=self.restored.update,
             server_ms=lambda: self.clock.now * 1000, clock=self.clock, chance=lambda: 0.0,
         )  # fmt: skip

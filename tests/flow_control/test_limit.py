@@ -19,7 +19,7 @@ def cut(
     retry_after: float | None = None,
 ) -> tuple[Limit, float]:  # fmt: skip
     refusal = LoadRefusal(429, retry_after, accepted, per_second)
-    return limits.cut(limit, refusal, now_ms=BEGAN + at * 1000, by="pod", longest_pause=300)
+    return limits.cut(limit, refusal, now_ms=BEGAN + at * 1000, by="pod", max_pause=300)
 
 
 def climb(limit: Limit, *, since: float, until: float, used: float = 1.0) -> Limit:

@@ -12,9 +12,9 @@ def test_retries_that_fail_get_a_tenth_and_half_while_nothing_else_is_to_do() ->
         retries.ended(well=False)
 
     assert retries.share == 0.1
-    assert retries.most_first(20, 0) == 2
-    assert retries.most(20, 0) == 10
-    assert retries.most(20, 12) == 0
+    assert retries.max_first(20, 0) == 2
+    assert retries.max_total(20, 0) == 10
+    assert retries.max_total(20, 12) == 0
 
 
 def test_retries_that_succeed_go_first() -> None:
@@ -39,7 +39,7 @@ def test_a_share_of_single_takes_adds_up() -> None:
 
 
 def test_one_slot_is_always_for_a_retry() -> None:
-    assert RetryShare().most_first(1, 0) == 1
+    assert RetryShare().max_first(1, 0) == 1
 
 
 def test_both_ends_take_turns_while_nothing_is_known() -> None:

@@ -315,7 +315,7 @@ class QueueMachine(RuleBasedStateMachine):
         """A worker may hold jobs of other queues. A proxy may send a call twice: the last answer arrives, or none."""
         request = TakeRequest(
             wanted=wanted, held=held_elsewhere + sum(hold.worker == worker for hold in self.held), which_new=which_new,
-            is_probe=is_probe, retries_first=retries_first, retries_most=retries_first + retries_more,
+            is_probe=is_probe, retries_first=retries_first, max_retries=retries_first + retries_more,
             answered=answered, failed=failed, unused=unused, version=self.versions[-1] if knows_the_fleet else -1,
         )  # fmt: skip
         take = Take(self._new_token(worker), worker, wanted_bytes, request)
@@ -710,7 +710,7 @@ class QueueMachine(RuleBasedStateMachine):
         def call(*, whole_text: bool) -> Any:
             with self._limits(
                 TAKE_BYTES=take.wanted_bytes,
-                LARGEST_MESSAGE_BYTES=reference.LARGEST_BYTES,
+                MAX_MESSAGE_BYTES=reference.LARGEST_BYTES,
                 KEPT_BYTES=reference.KEPT_BYTES,
                 PROBE_GAP_MS=HOUR_MS,
             ):

@@ -249,7 +249,7 @@ class Queue:
         retries = len(self.retries)
         yield self.retries, request.retries_first, False
         yield from new
-        yield self.retries, request.retries_most - (retries - len(self.retries)), False
+        yield self.retries, request.max_retries - (retries - len(self.retries)), False
 
     def _bytes(self, refs: Iterable[str]) -> int:
         return sum(len(self.records[ref].message.kept) for ref in refs)

@@ -300,7 +300,7 @@ class OneRetryAtATime:
 
     def ask(self) -> TakeRequest:
         most = 1 - self._in_flight.retries
-        return TakeRequest(self._in_flight.free_slots(), len(self._in_flight), retries_first=most, retries_most=most)
+        return TakeRequest(self._in_flight.free_slots(), len(self._in_flight), retries_first=most, max_retries=most)
 
     def took(self, request: TakeRequest, taken: Taken) -> None:
         pass

@@ -42,7 +42,7 @@ Argument: TypeAlias = str | int | bytes
 Command: TypeAlias = list[Argument]
 
 #: The largest message that is read; of a larger one KEPT_BYTES are kept, and so they are of a dead letter's message.
-LARGEST_MESSAGE_BYTES = 1024 * 1024
+MAX_MESSAGE_BYTES = 1024 * 1024
 KEPT_BYTES = 64 * 1024
 #: One take, promote or recover moves at most this much, so that no call holds the server up.
 TAKE_BYTES = 1024 * 1024
@@ -68,7 +68,7 @@ LOST_TAKE_MS = 86_400_000
 #: How long a worker that tells nothing more counts as one of the fleet. Each tells it three times as often.
 WORKER_MS = 30_000
 #: A worker hears of so many others at most that were set otherwise.
-_OTHERS_AT_MOST = 20
+_MAX_OTHERS = 20
 #: So many queues are remembered that workers took from, the latest ones.
 _QUEUES_KEPT = 200
 #: One call looks in the lists for so many jobs that are too old.
@@ -80,7 +80,7 @@ _LOW_RATE = 4
 _FIELDS_OF_A_NEW_JOB = 2
 _LOW_RATE_STRETCH = 1.06
 #: Of the jobs that one round recovers, the log names so many.
-TOLD_JOBS = 10
+LOGGED_JOBS = 10
 #: What recover answers instead of a count while the workers have time to renew their leases.
 _GRACE = -2
 #: A worker that empties its hands for a suspect is given this long before another may try.
@@ -168,9 +168,9 @@ def take_command(
         ],
         [
             keys.record_prefix, token, min(request.wanted, TAKE_JOBS), TAKE_BYTES, broker_options.lease_ms,
-            worker, request.held, DRAIN_MS, LARGEST_MESSAGE_BYTES, KEPT_BYTES, broker_options.interval_us, BURST_US,
+            worker, request.held, DRAIN_MS, MAX_MESSAGE_BYTES, KEPT_BYTES, broker_options.interval_us, BURST_US,
             LIMIT_BURST_US,
-            request.which_new, int(request.is_probe), request.retries_first, request.retries_most,
+            request.which_new, int(request.is_probe), request.retries_first, request.max_retries,
             request.answered, request.failed, request.unused, PROBE_GAP_MS, request.version,
         ],
         whole_text=whole_text,
@@ -407,7 +407,7 @@ class Moves:
 
         ``told`` is a JSON object with its ``queues``. Returns the workers with another digest, and what they told.
         """
-        arguments: list[Argument] = [worker, digest, told, WORKER_MS, _OTHERS_AT_MOST, _QUEUES_KEPT]
+        arguments: list[Argument] = [worker, digest, told, WORKER_MS, _MAX_OTHERS, _QUEUES_KEPT]
         keys = [self.broker_options.fleet.workers, self.broker_options.fleet.queues]
         answer = iter(await self._call(scripts.REGISTER, keys, arguments))
         return [(other.decode("utf-8", "replace"), text) for other, text in zip(answer, answer, strict=True)]
@@ -461,7 +461,7 @@ class Moves:
             self.keys.record_prefix, self.broker_options.suspicious_crashes, self.broker_options.max_deliveries,
             UPKEEP_JOBS, token,
             self.broker_options.lease_ms, between_ms, self.broker_options.silence_ms, self.broker_options.grace_ms,
-            TAKE_BYTES, self.broker_options.max_age_ms, TOLD_JOBS, KEPT_BYTES,
+            TAKE_BYTES, self.broker_options.max_age_ms, LOGGED_JOBS, KEPT_BYTES,
         ]  # fmt: skip
         count, server_ms, workers, messages, *jobs = await self._call(scripts.RECOVER, keys, arguments)
         poisoned = [_delivery(job, self.keys, self.broker_options, token, sent_at) for job in jobs]

@@ -101,7 +101,7 @@ class TakeRequest:
         which_new: from which end of the producers' lists new jobs come: ``oldest`` or ``newest``.
         is_probe: the job is a breaker's probe.
         retries_first: retries that may go before new jobs.
-        retries_most: retries at most.
+        max_retries: retries at most.
         answered: calls that were answered since the last take.
         failed: calls that failed since then.
         unused: permits that came to no call and were given UNUSED_SECONDS ago at most.
@@ -113,7 +113,7 @@ class TakeRequest:
     which_new: str = "oldest"
     is_probe: bool = False
     retries_first: int = TAKE_JOBS
-    retries_most: int = TAKE_JOBS
+    max_retries: int = TAKE_JOBS
     answered: int = 0
     failed: int = 0
     unused: int = 0

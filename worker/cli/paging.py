@@ -16,7 +16,7 @@ PAGE_BYTES = 2 * 1024 * 1024
 _FIRST_PAGE = 4
 #: Where large entries follow small ones, one page holds this many of them. With an event of 256 KiB and a message of
 #: 64 KiB each, which is what the workers write at most, these are 10 MiB.
-MOST_AT_ONCE = 32
+MAX_AT_ONCE = 32
 
 
 class PageSize:
@@ -30,4 +30,4 @@ class PageSize:
         sizes = [sum(map(len, fields.values())) for fields in page]
         if sizes:
             fitting = PAGE_BYTES // max(1, sum(sizes) // len(sizes))
-            self.count = max(1, min(self.count * 2, fitting, MOST_AT_ONCE))
+            self.count = max(1, min(self.count * 2, fitting, MAX_AT_ONCE))

@@ -52,7 +52,7 @@ class Breaker:
         advice: what to do about it, in a sentence or two for the person on call.
         failures: failures in a row that open it; 0: it never opens.
         first_wait: seconds to the first probe.
-        longest_wait: the longest time between two probes, in seconds; the time doubles with each failed one.
+        max_wait: the longest time between two probes, in seconds; the time doubles with each failed one.
         clock: monotonic seconds.
         chance: a number drawn evenly from 0 to 1.
     """
@@ -64,7 +64,7 @@ class Breaker:
         advice: str,
         failures: int,
         first_wait: float,
-        longest_wait: float,
+        max_wait: float,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -76,7 +76,7 @@ class Breaker:
         #: Monotonic time since when it is open.
         self.opened_at = 0.0
         self._first_wait = first_wait
-        self._longest_wait = longest_wait
+        self._max_wait = max_wait
         self._clock = clock
         self._chance = chance
         self._wait = first_wait
@@ -170,7 +170,7 @@ class Breaker:
     def probe_failed(self, *, is_fresh: bool) -> bool:
         """A probe failed while it is open; True if that confirms an outage: what failed in it was nobody's fault."""
         self._probes_failed += 1
-        self._wait = min(self._wait * 2, self._longest_wait)
+        self._wait = min(self._wait * 2, self._max_wait)
         # Counted from when it was sent: one that hung has waited already.
         self._probe_at = max(self._probe_at, self._probed_at + self._stretched(self._wait))
         self._tell("breaker_probe_failed")

@@ -17,7 +17,7 @@ _MEMORY = 200.0
 _PRIOR_WEIGHT = 10.0
 _PRIOR_SHARE = 0.01
 #: The share is taken for no more than this, or no run would ever be long enough.
-_LARGEST_SHARE = 0.9
+_MAX_SHARE = 0.9
 #: A run that happens by chance once in so many is evidence enough; while the API is in doubt already, in so many.
 _ODDS = 1e6
 _ODDS_IN_DOUBT = 1e4
@@ -78,7 +78,7 @@ class Evidence:
         """Whether so many failures in a row, of different fresh jobs, are more than bad jobs would explain."""
         if len(self.jobs) + self._outright < max(failures, _JOBS):
             return False
-        surprise = -math.log(min(self.bad_share, _LARGEST_SHARE)) * len(self.jobs)
+        surprise = -math.log(min(self.bad_share, _MAX_SHARE)) * len(self.jobs)
         surprise -= math.log(_PRIOR_SHARE) * self._outright
         return surprise >= math.log(_ODDS_IN_DOUBT if is_in_doubt else _ODDS)
 

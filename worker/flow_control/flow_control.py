@@ -39,7 +39,7 @@ _USUAL_WEIGHT = 0.1
 #: So many of them, and new jobs are drawn from both ends of the backlog.
 _SUSPICIOUS = 3
 _FIRST_PROBE_SECONDS = 0.5
-_LONGEST_PROBE_SECONDS = 10.0
+_MAX_PROBE_SECONDS = 10.0
 _TOKEN_PROBE_SECONDS = 5.0
 _SLOW_START_SECONDS = 0.1
 #: 401s in a row that are not explained by single jobs.
@@ -103,7 +103,7 @@ class FlowControl:
         name: this worker's name in Redis.
         failures: failures in a row that open the breaker; 0 for no breaker.
         is_rate_limited: whether RATE_LIMIT_PER_SECOND is set, so that every call needs a permit.
-        longest_pause: the longest wait that the API may ask for, in seconds.
+        max_pause: the longest wait that the API may ask for, in seconds.
         changes: called when :meth:`change` has something to write.
         restore_attempts: takes attempts of jobs back that wait in Redis, by the key of their runs.
         server_ms: the time of the Redis server, in milliseconds.
@@ -119,7 +119,7 @@ class FlowControl:
         name: str,
         failures: int,
         is_rate_limited: bool,
-        longest_pause: float,
+        max_pause: float,
         changes: Callable[[], None],
         restore_attempts: Callable[[Counter[tuple[str, str]]], None],
         server_ms: Callable[[], float],
@@ -131,14 +131,14 @@ class FlowControl:
             "api_down",
             advice=_API_DOWN,
             failures=failures,
-            first_wait=_FIRST_PROBE_SECONDS, longest_wait=_LONGEST_PROBE_SECONDS,
+            first_wait=_FIRST_PROBE_SECONDS, max_wait=_MAX_PROBE_SECONDS,
             clock=clock, chance=chance,
         )  # fmt: skip
         self.token = Breaker(
             "token_refused",
             advice=_REFUSED,
             failures=_TOKEN_FAILURES,
-            first_wait=_TOKEN_PROBE_SECONDS, longest_wait=_TOKEN_PROBE_SECONDS,
+            first_wait=_TOKEN_PROBE_SECONDS, max_wait=_TOKEN_PROBE_SECONDS,
             clock=clock, chance=chance,
         )  # fmt: skip
         self.breakers = (self.token, self.api)
@@ -150,7 +150,7 @@ class FlowControl:
         self._in_flight = in_flight
         self._name = name
         self._is_rate_limited = is_rate_limited
-        self._longest_pause = longest_pause
+        self._max_pause = max_pause
         self._changes = changes
         self._restore_attempts = restore_attempts
         self._server_ms = server_ms
@@ -237,14 +237,14 @@ class FlowControl:
         if jobs > 1 and self._is_spreading:
             jobs = (jobs + 1) // 2  # the rest from the other end
         limit, in_flight = self._in_flight.limit, self._in_flight.retries
-        first = min(self.retries.most_first(limit, in_flight), self.retries.first(jobs))
+        first = min(self.retries.max_first(limit, in_flight), self.retries.first(jobs))
         return TakeRequest(
             wanted=jobs,
             held=len(self._in_flight),
             which_new=which_new,
             is_probe=is_probe,
             retries_first=0 if self.api.is_in_doubt or self._is_outage_near else first,
-            retries_most=self.retries.most(limit, in_flight),
+            max_retries=self.retries.max_total(limit, in_flight),
             answered=self._answered,
             failed=self._failed,
             unused=self._permits_unused() or int(is_probe and self._is_probe_unused),
@@ -360,7 +360,7 @@ class FlowControl:
         is_own = progress.load_refusals > 0 and others >= max(1, _OTHERS_ANSWERED - progress.load_refusals)
         progress.load_refusals += 1
         progress.answered = answered
-        own_wait = min(self._longest_pause, 0.5 * 2.0 ** min(progress.load_refusals, 6))
+        own_wait = min(self._max_pause, 0.5 * 2.0 ** min(progress.load_refusals, 6))
         if not is_own:
             self._tell_refusal(run, status, retry_after, older)
             own_wait = min(own_wait, 1.0)  # the fleet's pause and rate keep it back
@@ -564,7 +564,7 @@ class FlowControl:
         if self._refusal is not None:
             lowered, pause = limits.cut(
                 self.limit, self._refusal,
-                now_ms=self._server_ms(), by=self._name, longest_pause=self._longest_pause,
+                now_ms=self._server_ms(), by=self._name, max_pause=self._max_pause,
             )  # fmt: skip
             why = f"the API answered {self._refusal.status} to {self._name}"
             return Change(fleet.version, fleet.epoch + 1, lowered.rate, lowered.to_json(), pause, why)
@@ -605,7 +605,7 @@ class FlowControl:
     def _note_counts(self, now: float) -> None:
         if not self._seen or now - self._seen[-1][0] >= _COUNTS_APART_SECONDS:
             self._seen.append((now, self._accepted()))
-        while self._seen[0][0] < now - limits.LONGEST_MEASURE_SECONDS:
+        while self._seen[0][0] < now - limits.MAX_MEASURE_SECONDS:
             self._seen.popleft()
 
     def _call_is_over(self, run: Run, *, well: bool | None) -> float:

@@ -35,13 +35,13 @@ STEP_SECONDS = 0.5
 #: How long the rate takes to climb back to where it was refused, in seconds: at first, and when the same rate was
 #: refused again and again, as a quota does.
 _FIRST_HOLD_SECONDS = 5.0
-_LONGEST_HOLD_SECONDS = 120.0
+_MAX_HOLD_SECONDS = 120.0
 _SAME_CEILING = 0.1
 #: Beyond that, a step raises the rate by this share, and by half at most; the share doubles in a third of the time that
 #: the climb took.
 _FIRST_RAISE = 0.0025
 _RAISE_DOUBLES_SHARE = 1 / 3
-_LARGEST_RAISE = 0.5
+_MAX_RAISE = 0.5
 #: A limit says nothing where the fleet uses less of it than this share, and is forgotten when that lasts, or when the
 #: API has taken so many times the rate that it refused.
 _USED_SHARE = 0.7
@@ -52,15 +52,15 @@ _LIFTED_SECONDS = 2.0
 #: The fleet's own pause where the API named none: at first and at most, in seconds. It doubles with each refusal until
 #: a call is accepted again.
 _FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
+_MAX_PAUSE_SECONDS = 30.0
 #: Waits beyond this, in seconds, mean that the quota does not count by the second.
 _LONG_WAIT_SECONDS = 3.0
 #: Over so many calls it is measured what the API accepts, and over so many seconds at least and at most.
 _MEASURED_CALLS = 20.0
-_SHORTEST_MEASURE_SECONDS = 2.0
+_MIN_MEASURE_SECONDS = 2.0
 #: While the rate doubles, only the last moment tells how far it may go.
 _RISING_SECONDS = 1.6
-LONGEST_MEASURE_SECONDS = 30.0
+MAX_MEASURE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ def measure_seconds(limit: Limit, now_ms: float) -> float:
         return 1.0
     if limit.rate < limit.target:
         return _RISING_SECONDS
-    wanted = min(LONGEST_MEASURE_SECONDS, max(_SHORTEST_MEASURE_SECONDS, _MEASURED_CALLS / limit.rate))
+    wanted = min(MAX_MEASURE_SECONDS, max(_MIN_MEASURE_SECONDS, _MEASURED_CALLS / limit.rate))
     return max(1.0, min(wanted, (now_ms - limit.cut_ms) / 1000))
 
 
-def cut(limit: Limit, refusal: LoadRefusal, *, now_ms: float, by: str, longest_pause: float) -> tuple[Limit, float]:
+def cut(limit: Limit, refusal: LoadRefusal, *, now_ms: float, by: str, max_pause: float) -> tuple[Limit, float]:
     """What follows from a refusal: the limit from now on, and the seconds that the fleet pauses."""
     was_accepted = limit.rate == 0 or _accepted_since_cut(limit, refusal.accepted, now_ms) > 0
     refusals = 1 if was_accepted else limit.refusals + 1
@@ -155,7 +155,7 @@ def cut(limit: Limit, refusal: LoadRefusal, *, now_ms: float, by: str, longest_p
         )  # fmt: skip
     else:
         lowered = replace(limit, rate=max(LOWEST_RATE, min(_PROBE_RATE, limit.rate)))
-    pause = _pause(refusals, refusal.retry_after, longest_pause)
+    pause = _pause(refusals, refusal.retry_after, max_pause)
     return (
         replace(
             lowered,
@@ -177,8 +177,9 @@ def _waited_seconds(limit: Limit) -> float:
 
 def _hold(limit: Limit, *, is_same: bool) -> float:
     """How long the climb takes: longer than the time that the quota counts over, so far as waits tell of it."""
-    longest = _LONGEST_HOLD_SECONDS
-    hold = min(longest, limit.hold_seconds * 2) if is_same else max(_FIRST_HOLD_SECONDS, limit.hold_seconds / 2)
+    hold = (
+        min(_MAX_HOLD_SECONDS, limit.hold_seconds * 2) if is_same else max(_FIRST_HOLD_SECONDS, limit.hold_seconds / 2)
+    )
     waited = _waited_seconds(limit)
     return max(hold, min(waited * 2, _FORGET_SECONDS)) if waited > _LONG_WAIT_SECONDS else hold
 
@@ -205,8 +206,8 @@ def _ceiling(limit: Limit, refusal: LoadRefusal, now_ms: float) -> float:
     return min(limit.rate, max(measured, limit.rate * _LOWEST_SHARE))
 
 
-def _pause(refusals: int, retry_after: float | None, longest: float) -> float:
-    own = min(longest, _LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(refusals - 1, 20))
+def _pause(refusals: int, retry_after: float | None, max_pause: float) -> float:
+    own = min(max_pause, _MAX_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(refusals - 1, 20))
     if retry_after is None:
         return own
     return max(retry_after, own if refusals > 1 or retry_after < _FIRST_PAUSE_SECONDS else 0.0)
@@ -239,7 +240,7 @@ def _climbed(limit: Limit, since_cut: float) -> float:
         return max(limit.rate, limit.target + (limit.ceiling - limit.target) * since_cut / limit.hold_seconds)
     doubles = limit.hold_seconds * _RAISE_DOUBLES_SHARE
     doublings = min(20.0, (since_cut - limit.hold_seconds) / doubles)
-    return limit.rate * (1 + min(_LARGEST_RAISE, _FIRST_RAISE * 2**doublings))
+    return limit.rate * (1 + min(_MAX_RAISE, _FIRST_RAISE * 2**doublings))
 
 
 def describe(limit: Limit) -> dict[str, Any]:

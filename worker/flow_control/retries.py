@@ -39,10 +39,10 @@ class RetryShare:
         """So many jobs were taken, so many of them retries: what was not used is kept for the next take."""
         self._credit = max(-1.0, min(1.0, self._credit + self.share * jobs - retries))
 
-    def most_first(self, limit: int, in_flight: int) -> int:
+    def max_first(self, limit: int, in_flight: int) -> int:
         """How many more retries may be in flight because of which new jobs wait."""
         return max(0, max(1, round(self.share * limit)) - in_flight)
 
-    def most(self, limit: int, in_flight: int) -> int:
+    def max_total(self, limit: int, in_flight: int) -> int:
         """How many more retries may be in flight while no new job waits: the next one that comes finds a free slot."""
         return max(0, max(1, round(max(_IDLE_SHARE, self.share) * limit)) - in_flight)

@@ -96,27 +96,27 @@ def _one_line(fields: dict[str, Any]) -> str:
     if len(data) <= MAX_LINE_BYTES and text.isprintable():
         return text
     text = printable(text)
-    for most in _MAX_TEXT:
+    for max_text in _MAX_TEXT:
         if len(text.encode()) <= MAX_LINE_BYTES:
             break
-        text = printable(_plain_json(fields, most))
+        text = printable(_plain_json(fields, max_text))
     return text
 
 
-def _plain_json(fields: dict[str, Any], most: int | None = None) -> str:
+def _plain_json(fields: dict[str, Any], max_text: int | None = None) -> str:
     """As JSON, with whatever is no text or number as text; of each text so many characters."""
-    text = json.dumps({name: _plain(value, most) for name, value in fields.items()}, ensure_ascii=False)
+    text = json.dumps({name: _plain(value, max_text) for name, value in fields.items()}, ensure_ascii=False)
     # Some readers of JSON refuse half a pair, escaped or not; as text they take it.
     return _HALF_PAIRS.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text)
 
 
-def _plain(value: object, most: int | None) -> str | float | None:
+def _plain(value: object, max_text: int | None) -> str | float | None:
     if value is None or (isinstance(value, int) and value.bit_length() <= _INTEGER_BITS):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
     text = value if isinstance(value, str) else _described(value)
-    return text if most is None else _cut(text, most)
+    return text if max_text is None else _cut(text, max_text)
 
 
 def _described(value: object) -> str:
@@ -126,11 +126,11 @@ def _described(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _cut(text: str, most: int) -> str:
-    """At most so many characters of a text: of its beginning and of its end, where a traceback names the error."""
-    if len(text) <= most:
+def _cut(text: str, max_text: int) -> str:
+    """Cut a text to ``max_text`` characters: its beginning and its end, where a traceback names the error."""
+    if len(text) <= max_text:
         return text
-    return f"{text[: most // 2]} [{len(text) - most} characters left out] {text[-(most // 2) :]}"
+    return f"{text[: max_text // 2]} [{len(text) - max_text} characters left out] {text[-(max_text // 2) :]}"
 
 
 def _traceback(exc_info: Any) -> str:

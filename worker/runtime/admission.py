@@ -15,7 +15,7 @@ from tasks import progress
 from tasks.decision import Later
 from tasks.lock_conversation import Run
 from tasks.message import Accepted, Rejection
-from worker.broker.moves import LARGEST_MESSAGE_BYTES
+from worker.broker.moves import MAX_MESSAGE_BYTES
 from worker.observe import metrics
 from worker.runtime import job_ids
 
@@ -165,7 +165,7 @@ class Admission:
 
     def claim_of(self, raw: bytes) -> Claim | None:
         """Return the claim of a message that is about to be taken; None: it is not claimed as soon as it is taken."""
-        if len(raw) > LARGEST_MESSAGE_BYTES:
+        if len(raw) > MAX_MESSAGE_BYTES:
             return None
         job = self._look_ahead(raw, now=self._clock.now())
         is_for_later = isinstance(job, Accepted) and job.not_before is not None

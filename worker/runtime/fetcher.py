@@ -359,7 +359,7 @@ class Fetcher:
         self.last_fetch_at = time.monotonic()
         self._backoff_seconds = _BACKOFF_SECONDS
         self._clock.sync(taken.server_ms)
-        if sum(delivery.is_retry for delivery in taken.jobs) >= request.retries_most:
+        if sum(delivery.is_retry for delivery in taken.jobs) >= request.max_retries:
             self._retries_may_wait.add(queue)  # on a list that nobody can wait on, until one that is in hand has ended
         for delivery in taken.jobs:
             self._in_flight.add(delivery)

@@ -35,8 +35,8 @@ require_permission('HGET', record_prefix, '')
 -- a part is full, the oldest entries go. Where the entries are not as many as counted, somebody deleted some or wrote some, and the
 -- server is asked what the stream takes; a "?" before the parts says that the first one was found so: how its bytes are spread is unknown.
 local parts_of_bound = 16
-local to_results = {stream = results, ledger = results_ledger, most_entries = results_kept, most_bytes = results_bytes}
-local to_dead = {stream = dead, ledger = dead_ledger, most_entries = dead_kept, most_bytes = dead_bytes}
+local to_results = {stream = results, ledger = results_ledger, max_entries = results_kept, max_bytes = results_bytes}
+local to_dead = {stream = dead, ledger = dead_ledger, max_entries = dead_kept, max_bytes = dead_bytes}
 
 -- What an entry takes in memory: a large one is an allocation of its own, which allocators round up by up to a quarter.
 local function in_memory(bytes)
@@ -59,7 +59,7 @@ local function open_ledger(to, text, more)
     require_type(to.ledger, 'string')
     to.entries, to.bytes, to.parts = 0, 0, ''
   end
-  if to.is_new or (to.bytes + more) * parts_of_bound >= to.most_bytes then
+  if to.is_new or (to.bytes + more) * parts_of_bound >= to.max_bytes then
     require_permission('XLEN', to.stream)
     require_permission('XTRIM', to.stream, 'MAXLEN', 0)
     require_permission('XREVRANGE', to.stream, '+', '-')
@@ -85,7 +85,7 @@ local function has_pending(stream)
 end
 
 -- What an entry takes: the mean of the newest ones, of so many bytes at most.
-local function mean_of_entries(stream, most)
+local function mean_of_entries(stream, max_bytes)
   local entries, bytes, last = 0, 0, '+'
   repeat
     local found = redis.call('XREVRANGE', stream, last, '-', 'COUNT', 10)
@@ -96,7 +96,7 @@ local function mean_of_entries(stream, most)
       end
       entries, bytes, last = entries + 1, bytes + in_memory(size), '(' .. entry[1]
     end
-  until #found < 10 or bytes >= most
+  until #found < 10 or bytes >= max_bytes
   return bytes / math.max(1, entries)
 end
 
@@ -110,7 +110,7 @@ local function close_part(to)
     end
   end
 
-  local most = to.most_bytes * (1 - 1 / parts_of_bound)
+  local bound = to.max_bytes * (1 - 1 / parts_of_bound)
 
   -- The server also counts what groups remember of entries that they did not acknowledge, any number of them, also of entries that are
   -- gone. No entry is to go for that, so where it could be that, the entries themselves are counted. That takes most of a second for a
@@ -118,10 +118,10 @@ local function close_part(to)
   local mean
   local function measure(left)
     local used = redis.call('MEMORY', 'USAGE', to.stream, 'SAMPLES', 0) or 0
-    if used <= most or not (mean or has_pending(to.stream)) then
+    if used <= bound or not (mean or has_pending(to.stream)) then
       return used
     end
-    mean = mean or mean_of_entries(to.stream, 2 * most)
+    mean = mean or mean_of_entries(to.stream, 2 * bound)
     return math.min(used, mean * left)
   end
 
@@ -141,7 +141,7 @@ local function close_part(to)
   end
 
   local left = redis.call('XLEN', to.stream)
-  if counted > left and left >= tonumber(to.most_entries) then
+  if counted > left and left >= tonumber(to.max_entries) then
     forget(counted - left) -- XADD trimmed them
   elseif counted > left and has_pending(to.stream) then
     forget(counted - left) -- consumers delete what they have read: mostly the oldest
@@ -152,9 +152,9 @@ local function close_part(to)
   end
 
   local rounds = 0
-  while held > most and left > 1 and rounds < 24 do
+  while held > bound and left > 1 and rounds < 24 do
     local oldest = parts[1]
-    local gone = math.min(left - 1, oldest.entries, math.ceil((held - most) * oldest.entries / oldest.bytes))
+    local gone = math.min(left - 1, oldest.entries, math.ceil((held - bound) * oldest.entries / oldest.bytes))
     redis.call('XTRIM', to.stream, 'MAXLEN', integer(left - gone))
     left = left - gone
     forget(gone)
@@ -173,9 +173,9 @@ local function close_part(to)
 end
 
 local function add(to, bytes, ...)
-  redis.call('XADD', to.stream, 'MAXLEN', '~', to.most_entries, '*', ...)
+  redis.call('XADD', to.stream, 'MAXLEN', '~', to.max_entries, '*', ...)
   to.entries, to.bytes, to.added = to.entries + 1, to.bytes + in_memory(bytes), to.added + 1
-  if to.bytes * parts_of_bound >= to.most_bytes then
+  if to.bytes * parts_of_bound >= to.max_bytes then
     close_part(to)
   end
 end

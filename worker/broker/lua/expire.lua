@@ -6,9 +6,9 @@
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
 
 local deadlines, requeued, retries, suspects, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local record_prefix, at_most, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local record_prefix, max_jobs, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease_token, lease_ms = ARGV[4], tonumber(ARGV[5])
-local suspicious, most_read = tonumber(ARGV[6]), tonumber(ARGV[7])
+local suspicious, max_read = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 require_type(deadlines, 'zset')
 require_type(requeued, 'list')
@@ -54,8 +54,8 @@ local function leaves_its_list(ref, record)
   return false
 end
 
-for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, at_most)) do
-  if bytes >= most_bytes or read >= most_read then
+for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, max_jobs)) do
+  if bytes >= max_bytes or read >= max_read then
     break
   end
   local name = record_prefix .. ref

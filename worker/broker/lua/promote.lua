@@ -8,7 +8,7 @@
 
 local delayed, requeued, suspects, maintenance = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local retries, deadlines, limit, pause = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local record_prefix, suspicious, at_most, between_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local record_prefix, suspicious, max_jobs, between_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_age_ms, known_version = tonumber(ARGV[5]), ARGV[6]
 
 require_type(delayed, 'zset')
@@ -48,7 +48,7 @@ if last <= now and now - last < between_ms then
 end
 redis.call('HSET', maintenance, 'promoted_at', integer(now))
 
-local due = redis.call('ZRANGE', delayed, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, at_most)
+local due = redis.call('ZRANGE', delayed, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, max_jobs)
 for _, ref in ipairs(due) do
   local found = redis.pcall('HMGET', record_prefix .. ref, 'crashes', 'retry', 'deadline') -- whatever somebody made of the record
   redis.call('ZREM', delayed, ref)

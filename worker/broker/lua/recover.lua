@@ -14,11 +14,11 @@
 
 local leases, requeued, suspects, counters, maintenance, retries, deadlines, lost_takes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local record_prefix, suspicious, poisonous, at_most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local record_prefix, suspicious, poisonous, max_jobs = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local lease_token, lease_ms = ARGV[5], tonumber(ARGV[6])
 local between_ms, silence_ms, grace_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local most_bytes, max_age_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
-local most_told, most_told_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
+local max_bytes, max_age_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
+local max_logged, max_logged_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
 
 require_type(leases, 'zset')
 require_type(requeued, 'list')
@@ -59,9 +59,9 @@ end
 
 local recovered, poisoned, vanished, bytes, died = 0, {}, 0, 0, 0
 local jobs_of, messages = {}, {}
-local lapsed = redis.call('ZRANGE', leases, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, at_most)
+local lapsed = redis.call('ZRANGE', leases, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, max_jobs)
 for _, ref in ipairs(lapsed) do
-  if bytes >= most_bytes then
+  if bytes >= max_bytes then
     break
   end
   local name = record_prefix .. ref
@@ -80,7 +80,7 @@ for _, ref in ipairs(lapsed) do
     if worker and #worker <= 100 then
       jobs_of[worker] = (jobs_of[worker] or 0) + 1
     end
-    if #messages < most_told and #record[1] <= most_told_bytes then
+    if #messages < max_logged and #record[1] <= max_logged_bytes then
       messages[#messages + 1] = record[1]
     end
     if crashes >= poisonous and not is_lost_take then

@@ -7,7 +7,7 @@
 
 local workers, queues = KEYS[1], KEYS[2]
 local worker, digest, told, ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local at_most, queues_kept = tonumber(ARGV[5]), tonumber(ARGV[6])
+local max_others, queues_kept = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 require_type(workers, 'hash')
 require_type(queues, 'zset')
@@ -41,7 +41,7 @@ for at = 1, #found, 2 do
   local at_ms, other_digest, text = string.match(found[at + 1], '^(%d+) (%S+) (.*)$')
   if not natural(at_ms) or math.abs(now - natural(at_ms)) > ttl_ms then
     redis.call('HDEL', workers, found[at])
-  elseif digest ~= '' and other_digest ~= digest and #answers < 2 * at_most then
+  elseif digest ~= '' and other_digest ~= digest and #answers < 2 * max_others then
     answers[#answers + 1] = found[at]
     answers[#answers + 1] = text
   end

@@ -24,10 +24,10 @@ local first_priority_list = 13
 local record_prefix, lease_token = ARGV[1], ARGV[2]
 local wanted, wanted_bytes, lease_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local worker, held, drain_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local largest, kept = tonumber(ARGV[9]), tonumber(ARGV[10])
+local max_message_bytes, kept = tonumber(ARGV[9]), tonumber(ARGV[10])
 local interval_us, burst_us, limit_burst_us = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local which_new, is_probe = ARGV[14], ARGV[15] == '1'
-local retries_first, retries_most = tonumber(ARGV[16]), tonumber(ARGV[17])
+local retries_first, max_retries = tonumber(ARGV[16]), tonumber(ARGV[17])
 local answered, failed, unused = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
 local probe_gap_ms, known_version = tonumber(ARGV[21]), ARGV[22]
 
@@ -117,7 +117,7 @@ end
 local function hold_new(raw)
   fresh = fresh + 1
   local size, ref = #raw, new_ref()
-  if size > largest then
+  if size > max_message_bytes then
     raw = string.sub(raw, 1, kept)
     redis.call('HSET', record_prefix .. ref, 'raw', raw, 'size', size, 'first', first_ms, 'lease_token', lease_token)
     jobs[#jobs + 1] = {ref, raw, tostring(size), first_ms, '0', '0', '', ''}
@@ -146,10 +146,10 @@ local function answer(state, wait_ms)
 end
 
 -- The limit that the API's refusals set counts where it is lower than the configured one. None is lower than a call in twenty seconds.
-local longest_us = 20000000
+local max_interval_us = 20000000
 local limit_rate = tonumber(fleet[3])
 if limit_rate > 0 then
-  local limit_us = math.min(math.ceil(1000000 / limit_rate), longest_us)
+  local limit_us = math.min(math.ceil(1000000 / limit_rate), max_interval_us)
   if limit_us > interval_us then
     interval_us, burst_us = limit_us, limit_burst_us
   end
@@ -247,8 +247,8 @@ local function take_requeued()
 end
 
 local retried = 0
-local function take_retries(most)
-  while not is_plain and retried < most and not is_full() do
+local function take_retries(bound)
+  while not is_plain and retried < bound and not is_full() do
     local ref = redis.call('LPOP', retries)
     if not ref then
       break
@@ -282,7 +282,7 @@ else
   take_requeued()
   take_retries(retries_first)
   take_new()
-  take_retries(retries_most)
+  take_retries(max_retries)
 end
 
 use_permits()

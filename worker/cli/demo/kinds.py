@@ -33,7 +33,7 @@ class Kind:
     Attributes:
         name: for people.
         share: of all messages, of which there is at least one; 0 where something else decides how many there are.
-        most: and there are no more than that.
+        max_jobs: and there are no more than that.
         end: how each must end.
         ids: what its conversation ids begin with; the sandbox's faults go by that.
         fields: the job's fields beside the conversation id.
@@ -50,11 +50,11 @@ class Kind:
     seconds: Mapping[str, float] = field(default_factory=dict)
     task: str = TASK_NAME
     raw: Callable[[str, str], bytes] | None = None
-    most: int = 10_000
+    max_jobs: int = 10_000
 
     def count(self, total: int) -> int:
         """How many there are among so many messages."""
-        return min(self.most, max(1, int(total * self.share)))
+        return min(self.max_jobs, max(1, int(total * self.share)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ JUNK = Kind("bytes that are no message", 0.02, "rejected", raw=_junk)
 _SPECIAL = (
     Kind("the API fails twice, then works", 0.06, "locked", ids="flaky"),
     # Few, because each stops the whole fleet for its second.
-    Kind("the API asks to wait for a second (429)", 0.01, "locked", ids="busy", most=3),
-    Kind("the API hangs once", 0.01, "locked", ids="hanging", most=10),
+    Kind("the API asks to wait for a second (429)", 0.01, "locked", ids="busy", max_jobs=3),
+    Kind("the API hangs once", 0.01, "locked", ids="hanging", max_jobs=10),
     Kind("the API says once that it is not locked", 0.02, "locked", ids="unsure"),
     Kind("the API fails every time (500)", 0.02, "exhausted", ids="down"),
     Kind("the API knows no such conversation (404)", 0.05, "refused", ids="missing"),

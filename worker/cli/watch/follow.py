@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 FROM_START = "0-0"
-_LARGEST_NUMBER = 2**64 - 1
+_MAX_NUMBER = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +80,4 @@ def _before(name: str) -> str:
     milliseconds, number = map(int, name.split("-"))
     if number:
         return f"{milliseconds}-{number - 1}"
-    return f"{milliseconds - 1}-{_LARGEST_NUMBER}" if milliseconds else FROM_START
+    return f"{milliseconds - 1}-{_MAX_NUMBER}" if milliseconds else FROM_START

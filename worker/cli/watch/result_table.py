@@ -26,7 +26,7 @@ _RATE_SECONDS = 10.0
 #: Lines of the screen that are not rows of the table.
 _OTHER_LINES = 6
 #: No cell is longer, so that the table does not keep what a screen cannot show.
-_LONGEST_CELL = 300
+_MAX_CELL = 300
 #: Between two columns, and behind the last one.
 _GAP = 2
 _TIME, _OUTCOME, _CALLS = 8, 10, 5
@@ -140,7 +140,7 @@ class ResultTable:
 
 
 def _cell(text: str) -> str:
-    return printable(text[:_LONGEST_CELL])[:_LONGEST_CELL]
+    return printable(text[:_MAX_CELL])[:_MAX_CELL]
 
 
 def _widths(columns: int, rows: Sequence[_Row], *, is_narrow: bool) -> tuple[int, int, int]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 1.0
 _REDRAW_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 2.0
+_MAX_PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _pages(
             follower.disconnect()
             yield []
             time.sleep(min(pause, max(0.0, until - time.monotonic())))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, _MAX_PAUSE_SECONDS)
             continue
         if is_away:
             note(f"Redis at {server} is back")
