@@ -96,7 +96,7 @@ def _drop(output: TextIO) -> None:
 
 
 @contextmanager
-def redis_or_stop(found: Settings) -> Iterator[None]:
+def redis_or_stop(settings: Settings) -> Iterator[None]:
     """Trouble with Redis inside ends the command: what the server refused, or that it cannot be reached."""
     from redis.exceptions import RedisError  # noqa: PLC0415 - slow to import, and --help is quick
 
@@ -105,11 +105,11 @@ def redis_or_stop(found: Settings) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        fail(f"Redis at {redis_address(found)}{described(error)}")
+        fail(f"Redis at {redis_address(settings)}{described(error)}")
 
 
-def redis_address(found: Settings) -> str:
+def redis_address(settings: Settings) -> str:
     """Where Redis is, for people: host, port and database, and nothing secret."""
     from worker.broker.connection import public_url  # noqa: PLC0415 - slow to import, and --help is quick
 
-    return public_url(found).partition("://")[2]
+    return public_url(settings).partition("://")[2]

@@ -40,9 +40,9 @@ class Fleet:
         return differences(self.members)
 
 
-def read_fleet(client: Redis, found: Settings) -> Fleet:
+def read_fleet(client: Redis, settings: Settings) -> Fleet:
     """Look at the fleet of these settings."""
-    fleet = Keys(found.LOCK_QUEUE)
+    fleet = Keys(settings.LOCK_QUEUE)
     remembered: Any = client.zrange(fleet.queues, 0, -1)
     others = sorted({queue.decode(errors="replace") for queue in remembered} - {fleet.queue})
     queues = [fleet, *map(Keys, others)]

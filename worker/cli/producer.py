@@ -87,14 +87,14 @@ class _Transport(virtual.Transport):  # type: ignore[misc]  # as above
     Channel = _Channel
 
 
-def celery_app(found: Settings) -> Celery:
+def celery_app(settings: Settings) -> Celery:
     """A stock Celery app for this server, whose connections are to be made with ``connection.public_url``."""
     app = Celery("lock-worker-producer", set_as_current=False)
-    user = connection.credentials(found)
+    user = connection.credentials(settings)
     app.conf.update(
         broker_user=user.username,
         broker_password=user.password,
-        broker_use_ssl=connection.tls_options(found) or None,
+        broker_use_ssl=connection.tls_options(settings) or None,
         broker_transport_options={
             "socket_timeout": connection.TIMEOUT_SECONDS,
             "socket_connect_timeout": connection.TIMEOUT_SECONDS,
@@ -108,9 +108,9 @@ def celery_app(found: Settings) -> Celery:
 class Producer:
     """A connection that jobs are sent over, from ``with`` to its end."""
 
-    def __init__(self, found: Settings) -> None:
-        self._keys = Keys(found.LOCK_QUEUE)
-        self._client = connection.sync_client(found)
+    def __init__(self, settings: Settings) -> None:
+        self._keys = Keys(settings.LOCK_QUEUE)
+        self._client = connection.sync_client(settings)
         self._app = Celery("lock-worker-producer", set_as_current=False)
 
     def __enter__(self) -> Self:

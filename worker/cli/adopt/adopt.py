@@ -66,21 +66,21 @@ class _Account:
         )
 
 
-def adopt_jobs(found: Settings, names: list[str], *, as_list: bool, as_json: bool) -> None:
+def adopt_jobs(settings: Settings, names: list[str], *, as_list: bool, as_json: bool) -> None:
     """Bring in what there is, or show it; of these queues alone where some are named."""
     for name in names:
         problem = key_name_problem(name)
-        if problem is not None or name == found.LOCK_QUEUE:
+        if problem is not None or name == settings.LOCK_QUEUE:
             fail(f"--queue {name!r}: {problem or 'it is LOCK_QUEUE itself'}", USAGE_ERROR)
     account = _Account()
-    with report_if_interrupted(account.told), redis_or_stop(found), sync_client(found) as client:
-        taken = {one.queue for one in read_fleet(client, found).queues if one.workers} | {found.LOCK_QUEUE}
+    with report_if_interrupted(account.told), redis_or_stop(settings), sync_client(settings) as client:
+        taken = {one.queue for one in read_fleet(client, settings).queues if one.workers} | {settings.LOCK_QUEUE}
         abandoned = abandoned_queues(client, taken)
         if names:
             known = {each.queue: each for each in abandoned}
             chosen = [known.get(name) or _named(client, name, taken) for name in names]
         else:
-            _adopt_unacked(client, found, account, taken, as_list=as_list)
+            _adopt_unacked(client, settings, account, taken, as_list=as_list)
             chosen = [each for each in abandoned if each.is_ours]
             account.left = [each for each in abandoned if not each.is_ours]
         for each in chosen:
@@ -90,13 +90,13 @@ def adopt_jobs(found: Settings, names: list[str], *, as_list: bool, as_json: boo
                     f"{each.queue!r} also holds {plural(foreign, 'message')} of other tasks, which would come along; "
                     f"nothing of it was moved\n{account.told()}"
                 )
-            moved = each.jobs if as_list else _adopt_queue(client, Keys(each.queue), Keys(found.LOCK_QUEUE))
+            moved = each.jobs if as_list else _adopt_queue(client, Keys(each.queue), Keys(settings.LOCK_QUEUE))
             account.queues[each.queue] = moved
             account.adopted += moved
     if as_json:
         with report_if_interrupted(account.told):
             sys.stdout.write(account.as_json() + "\n")
-    for line in _lines(found, account, as_list=as_list):
+    for line in _lines(settings, account, as_list=as_list):
         typer.echo(printable(line), err=True)
 
 
@@ -106,7 +106,7 @@ def _named(client: Redis, name: str, taken: set[str]) -> Abandoned:
     return Abandoned(name, count_jobs(client, Keys(name)), is_ours=False)
 
 
-def _lines(found: Settings, account: _Account, *, as_list: bool) -> Iterator[str]:
+def _lines(settings: Settings, account: _Account, *, as_list: bool) -> Iterator[str]:
     done = "would be brought in" if as_list else "brought in"
     if account.unacked:
         yield f"{plural(account.unacked, 'job')} that stock Celery workers had not acknowledged {done}"
@@ -118,17 +118,17 @@ def _lines(found: Settings, account: _Account, *, as_list: bool) -> Iterator[str
         yield f"{plural(account.foreign, 'unacknowledged message')} of other tasks left where they are"
     for left in account.left:
         yield f"{plural(left.jobs, 'job')} on {left.queue}, which none of our workers takes from: --queue {left.queue}"
-    yield f"{plural(account.adopted, 'job')} {done} to {found.LOCK_QUEUE} at {redis_address(found)}"
+    yield f"{plural(account.adopted, 'job')} {done} to {settings.LOCK_QUEUE} at {redis_address(settings)}"
 
 
-def _adopt_unacked(client: Redis, found: Settings, account: _Account, queues: set[str], *, as_list: bool) -> None:
+def _adopt_unacked(client: Redis, settings: Settings, account: _Account, queues: set[str], *, as_list: bool) -> None:
     jobs: list[Unacked] = []
     for job in unacked_jobs(client, queues):
         if job is None:
             account.foreign += 1
         else:
             jobs.append(job)
-    held = _held_by_the_living(found) if jobs else frozenset()
+    held = _held_by_the_living(settings) if jobs else frozenset()
     ours = [job for job in jobs if job.job_id not in held]
     account.kept = len(jobs) - len(ours)
     if as_list:
@@ -138,19 +138,19 @@ def _adopt_unacked(client: Redis, found: Settings, account: _Account, queues: se
     for priority in range(10):
         of_priority = [(job.tag, job.message) for job in ours if job.priority == priority]
         for start in range(0, len(of_priority), _BATCH):
-            call = adopt_command(Keys(found.LOCK_QUEUE), of_priority[start : start + _BATCH], priority=priority)
+            call = adopt_command(Keys(settings.LOCK_QUEUE), of_priority[start : start + _BATCH], priority=priority)
             answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # no types for it
             account.unacked += sum(answers)
             account.adopted += sum(answers)
 
 
-def _held_by_the_living(found: Settings) -> frozenset[str]:
+def _held_by_the_living(settings: Settings) -> frozenset[str]:
     """The ids of jobs that a Celery worker says it has; none where nobody answers in time."""
     ids: set[str] = set()
     # Celery's own control would send over a pool of connections, to the URL that CELERY_BROKER_URL names.
     with (
         suppress(KombuError, RedisError, OSError),
-        celery_app(found).connection_for_write(connection.public_url(found)) as broker,
+        celery_app(settings).connection_for_write(connection.public_url(settings)) as broker,
     ):
         mailbox = Mailbox("celery", type="fanout", accept=["json"])(broker)
         for question in ("scheduled", "reserved", "active"):  # as jobs go: asked otherwise, one could pass by unseen

@@ -27,8 +27,8 @@ def adopt(
     A job that a stock worker is running cannot be told from one that a dead worker left, unless that worker answers
     when it is asked. Those that answer keep their jobs. Stop the others first: what they run would be called twice.
     """
-    found = load_settings()
+    settings = load_settings()
 
     from worker.cli.adopt.adopt import adopt_jobs  # noqa: PLC0415 - slow to import, and --help is quick
 
-    adopt_jobs(found, queues or [], as_list=as_list, as_json=as_json)
+    adopt_jobs(settings, queues or [], as_list=as_list, as_json=as_json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 from rich.console import Console
 
-import settings
+import settings as settings_module
 from sandbox.api import SandboxApi, run_in_thread
 from sandbox.redis_server import RedisServer, RedisServerError
 from worker.broker.connection import sync_client
@@ -53,25 +53,25 @@ def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
             redis = stack.enter_context(RedisServer())
             api = stack.enter_context(run_in_thread(SandboxApi(script=kinds.script(latency_ms), token=TOKEN)))
             use_settings(redis.url, api.url)
-            found = settings.load(need_token=True)
-            client = stack.enter_context(sync_client(found))
+            settings = settings_module.load(need_token=True)
+            client = stack.enter_context(sync_client(settings))
             worker = stack.enter_context(running_worker())
             console.print(f"{count:,} messages, good and bad, for one worker\n", style="bold")
             for line in (
-                f"  Redis    {redis.binary.name} {redis.binary.version} at {redis_address(found)}",
+                f"  Redis    {redis.binary.name} {redis.binary.version} at {redis_address(settings)}",
                 f"  API      sandbox at {api.url}, {latency_ms:g} ms an answer, with faults",
                 f"  worker   celery -A worker worker, process {worker.pid}, {CONCURRENCY} jobs at once\n",
             ):
                 console.print(line, soft_wrap=True)
 
-            account = Reconciliation(kinds.make_messages(count))
+            reconciliation = Reconciliation(kinds.make_messages(count))
             try:
-                _send(account.sent, found, client)
-                stats = _watch(account, found, client, worker, console)
+                _send(reconciliation.sent, settings, client)
+                stats = _watch(reconciliation, settings, client, worker, console)
             except (StalledError, SendError, RedisError) as error:
-                what = f"Redis at {redis_address(found)}{error}" if isinstance(error, SendError) else str(error)
+                what = f"Redis at {redis_address(settings)}{error}" if isinstance(error, SendError) else str(error)
                 fail(f"{what}\nThe last lines of the worker's log:\n{worker.log()}", FAILED)
-            problems = summary.summarize(console, account, stats, api.calls())
+            problems = summary.summarize(console, reconciliation, stats, api.calls())
             if problems:
                 fail("\n  - ".join(["it does not add up:", *problems]) + f"\nThe worker's log:\n{worker.log()}", FAILED)
             console.print(f"\nEverything adds up, after {time.monotonic() - started:.1f} s.", style="bold green")
@@ -85,31 +85,31 @@ def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
         fail("interrupted; all that was started is stopped", _INTERRUPTED)
 
 
-def _send(messages: Sequence[Sent], found: Settings, client: Redis) -> None:
-    with Producer(found) as producer:
+def _send(messages: Sequence[Sent], settings: Settings, client: Redis) -> None:
+    with Producer(settings) as producer:
         for start in range(0, len(messages), _SEND_AT_ONCE):
             some = [sent.message for sent in messages[start : start + _SEND_AT_ONCE]]
             producer.send([message for message in some if isinstance(message, OutgoingJob)])
             raw = [message for message in some if isinstance(message, bytes)]
             if raw:
-                client.lpush(found.LOCK_QUEUE, *raw)
+                client.lpush(settings.LOCK_QUEUE, *raw)
 
 
 def _watch(
-    account: Reconciliation, found: Settings, client: Redis, worker: WorkerProcess, console: Console
+    reconciliation: Reconciliation, settings: Settings, client: Redis, worker: WorkerProcess, console: Console
 ) -> QueueStats:
     """Book events until the queue is empty."""
-    follower = Follower(client, found.RESULTS_CHANNEL)
+    follower = Follower(client, settings.RESULTS_CHANNEL)
     patient_until = time.monotonic() + _PATIENCE_SECONDS
     was_empty = False
-    with Screen(console, account) as screen:
+    with Screen(console, reconciliation) as screen:
         while True:
-            stats = read_queue_stats(client, found)
+            stats = read_queue_stats(client, settings)
             entries = follower.wait(_LOOK_SECONDS)
             for entry in entries:
                 result = read_result(entry.event)
                 if result is not None:
-                    account.add(result)
+                    reconciliation.add(result)
             screen.show(stats)
             is_empty = not (entries or stats.ready or stats.delayed or stats.in_flight)
             if is_empty and was_empty:  # twice, because a job that moves during one look may be missing in it

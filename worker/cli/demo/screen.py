@@ -29,9 +29,9 @@ _LEAST_ID = 12
 class Screen:
     """The progress, from ``with`` to its end; then it is gone from a terminal, and stays in a log."""
 
-    def __init__(self, console: Console, account: Reconciliation) -> None:
+    def __init__(self, console: Console, reconciliation: Reconciliation) -> None:
         self._console = console
-        self._account = account
+        self._reconciliation = reconciliation
         self._started = time.monotonic()
         self._next_line = self._started + _LOG_EVERY_SECONDS
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -50,14 +50,16 @@ class Screen:
     def show(self, stats: QueueStats) -> None:
         """Show where things stand."""
         seconds = time.monotonic() - self._started
-        settled = len(self._account.results) + stats.totals.get("deduplicated", 0)
-        total = len(self._account.sent)
+        settled = len(self._reconciliation.results) + stats.totals.get("deduplicated", 0)
+        total = len(self._reconciliation.sent)
         line = f"{seconds:4.1f} s  {settled} of {total} settled"
         if self._live is not None:
             self._live.update(self._view(line, settled, stats), refresh=True)
         elif time.monotonic() >= self._next_line:
             self._next_line += _LOG_EVERY_SECONDS
-            self._console.print(f"  {line}: {ends_text(self._account.outcomes) or 'nothing yet'}", soft_wrap=True)
+            self._console.print(
+                f"  {line}: {ends_text(self._reconciliation.outcomes) or 'nothing yet'}", soft_wrap=True
+            )
 
     def _view(self, line: str, settled: int, stats: QueueStats) -> Group:
         events = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -66,7 +68,7 @@ class Screen:
         events.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=_LEAST_ID)
         events.add_column(no_wrap=True, justify="right", width=7)
         events.add_column(no_wrap=True, overflow="ellipsis", ratio=3)
-        for result in self._account.results[-_NEWEST:]:
+        for result in self._reconciliation.results[-_NEWEST:]:
             events.add_row(
                 "",
                 Text(result.outcome, style=result.style),
@@ -75,7 +77,7 @@ class Screen:
                 Text(printable(result.problem), style="dim"),
             )
         head = Table.grid(expand=True)
-        head.add_row(ProgressBar(total=len(self._account.sent), completed=settled))
+        head.add_row(ProgressBar(total=len(self._reconciliation.sent), completed=settled))
         head.add_row(f"{line} · {stats.ready} ready · {stats.in_flight} in flight · {stats.delayed} delayed")
-        head.add_row(ends_text(self._account.outcomes))
+        head.add_row(ends_text(self._reconciliation.outcomes))
         return Group(head, events)

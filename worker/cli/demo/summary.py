@@ -27,7 +27,7 @@ _TERMS_A_LINE = 4
 _LEAST_END = 14
 
 
-def summarize(console: Console, account: Reconciliation, stats: QueueStats, calls: Sequence[Call]) -> list[str]:
+def summarize(console: Console, reconciliation: Reconciliation, stats: QueueStats, calls: Sequence[Call]) -> list[str]:
     """Print how everything ended, and return what does not add up."""
     dropped = stats.totals.get("deduplicated", 0)
     table = Table.grid(padding=(0, 3, 0, 0))
@@ -35,28 +35,30 @@ def summarize(console: Console, account: Reconciliation, stats: QueueStats, call
     table.add_column(justify="right", no_wrap=True)
     table.add_column(min_width=_LEAST_END)
     table.add_row(Text("sent", style="dim"), "", Text("ended", style="dim"))
-    for kind, sent, came in account.rows(dropped):
+    for kind, sent, came in reconciliation.rows(dropped):
         is_right = dict(came) == {kind.end: sent}
         table.add_row(
             kind.name, f"{sent:,}", Text(ends_text(came) or "not at all", style="" if is_right else "bold red")
         )
     console.print(table)
 
-    ends = Counter(account.outcomes)
+    ends = Counter(reconciliation.outcomes)
     ends[DROPPED] = dropped
     terms = [f"{count:,} {end}" for end, count in ends.most_common()]
-    told = sum(result.attempts for result in account.results)
-    sign = "=" if ends.total() == len(account.sent) else "is not"
-    console.print(f"\n{len(account.sent):,} sent {sign} {' + '.join(terms[:_TERMS_A_LINE])}")
+    told = sum(result.attempts for result in reconciliation.results)
+    sign = "=" if ends.total() == len(reconciliation.sent) else "is not"
+    console.print(f"\n{len(reconciliation.sent):,} sent {sign} {' + '.join(terms[:_TERMS_A_LINE])}")
     if terms[_TERMS_A_LINE:]:
         console.print(f"  + {' + '.join(terms[_TERMS_A_LINE:])}")
-    jobs = len(account.sent) - dropped
-    console.print(f"{jobs:,} jobs, {len(account.results):,} events; {stats.dead_letters:,} of them dead letters too")
+    jobs = len(reconciliation.sent) - dropped
+    console.print(
+        f"{jobs:,} jobs, {len(reconciliation.results):,} events; {stats.dead_letters:,} of them dead letters too"
+    )
     refused = sum(call.answer == "429" for call in calls)
     more = "" if not refused else f", {refused:,} of them refused for load, which count for no job"
     copies = "" if told >= len(calls) - refused else " (copies that were under way at once may call too)"
     console.print(f"{told:,} calls told by the events, {len(calls):,} seen by the API{more}{copies}")
-    return list(account.problems(stats, calls))
+    return list(reconciliation.problems(stats, calls))
 
 
 def next_steps(console: Console) -> None:

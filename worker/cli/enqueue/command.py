@@ -61,7 +61,7 @@ def enqueue(
         raise typer.BadParameter("give conversation ids or --file FILE, and not both")
     if _STDIN in ids:
         raise typer.BadParameter("- stands for standard input, and so for the only argument")
-    found = load_settings()
+    settings = load_settings()
 
     from worker.cli.enqueue import job_input, job_options, send  # noqa: PLC0415 - slow to import, and --help is quick
 
@@ -80,4 +80,4 @@ def enqueue(
     )
     with job_input.of_arguments(ids, common) if file is None else job_input.of_file(file, common) as read:
         total = send.check(read(), needs_one=job_id is not None)
-        send.send(found, read(), total, options)
+        send.send(settings, read(), total, options)

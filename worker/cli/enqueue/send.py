@@ -101,7 +101,7 @@ def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
     return count
 
 
-def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[str, Any]) -> None:
+def send(settings: Settings, jobs: Iterator[Found], total: int, options: Mapping[str, Any]) -> None:
     """Send them, and print their ids as each batch is in Redis."""
     started = time.monotonic()
     account = _Account(total)
@@ -118,7 +118,7 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
         redirect_stdout=sys.stdout.isatty(),
     )
     try:
-        with report_if_interrupted(account.cut_short), Producer(found) as producer, progress:
+        with report_if_interrupted(account.cut_short), Producer(settings) as producer, progress:
             bar = progress.add_task("", total=total)
             while batch := _batch(jobs, options, account):
                 account.batch, account.last = list(batch), next(reversed(batch))
@@ -130,10 +130,11 @@ def send(found: Settings, jobs: Iterator[Found], total: int, options: Mapping[st
         told = account.cut_short(error.arrivals)
         with report_if_interrupted(lambda: told):
             _print(error.ids)
-        fail(f"Redis at {redis_address(found)}{error}\n{told}", FAILED)
+        fail(f"Redis at {redis_address(settings)}{error}\n{told}", FAILED)
     seconds = time.monotonic() - started
     typer.echo(
-        f"{plural(account.arrived, 'job')} sent to {found.LOCK_QUEUE} at {redis_address(found)} in {seconds:.1f} s",
+        f"{plural(account.arrived, 'job')} sent to {settings.LOCK_QUEUE} at {redis_address(settings)} "
+        f"in {seconds:.1f} s",
         err=True,
     )
 

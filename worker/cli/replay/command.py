@@ -49,13 +49,13 @@ def replay(
         raise typer.BadParameter("give --all, or job ids, --outcome and --error, and not both")
     if as_json and not as_list:
         raise typer.BadParameter("--json is for --list")
-    found = load_settings()
+    settings = load_settings()
 
     from worker.cli.replay.dead_letters import DeadLetterFilter  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.replay.replay import list_letters, replay_letters  # noqa: PLC0415 - as above
 
     chosen = DeadLetterFilter(frozenset(job_ids or ()), frozenset(outcomes or ()), frozenset(errors or ()))
     if as_list:
-        list_letters(found, chosen, as_json=as_json)
+        list_letters(settings, chosen, as_json=as_json)
     else:
-        replay_letters(found, chosen, priority)
+        replay_letters(settings, chosen, priority)

@@ -55,24 +55,24 @@ class _Account:
         )
 
 
-def list_letters(found: Settings, chosen: DeadLetterFilter, *, as_json: bool) -> None:
+def list_letters(settings: Settings, chosen: DeadLetterFilter, *, as_json: bool) -> None:
     """Show what a replay would find, and what of it would stay."""
     count = 0
-    with report_if_interrupted(lambda: "nothing was changed"), redis_or_stop(found), sync_client(found) as client:
-        for letters in pages(client, found.DEAD_STREAM, chosen):
+    with report_if_interrupted(lambda: "nothing was changed"), redis_or_stop(settings), sync_client(settings) as client:
+        for letters in pages(client, settings.DEAD_STREAM, chosen):
             for letter in letters:
                 count += 1
                 sys.stdout.write((letter.result.as_json() if as_json else _line(letter)) + "\n")
-    typer.echo(f"{plural(count, 'dead letter')} in {found.DEAD_STREAM} at {redis_address(found)}", err=True)
+    typer.echo(f"{plural(count, 'dead letter')} in {settings.DEAD_STREAM} at {redis_address(settings)}", err=True)
 
 
-def replay_letters(found: Settings, chosen: DeadLetterFilter, priority: int) -> None:
+def replay_letters(settings: Settings, chosen: DeadLetterFilter, priority: int) -> None:
     """Send the jobs again. Ends with status 1 if there was none to send, or a job id that no letter has."""
     account = _Account(missing=set(chosen.job_ids))
-    with report_if_interrupted(account.cut_short), redis_or_stop(found), sync_client(found) as client:
-        for letters in pages(client, found.DEAD_STREAM, chosen):
+    with report_if_interrupted(account.cut_short), redis_or_stop(settings), sync_client(settings) as client:
+        for letters in pages(client, settings.DEAD_STREAM, chosen):
             account.missing -= {letter.result.job_id for letter in letters}
-            _replay(client, found, letters, priority, account)
+            _replay(client, settings, letters, priority, account)
     if account.stay > _PROBLEMS_SHOWN:
         typer.echo(f"... and {account.stay - _PROBLEMS_SHOWN:,} more", err=True)
     for job_id in sorted(account.missing):
@@ -80,18 +80,18 @@ def replay_letters(found: Settings, chosen: DeadLetterFilter, priority: int) -> 
     left = f"; {plural(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
     if account.sent:
         queues = printable(", ".join(sorted(account.queues)))
-        typer.echo(f"{plural(account.sent, 'job')} sent again to {queues} at {redis_address(found)}{left}", err=True)
+        typer.echo(f"{plural(account.sent, 'job')} sent again to {queues} at {redis_address(settings)}{left}", err=True)
     elif account.gone:
         fail(f"nothing was sent: another command was quicker{left}")
     elif account.stay:
         fail(f"nothing was sent{left}")
     else:
-        fail(f"nothing was sent: no dead letter in {found.DEAD_STREAM} at {redis_address(found)} fits")
+        fail(f"nothing was sent: no dead letter in {settings.DEAD_STREAM} at {redis_address(settings)} fits")
     if account.missing:
         raise typer.Exit(FAILED)
 
 
-def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority: int, account: _Account) -> None:
+def _replay(client: Redis, settings: Settings, letters: list[DeadLetter], priority: int, account: _Account) -> None:
     batches: dict[str, list[tuple[str, DeadLetter, bytes]]] = {}
     for letter in letters:
         job_id = uuid()
@@ -102,14 +102,14 @@ def _replay(client: Redis, found: Settings, letters: list[DeadLetter], priority:
             if account.stay <= _PROBLEMS_SHOWN:
                 typer.echo(printable(f"{letter.result.job_id}: {why}"), err=True)
         else:
-            batches.setdefault(letter.queue or found.LOCK_QUEUE, []).append((job_id, letter, message))
+            batches.setdefault(letter.queue or settings.LOCK_QUEUE, []).append((job_id, letter, message))
     for queue, batch in batches.items():
-        _send(client, found, account, queue=queue, batch=batch, priority=priority)
+        _send(client, settings, account, queue=queue, batch=batch, priority=priority)
 
 
 def _send(
     client: Redis,
-    found: Settings,
+    settings: Settings,
     account: _Account,
     *,
     queue: str,
@@ -118,14 +118,14 @@ def _send(
 ) -> None:
     """Send jobs again to the queue that they came from."""
     entries = [(letter.entry, message) for _, letter, message in batch]
-    call = replay_command(Keys(queue), found.DEAD_STREAM, entries, priority=priority)
+    call = replay_command(Keys(queue), settings.DEAD_STREAM, entries, priority=priority)
     account.unsure = len(batch)
     try:
         answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it
     except RedisError as error:
         if was_refused(error):  # all or nothing, says replay.lua
             account.unsure = 0
-        fail(f"Redis at {redis_address(found)}{described(error)}\n{account.cut_short()}")
+        fail(f"Redis at {redis_address(settings)}{described(error)}\n{account.cut_short()}")
     sent = [job_id for (job_id, _, _), was_sent in zip(batch, answers, strict=True) if was_sent]
     if sent:
         account.queues.add(queue)

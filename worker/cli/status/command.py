@@ -46,25 +46,25 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
     from worker.cli.status.queue_stats import read_queue_stats  # noqa: PLC0415 - as above
     from worker.cli.status.stream_stats import read_stream_stats  # noqa: PLC0415 - as above
 
-    found = load_settings()
-    with redis_or_stop(found), sync_client(found) as client:
-        stats = read_queue_stats(client, found)
-        streams = read_stream_stats(client, found, stats.server_seconds)
-        fleet = read_fleet(client, found)
+    settings = load_settings()
+    with redis_or_stop(settings), sync_client(settings) as client:
+        stats = read_queue_stats(client, settings)
+        streams = read_stream_stats(client, settings, stats.server_seconds)
+        fleet = read_fleet(client, settings)
     if as_json:
-        typer.echo(_as_json(found, stats, streams, fleet))
+        typer.echo(_as_json(settings, stats, streams, fleet))
     else:
-        typer.echo("\n".join([*_lines(found, stats), *_stream_lines(streams), *_fleet_lines(fleet)]))
+        typer.echo("\n".join([*_lines(settings, stats), *_stream_lines(streams), *_fleet_lines(fleet)]))
 
 
-def _as_json(found: Settings, stats: QueueStats, streams: Sequence[StreamStats], fleet: Fleet) -> str:
+def _as_json(settings: Settings, stats: QueueStats, streams: Sequence[StreamStats], fleet: Fleet) -> str:
     import json  # noqa: PLC0415 - only here
     from datetime import UTC, datetime  # noqa: PLC0415 - only here
 
     return json.dumps(
         {
-            "queue": found.LOCK_QUEUE,
-            "redis": redis_address(found),
+            "queue": settings.LOCK_QUEUE,
+            "redis": redis_address(settings),
             "time": datetime.fromtimestamp(stats.server_seconds, UTC).isoformat(),
             "ready": {
                 "total": stats.ready,
@@ -169,8 +169,8 @@ def _fleet_lines(fleet: Fleet) -> Iterator[str]:
             yield printable(f"  {setting}: {told}")
 
 
-def _lines(found: Settings, stats: QueueStats) -> Iterator[str]:
-    yield f"Queue {found.LOCK_QUEUE} at {redis_address(found)}"
+def _lines(settings: Settings, stats: QueueStats) -> Iterator[str]:
+    yield f"Queue {settings.LOCK_QUEUE} at {redis_address(settings)}"
     yield ""
     yield _line("ready", stats.ready, _oldest(stats))
     parts = {_PRIORITY_NAMES[step]: count for step, count in stats.priorities.items()}
@@ -181,8 +181,8 @@ def _lines(found: Settings, stats: QueueStats) -> Iterator[str]:
             yield _line(f"  {name}", count)
     yield _line("delayed", stats.delayed, _due(stats))
     yield _line("in flight", stats.in_flight)
-    yield _line("results", stats.results, found.RESULTS_CHANNEL)
-    yield _line("dead letters", stats.dead_letters, found.DEAD_STREAM)
+    yield _line("results", stats.results, settings.RESULTS_CHANNEL)
+    yield _line("dead letters", stats.dead_letters, settings.DEAD_STREAM)
     yield ""
     if stats.paused is not None:
         yield f"The API asked all workers to wait; they go on in {duration(stats.paused)}."

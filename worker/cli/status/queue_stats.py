@@ -83,9 +83,9 @@ class QueueStats:
     totals: dict[str, int]
 
 
-def read_queue_stats(client: Redis, found: Settings) -> QueueStats:
+def read_queue_stats(client: Redis, settings: Settings) -> QueueStats:
     """Look at the queue of these settings."""
-    keys = Keys(found.LOCK_QUEUE)
+    keys = Keys(settings.LOCK_QUEUE)
     with client.pipeline(transaction=False) as look:
         look.time()
         for name in (*keys.priority_lists, keys.arrived, keys.requeued, keys.retries, keys.suspects):
@@ -96,8 +96,8 @@ def read_queue_stats(client: Redis, found: Settings) -> QueueStats:
         look.pttl(keys.pause)
         look.hmget(keys.limit, ["rate", "state"])
         look.hgetall(keys.breakers)
-        look.xlen(found.DEAD_STREAM)
-        look.xlen(found.RESULTS_CHANNEL)
+        look.xlen(settings.DEAD_STREAM)
+        look.xlen(settings.RESULTS_CHANNEL)
         look.hmget(keys.maintenance, ["empty_at", "promoted_at"])
         look.hgetall(keys.counters)
         (seconds, microseconds), *answers = look.execute()

@@ -42,9 +42,9 @@ def watch(
     require_known("--outcome", outcomes, OUTCOMES)
     if from_start and last is not None:
         raise typer.BadParameter("give --from-start or --last, not both")
-    found = load_settings()
+    settings = load_settings()
 
     from worker.cli.watch.watch import ResultFilter, watch_results  # noqa: PLC0415 - slow to import, and --help is quick
 
-    wanted = ResultFilter(frozenset(outcomes or ()), frozenset(job_ids or ()), count, timeout)
-    watch_results(found, wanted, last=None if from_start else last or 0, as_json=as_json)
+    result_filter = ResultFilter(frozenset(outcomes or ()), frozenset(job_ids or ()), count, timeout)
+    watch_results(settings, result_filter, last=None if from_start else last or 0, as_json=as_json)

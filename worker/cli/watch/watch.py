@@ -57,53 +57,53 @@ class ResultFilter:
         return f"events{jobs}{outcomes}"
 
 
-def watch_results(found: Settings, wanted: ResultFilter, *, last: int | None, as_json: bool) -> None:
+def watch_results(settings: Settings, result_filter: ResultFilter, *, last: int | None, as_json: bool) -> None:
     """Show events until there were enough, until the time is over, or until Ctrl-C.
 
     ``last``: how many of the newest events to begin with; None: with the first that is there.
     """
-    until = math.inf if wanted.timeout is None else time.monotonic() + wanted.timeout
-    stream, server = found.RESULTS_CHANNEL, redis_address(found)
-    with ExitStack() as stack, redis_or_stop(found):
-        client = stack.enter_context(sync_client(found))
+    until = math.inf if result_filter.timeout is None else time.monotonic() + result_filter.timeout
+    stream, server = settings.RESULTS_CHANNEL, redis_address(settings)
+    with ExitStack() as stack, redis_or_stop(settings):
+        client = stack.enter_context(sync_client(settings))
         client.ping()  # a Redis that was never there is a mistake; one that goes away later comes back
         console = Console()
         try:
-            follower = Follower(client, stream, after=_begin(client, stream, wanted, last))
+            follower = Follower(client, stream, after=_begin(client, stream, result_filter, last))
             if as_json or not console.is_terminal:
-                waiting = f"waiting for {'new ' if last == 0 else ''}{wanted} in {stream} at {server}"
-                if last == 0 and (wanted.job_ids or wanted.outcomes):
+                waiting = f"waiting for {'new ' if last == 0 else ''}{result_filter} in {stream} at {server}"
+                if last == 0 and (result_filter.job_ids or result_filter.outcomes):
                     waiting += "; --from-start and --last show what came before"
                 pages = _pages(follower, server, until, _WAIT_SECONDS, note=_tell)
-                shown = _show_lines(pages, wanted, waiting, as_json=as_json)
+                shown = _show_lines(pages, result_filter, waiting, as_json=as_json)
             else:
-                table = stack.enter_context(ResultTable(console, f"{wanted} in {stream} at {server}"))
+                table = stack.enter_context(ResultTable(console, f"{result_filter} in {stream} at {server}"))
                 pages = _pages(follower, server, until, _REDRAW_SECONDS, note=table.note)
-                shown = _show_table(pages, wanted, table)
+                shown = _show_table(pages, result_filter, table)
         except KeyboardInterrupt:
             return
-    if wanted.timeout is not None and shown < (wanted.count or 1):
-        enough = f" of {wanted.count:,}" if wanted.count else ""
-        fail(f"{shown:,}{enough} {wanted} came in {wanted.timeout:g} s", FAILED)
+    if result_filter.timeout is not None and shown < (result_filter.count or 1):
+        enough = f" of {result_filter.count:,}" if result_filter.count else ""
+        fail(f"{shown:,}{enough} {result_filter} came in {result_filter.timeout:g} s", FAILED)
 
 
-def _begin(client: Redis, stream: str, wanted: ResultFilter, last: int | None) -> str:
+def _begin(client: Redis, stream: str, result_filter: ResultFilter, last: int | None) -> str:
     def is_wanted(event: bytes) -> bool:
         result = read_result(event)
-        return result is not None and wanted(result)
+        return result is not None and result_filter(result)
 
     return FROM_START if last is None else before_the_newest(client, stream, last, is_wanted)
 
 
-def _show_lines(pages: Iterator[list[Result]], wanted: ResultFilter, waiting: str, *, as_json: bool) -> int:
+def _show_lines(pages: Iterator[list[Result]], result_filter: ResultFilter, waiting: str, *, as_json: bool) -> int:
     """How many were shown; ``waiting`` is told once, when there is nothing more to show."""
     shown = 0
     is_told = False
     for results in pages:
-        for result in filter(wanted, results):
+        for result in filter(result_filter, results):
             sys.stdout.write((result.as_json() if as_json else result.as_line()) + "\n")
             shown += 1
-            if shown == wanted.count:
+            if shown == result_filter.count:
                 return shown
         sys.stdout.flush()
         if not results and not is_told:
@@ -112,13 +112,13 @@ def _show_lines(pages: Iterator[list[Result]], wanted: ResultFilter, waiting: st
     return shown
 
 
-def _show_table(pages: Iterator[list[Result]], wanted: ResultFilter, table: ResultTable) -> int:
+def _show_table(pages: Iterator[list[Result]], result_filter: ResultFilter, table: ResultTable) -> int:
     shown = 0
     for results in pages:
-        for result in filter(wanted, results):
+        for result in filter(result_filter, results):
             table.add(result)
             shown += 1
-            if shown == wanted.count:
+            if shown == result_filter.count:
                 return shown
         table.draw()
     return shown
