@@ -18,7 +18,7 @@ class Clock:
 
 
 def backoff_of(clock: Clock, chance: float = 0.0) -> ConnectBackoff:
-    return ConnectBackoff(chance=lambda: chance, now=clock)
+    return ConnectBackoff(rng=lambda: chance, now=clock)
 
 
 def waits(backoff: ConnectBackoff, clock: Clock, attempts: int) -> list[float]:

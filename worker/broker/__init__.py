@@ -1,1 +1,1 @@
-"""Where jobs wait and how they move: the keys, the atomic moves, and the transport that Celery reads them through."""
+"""Jobs in Redis: the keys, the atomic moves between states, and the connections."""

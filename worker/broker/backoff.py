@@ -1,7 +1,8 @@
-"""When a process may connect to Redis: at once while connections hold, else one attempt at a time after growing waits.
+"""Decides when a process may connect to Redis: at once while connections hold, else with exponential backoff.
 
-All connections of a process share one backoff. A server that is at its `maxclients`, that restarts, or whose proxy has
-no server to lead to, is asked by each process once in a while, however many parts of it wait for a connection.
+All connections of a process share one backoff, and one of them tries at a time. So a server that restarts, that is at
+its ``maxclients``, or whose proxy has no backend, gets one attempt per process and wait, however many parts of the
+process need a connection.
 """
 
 from __future__ import annotations
@@ -14,45 +15,45 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The wait after the first failure, and the longest one, in seconds. Work goes on within 10 s after Redis is back: the
-#: longest wait, and an attempt that hangs until it is given up (5 s), fit in there.
+#: The wait after the first failure, and the longest one, in seconds. Work must resume within 10 s after Redis is back;
+#: the longest wait plus one attempt that hangs until its timeout (5 s) fit in there.
 FIRST_SECONDS = 0.1
 MAX_SECONDS = 2.0
-#: A wait is this share of itself shorter at most, by chance, so that the processes of a fleet do not connect together.
+#: Jitter shortens a wait by up to this share, so that the processes of a fleet do not connect together.
 _JITTER = 0.5
-#: While one attempt is under way the others wait for what becomes of it, for so long at most.
+#: The others wait this long at most for the result of the attempt under way.
 _ATTEMPT_SECONDS = 5.0
-#: After so many seconds without a failure the waits begin small again.
+#: After this time without a failure the waits start from FIRST_SECONDS again.
 _FORGET_SECONDS = 15.0
 
 
 class ConnectBackoff:
-    """Shared by the threads of a process.
+    """The connection backoff of a process; thread-safe.
 
     Args:
         max_seconds: the longest wait.
-        chance: gives numbers from 0 to 1.
-        now: gives the seconds of a monotonic clock.
+        rng: returns random numbers from 0 to 1, for the jitter.
+        now: returns the seconds of a monotonic clock.
     """
 
     def __init__(
         self,
         *,
         max_seconds: float = MAX_SECONDS,
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_seconds = max_seconds
-        self._chance = chance
+        self._rng = rng
         self._now = now
         self._lock = threading.Lock()
         self._failures = 0
         self._failed_at = self._next_at = float("-inf")
-        #: Whether connections fail at present. They do until one of them has brought an answer.
+        #: True from a failure until a connection brings an answer.
         self.is_failing = False
 
     def seconds_to_wait(self) -> float:
-        """How long to wait before asking again; 0: connect now, and tell what becomes of it."""
+        """Return the wait before the next question; 0: connect now, and report with `failed` or `worked`."""
         with self._lock:
             if not self.is_failing:
                 return 0.0
@@ -63,10 +64,10 @@ class ConnectBackoff:
             return 0.0
 
     def failed(self, began_at: float) -> None:
-        """A connection could not be made, was lost, or led to a server that is of no use.
+        """Record that a connection could not be made, was lost, or led to an unusable server.
 
         Args:
-            began_at: the monotonic time when connecting began. Of connections that are lost together one counts.
+            began_at: the monotonic time when connecting began. Connections that are lost together count as one failure.
         """
         with self._lock:
             if began_at <= self._failed_at:
@@ -77,11 +78,11 @@ class ConnectBackoff:
             delay = min(FIRST_SECONDS * 2**self._failures, self._max_seconds)
             self._failures = min(self._failures + 1, 16)
             self._failed_at = now
-            self._next_at = now + delay * (1 - _JITTER * self._chance())
+            self._next_at = now + delay * (1 - _JITTER * self._rng())
             self.is_failing = True
 
     def worked(self) -> None:
-        """A connection brought an answer: all that wait may connect."""
+        """Record that a connection brought an answer: everything that waits may connect."""
         if self.is_failing:
             with self._lock:
                 self.is_failing = False

@@ -1,12 +1,12 @@
-"""Commands to Redis from the asyncio side, each write on a connection of its own until all its answers are there.
+"""Sends commands to Redis from the asyncio loop; each write has a connection to itself until all its answers are read.
 
-The connections are redis-py's; its client is left out. Around each command that has a pool with a look at the socket,
-retries, measurements and, on Python 3.11, a task of its own for sending, and all of that is dearer than the command.
-Nothing is ever repeated here: the callers know which command may be.
+It uses redis-py's connections without redis-py's client. For each command that client checks the socket in its pool,
+wraps the call in retries and metrics and, on Python 3.11, sends in a task of its own; all of that costs more CPU than
+the command. This client repeats nothing: only the callers know which commands may be repeated.
 
-A connection that is lost takes the idle ones with it, for they led to the same place. So does one whose server says
-that it is of no use (``worker.broker.refusals``), such as a primary that has become a replica: it keeps its connections
-open when its address leads to another server, and who stayed on them would be refused for ever.
+When a connection is lost, the idle ones are closed too, because they led to the same server. The same happens when a
+server says that it is unusable (``worker.broker.refusals``), for example a primary that became a replica: it keeps its
+connections open after its address has moved to another server, and would refuse every command on them for ever.
 """
 
 from __future__ import annotations
@@ -33,50 +33,50 @@ if TYPE_CHECKING:
 
 Command: TypeAlias = "Sequence[str | bytes | int]"
 
-#: Who waits for its turn to connect looks so often whether another one has succeeded, in seconds.
-_LOOK_SECONDS = 0.05
+#: A caller that waits for its turn to connect checks this often whether another one has succeeded, in seconds.
+_POLL_SECONDS = 0.05
 
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """A connection that is open, and when connecting began (monotonic)."""
+    """An open connection, and when connecting began (monotonic)."""
 
     connection: Connection
     began_at: float
 
 
 class Answers:
-    """The answers to commands that are sent in one write, in their order. Whoever wants no more of them closes it."""
+    """The answers to the commands of one write, in order. Close it if you do not read all of them."""
 
-    def __init__(self, link: RedisClient, opened: _Open, timeout_seconds: float) -> None:
-        self._link = link
+    def __init__(self, client: RedisClient, opened: _Open, timeout_seconds: float) -> None:
+        self._client = client
         self._opened = opened
         self._timeout_seconds = timeout_seconds
         self._until: float | None = None
         self._left = 0
 
     async def send(self, commands: Sequence[Command], *, until: float) -> None:
-        """Send them; once. Raises as :meth:`RedisClient.execute_command`."""
+        """Send the commands; to be called once. Raises as :meth:`RedisClient.execute_command`."""
         self._left = len(commands)
         packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]  # its stubs know tuples of one alone
         self._until = until
         task = asyncio.current_task()
         cancelled = 0 if task is None else task.cancelling()
-        async with self._lost_unless_it_ends():
+        async with self._closed_on_error():
             await self._opened.connection.send_packed_command(packed, check_health=False)
             # redis-py can lose a cancellation while it sends; see worker.runtime.maintenance
             if task is not None and task.cancelling() > cancelled:
                 raise asyncio.CancelledError
 
     async def next(self) -> Any:
-        """The next answer; the first one is waited for no longer than the rest of the time that sending left.
+        """Return the next answer. Sending and the first answer share one timeout; each further answer has its own.
 
-        Raises what :meth:`RedisClient.execute_command` raises. After a refusal (``ResponseError``) the next answers are
-        still to come, except where the connection is of no use any more.
+        Raises what :meth:`RedisClient.execute_command` raises. After a refusal (``ResponseError``) the next answers can
+        still be read, unless the refusal makes the connection unusable.
         """
         if not self._left:
             raise RedisConnectionError("the connection was closed before this answer")
-        async with self._lost_unless_it_ends():
+        async with self._closed_on_error():
             try:
                 answer = await self._opened.connection.read_response()
             except ResponseError as refusal:
@@ -85,21 +85,21 @@ class Answers:
                     raise
         self._until = None
         self._left -= 1
-        if not self._left and not self._link.takes_back(self._opened):
+        if not self._left and not self._client.takes_back(self._opened):
             await self._opened.connection.disconnect(nowait=True)
         if isinstance(answer, ResponseError):
             raise answer
         return answer
 
     async def close(self) -> None:
-        """Want no more answers: the connection is closed, unless all of them came."""
+        """Give up the answers that are left: closes the connection, unless all of them were read."""
         if self._left:
             self._left = 0
             await self._opened.connection.disconnect(nowait=True)
 
     @asynccontextmanager
-    async def _lost_unless_it_ends(self) -> AsyncIterator[None]:
-        """No connection stays open on which another answer may come than the one that is waited for."""
+    async def _closed_on_error(self) -> AsyncIterator[None]:
+        """Close the connection on any error or cancellation: else a late answer would be taken for the next one."""
         until = self._until or asyncio.get_running_loop().time() + self._timeout_seconds
         try:
             async with asyncio.timeout_at(until):
@@ -107,22 +107,22 @@ class Answers:
         except TimeoutError:
             await self.close()
             error = RedisTimeoutError(f"no answer within {self._timeout_seconds:g} seconds")
-            await self._link.lost(self._opened, error)
+            await self._client.lost(self._opened, error)
             raise error from None
         except (RedisError, OSError) as error:
             await self.close()
-            await self._link.lost(self._opened, error)
+            await self._client.lost(self._opened, error)
             raise
-        except BaseException:  # it was cancelled, and the connection is as good as before
+        except BaseException:  # cancelled: no reason to suspect the server
             await self.close()
             raise
 
 
 class RedisClient:
-    """Sends commands.
+    """Sends commands over a pool of connections.
 
     Args:
-        connect: makes a connection, without a time-out for single reads and writes, and not yet connected.
+        connect: makes a connection that is not yet connected and has no timeout for single reads and writes.
         timeout_seconds: the time that one command may take, connecting included.
         backoff: says when to connect; shared by all connections of the process.
         on_useless: called with a refusal after which no connection to that server is of use.
@@ -147,14 +147,14 @@ class RedisClient:
         """Send a command and return its answer.
 
         Raises:
-            redis.exceptions.RedisError: the server refused (``ResponseError``), was lost, or took too long. All but a
-                refusal and a :class:`NotConnectedError` leave open whether the command was run.
+            redis.exceptions.RedisError: the server refused (``ResponseError``), was lost, or took too long. After a
+                refusal or a :class:`NotConnectedError` the command was not run; after the others it may have been.
             OSError: the connection was lost.
         """
         return await (await self.send(command)).next()
 
     async def send(self, *commands: Command) -> Answers:
-        """Send commands in one write. The server runs them one after the other, and a blocking one holds up the rest.
+        """Send commands in one write. The server runs them in order, and a blocking one holds up the rest.
 
         Raises as :meth:`execute_command`.
         """
@@ -165,14 +165,14 @@ class RedisClient:
         return answers
 
     async def disconnect(self) -> None:
-        """Close the connections that no command uses, so that the next ones connect anew."""
+        """Close the idle connections, so that the next commands connect anew."""
         idle = self._idle[:]
         self._idle.clear()
         for opened in idle:
             await opened.connection.disconnect(nowait=True)
 
     def takes_back(self, opened: _Open) -> bool:
-        """Told that all answers came; whether the connection is kept: it is, if none was lost since it was made."""
+        """Keep a connection after its last answer; False, and to be closed, if one was lost since it was made."""
         self._backoff.worked()
         is_kept = opened.began_at > self._lost_at
         if is_kept:
@@ -180,7 +180,7 @@ class RedisClient:
         return is_kept
 
     async def lost(self, opened: _Open, error: BaseException) -> None:
-        """Told that a connection was closed because of an error: the others are made anew as well."""
+        """Close the idle connections too, after an error closed one."""
         self._lost_at = time.monotonic()
         self._backoff.failed(opened.began_at)
         if isinstance(error, ResponseError) and connection_is_useless(error):
@@ -188,15 +188,15 @@ class RedisClient:
         await self.disconnect()
 
     async def _open(self, until: float) -> _Open:
-        """A connection: a new one when its turn has come, or one that became free meanwhile.
+        """Return a connection: a new one once the backoff allows it, or one that became free meanwhile.
 
         Raises:
-            NotConnectedError: there was none to be had in time.
+            NotConnectedError: neither happened in time.
         """
         try:
             async with asyncio.timeout_at(until):
                 while (wait := self._backoff.seconds_to_wait()) > 0:
-                    await asyncio.sleep(min(wait, _LOOK_SECONDS))
+                    await asyncio.sleep(min(wait, _POLL_SECONDS))
                     if self._idle:
                         return self._idle.pop()
                 return await self._connect_now()
@@ -213,7 +213,7 @@ class RedisClient:
             self._backoff.failed(opened.began_at)
             raise NotConnectedError(str(error)) from error
         except BaseException:
-            # Cancelled, perhaps because the time was up: then a server hangs, and that is a failure.
+            # Cancelled, perhaps by our timeout because the server hangs; so it counts as a failure.
             self._backoff.failed(opened.began_at)
             await opened.connection.disconnect(nowait=True)
             raise

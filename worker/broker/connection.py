@@ -1,4 +1,4 @@
-"""How to reach Redis: REDIS_URL as redis-py's arguments, the same for every connection the worker opens."""
+"""Turns REDIS_URL into redis-py's arguments, the same for every connection the worker opens."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ if TYPE_CHECKING:
     from settings import Settings
     from worker.broker.backoff import ConnectBackoff
 
-#: Seconds that connecting, or any answer but that of a blocking wait, may take.
+#: The timeout in seconds for connecting, and for every answer but that of a blocking command.
 TIMEOUT_SECONDS = 5.0
 
-#: A peer that vanished without a word is found out by the kernel as soon as by the time-out above: probes on a silent
-#: connection, and a bound on data that nobody acknowledges (in milliseconds). Not every system has all of them.
+#: Makes the kernel notice a vanished peer as fast as the timeout above does: probes on a silent connection, and a bound
+#: in milliseconds on unacknowledged data. Not every system has all of these options.
 _KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": int(TIMEOUT_SECONDS * 1000)}
 KEEPALIVE_OPTIONS = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
-class _LeavesTheUseless:
-    """A blocking connection that ends when its server says that it is of no use (any more)."""
+class _ClosesWhenUnusable:
+    """A blocking connection that closes when its server says that it is unusable."""
 
     def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
-        """Read an answer.
+        """Return the next answer.
 
         Raises:
-            UnusableServerError: the server refuses all writes or whatever is asked of it, for one because it is not the
-                primary (any more).
+            UnusableServerError: the server refuses all writes or all commands, for example because it is a replica now.
         """
         try:
             # redis-py's connection comes next
@@ -50,33 +49,33 @@ class _LeavesTheUseless:
             if not connection_is_useless(error):
                 raise
             lost = as_lost_connection(error)
-        if disconnect_on_error:  # else more answers are to be read, each a refusal of its own
+        if disconnect_on_error:  # else the caller reads more answers, each a refusal of its own
             self.disconnect()  # type: ignore[attr-defined]  # as above
         raise lost
 
 
-class PrimaryConnection(_LeavesTheUseless, redis.Connection):
+class PrimaryConnection(_ClosesWhenUnusable, redis.Connection):
     """A blocking connection without TLS."""
 
 
-class PrimarySSLConnection(_LeavesTheUseless, redis.SSLConnection):
+class PrimarySSLConnection(_ClosesWhenUnusable, redis.SSLConnection):
     """A blocking connection with TLS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we are to Redis. Its ``repr`` tells nothing, because Celery shows its settings on request."""
+    """The user and password for Redis. ``repr`` hides both, because Celery shows its settings on request."""
 
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
 
     def __json__(self) -> str:
-        """What ``inspect stats`` shows of it: kombu cannot answer with what it cannot turn into JSON."""
+        """Return what ``inspect stats`` shows; kombu can answer only with values that have a JSON form."""
         return repr(self)
 
 
 def credentials(settings: Settings) -> Credentials:
-    """The user and password in REDIS_URL."""
+    """Return the user and password in REDIS_URL."""
     parts = urlsplit(settings.REDIS_URL.get_secret_value())
     return Credentials(
         username=unquote(parts.username) if parts.username else None,
@@ -85,7 +84,7 @@ def credentials(settings: Settings) -> Credentials:
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """TLS as redis-py's arguments; empty without TLS. Certificate and host name are verified."""
+    """Return redis-py's arguments for TLS; empty without TLS. Certificate and host name are verified."""
     if not settings.redis_is_tls:
         return {}
     return {
@@ -96,7 +95,7 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """REDIS_URL as redis-py's arguments."""
+    """Return redis-py's arguments for REDIS_URL."""
     parts = urlsplit(settings.REDIS_URL.get_secret_value())
     user = credentials(settings)
     tls = tls_options(settings)
@@ -117,14 +116,14 @@ def options(settings: Settings) -> dict[str, Any]:
 
 
 def public_url(settings: Settings) -> str:
-    """REDIS_URL without user and password, for logs and for Celery's banner."""
-    found = options(settings)
-    host = f"[{found['host']}]" if ":" in found["host"] else found["host"]
-    return f"redis://{host}:{found['port']}/{found['db']}"
+    """Return REDIS_URL without user and password, for logs and for Celery's banner."""
+    arguments = options(settings)
+    host = f"[{arguments['host']}]" if ":" in arguments["host"] else arguments["host"]
+    return f"redis://{host}:{arguments['port']}/{arguments['db']}"
 
 
 def sync_client(settings: Settings) -> Redis:
-    """A blocking client, for the command line."""
+    """Return a blocking client, for the command line."""
     arguments = options(settings)
     connection = PrimarySSLConnection if arguments.pop("ssl") else PrimaryConnection
     pool = ConnectionPool(connection_class=connection, **arguments, retry=Retry(NoBackoff(), 0))
@@ -137,7 +136,7 @@ def async_client(
     """Return the client of the asyncio side; see :class:`RedisClient` for ``on_useless``."""
     arguments = options(settings)
     connection = SSLConnection if arguments.pop("ssl") else Connection
-    # One time-out is kept over the whole command, and a connection that is none is made anew by the next one.
+    # The client applies one timeout to the whole command, so the timeouts of single reads and writes are off.
     arguments["socket_timeout"] = None
     return RedisClient(
         lambda: connection(**arguments, retry=AsyncRetry(NoBackoff(), 0)),

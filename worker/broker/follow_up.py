@@ -1,14 +1,18 @@
-"""What is sent behind a take, in the same write: the claim of the message that woke the worker, and the next wait.
+"""Sends two commands behind a take, in one write: the claim of the message that woke the worker, and the next wait.
 
-That saves a job that comes alone two of the four times that its worker asks Redis, each of which wakes both sides up.
+A job that comes alone then costs its worker two round trips instead of four, each of which wakes both sides up.
 
-A take behind a *wait* would be run at a time when perhaps nobody is there to read its answer. Here the take comes
-first: it is run when it arrives, like one that is sent alone. What stands behind it may be lost, and may be run in
-vain: a message that a wait brings to the arrived list is found by whoever takes next, and an id may be claimed by a
-worker that does not get the job: another one was faster, or the take was answered by a pause, by the rate limit or with
-other jobs. That is harmless. A claim says what the id is for, not whose it is: whoever takes the job later makes the
-same one, from the same bytes, and is told to go on. Where the id stands for something already, nothing is written. (A
-message without an id gets a new one each time it is read; what was claimed for it is forgotten in time.)
+The order matters. A take behind a *wait* would run at a time when perhaps no worker reads its answer. Here the take
+comes first, so it runs when it arrives, like a take that is sent alone.
+
+The two commands behind it may be lost, or run in vain, and both is harmless:
+
+- A message that the wait moves to the arrived list is found by the next take of any worker.
+- A worker may claim an id and not get the job, because another worker was faster, or because the take was answered by
+  a pause, by the rate limit or with other jobs. A claim says what the id stands for, not which worker has it. The
+  worker that takes the job later makes the same claim from the same bytes and may go on. Where the id stands for
+  something else already, the claim writes nothing. (A message without an id gets a new one each time it is read; the
+  claim of an unused one expires.)
 """
 
 from __future__ import annotations
@@ -27,16 +31,16 @@ class Pipe(Protocol):
     """Sends commands in one write."""
 
     async def send(self, *commands: Command) -> Answers:
-        """Send them."""
+        """Send the commands and return their answers."""
 
 
 class FollowUp:
-    """Is sent once, with a take.
+    """The commands behind one take.
 
     Args:
         pipe: sends commands.
-        claim: what is claimed, and the call of ``claim.lua`` for it; None: nothing is.
-        wait: the next wait.
+        claim: the claim, and the call of ``claim.lua`` for it; None: no claim.
+        wait: the command of the next wait.
     """
 
     def __init__(self, pipe: Pipe, claim: tuple[Claim, Command] | None, wait: Command) -> None:
@@ -44,14 +48,14 @@ class FollowUp:
         self._claim = claim
         self._wait = wait
         self._answers: Answers | None = None
-        #: What was claimed, and what the script answered; None: nothing, so the server has yet to be asked.
+        #: The claim and the script's answer; None: there is none, so the claim is still to be made.
         self.claimed: tuple[Claim, int] | None = None
 
     async def send_behind(self, take: Command) -> Any:
-        """Send all of it in one write; returns the answer of the take.
+        """Send the take and the commands behind it in one write; return the answer of the take.
 
-        Raises as the take alone would, and then the rest is given up. Other trouble with the rest is no trouble of the
-        take: a claim that failed is made again by itself, and the wait tells its own.
+        Raises what the take alone would raise; the other answers are given up then. An error of the claim is dropped,
+        because the caller makes a claim without an answer again. An error of the wait is raised by :meth:`wait`.
         """
         behind = [self._wait] if self._claim is None else [self._claim[1], self._wait]
         answers = await self._pipe.send(take, *behind)
@@ -69,18 +73,18 @@ class FollowUp:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the server was sent the wait, and :meth:`wait` or :meth:`give_up` is still to be called."""
+        """True if the wait was sent and neither :meth:`wait` nor :meth:`give_up` was called since."""
         return self._answers is not None
 
     async def wait(self) -> bytes | None:
-        """The answer of the wait, as of :meth:`worker.broker.moves.Moves.wait`."""
+        """Return the answer of the wait, as :meth:`worker.broker.moves.Moves.wait` does."""
         answers, self._answers = self._answers, None
         assert answers is not None  # noqa: S101 - see `is_waiting`
         message: bytes | None = await answers.next()
         return message
 
     async def give_up(self) -> None:
-        """Wait no more."""
+        """Close the connection on which the server waits, if it does."""
         if self._answers is not None:
             await self._answers.close()
             self._answers = None

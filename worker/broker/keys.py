@@ -1,7 +1,7 @@
-r"""Every key the worker uses in Redis, built in this one place.
+r"""Builds every key that the worker uses in Redis.
 
-A queue is a world of its own: all keys but the producers' lists, the two result streams and what belongs to these
-begin with ``lw:1:<queue>:``. The number is the version of this layout.
+Each queue has its own keys, which begin with ``lw:1:<queue>:``; only the producers' lists, the two streams and their
+ledgers do not. The number is the version of this layout.
 
 ===================================  ======  =====================================================  ====================
 key                                  type    holds                                                  gone when
@@ -13,24 +13,24 @@ key                                  type    holds                              
 ``lw:1:<queue>:retries``             list    the same for jobs whose call failed, beside new work   taken
 ``lw:1:<queue>:suspects``            list    refs of jobs to be run alone: workers died on them     taken
 ``lw:1:<queue>:job:<ref>``           hash    job: raw, size, first, attempts, crashes, lease_token  completed
-``lw:1:<queue>:leases``              zset    refs in flight, by the moment the lease is over (ms)   completed, moved on
-``lw:1:<queue>:delayed``             zset    refs that wait, by the moment they are due (ms)        promoted
-``lw:1:<queue>:deadlines``           zset    refs ready again, by the moment they are too old (ms)  taken, expired
-``lw:1:<queue>:ids:<digest>``        string  what a job id stands for: ``claimed|ended <binding>``  DEDUPLICATE_SECONDS
-``lw:1:<queue>:ids:<digest>:other``  string  what else had an event under it: ``ended <binding>``   DEDUPLICATE_SECONDS
-``lw:1:<queue>:ids:<end>:unlocked``  string  the outcome of that end, where it was without a lock   DEDUPLICATE_SECONDS
+``lw:1:<queue>:leases``              zset    refs in flight, by the time the lease expires (ms)     completed, moved on
+``lw:1:<queue>:delayed``             zset    refs that wait, by the time they are due (ms)          promoted
+``lw:1:<queue>:deadlines``           zset    refs ready again, by the time they are too old (ms)    taken, expired
+``lw:1:<queue>:ids:<digest>``        string  a job id's state: ``claimed|ended <fingerprint>``      DEDUPLICATE_SECONDS
+``lw:1:<queue>:ids:<digest>:other``  string  what else ended under it: ``ended <fingerprint>``      DEDUPLICATE_SECONDS
+``lw:1:<queue>:ids:<end>:unlocked``  string  the outcome of that end, if it was without a lock      DEDUPLICATE_SECONDS
 ``lw:1:<queue>:counters``            hash    totals since the queue was first used                  never
-``lw:1:<queue>:maintenance``         hash    when the fleet last looked after this queue            never
-``lw:1:<queue>:draining``            string  the worker that empties its hands for a suspect        seconds (TTL)
+``lw:1:<queue>:maintenance``         hash    when the fleet last maintained this queue              never
+``lw:1:<queue>:draining``            string  the worker that drains its slots for a suspect         seconds (TTL)
 ``lw:1:<queue>:lost_takes``          hash    takes whose answers were lost, by lease token: when     a day (TTL)
-``lw:1:<LOCK_QUEUE>:workers``        hash    the workers there are: when told, and how each is set  seconds (TTL)
-``lw:1:<LOCK_QUEUE>:queues``         zset    queues that workers took from, by when they told (ms)  after 200 others
-``lw:1:<LOCK_QUEUE>:pause``          string  there while the API has asked the whole fleet to wait  Retry-After (TTL)
+``lw:1:<LOCK_QUEUE>:workers``        hash    the workers: when each registered, and its settings    seconds (TTL)
+``lw:1:<LOCK_QUEUE>:queues``         zset    queues that workers took from, by the last time (ms)   after 200 others
+``lw:1:<LOCK_QUEUE>:pause``          string  exists while the API has asked the fleet to wait       Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
-``lw:1:<LOCK_QUEUE>:limit``          hash    the fleet's flow control: see ``worker.flow_control.limit``    never
-``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when told, and which     a minute (TTL)
+``lw:1:<LOCK_QUEUE>:limit``          hash    see ``worker.flow_control.limit``                      never
+``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when, and which        h a minute (TTL)
 ``unacked``                          hash    kombu's: what stock Celery workers took, by their tag  acknowledged
-``unacked_index``                    zset    kombu's: the tags, by the moment of that (s)           acknowledged
+``unacked_index``                    zset    kombu's: the tags, by the time of that (s)             acknowledged
 ``RESULTS_CHANNEL``                  stream  result events; the pub/sub channel has the same name   RESULTS_MAXLEN
 ``DEAD_STREAM``                      stream  dead letters: event, queue and raw message             DEAD_MAXLEN
 ``lw:1:<RESULTS_CHANNEL>:ledger``    string  what the results take in memory, see ``complete.lua``  never
@@ -38,17 +38,21 @@ key                                  type    holds                              
 ===================================  ======  =====================================================  ====================
 
 ``maintenance`` also names the workers that were lost last, so that each is counted once.
-The fleet's flow control stands once, under LOCK_QUEUE, also where workers take from other queues: the API is the same.
-So do its workers, and the queues that they took from.
-A job id ``ended`` when its real job did. Its dry run, which is another thing, is remembered under ``:other``, and so is
-a message that names no conversation (with an empty binding), which is a copy of nothing. A job whose id stands for
-another conversation is remembered under a digest of both. ``<end>`` is ``<digest>`` or ``<digest>:other``. A
-``<binding>`` is a digest of the conversation id, so what an id costs does not depend on what producers send.
 
-A record's ``token`` names the take that holds the job (empty: nobody); ``size`` is the message's own where only its
-beginning is kept in ``raw``; ``first`` is the moment of the first take (ms). What is not there is 0. A job that was put
-aside also has ``retry`` (1: a call for it failed), ``deadline`` (when it is too old, ms; without it that is counted
-from ``first``) and ``progress`` (what the worker must know of its calls: ``tasks.progress``).
+The fleet's flow control, its workers and the queues that they took from have one set of keys, under LOCK_QUEUE, even
+if workers take from other queues: they all call the same API.
+
+A job id is ``ended`` once its real job is. The end of its dry run, which is a different thing, is kept under
+``:other``. So is that of a message that names no conversation (with an empty fingerprint), which is no duplicate of
+anything. A job whose id stands for another conversation is kept under a digest of both. ``<end>`` is ``<digest>`` or
+``<digest>:other``. ``<fingerprint>`` is a digest of the conversation id, so that the memory of an id does not depend
+on what producers send.
+
+In a record, ``lease_token`` names the take that has the job (empty: none). ``size`` is the size of the whole message,
+where ``raw`` holds only its beginning. ``first`` is the time of the first take (ms). New records omit fields to save
+memory: missing ``attempts`` and ``crashes`` mean 0, a missing ``size`` the length of ``raw``. A job that was delayed
+also has ``retry`` (1: a call for it failed), ``deadline`` (when it is too old, in ms; without it the age counts from
+``first``) and ``progress`` (what the worker must know of its calls: ``tasks.progress``).
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ PREFIX = "lw:1"
 PRIORITY_SEPARATOR = "\x06\x16"
 PRIORITY_STEPS = (0, 3, 6, 9)
 MAX_PRIORITY = 9
-#: Where kombu keeps messages that a stock worker has taken and not acknowledged: by a tag of its own, and when.
+#: Where kombu keeps messages that a stock worker has taken and not acknowledged: by tag, and the tags by time.
 UNACKED = "unacked"
 UNACKED_INDEX = "unacked_index"
 
@@ -75,11 +79,11 @@ class Keys:
 
     @cached_property
     def priority_lists(self) -> tuple[str, ...]:
-        """The lists that producers push to, the first priority first."""
+        """The lists that producers push to, highest priority first."""
         return tuple(f"{self.queue}{PRIORITY_SEPARATOR}{step}" if step else self.queue for step in PRIORITY_STEPS)
 
     def priority_list(self, priority: int) -> str:
-        """The list that producers push jobs of this priority (0 to 9) to."""
+        """Return the list that producers push jobs of this priority (0 to 9) to."""
         return self.priority_lists[bisect_right(PRIORITY_STEPS, priority) - 1]
 
     @cached_property
@@ -99,7 +103,7 @@ class Keys:
 
     @cached_property
     def deadlines(self) -> str:
-        """When jobs that are ready again are too old."""
+        """Refs of jobs that are ready again, by the time they are too old."""
         return f"{PREFIX}:{self.queue}:deadlines"
 
     @cached_property
@@ -109,47 +113,47 @@ class Keys:
 
     @cached_property
     def record_prefix(self) -> str:
-        """What a record's key begins with; its ref follows."""
+        """The beginning of a record's key; the ref follows."""
         return f"{PREFIX}:{self.queue}:job:"
 
     @cached_property
     def leases(self) -> str:
-        """Refs in flight."""
+        """Refs of jobs in flight, by the time their leases expire."""
         return f"{PREFIX}:{self.queue}:leases"
 
     @cached_property
     def delayed(self) -> str:
-        """Refs that wait for their moment."""
+        """Refs of delayed jobs, by the time they are due."""
         return f"{PREFIX}:{self.queue}:delayed"
 
     @cached_property
     def id_prefix(self) -> str:
-        """What the key of a remembered job id begins with; its digest follows."""
+        """The beginning of a job id's key; the digest of the id follows."""
         return f"{PREFIX}:{self.queue}:ids:"
 
     @cached_property
     def counters(self) -> str:
-        """Totals."""
+        """Totals since the queue was first used."""
         return f"{PREFIX}:{self.queue}:counters"
 
     @cached_property
     def maintenance(self) -> str:
-        """When the fleet last looked after the queue."""
+        """When the fleet last promoted and recovered jobs of the queue."""
         return f"{PREFIX}:{self.queue}:maintenance"
 
     @cached_property
     def draining(self) -> str:
-        """The worker that empties its hands for a suspect."""
+        """The worker that drains its slots for a suspect."""
         return f"{PREFIX}:{self.queue}:draining"
 
     @cached_property
     def lost_takes(self) -> str:
-        """Takes whose workers never heard their answers."""
+        """Lease tokens of takes whose answers were lost."""
         return f"{PREFIX}:{self.queue}:lost_takes"
 
     @cached_property
     def workers(self) -> str:
-        """The workers of the fleet, and how each is set."""
+        """The workers of the fleet, and the settings of each."""
         return f"{PREFIX}:{self.queue}:workers"
 
     @cached_property
@@ -159,50 +163,50 @@ class Keys:
 
     @cached_property
     def ready(self) -> tuple[str, ...]:
-        """All lists with jobs to be taken."""
+        """The lists of jobs that are ready to be taken."""
         return (*self.priority_lists, self.arrived, self.requeued, self.retries, self.suspects)
 
     @cached_property
     def under_way(self) -> tuple[str, ...]:
-        """Where jobs stand that were taken and are not over: what maintenance looks after."""
+        """The indexes of jobs that were taken and are not completed: what maintenance works on."""
         return self.leases, self.delayed, self.deadlines
 
     @cached_property
     def pause(self) -> str:
-        """There while the fleet is to wait."""
+        """Exists while the fleet is paused."""
         return f"{PREFIX}:{self.queue}:pause"
 
     @cached_property
     def limit(self) -> str:
-        """The rate that the fleet keeps to, and what it was found by."""
+        """The fleet's rate limit that follows from the API's answers, and its state."""
         return f"{PREFIX}:{self.queue}:limit"
 
     @cached_property
     def breakers(self) -> str:
-        """Which workers have an open breaker."""
+        """The workers with an open breaker."""
         return f"{PREFIX}:{self.queue}:breakers"
 
     @cached_property
     def rate(self) -> str:
-        """Until when the rate limit's permits are given."""
+        """The time up to which the permits of the rate limit are given out."""
         return f"{PREFIX}:{self.queue}:rate"
 
 
 def ledger_of(stream: str) -> str:
-    """Where it is counted how many bytes a stream holds. By the stream's name, as several queues may share it."""
+    """Return the key that counts the bytes of a stream. It has the stream's name, as several queues may share one."""
     return f"{PREFIX}:{stream}:ledger"
 
 
 def is_celerys_own(name: str) -> bool:
-    """Whether a key is one that Celery's remote control, its events or kombu make for themselves."""
+    """Return True if Celery's remote control, its events or kombu made this key."""
     is_kombus = name in {UNACKED, UNACKED_INDEX, "unacked_mutex"} or name.startswith(("_kombu.", "celeryev"))
     return is_kombus or name.endswith("pidbox")
 
 
 @lru_cache(maxsize=1024)
 def digest(text: str) -> str:
-    """A short stand-in for an id: 16 bytes of BLAKE2b as hexadecimal digits.
+    """Return a short digest of an id: 16 bytes of BLAKE2b as hexadecimal digits.
 
-    The last ones are kept, because a job's are asked for when it is claimed and again when it ends.
+    The latest ones are cached, because a job needs them at its claim and again at its completion.
     """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

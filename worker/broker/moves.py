@@ -1,6 +1,7 @@
-"""The moves of a job between its states: one typed function a Lua file, and the only caller of that file.
+"""The moves of a job between its states: one typed function for each Lua file, and the only caller of that file.
 
-All are coroutines over a client that does not repeat commands by itself (``worker.broker.client``).
+All moves are coroutines over a client that repeats no command by itself (``worker.broker.client``). What they take and
+return is in ``worker.broker.records``.
 """
 
 from __future__ import annotations
@@ -41,63 +42,65 @@ if TYPE_CHECKING:
 Argument: TypeAlias = str | int | bytes
 Command: TypeAlias = list[Argument]
 
-#: The largest message that is read; of a larger one KEPT_BYTES are kept, and so they are of a dead letter's message.
+#: The largest message that is read. Of a larger one, and of a dead letter's message, KEPT_BYTES are kept.
 MAX_MESSAGE_BYTES = 1024 * 1024
 KEPT_BYTES = 64 * 1024
-#: One take, promote or recover moves at most this much, so that no call holds the server up.
+#: One take, promote or recover moves at most this much, so that no call blocks the server for long.
 TAKE_BYTES = 1024 * 1024
 UPKEEP_JOBS = 500
-#: A job that this many workers died on runs alone from then on, and one crash before it would be ended as poisoned.
+#: A job runs alone once this many workers died on it, at the latest one crash before it would end as poisoned.
 SUSPICIOUS_CRASHES = 2
-#: Below so many crashes no job is ended as poisoned: a worker's death does not tell which of its jobs it died on, so it
-#: has to die once more, on the one that runs alone.
+#: The least MAX_DELIVERIES: a worker's death does not show which of its jobs killed it. Only a second death, with that
+#: job running alone, does.
 MIN_DELIVERIES = 2
-#: How far a burst may be ahead of the rate limit: well below the quarter of a second that would be too much.
+#: How far a burst may run ahead of the rate limit, in microseconds: well below the quarter of a second that would be
+#: too much.
 BURST_US = 80_000
-#: The same for the limit that the API's refusals set: an API that counts by the second refuses what comes too early.
+#: The same for the limit that follows from the API's refusals: an API that counts by the second refuses early calls.
 LIMIT_BURST_US = 20_000
-#: A permit that came to no call goes back within this time or not at all, in seconds: a later one would let calls of
-#: one second start in another.
+#: A permit that was not used for a call is given back within this time, in seconds, or not at all: given back later, it
+#: would let calls of one second start in the next.
 UNUSED_SECONDS = 0.1
-#: The least time between two probes of the whole fleet.
+#: The least time between two probes of the fleet.
 PROBE_GAP_MS = 250
-#: How long a worker's word that its breaker is open counts.
+#: How long a worker's report that its breaker is open is valid.
 BREAKER_REPORT_MS = 60_000
-#: How long it is kept that a worker never heard the answer of a take: far longer than its jobs wait for their leases.
+#: How long the note of a lost take is kept: far longer than the leases of its jobs last.
 LOST_TAKE_MS = 86_400_000
-#: How long a worker that tells nothing more counts as one of the fleet. Each tells it three times as often.
+#: A worker belongs to the fleet for this long after it registered. Each registers again three times as often.
 WORKER_MS = 30_000
-#: A worker hears of so many others at most that were set otherwise.
+#: A worker is told of this many others with different settings.
 _MAX_OTHERS = 20
-#: So many queues are remembered that workers took from, the latest ones.
+#: The queues that workers took from: this many are kept, the latest ones.
 _QUEUES_KEPT = 200
-#: One call looks in the lists for so many jobs that are too old.
+#: One call of expire searches the lists for at most this many jobs.
 EXPIRE_JOBS = 50
-#: It looks at so many entries of the lists, about: some milliseconds of the server's time.
+#: It reads about this many entries of the lists at most: some milliseconds of the server's time.
 EXPIRE_ENTRIES = 100_000
 _LOW_RATE = 4
-#: A take tells of a new job its ref and its bytes alone.
+#: A take returns only the ref and the bytes of a new job.
 _FIELDS_OF_A_NEW_JOB = 2
 _LOW_RATE_STRETCH = 1.06
-#: Of the jobs that one round recovers, the log names so many.
+#: The log names this many of the jobs that one round recovers.
 LOGGED_JOBS = 10
 #: What recover answers instead of a count while the workers have time to renew their leases.
 _GRACE = -2
-#: A worker that empties its hands for a suspect is given this long before another may try.
+#: A worker that drains its slots for a suspect has this long before another worker may try.
 DRAIN_MS = 30_000
 
 
-#: By number: an enumeration's own look-up takes longer than all else that is done with an answer.
+#: By number: looking a member up by value would take longer than all the rest of reading an answer.
 _CLAIM_ANSWERS = tuple(ClaimAnswer)
 _COMPLETE_ANSWERS = tuple(CompleteAnswer)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """The settings that the moves need. Times in milliseconds, the rate in calls a second over the whole fleet.
+    """The settings that the moves need. Times are in milliseconds, the rate in calls a second of the whole fleet.
 
-    ``longest_lease_ms``: the longest lease in the fleet. A lease is of the worker that has it, but a silence of the
-    fleet, and the time that all have to come back from it, must not be measured by the shortest one.
+    Attributes:
+        longest_lease_ms: the longest lease in the fleet. Workers may have leases of different lengths; how long the
+            fleet must be silent to mean an outage, and how long all have to come back, depends on the longest.
     """
 
     fleet: Keys
@@ -115,15 +118,15 @@ class BrokerOptions:
 
     @property
     def suspicious_crashes(self) -> int:
-        """How many workers died on a job that runs alone from then on; none is poisoned for its neighbours' sake."""
+        """Return the crashes from which on a job runs alone, so that no job is poisoned by a neighbour's crashes."""
         return max(1, min(SUSPICIOUS_CRASHES, self.max_deliveries - 1))
 
     @property
     def interval_us(self) -> int:
-        """Microseconds between two calls of the fleet; 0 without a rate limit.
+        """Return the microseconds between two calls of the fleet; 0 without a rate limit.
 
-        Below four calls a second a single one too many in a second would pass 1.25 times the rate, so there the calls
-        are set a little apart, for those that start late.
+        Below four calls a second, a single extra call in a second would exceed 1.25 times the rate. There the interval
+        is a little longer, so that a call that starts late does not bring that about.
         """
         if self.rate is None:
             return 0
@@ -131,20 +134,20 @@ class BrokerOptions:
 
     @property
     def silence_ms(self) -> int:
-        """A silence of the whole fleet that means the server was away: the upkeep comes by far more often.
+        """Return the silence of the whole fleet that means that the server was away: maintenance is far more frequent.
 
-        Leases are renewed when a third of them is over, so a shorter silence than two thirds has ended none.
+        Leases are renewed when a third of their time is over, so a silence shorter than two thirds has ended none.
         """
         return min(3_000, max(self.lease_ms, self.longest_lease_ms) * 2 // 3)
 
     @property
     def grace_ms(self) -> int:
-        """How long the workers have to renew their leases once the server is back."""
+        """Return how long the workers have to renew their leases after the server came back."""
         return min(max(self.lease_ms, self.longest_lease_ms), 3_000)
 
 
 def command(script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, whole_text: bool = False) -> Command:
-    """A script call as Redis takes it; ``whole_text`` where the server has said that it does not know the script."""
+    """Return a script call: by digest, or by ``whole_text`` after the server said that it does not know the script."""
     name, what = ("EVAL", script.text) if whole_text else ("EVALSHA", script.sha)
     return [name, what, len(keys), *keys, *arguments]
 
@@ -158,7 +161,7 @@ def take_command(
     request: TakeRequest,
     whole_text: bool = False,
 ) -> Command:
-    """The call of ``take.lua`` for one request."""
+    """Return the call of ``take.lua`` for one request."""
     return command(
         scripts.TAKE,
         [
@@ -180,7 +183,10 @@ def take_command(
 def read_take(
     answer: list[Any], keys: Keys, broker_options: BrokerOptions, *, token: str, sent_at: float, wanted: int
 ) -> Taken:
-    """The answer of ``take.lua`` for ``wanted`` jobs; ``sent_at`` is the monotonic time just before it was sent."""
+    """Read the answer of ``take.lua`` to a request for ``wanted`` jobs.
+
+    ``sent_at`` is the monotonic time just before the take was sent; the leases count from there.
+    """
     state = TakeState(answer[0])
     server_ms = int(answer[1])
     jobs = [
@@ -190,7 +196,7 @@ def read_take(
         for job in answer[4:]
     ]
     fleet = _fleet(answer[3])
-    # Fewer than asked for, and nothing that bounds a take was reached: so there were no more.
+    # Fewer than requested, and no bound of a take was reached: so there were no more.
     is_short = len(jobs) < min(wanted, TAKE_JOBS) and sum(len(job.raw) for job in jobs) < TAKE_BYTES
     is_limited = broker_options.rate is not None or fleet.rate > 0
     is_all = state is TakeState.EMPTY or (state is TakeState.JOBS and is_short and not is_limited)
@@ -228,25 +234,25 @@ def _delivery(
 
 
 def replay_command(keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], *, priority: int) -> Command:
-    """The call of ``replay.lua``: entries of the dead stream, each with the message of the job that repeats it.
+    """Return the call of ``replay.lua``: entries of the dead stream, each with the message of its new job.
 
-    By its whole text: a person calls it, so seldom that the server would not know it.
+    It sends the whole text, because people call it so seldom that the server would not know the digest.
     """
     arguments = [part for letter in letters for part in letter]
     return command(scripts.REPLAY, [dead, keys.priority_list(priority)], arguments, whole_text=True)
 
 
 def adopt_command(keys: Keys, jobs: Sequence[tuple[bytes, bytes]], *, priority: int) -> Command:
-    """The call of ``adopt.lua``: tags in kombu's ``unacked``, each with the message that it stands for.
+    """Return the call of ``adopt.lua``: tags in kombu's ``unacked``, each with its message.
 
-    By its whole text, as :func:`replay_command`. The last one is taken first.
+    The last one is taken first. It sends the whole text, as :func:`replay_command` does.
     """
     arguments = [part for job in jobs for part in job]
     return command(scripts.ADOPT, [UNACKED, UNACKED_INDEX, keys.priority_list(priority)], arguments, whole_text=True)
 
 
 async def backlogs(client: Client, queues: Sequence[Keys]) -> list[Backlog]:
-    """What each of several queues has: one command where all are idle, and one more write where one is not.
+    """Return what each of several queues has. It takes one command if all are idle, and one more write if not.
 
     Raises what the client raises.
     """
@@ -255,20 +261,20 @@ async def backlogs(client: Client, queues: Sequence[Keys]) -> list[Backlog]:
     commands = [["EXISTS", *names] for keys in queues for names in (keys.ready, keys.under_way)]
     answers = await client.send(*commands)
     try:
-        found = [await answers.next() > 0 for _ in commands]
+        exist = [await answers.next() > 0 for _ in commands]
     finally:
         await answers.close()
-    return [Backlog(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+    return [Backlog(*pair) for pair in zip(exist[::2], exist[1::2], strict=True)]
 
 
 class Client(Protocol):
-    """Sends commands to Redis, each once."""
+    """Sends commands to Redis, each of them once."""
 
     async def execute_command(self, *command: Any) -> Any:
-        """Send one and return its answer."""
+        """Send one command and return its answer."""
 
     async def send(self, *commands: Sequence[Argument]) -> Answers:
-        """Send several in one write."""
+        """Send several commands in one write."""
 
 
 class Moves:
@@ -287,7 +293,10 @@ class Moves:
     async def take(
         self, request: TakeRequest, *, token: str, worker: str, sent_at: float, follow_up: FollowUp | None = None
     ) -> Taken:
-        """Take jobs; not to be repeated blindly. ``sent_at`` is the monotonic time of now."""
+        """Take jobs. ``sent_at`` is the present monotonic time.
+
+        Do not repeat it blindly: the jobs of a lost answer are leased until they are recovered.
+        """
         call = partial(take_command, self.keys, self.broker_options, token=token, worker=worker, request=request)
         try:
             answer = await (self._run(call()) if follow_up is None else follow_up.send_behind(call()))
@@ -296,20 +305,20 @@ class Moves:
         return read_take(answer, self.keys, self.broker_options, token=token, sent_at=sent_at, wanted=request.wanted)
 
     async def wait(self, seconds: float) -> bytes | None:
-        """Wait for a message on the producers' first list, which goes to ``arrived``, where the next take finds it.
+        """Wait for a message on the producers' first list, and move it to ``arrived``, where the next take finds it.
 
-        Returns a copy of it, or None where none came.
+        Returns the message, or None if none came in time.
         """
         message: bytes | None = await self._client.execute_command(*self._wait_command(seconds))
         return message
 
     def follow_up(self, claim: Claim | None, *, wait_seconds: float) -> FollowUp:
-        """The claim of an id and the next wait, to be sent with a take."""
+        """Return the claim of an id and the next wait, to be sent behind a take."""
         claiming = None if claim is None else (claim, command(*self._claiming([claim])))
         return FollowUp(self._client, claiming, self._wait_command(wait_seconds))
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimAnswer]:
-        """Bind job ids to what they are for; one answer for each."""
+        """Claim job ids before the first call; returns one answer for each."""
         return [_CLAIM_ANSWERS[code] for code in await self._call(*self._claiming(claims))]
 
     def _wait_command(self, seconds: float) -> Command:
@@ -320,7 +329,7 @@ class Moves:
         return scripts.CLAIM, [], [self.keys.id_prefix, self.broker_options.dedup_ttl_ms, *arguments]
 
     async def complete(self, completions: Sequence[Completion]) -> list[CompleteAnswer | Duplicate]:
-        """End jobs: publish, keep the dead letters, remember the ids and forget the jobs, in one step."""
+        """Complete jobs: publish events, keep dead letters and job ids, and delete the records, in one step."""
         arguments: list[Argument] = [
             self.keys.record_prefix, self.keys.id_prefix, self.broker_options.results,
             self.broker_options.results_maxlen, self.broker_options.dead_maxlen, self.broker_options.dedup_ttl_ms,
@@ -352,7 +361,7 @@ class Moves:
         ]
 
     async def delay(self, delays: Sequence[Delay]) -> list[bool]:
-        """Put jobs aside; True where the job was still ours."""
+        """Delay jobs; True for each that this worker still had."""
         arguments: list[Argument] = [self.keys.record_prefix]
         for delay in delays:
             job = delay.delivery
@@ -364,7 +373,7 @@ class Moves:
         return [code == 1 for code in await self._call(scripts.DELAY, keys, arguments)]
 
     async def release(self, jobs: Sequence[Delivery]) -> list[bool]:
-        """Hand jobs back to be taken again at once; True where the job was still ours."""
+        """Release jobs, to be taken again at once; True for each that this worker still had."""
         arguments: list[Argument] = [
             self.keys.record_prefix,
             self.broker_options.suspicious_crashes,
@@ -379,14 +388,14 @@ class Moves:
         return [code == 1 for code in await self._call(scripts.RELEASE, keys, arguments)]
 
     async def renew(self, jobs: Sequence[Delivery]) -> list[bool]:
-        """Keep the leases of jobs; True where the job is still ours."""
+        """Renew the leases of jobs; True for each that this worker still has."""
         arguments: list[Argument] = [self.keys.record_prefix, self.broker_options.lease_ms]
         for job in jobs:
             arguments += [job.ref, job.lease_token]
         return [code == 1 for code in await self._call(scripts.RENEW, [self.keys.leases], arguments)]
 
     async def throttle(self, change: Change) -> tuple[bool, FleetNews]:
-        """Change the fleet's flow control; False where another worker did so since that version."""
+        """Change the fleet's flow control; False if another worker changed it since that version."""
         arguments: list[Argument] = [
             change.version, change.epoch, f"{change.rate:.6f}", change.state,
             math.ceil(change.pause_seconds * 1000), change.why,
@@ -402,27 +411,28 @@ class Moves:
             scripts.REPORT_BREAKERS, [self.broker_options.fleet.breakers], [worker, report, BREAKER_REPORT_MS]
         )
 
-    async def register(self, worker: str, digest: str, told: str) -> list[tuple[str, bytes]]:
-        """Tell that a worker is there, and how it is set; with an empty digest, that it leaves.
+    async def register(self, worker: str, digest: str, description: str) -> list[tuple[str, bytes]]:
+        """Register a worker and its settings for a while; with an empty digest, remove it.
 
-        ``told`` is a JSON object with its ``queues``. Returns the workers with another digest, and what they told.
+        ``description`` is a JSON object with its ``queues``. Returns the workers that have another digest, each with
+        its description.
         """
-        arguments: list[Argument] = [worker, digest, told, WORKER_MS, _MAX_OTHERS, _QUEUES_KEPT]
+        arguments: list[Argument] = [worker, digest, description, WORKER_MS, _MAX_OTHERS, _QUEUES_KEPT]
         keys = [self.broker_options.fleet.workers, self.broker_options.fleet.queues]
         answer = iter(await self._call(scripts.REGISTER, keys, arguments))
         return [(other.decode("utf-8", "replace"), text) for other, text in zip(answer, answer, strict=True)]
 
     async def restore_attempts(self, jobs: Sequence[tuple[str, int]]) -> None:
-        """Take back so many attempts of each job (by its ref) that waits now; not to be repeated."""
+        """Lower the attempts of waiting jobs, each a ref and a number. Do not repeat it: each call lowers them."""
         arguments: list[Argument] = [self.keys.record_prefix]
         for ref, attempts in jobs:
             arguments += [ref, attempts]
         await self._call(scripts.RESTORE_ATTEMPTS, [], arguments)
 
     async def promote(self, *, between_ms: int, version: int = -1) -> Promoted:
-        """Make due jobs ready, unless the fleet did so in the last ``between_ms``.
+        """Make due jobs ready, unless a worker of the fleet did so in the last ``between_ms``.
 
-        ``version``: of the fleet's flow control, as far as known.
+        ``version`` is the one of the fleet's flow control that the caller knows.
         """
         keys = [
             self.keys.delayed, self.keys.requeued, self.keys.suspects, self.keys.maintenance, self.keys.retries,
@@ -442,7 +452,7 @@ class Moves:
         )
 
     async def expire(self, *, token: str, sent_at: float) -> list[Delivery]:
-        """Take jobs that are ready again and too old, to end them; not to be repeated blindly."""
+        """Take jobs that are ready again and too old, to complete them. Do not repeat it blindly, like :meth:`take`."""
         keys = [self.keys.deadlines, self.keys.requeued, self.keys.retries, self.keys.suspects, self.keys.leases]
         arguments: list[Argument] = [
             self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.broker_options.lease_ms,
@@ -452,7 +462,7 @@ class Moves:
         return [_delivery(job, self.keys, self.broker_options, token, sent_at) for job in jobs]
 
     async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
-        """Make jobs of dead workers ready, unless the fleet did so in the last ``between_ms``."""
+        """Make the jobs of dead workers ready, unless a worker of the fleet did so in the last ``between_ms``."""
         keys = [
             self.keys.leases, self.keys.requeued, self.keys.suspects, self.keys.counters, self.keys.maintenance,
             self.keys.retries, self.keys.deadlines, self.keys.lost_takes,
@@ -472,14 +482,14 @@ class Moves:
         )  # fmt: skip
 
     async def note_lost_takes(self, tokens: Sequence[str]) -> None:
-        """Note takes whose answers were lost: what they took has lost no worker, and is not a crash richer for it."""
+        """Note takes whose answers were lost: their jobs are recovered without a crash, as no worker died on them."""
         await self._call(scripts.LOST_TAKES, [self.keys.lost_takes], [LOST_TAKE_MS, *tokens])
 
     async def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
         try:
             return await self._run(command(script, keys, arguments))
         except NoScriptError:
-            # A restarted or flushed server: it refused before anything ran, so sending the whole text is safe.
+            # The server restarted or was flushed. It refused before anything ran, so sending the whole text is safe.
             return await self._run(command(script, keys, arguments, whole_text=True))
 
     async def _run(self, call: Command) -> list[Any]:

@@ -15,26 +15,26 @@ TAKE_JOBS = 256
 
 @dataclass(slots=True)
 class Delivery:
-    """A job in this worker's hands: what its record held when it was taken, and the lease.
+    """A job that this worker has in flight: its record as of the take, and the lease.
 
     Attributes:
-        ref: the job's permanent random name in Redis.
-        lease_token: names the take that holds it; every move of the job shows it.
+        ref: the job's permanent unique name in Redis.
+        lease_token: names the take that has the job; every move of the job must present it.
         raw: the message's bytes, or the beginning of a message over 1 MiB.
-        size: the message's own size in bytes.
-        received_ms: when it was first taken, in milliseconds of the server's clock.
-        attempts: calls made for it in earlier deliveries, and then by this one.
+        size: the size of the whole message in bytes.
+        received_ms: the time of its first take, in milliseconds of the server's clock.
+        attempts: calls made for it, in earlier deliveries and in this one.
         crashes: workers that died on it.
-        lease_until: when the lease is over, on this process's monotonic clock; counted from before the take was sent.
-        is_retry: a call for it failed before.
-        progress: what earlier deliveries left for this one, as it was put aside; the broker does not look at it.
-        runs_alone: nothing may run beside it.
-        has_permit: it was taken by a permit or as a probe, which goes back if it comes to no call.
-        is_probe: it was taken to find out whether calls succeed again.
-        taken_at: when that was, on this process's monotonic clock.
-        is_newest: it is new, and was taken from the end where the newest stand.
-        lease_lost: the lease is over and another worker may have the job.
-        claimed: the claim that was sent with its take, perhaps for another job, and its :class:`ClaimAnswer`.
+        lease_until: when the lease expires, on this process's monotonic clock; counted from before the take was sent.
+        is_retry: an earlier call for it failed.
+        progress: what an earlier delivery stored when it was delayed; opaque to the broker.
+        runs_alone: this worker must run no other job beside it.
+        has_permit: it used a permit or is a probe, which is given back if no call is made.
+        is_probe: it was taken to test whether calls succeed again.
+        taken_at: the time of the take, on this process's monotonic clock.
+        is_newest: a new job, taken from the newest end of the queue.
+        lease_lost: the lease expired, and another worker may have the job.
+        claimed: the claim that was sent behind its take, perhaps for another job, and its :class:`ClaimAnswer`.
     """
 
     ref: str
@@ -58,7 +58,7 @@ class Delivery:
 
 
 class TakeState(Enum):
-    """What a take answered, beside the jobs."""
+    """The state that a take answered with, beside the jobs; see ``take.lua``."""
 
     JOBS = b"jobs"
     EMPTY = b"empty"
@@ -73,13 +73,13 @@ class FleetNews:
     """The fleet's flow control as it stands in Redis.
 
     Attributes:
-        version: another one with each change; 0: nobody has changed it yet.
-        epoch: counts the times that the rate was cut.
-        rate: calls a second that the fleet keeps to; 0: no limit.
+        version: a new one with each change; 0: no change yet.
+        epoch: how often the rate was cut.
+        rate: the fleet's limit in calls a second; 0: no limit.
         answered: calls that the API answered, since the queue was first used.
-        failed: calls that failed, refusals for load left out.
-        paused_ms: how long nobody takes a job yet.
-        state: the rest of it, for ``worker.flow_control.limit``; None: as of the version that the caller knows.
+        failed: calls that failed, without refusals for load.
+        paused_ms: the rest of a pause in which no worker takes jobs.
+        state: the rest, for ``worker.flow_control.limit``; None: unchanged since the version that the caller knows.
     """
 
     version: int
@@ -93,19 +93,19 @@ class FleetNews:
 
 @dataclass(frozen=True, slots=True)
 class TakeRequest:
-    """What a worker asks of a take, and what it tells with it.
+    """What a worker requests from a take, and what it reports with it.
 
     Attributes:
-        wanted: jobs at most.
-        held: jobs that it has in flight.
-        which_new: from which end of the producers' lists new jobs come: ``oldest`` or ``newest``.
+        wanted: the jobs requested at most.
+        held: the jobs that it has in flight.
+        which_new: the end of the producers' lists that new jobs are taken from: ``oldest`` or ``newest``.
         is_probe: the job is a breaker's probe.
-        retries_first: retries that may go before new jobs.
-        max_retries: retries at most.
-        answered: calls that were answered since the last take.
+        retries_first: retries that may be taken before new jobs.
+        max_retries: retries that may be taken at all.
+        answered: calls that the API answered since the last take.
         failed: calls that failed since then.
-        unused: permits that came to no call and were given UNUSED_SECONDS ago at most.
-        version: of the fleet's flow control, as far as known.
+        unused: permits without a call to give back, not older than UNUSED_SECONDS.
+        version: the one of the fleet's flow control that the worker knows.
     """
 
     wanted: int
@@ -122,7 +122,7 @@ class TakeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of the fleet's flow control, made from one version of it; without ``state`` it is a pause alone."""
+    """A change of the fleet's flow control, based on one version of it; without ``state`` it only starts a pause."""
 
     version: int
     epoch: int
@@ -136,7 +136,9 @@ class Change:
 class Taken:
     """The answer of a take.
 
-    ``wait_ms`` is how long a pause or the rate limit keeps jobs back; ``is_all``: the lists were empty then.
+    Attributes:
+        wait_ms: how long a pause or the rate limit holds jobs back.
+        emptied_queue: the take left no job that is ready.
     """
 
     state: TakeState
@@ -148,7 +150,7 @@ class Taken:
 
 
 class Claim(NamedTuple):
-    """What a job id is to stand for. A dry run and the real job of one id are two things."""
+    """What a job id shall stand for. A dry run and the real job with the same id are different things."""
 
     id_digest: str
     fingerprint: str
@@ -157,13 +159,13 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """How a job in flight is put aside.
+    """How to delay a job in flight.
 
     Attributes:
         seconds: how long.
-        is_retry: its call failed: it comes back beside new work, not before it.
-        deadline_ms: when it is too old, in milliseconds of the server's clock; 0: as its first take says.
-        progress: what the next delivery must know; empty: as before.
+        is_retry: its call failed, so it comes back beside new jobs and not before them.
+        deadline_ms: when it expires, in milliseconds of the server's clock; 0: counted from its first take.
+        progress: what the next delivery must know; empty: unchanged.
     """
 
     delivery: Delivery
@@ -175,13 +177,13 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How a job in flight ends.
+    """How to complete a job in flight.
 
     Attributes:
-        event: empty: it is dropped as a copy of a job whose event is out.
-        id_digest: of its id; empty: nothing is remembered of it.
-        binding: what its id stands for; empty: nothing, the message names no conversation.
-        has_own_id: the event's id is not the job's, so other events under the job's id do not matter.
+        event: the event to publish; empty: drop the job as a duplicate of one whose event is published.
+        id_digest: the digest of its id; empty: the id is not kept.
+        fingerprint: what its id stands for; empty: the message names no conversation.
+        has_own_id: the event has an id of its own, so other events under the job's id do not matter.
     """
 
     ref: str
@@ -197,9 +199,12 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """How many delayed jobs became ready (None: another worker was here just now), and when the next will be due.
+    """The answer of a promote.
 
-    ``next_deadline_ms``: when the next of the jobs that are ready again is too old.
+    Attributes:
+        count: the delayed jobs that became ready; None: another worker did it just now.
+        next_due_ms: the time until the next delayed job is due; None: there is none.
+        next_deadline_ms: the time until the next of the jobs that are ready again expires; None: there is none.
     """
 
     count: int | None
@@ -210,13 +215,15 @@ class Promoted:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """How many jobs of dead workers became ready (None: not now), and those to be ended as poisoned.
+    """The answer of a recover.
 
     Attributes:
-        is_grace: the fleet was silent until a moment ago, or the server's clock was set. Jobs are not recovered before
-            their workers had time to renew the leases, and should.
-        workers: the workers that gave no sign of life, by name, and how many of these jobs each had.
-        messages: of some of these jobs, their messages.
+        count: the jobs of dead workers that became ready; None: none were looked for.
+        poisoned: the jobs that this worker must complete as poisoned.
+        is_grace: the fleet was silent until just now, or the server's clock was set. No job is recovered before its
+            worker had time to renew the lease, so each worker should renew now.
+        workers: how many of these jobs each lost worker had, by its name.
+        messages: the messages of some of these jobs.
     """
 
     count: int | None
@@ -228,7 +235,7 @@ class Recovered:
 
 
 class ClaimAnswer(IntEnum):
-    """What a claim says of a job id."""
+    """What a claim answers for a job id: run the job, a duplicate, or the id stands for something else."""
 
     GO = 0
     DUPLICATE = 1
@@ -236,10 +243,11 @@ class ClaimAnswer(IntEnum):
 
 
 class CompleteAnswer(IntEnum):
-    """What became of a completion.
+    """The result of a completion.
 
-    Nothing yet where the job id names another event (TAKEN) or stands for another conversation by now (CONFLICT): it is
-    to be made again, with an event that has an id of its own.
+    GONE: this worker no longer had the job. TAKEN: the job id names another event. CONFLICT: it stands for another
+    conversation by now. After TAKEN and CONFLICT nothing has changed, and the completion is to be made again with an
+    event that has an id of its own.
     """
 
     GONE = 0
@@ -250,10 +258,10 @@ class CompleteAnswer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """What became of a completion: it was dropped as a copy.
+    """The result of a completion that was dropped as a duplicate.
 
-    ``first_outcome`` is how the first one ended, if without a lock; None: with one, or by a worker of the version
-    before, which does not say.
+    ``first_outcome`` is the outcome of the first job if it ended without a lock; None: it locked, or a worker of the
+    previous version completed it, which stores no outcome.
     """
 
     first_outcome: str | None
@@ -261,7 +269,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What a queue has: jobs to be taken, and jobs that were taken and are not over (``Keys.under_way``)."""
+    """Whether a queue has jobs that are ready, and jobs that were taken and are not completed (``Keys.under_way``)."""
 
     is_ready: bool
     is_under_way: bool

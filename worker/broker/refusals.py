@@ -1,9 +1,9 @@
-"""What an error of Redis means: whether its connection is of any use, whether waiting helps, and what to do about it.
+"""Classifies errors of Redis: is the connection usable, does waiting help, and what should an operator do.
 
-One table serves the worker and the commands. A worker waits and goes on by itself, and its log is read later; whoever
-ran a command sits before a screen. Where that makes a difference, a meaning has advice for each of them.
+One table serves the worker and the commands. A worker waits and goes on by itself, and an operator reads its log later;
+a command has an operator in front of it. Where the two need different advice, a meaning has both.
 
-Errors are told apart by redis-py's classes and by the first words of the server, which are part of its protocol.
+An error is recognised by redis-py's class and by the server's first words, which are part of its protocol.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-#: The oldest server: Redis 7 brought the flags of scripts that let a full server drain.
+#: The oldest version: Redis 7 brought the script flags that let a full server drain.
 OLDEST_MAJOR = 7
 
 _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)
-#: How refusals begin, for which redis-py has no class. A server unblocks its waiting clients when it becomes a replica.
+#: The first words of refusals that redis-py has no class for. A server that becomes a replica unblocks its clients.
 _UNBLOCKED = "UNBLOCKED"
-_OF_NO_USE_NOW = (_UNBLOCKED, "NOREPLICAS", "MISCONF")
+_UNUSABLE_CODES = (_UNBLOCKED, "NOREPLICAS", "MISCONF")
 
 
 class NotConnectedError(RedisConnectionError):
-    """There is no connection: nothing was sent. ``__cause__`` tells why."""
+    """There is no connection, so nothing was sent. ``__cause__`` has the reason."""
 
 
 class UnusableServerError(RedisConnectionError):
-    """The server refuses all writes, or whatever is asked of it. ``__cause__`` tells how it said so, if it did.
+    """The server refuses all writes or all commands. ``__cause__`` is its refusal, if there was one.
 
-    To redis-py, kombu and Celery this is a lost connection: they connect anew, and the address may lead elsewhere then.
+    redis-py, kombu and Celery treat this as a lost connection and connect anew; the address may lead elsewhere then.
     """
 
 
@@ -56,7 +56,7 @@ class ServerIsReadOnlyError(UnusableServerError):
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Waiting does not mend it: what is wrong, what to do, and the same for whoever ran a command, if not the same."""
+    """A problem that waiting does not fix, and advice; ``for_commands`` is the advice where a command hits it."""
 
     problem: str
     advice: str
@@ -65,7 +65,7 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """It may pass by itself: what is wrong, what to do if it does not, and the same for whoever ran a command."""
+    """A problem that may pass, and advice if it does not; ``for_commands`` is the advice where a command hits it."""
 
     problem: str
     advice: str
@@ -76,7 +76,7 @@ Meaning: TypeAlias = Unfit | Passing
 
 
 class ServerIsUnfitError(UnusableServerError):
-    """The address leads to a server that is of no use, and waiting does not mend that."""
+    """The address leads to a server that cannot be used, and waiting does not fix that."""
 
     def __init__(self, unfit: Unfit) -> None:
         super().__init__(unfit.problem)
@@ -185,7 +185,7 @@ _BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Me
     (ClusterCrossSlotError, _NO_CLUSTER_KEYS),
     (_OF_A_CLUSTER, _CLUSTER),
 )
-#: By the first word of the answer, where redis-py has no class.
+#: By the first word of the answer, for errors that redis-py has no class for.
 _BY_CODE: dict[str, Meaning] = {
     "NOREPLICAS": _NO_REPLICAS,
     "MISCONF": _NO_DISK,
@@ -193,7 +193,7 @@ _BY_CODE: dict[str, Meaning] = {
     "WRONGTYPE": _WRONG_TYPE,
     "DENIED": _PROTECTED,
 }
-#: In any letters, all of the words; of servers, and of proxies that stand in for one.
+#: By words that all occur in the answer, in upper or lower case; of servers and of proxies.
 _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("cluster mode",), _CLUSTER),
     (("db index",), _NO_DATABASE),
@@ -208,18 +208,18 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("max number of clients",), _MAX_CLIENTS),
     (("protocol error",), _NO_REDIS),
 )
-#: How redis-py names a command of a pipeline in front of the server's words.
+#: How redis-py puts the command of a pipeline before the server's words.
 _IN_A_PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caused error: (?P<words>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered in place of a result.
+    """A server's error answer.
 
     Attributes:
-        command: which of several commands it was; empty where there was one.
-        code: the first word of the answer, as the server's documentation names it; empty where it tells nothing.
-        words: the rest; all of it where redis-py does not know the code.
+        command: the command of a pipeline that failed; empty outside a pipeline.
+        code: the error code, which is the answer's first word; empty if it has none.
+        words: the rest; the whole answer if redis-py does not know the code.
     """
 
     command: str
@@ -228,7 +228,7 @@ class Answer:
 
 
 def answer_in(error: RedisError) -> Answer:
-    """Take an error apart. redis-py takes the code out of the words where it knows it."""
+    """Return the parts of an error. redis-py removes the code from the words if it knows it."""
     named = _IN_A_PIPELINE.fullmatch(str(error))
     command, words = (named["command"], named["words"]) if named else ("", str(error))
     first = words.partition(" ")[0]
@@ -236,17 +236,17 @@ def answer_in(error: RedisError) -> Answer:
 
 
 def connection_is_useless(error: ResponseError) -> bool:
-    """Whether a refusal concerns the server and not the command: another connection may lead to a better one.
+    """Return True if a refusal is about the server and not the command: a new connection may reach a better one.
 
-    A primary that becomes a replica keeps its connections open, also when its address leads to the new primary. So does
-    one that was cut off from its replicas (NOREPLICAS) or its disk (MISCONF), and somebody promotes a replica then.
-    Each connection that hears such a refusal is closed, whichever part of the worker it belongs to.
+    A primary that becomes a replica keeps its connections open, even after its address has moved to the new primary. So
+    does one that lost its replicas (NOREPLICAS) or its disk (MISCONF), upon which an operator may promote a replica.
+    Every part of the worker closes a connection that gets such a refusal.
     """
-    return isinstance(error, (ReadOnlyError, *_OF_A_CLUSTER)) or str(error).startswith(_OF_NO_USE_NOW)
+    return isinstance(error, (ReadOnlyError, *_OF_A_CLUSTER)) or str(error).startswith(_UNUSABLE_CODES)
 
 
 def as_lost_connection(error: ResponseError) -> UnusableServerError:
-    """A refusal after which the connection is of no use, for those who make a connection anew only if it is lost."""
+    """Return such a refusal as a lost connection, for code that connects anew only after a loss."""
     kind = ServerIsReadOnlyError if is_demoted(error) else UnusableServerError
     lost = kind(str(error))
     lost.status_code = error.status_code
@@ -255,39 +255,39 @@ def as_lost_connection(error: ResponseError) -> UnusableServerError:
 
 
 def may_have_been_run(error: BaseException) -> bool:
-    """Whether the server may have run the command that ended in this error: it was sent, and the answer was lost."""
+    """Return True if the server may have run the command: it was sent, and the answer was lost."""
     return not (isinstance(error, NotConnectedError) or was_refused(error))
 
 
 def was_refused(error: BaseException) -> bool:
-    """Whether the server answered and did nothing."""
+    """Return True if the server answered that it did nothing."""
     refusals = (ResponseError, BusyLoadingError, AuthenticationError, UnusableServerError)
     return isinstance(error, refusals) or meaning(error) is _MAX_CLIENTS
 
 
 def is_demoted(error: BaseException) -> bool:
-    """Whether a server says by this that it is not the primary (any more)."""
+    """Return True if the error says that the server is a replica."""
     return isinstance(error, ReadOnlyError | MasterDownError | ServerIsReadOnlyError) or str(error).startswith(
         _UNBLOCKED
     )
 
 
 def meaning(error: BaseException) -> Meaning | None:
-    """What an error means, in words for people; None where the error's own words are all that is known."""
-    tells_no_more = isinstance(error, NotConnectedError | UnusableServerError) or not isinstance(error, RedisError)
-    if error.__cause__ is not None and tells_no_more:
+    """Return what an error means, in words for people; None if only the error's own words are known."""
+    says_no_more = isinstance(error, NotConnectedError | UnusableServerError) or not isinstance(error, RedisError)
+    if error.__cause__ is not None and says_no_more:
         error = error.__cause__
     if isinstance(error, ServerIsUnfitError):
         return error.unfit
     if is_demoted(error):
         return _READ_ONLY
-    for kind, found in _BY_CLASS:
+    for kind, by_class in _BY_CLASS:
         if isinstance(error, kind):
-            return found
+            return by_class
     if not isinstance(error, RedisError):
         return None
     answer = answer_in(error)
     if answer.code in _BY_CODE:
         return _BY_CODE[answer.code]
     words = answer.words.lower()
-    return next((found for needed, found in _BY_WORDS if all(word in words for word in needed)), None)
+    return next((by_words for needed, by_words in _BY_WORDS if all(word in words for word in needed)), None)

@@ -1,7 +1,7 @@
-"""The Lua files as Redis sees them: one text and one SHA1 digest each.
+"""Loads the Lua files as Redis runs them: one text and one SHA1 digest each.
 
-``lua/prelude.lua`` stands before every one of them. ``allow-oom``: our moves end work, so a full Redis must let them
-pass, or it would never drain (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
+``lua/prelude.lua`` stands before each of them. ``allow-oom``: the moves finish jobs and so free memory; a full Redis
+that refused them would never drain (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SHEBANG = "#!lua flags=allow-oom\n"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One atomic move: its file's name, the whole text, and the digest it is called by once the server knows it."""
+    """One atomic move: its file's name, its text, and the digest that calls it once the server knows the text."""
 
     name: str
     text: str

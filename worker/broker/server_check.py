@@ -1,8 +1,8 @@
-"""What the server at REDIS_URL has to be like for the worker's promises to hold, and what it is not.
+"""Checks that the server at REDIS_URL has the properties that the worker's promises need.
 
-It is asked when Celery's side connects, with one plain ``INFO`` and one script that does nothing. ``CONFIG GET`` would
-tell more (which snapshots are taken), but managed services forbid it. A server whose options are changed while its
-connections hold is not noticed.
+Celery's consumer checks when it connects, with one plain ``INFO`` and one script that does nothing. ``CONFIG GET``
+would tell more (such as the snapshots), but managed services forbid it. The check does not notice options that change
+while the connections stay open.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-#: Does nothing, and asks the server for all that the moves need before they begin.
+#: Does nothing, and needs of the server what every move needs before it begins.
 _PROBE = "#!lua flags=allow-oom\nreturn 1"
-#: Valkey tells a `redis_version` of its own, 7.2.4.
-_TOLD = ("redis_version", "maxmemory_policy", "aof_enabled")
+#: The fields of ``INFO`` that are judged. Valkey reports a ``redis_version`` too: 7.2.4.
+_NEEDED_FIELDS = ("redis_version", "maxmemory_policy", "aof_enabled")
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """The worker may start, and whoever runs it should know what can be lost, and the mend."""
+    """A problem with which the worker may start: what can be lost, and the fix."""
 
     problem: str
     advice: str
@@ -35,7 +35,7 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The server does not tell: why not, and what to look at instead."""
+    """A check that the server does not allow: why not, and what to check by hand."""
 
     problem: str
     advice: str
@@ -47,34 +47,34 @@ _LOOK_YOURSELF = "see yourself that its version is 7 or newer, maxmemory-policy 
 
 
 def look(client: Redis, keys: Sequence[str], *, allow_eviction: bool) -> list[Finding]:
-    """Ask a server, and judge what it tells.
+    """Check a server.
 
     Args:
         client: a client of the server.
         keys: keys that one script must be able to use together.
-        allow_eviction: whether a server may be one that throws keys away when it is full.
+        allow_eviction: accept a server that deletes keys when it is full.
 
     Returns:
-        What was found.
+        The findings; none if all is well.
 
     Raises:
-        ServerIsReadOnly: it is a replica, and so not the one to be judged.
+        ServerIsReadOnlyError: it is a replica, so another server is to be checked.
         RedisError: it does not answer now, or it refuses for a reason that may pass.
     """
     try:
         info = client.info()
-    except ResponseError as error:  # the access control list forbids it, or somebody renamed the command
+    except ResponseError as error:  # the access control list forbids INFO, or the command was renamed
         unknown = Unknown(f"Redis does not let the worker look at it: {error}", f"Allow INFO, or {_LOOK_YOURSELF}.")
         return [unknown, *_scripts(client, keys)]
     if info.get("role") in {"slave", "replica"}:
-        raise ServerIsReadOnlyError("You can't write against a read only replica.")  # as it would say itself
+        raise ServerIsReadOnlyError("You can't write against a read only replica.")  # in the server's own words
     found = findings(info, allow_eviction=allow_eviction)
-    # One that is unfit by what it tells would only say so again.
+    # An unfit server would only refuse the script too.
     return found if any(isinstance(finding, Unfit) for finding in found) else [*found, *_scripts(client, keys)]
 
 
 def _scripts(client: Redis, keys: Sequence[str]) -> Iterator[Finding]:
-    """Run a script as the moves are run; it uses nothing but their flags and keys."""
+    """Run a script with the flags and keys of the moves."""
     try:
         client.eval(_PROBE, len(keys), *keys)
     except ResponseError as error:
@@ -85,8 +85,8 @@ def _scripts(client: Redis, keys: Sequence[str]) -> Iterator[Finding]:
 
 
 def findings(info: Mapping[str, Any], *, allow_eviction: bool) -> list[Finding]:
-    """Judge the answer to ``INFO``; nothing found: all is as it should be."""
-    untold = [name for name in _TOLD if name not in info]
+    """Return the findings in the answer to ``INFO``; none if all is well."""
+    untold = [name for name in _NEEDED_FIELDS if name not in info]
     found: list[Finding] = [*_kind(info), *_eviction(info, allow_eviction=allow_eviction), *_persistence(info)]
     if untold:
         found.append(Unknown(f"Redis does not tell its {', '.join(untold)}.", f"Please {_LOOK_YOURSELF}."))
@@ -101,7 +101,7 @@ def _kind(info: Mapping[str, Any]) -> Iterator[Finding]:
             f"This is Redis {version}, and lock-worker needs Redis {OLDEST_MAJOR} or newer, or Valkey.",
             "Upgrade the server, or let REDIS_URL name another one.",
         )
-    mode = info.get("redis_mode") or info.get("server_mode") or "standalone"  # the second is Valkey's word
+    mode = info.get("redis_mode") or info.get("server_mode") or "standalone"  # the second is Valkey's
     if mode != "standalone":
         yield Unfit(
             f"This server runs in {mode} mode, and lock-worker needs one that holds all keys by itself.",
@@ -113,20 +113,20 @@ def _eviction(info: Mapping[str, Any], *, allow_eviction: bool) -> Iterator[Find
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy == "noeviction":
         return
-    # An error without a `maxmemory` too: who sets the limit later does not think of the policy.
+    # Unfit even without a `maxmemory`: an operator who sets that limit later may not think of the policy.
     lost = "the ids of ended jobs, so that copies of them run" if policy.startswith("volatile-") else "jobs and results"
     problem = f"The maxmemory-policy of Redis is {policy}: when its memory is full, it throws away {lost}."
-    mend = "Set maxmemory-policy to noeviction"
+    fix = "Set maxmemory-policy to noeviction"
     if allow_eviction:
-        yield Risk(problem, f"{mend}.")
+        yield Risk(problem, f"{fix}.")
     else:
-        yield Unfit(problem, f"{mend}, or REDIS_ALLOW_EVICTION to true to run with that risk.")
+        yield Unfit(problem, f"{fix}, or REDIS_ALLOW_EVICTION to true to run with that risk.")
 
 
 def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
     if not info.get("aof_enabled", True):
         yield Risk(
-            "Redis writes no append-only file: after a crash it has forgotten what came since its last snapshot, or "
+            "Redis writes no append-only file: a crash loses all data since its last snapshot, or "
             "everything if it takes none.",
             "Set appendonly to yes.",
         )

@@ -1,4 +1,4 @@
-"""How much of Redis the results and the dead letters may take."""
+"""Bounds the memory of Redis that the results and the dead letters may take."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 #: The defaults of RESULTS_MAX_BYTES and DEAD_MAX_BYTES.
 RESULTS_MAX_BYTES = 128 * 1024 * 1024
 DEAD_MAX_BYTES = 64 * 1024 * 1024
-#: Of a server with a `maxmemory`: the rest is for jobs, and for what is on its way to consumers.
+#: Shares of the server's ``maxmemory``: the rest is for jobs, and for the buffers of consumers.
 _RESULTS_SHARE = 1 / 2
 _DEAD_SHARE = 1 / 4
-#: Below this a share is not taken for one: a server of a few megabytes has no room for what clients need.
+#: The least bound by share: below it, single events would not fit.
 _LEAST_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class StreamBounds:
-    """The bounds in bytes: as configured, and no more than a share of what the server has.
+    """The bounds in bytes: as configured, but no more than a share of the server's memory.
 
-    Both streams fill up and stay full. Where together they are larger than the server, it would be full from then on
-    and refuse every new job, with an empty queue.
+    Both streams fill up and stay full. If they could outgrow the server together, it would stay full and refuse every
+    new job, even with an empty queue.
 
     Attributes:
         results: RESULTS_MAX_BYTES.
         dead: DEAD_MAX_BYTES.
-        maxmemory: the memory that the server may use, as far as known; 0: no limit.
+        maxmemory: the memory that the server may use; 0: no limit, or unknown.
     """
 
     results: int = RESULTS_MAX_BYTES
@@ -33,17 +33,17 @@ class StreamBounds:
 
     @property
     def results_bytes(self) -> int:
-        """What the results may take now."""
+        """Return the bound of the results."""
         return self._within(self.results, _RESULTS_SHARE)
 
     @property
     def dead_bytes(self) -> int:
-        """What the dead letters may take now."""
+        """Return the bound of the dead letters."""
         return self._within(self.dead, _DEAD_SHARE)
 
     @property
     def are_lowered(self) -> bool:
-        """Whether the server has no room for what is configured."""
+        """True if the server has no room for what is configured."""
         return self.results_bytes < self.results or self.dead_bytes < self.dead
 
     def _within(self, configured: int, share: float) -> int:

@@ -1,4 +1,4 @@
-"""How a stream and its readers stand, and how full the server is: one write, which changes nothing."""
+"""Reads the state of streams, of their consumer groups and of the server's memory, in one write."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from worker.broker.follow_up import Pipe
 
-#: An entry's id: its time in milliseconds, and a number.
+#: An entry's id: a time in milliseconds and a sequence number.
 EntryId: TypeAlias = tuple[int, int]
 
-#: A stream is full, and so trimmed with each further event, from this share of its bounds on.
+#: From this share of its bounds on, a stream counts as full: each further event trims it.
 FULL = 0.9
-#: A group that was not given this share of a full stream is near to losing events.
+#: A group that has this share of a full stream unread is close to losing events.
 MUCH_UNREAD = 0.8
-_NOTHING: EntryId = (0, 0)
-#: What Redis answers where there is no stream yet.
+_NO_ENTRY: EntryId = (0, 0)
+#: Redis's answer if the stream does not exist yet.
 _NO_STREAM = "no such key"
 _ANSWERS_OF_A_STREAM = 3
 _MEMORY = ["INFO", "memory"]
@@ -33,14 +33,14 @@ _MEMORY = ["INFO", "memory"]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group, as Redis tells of it.
+    """A consumer group, as Redis reports it.
 
     Attributes:
-        name: given by whoever made it.
-        last_delivered: the newest event that it was given.
-        pending: the events that it was given and has not acknowledged.
-        lag: the events that it was not given yet; None: Redis does not know. Older servers count an event that was
-            trimmed before the group read it as one that it was not given yet, for ever.
+        name: its name, given by the consumer's operator.
+        last_delivered: the newest event delivered to it.
+        pending: the events delivered to it and not acknowledged.
+        lag: the events not delivered to it yet; None: Redis does not know. Older servers count events that were trimmed
+            before the group read them as not delivered, for ever.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Stream:
     """A stream of events.
 
     Attributes:
-        length: events that are there.
-        gone: events that were there, and were trimmed or deleted.
-        first: the oldest event; None: there is none.
-        last: the newest event that ever was.
-        held_bytes: the memory it takes, about.
+        length: its events.
+        gone: former events, which were trimmed or deleted.
+        first: its oldest event; None: it has none.
+        last: the newest event it ever had.
+        held_bytes: the memory it takes, approximately.
     """
 
     length: int
@@ -71,19 +71,19 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of the server, in bytes; ``limit`` 0: there is none."""
+    """The server's memory in bytes; a ``limit`` of 0 means none."""
 
     used: int
     limit: int
 
 
 def unread(group: Group, stream: Stream, miscounted: int = 0) -> int:
-    """The events in the stream that a group was not given yet.
+    """Return how many events in the stream were not delivered to a group yet.
 
     Args:
-        group: it.
+        group: the group.
         stream: the stream that it reads.
-        miscounted: how much too high Redis counts the group's lag.
+        miscounted: by how much Redis counts the group's lag too high.
     """
     if stream.first is None or group.last_delivered >= stream.last:
         return 0
@@ -95,31 +95,31 @@ def unread(group: Group, stream: Stream, miscounted: int = 0) -> int:
 
 
 def _estimate(group: Group, stream: Stream) -> int:
-    """The unread events where Redis does not know them, because somebody deleted some: as if they came evenly."""
+    """Estimate the unread events where Redis does not know them, after some were deleted: as if they came evenly."""
     first = stream.first or stream.last
     share = (stream.last[0] - group.last_delivered[0]) / max(1, stream.last[0] - first[0])
     return min(max(1, round(stream.length * share)), stream.length)
 
 
 async def look(pipe: Pipe, stream: str) -> tuple[Stream, Memory]:
-    """Read it.
+    """Read one stream and the server's memory.
 
     Raises:
         RedisError: the server refused, was lost, or took too long.
-        OSError: there is no connection to be had.
+        OSError: the connection was lost.
     """
-    told, groups, ledger, memory = await _ask(pipe, *_of_a_stream(stream), _MEMORY)
+    info, groups, ledger, memory = await _ask(pipe, *_of_a_stream(stream), _MEMORY)
     found = re.findall(r"^(\w+):(\d+)\r?$", memory.decode("utf-8", "replace"), re.MULTILINE)
-    return _stream(told, groups, ledger), _memory(dict(found))
+    return _stream(info, groups, ledger), _memory(dict(found))
 
 
 def look_now(client: Redis, streams: Sequence[str]) -> tuple[list[Stream], Memory]:
-    """Read several streams with a blocking client. Where the server forbids ``INFO``, the memory is unknown: 0.
+    """Read several streams with a blocking client. If the server forbids ``INFO``, the memory is unknown: 0.
 
     Raises:
         RedisError: the server refused something else, was lost, or took too long.
     """
-    at_once: Any  # redis-py has no types for what is asked
+    at_once: Any  # redis-py has no types for this
     with client.pipeline(transaction=False) as at_once:
         for name in streams:
             for command in _of_a_stream(name):
@@ -145,14 +145,14 @@ def _is_missing(error: ResponseError) -> bool:
 
 
 async def _ask(pipe: Pipe, *commands: Sequence[str]) -> list[Any]:
-    """One answer for each command, None where there is no stream."""
+    """Return one answer for each command, None where there is no stream."""
     answers = await pipe.send(*commands)
     found: list[Any] = []
     refusal: ResponseError | None = None
     for _ in commands:
         try:
             found.append(await answers.next())
-        except ResponseError as error:  # the others are to be read all the same, or the connection is lost
+        except ResponseError as error:  # read the other answers all the same, or the connection is lost
             found.append(None)
             if not _is_missing(error):
                 refusal = error
@@ -161,10 +161,10 @@ async def _ask(pipe: Pipe, *commands: Sequence[str]) -> list[Any]:
     return found
 
 
-def _stream(told: list[Any] | None, groups: list[list[Any]] | None, ledger: bytes | None) -> Stream:
-    if told is None:
-        return Stream(length=0, gone=0, first=None, last=_NOTHING, groups=(), held_bytes=0)
-    fields = _fields(told)
+def _stream(info: list[Any] | None, groups: list[list[Any]] | None, ledger: bytes | None) -> Stream:
+    if info is None:
+        return Stream(length=0, gone=0, first=None, last=_NO_ENTRY, groups=(), held_bytes=0)
+    fields = _fields(info)
     first = fields[b"first-entry"]
     return Stream(
         length=fields[b"length"],
@@ -195,7 +195,6 @@ def _id(text: bytes) -> EntryId:
 
 
 def _memory(found: Mapping[str, Any]) -> Memory:
-    # What the server does not count when it compares what it uses with its limit: the buffers of replicas and of the
-    # append-only file.
+    # The server compares its used memory with its limit without the buffers of replicas and of the append-only file.
     used = int(found.get("used_memory", 0)) - int(found.get("mem_not_counted_for_evict", 0))
     return Memory(used=used, limit=int(found.get("maxmemory", 0)))

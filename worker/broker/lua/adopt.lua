@@ -1,7 +1,7 @@
--- adopt: jobs that a stock worker took and did not acknowledge become messages of their queue again, to be taken next.
+-- adopt: make jobs that a stock worker took and did not acknowledge messages of their queue again, to be taken next.
 -- KEYS  1 unacked   2 unacked_index   3 producers' list
--- ARGV  then for each job: tag of the stock worker's, message
--- Returns for each job  1 sent | 0 it is not there any more: acknowledged, or another one was faster (nothing changed)
+-- ARGV  then for each job: tag in unacked, message
+-- Returns for each job  1 sent | 0 the tag is gone: acknowledged, or adopted by another call (nothing changed)
 -- Crash: all or nothing; repeating it is harmless.
 
 local unacked, index, list = KEYS[1], KEYS[2], KEYS[3]

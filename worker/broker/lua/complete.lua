@@ -1,17 +1,17 @@
--- complete: end jobs in flight. Publishing the event is the acknowledgement: there is no moment between the two.
+-- complete: end jobs in flight. Publishing the event and acknowledging the job are one step: nothing can come between the two.
 -- KEYS  1 leases   2 counters   3 results stream   4 dead stream   5 ledger of the results   6 ledger of the dead letters
--- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to remember an id
+-- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to keep an id
 --       7 bytes of results kept   8 bytes of dead letters kept   9 queue   10 bytes kept of a dead letter's message
 --       then for each job: ref, lease token, event (empty: a duplicate, dropped), outcome, 1 if it is a dead letter, digest of its id
---       (empty: not remembered), binding (empty: it names no conversation), 1 if it is a dry run, 1 if the event's id is not the job's
+--       (empty: not kept), fingerprint (empty: it names no conversation), 1 if it is a dry run, 1 if the event's id is not the job's
 -- Returns for each job  1 published | 0 not ours any more (nothing changed)
---       | 2 the job's id names another event, 3 and stands for something else: end it with an id of its own (nothing changed)
+--       | 2 the job's id names another event, 3 it also stands for something else: complete the job with an id of its own (nothing changed)
 --       | a text: dropped as a duplicate; the outcome of the first one if it ended without a lock, else empty
--- Crash: all or nothing; repeating it is harmless: a job that is gone answers 0.
+-- Crash: all or nothing; repeating it is harmless: a completed job answers 0.
 
 local leases, counters, results, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local record_prefix, id_prefix, channel = ARGV[1], ARGV[2], ARGV[3]
-local results_kept, dead_kept, remember_ms = ARGV[4], ARGV[5], ARGV[6]
+local results_kept, dead_kept, dedup_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
 local results_ledger, dead_ledger = KEYS[5], KEYS[6]
 local results_bytes, dead_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local queue, message_bytes = ARGV[9], tonumber(ARGV[10])
@@ -30,15 +30,15 @@ require_permission('SET', id_prefix, '')
 require_permission('MGET', id_prefix)
 require_permission('HGET', record_prefix, '')
 
--- A stream is bounded by its entries (XADD trims it) and by its bytes. What it holds is counted in parts, each a sixteenth of the bound.
--- Its ledger is a text: the entries and bytes of the part that is being written, a ";", and those of the parts before, oldest first. When
--- a part is full, the oldest entries go. Where the entries are not as many as counted, somebody deleted some or wrote some, and the
--- server is asked what the stream takes; a "?" before the parts says that the first one was found so: how its bytes are spread is unknown.
+-- A stream has two bounds: its entries (XADD trims them) and its bytes. The bytes are counted in parts, each a sixteenth of the bound.
+-- The ledger is a text: the entries and bytes of the part being written, a ";", and those of the earlier parts, oldest first. When a part
+-- is full, the oldest entries are trimmed. If the stream has other entries than counted, a client deleted or wrote some, and the server is
+-- asked for the stream's memory. A "?" before the parts marks the first one as measured so: how its bytes are spread is unknown.
 local parts_of_bound = 16
 local to_results = {stream = results, ledger = results_ledger, max_entries = results_kept, max_bytes = results_bytes}
 local to_dead = {stream = dead, ledger = dead_ledger, max_entries = dead_kept, max_bytes = dead_bytes}
 
--- What an entry takes in memory: a large one is an allocation of its own, which allocators round up by up to a quarter.
+-- The memory of an entry: a large one is an allocation of its own, which allocators round up by up to a quarter.
 local function in_memory(bytes)
   bytes = bytes + 100
   if bytes <= 4096 then
@@ -49,11 +49,11 @@ local function in_memory(bytes)
   return math.ceil(bytes / step) * step
 end
 
--- Reads a ledger; `more` is what this call may add. What closing a part needs is asked where it may come to that.
+-- Reads a ledger; `more` is what this call may add. Checks what closing a part needs, if this call may close one.
 local function open_ledger(to, text, more)
   local entries, bytes, parts = string.match(text or '', '^(%d+) (%d+);(.*)$')
   to.entries, to.bytes, to.parts, to.added = tonumber(entries), tonumber(bytes), parts, 0
-  -- Or somebody wrote something else there: then the entries are not as many as counted.
+  -- Text of another kind starts a new ledger; close_part then finds that the entries are not as many as counted.
   to.is_new = not (entries and to.entries < 1e15 and to.bytes < 1e15)
   if to.is_new then
     require_type(to.ledger, 'string')
@@ -72,7 +72,7 @@ local function open_ledger(to, text, more)
   end
 end
 
--- Whether groups have entries that they did not acknowledge.
+-- True if groups have entries that they did not acknowledge.
 local function has_pending(stream)
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     for at = 1, #group, 2 do
@@ -84,7 +84,7 @@ local function has_pending(stream)
   return false
 end
 
--- What an entry takes: the mean of the newest ones, of so many bytes at most.
+-- The mean memory of an entry, by the newest ones, up to so many bytes of them.
 local function mean_of_entries(stream, max_bytes)
   local entries, bytes, last = 0, 0, '+'
   repeat
@@ -112,9 +112,9 @@ local function close_part(to)
 
   local bound = to.max_bytes * (1 - 1 / parts_of_bound)
 
-  -- The server also counts what groups remember of entries that they did not acknowledge, any number of them, also of entries that are
-  -- gone. No entry is to go for that, so where it could be that, the entries themselves are counted. That takes most of a second for a
-  -- hundred thousand of them, so it is done once, when the ledger was lost or others have written.
+  -- MEMORY USAGE includes what groups keep of unacknowledged entries, even of trimmed ones. No entry may be trimmed for that, so
+  -- if there are any, the entries themselves are measured. That takes most of a second for a hundred thousand of them, so it happens
+  -- once, when the ledger was lost or other clients have written.
   local mean
   local function measure(left)
     local used = redis.call('MEMORY', 'USAGE', to.stream, 'SAMPLES', 0) or 0
@@ -125,7 +125,7 @@ local function close_part(to)
     return math.min(used, mean * left)
   end
 
-  -- The oldest entries leave the books, each with the mean of its part.
+  -- Takes the oldest entries off the count, each with the mean of its part.
   local function forget(count)
     while count > 0 and parts[1] do
       local part = parts[1]
@@ -193,7 +193,7 @@ local function count(name)
   counts[name] = (counts[name] or 0) + 1
 end
 
--- What the ids stand for: asked for all at once, and kept up to date below, as two duplicates may end in one call.
+-- What the ids stand for: read at once, and kept up to date below, as two duplicates may be completed in one call.
 local asked, known = {results_ledger}, {}
 local event_bytes, has_dead_letters = 0, false
 for at = 11, #ARGV, 9 do
@@ -216,29 +216,29 @@ for at, value in ipairs(redis.call('MGET', unpack(asked))) do
 end
 open_ledger(to_results, known[results_ledger], event_bytes)
 if has_dead_letters then
-  open_ledger(to_dead, known[dead_ledger], dead_bytes) -- how large their messages are is not asked before
+  open_ledger(to_dead, known[dead_ledger], dead_bytes) -- the sizes of their messages are not read before
 end
 
-local function remember(key, meaning)
+local function keep(key, meaning)
   known[key] = meaning
-  redis.call('SET', key, meaning, 'PX', remember_ms)
+  redis.call('SET', key, meaning, 'PX', dedup_ttl_ms)
 end
 
 for at = 11, #ARGV, 9 do
   local ref, lease_token, event, outcome = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local is_dead, digest, binding = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
+  local is_dead, digest, fingerprint = ARGV[at + 4] == '1', ARGV[at + 5], ARGV[at + 6]
   local is_dry_run, has_own_id = ARGV[at + 7] == '1', ARGV[at + 8] == '1'
-  local record, id_key, ended = record_prefix .. ref, id_prefix .. digest, 'ended ' .. binding
+  local record, id_key, ended = record_prefix .. ref, id_prefix .. digest, 'ended ' .. fingerprint
   local other_key = id_key .. ':other'
-  local end_key = (is_dry_run or binding == '') and other_key or id_key
+  local end_key = (is_dry_run or fingerprint == '') and other_key or id_key
   local meaning = known[id_key] or ''
   local has_ended = string.sub(meaning, 1, 6) == 'ended '
   local answer = 0
   if not gone[ref] and redis.pcall('HGET', record, 'lease_token') == lease_token then
-    if event == '' or (binding ~= '' and known[end_key] == ended) then
+    if event == '' or (fingerprint ~= '' and known[end_key] == ended) then
       answer = redis.call('MGET', end_key .. ':unlocked')[1] or ''
       count('deduplicated')
-    elseif binding ~= '' and has_ended and meaning ~= ended then
+    elseif fingerprint ~= '' and has_ended and meaning ~= ended then
       answer = 3
     elseif not has_own_id and (has_ended or known[other_key]) then
       answer = 2
@@ -251,13 +251,13 @@ for at = 11, #ARGV, 9 do
       end
       redis.call('PUBLISH', channel, event)
       if digest ~= '' then
-        remember(end_key, ended)
-        if outcome ~= 'locked' then -- beside the end, as workers of the version before know no other words for that
-          remember(end_key .. ':unlocked', outcome)
+        keep(end_key, ended)
+        if outcome ~= 'locked' then -- in a key beside it, as workers of the previous version know only `ended`
+          keep(end_key .. ':unlocked', outcome)
         end
-        local claimed = is_dry_run and 'claimed ' .. binding
-        if claimed and (meaning == '' or meaning == claimed) then -- so long the id stands for this conversation
-          remember(id_key, claimed)
+        local claimed = is_dry_run and 'claimed ' .. fingerprint
+        if claimed and (meaning == '' or meaning == claimed) then -- while the id stands for this conversation
+          keep(id_key, claimed)
         end
       end
       count('finished')

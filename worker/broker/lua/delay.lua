@@ -1,10 +1,10 @@
--- delay: put jobs in flight aside, to be taken again not before a moment.
+-- delay: let jobs in flight wait until a given time, before they become ready again.
 -- KEYS  1 leases   2 delayed   3 counters
 -- ARGV  1 record prefix   then for each job: ref, lease token, milliseconds from now, attempts made so far,
---       1 if it is a retry from now on (empty: as before), moment in milliseconds at which it is too old (0: by its first take),
+--       1 if it is a retry from now on (empty: as before), time in milliseconds at which it is too old (0: by its first take),
 --       progress (empty: as before)
 -- Returns for each job  1 delayed | 0 not ours any more (nothing changed)
--- Crash: all or nothing; repeating it is harmless: a job that is aside answers 0.
+-- Crash: all or nothing; repeating it is harmless: a delayed job answers 0.
 
 local leases, delayed, counters = KEYS[1], KEYS[2], KEYS[3]
 local record_prefix = ARGV[1]
@@ -37,7 +37,7 @@ for at = 2, #ARGV, 7 do
     if deadline_ms > 0 then
       fields[#fields + 1] = 'deadline'
       fields[#fields + 1] = integer(deadline_ms)
-      due = math.max(now, math.min(due, deadline_ms)) -- it ends then, and must not sleep through it
+      due = math.max(now, math.min(due, deadline_ms)) -- the job expires then, and must not wait longer
     end
     redis.call('HSET', record, unpack(fields))
     redis.call('ZREM', leases, ref)

@@ -1,4 +1,4 @@
--- expire: jobs that are ready again and too old are handed to the caller, in flight, to be ended. So they end whatever holds takes back.
+-- expire: lease jobs that are ready again and too old to the caller, which completes them. So they end even while takes are held back.
 -- KEYS  1 deadlines   2 requeued   3 retries   4 suspects   5 leases
 -- ARGV  1 record prefix   2 jobs at most   3 bytes at most, about   4 lease token   5 lease in milliseconds
 --       6 crashes that make a suspect   7 entries of the lists to look through, about
@@ -33,8 +33,8 @@ require_permission('HSET', record_prefix, '', '')
 
 local now, jobs, bytes = now_ms(), {}, 0
 
--- A ready job stands in the list that its record says, most near its head, or in another one: a worker of the version before knows no
--- retries. The server reads a list up to the place of the job, so what one call has it read is bounded.
+-- A ready job is in the list that its record says, mostly near its head, or in another one, as workers of the previous version know no
+-- retries. The server reads a list up to the place of the job, so one call is bounded by the entries read.
 local read = 0
 local function leaves_its_list(ref, record)
   local lists = {requeued, retries, suspects}
@@ -61,7 +61,7 @@ for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', integer(now), 'BYSC
   local name = record_prefix .. ref
   redis.call('ZREM', deadlines, ref)
   local record = read_record(name, now)
-  -- A job that somebody holds stands in no list: its ref was left here by a worker of the version before.
+  -- A job in flight is in no list; a worker of the previous version left its ref here.
   if record and redis.call('HGET', name, 'lease_token') == '' and leaves_its_list(ref, record) then
     redis.call('HSET', name, 'lease_token', lease_token)
     redis.call('ZADD', leases, integer(now + lease_ms), ref)

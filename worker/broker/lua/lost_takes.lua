@@ -1,5 +1,5 @@
--- lost_takes: a worker notes takes of its own whose answers it never heard. Nobody died on their jobs, which come back when the lease is
--- over: recover counts no crash for them. The note may come before the take itself, which may still be on its way to the server.
+-- lost_takes: note a worker's takes whose answers were lost. No worker died on their jobs, which are recovered when their leases expire,
+-- so recover counts no crash for them. The note may come before the take itself, which may still be on its way to the server.
 -- KEYS  1 lost_takes
 -- ARGV  1 milliseconds that a note is kept   then for each job: lease token
 -- Returns the number of notes

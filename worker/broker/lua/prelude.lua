@@ -1,25 +1,24 @@
 -- prelude: stands before every move. Time, records, and the checks that make a move all or nothing.
--- Redis does not roll a script back, so whatever can fail is asked here, before the first write. Counters alone may fail: they are
--- raised with pcall, for a total that somebody overwrote with a word must not cost an answer.
+-- Redis does not roll a script back, so everything that can fail is checked here, before the first write. Only counters may fail: they
+-- are raised with pcall, because a total that was overwritten with text must not cost an answer.
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Numbers go back to Redis as whole decimals: Lua would write a time in milliseconds as 1.7e+12.
+-- Writes a number as a whole decimal: Lua would write a time in milliseconds as 1.7e+12.
 local function integer(number)
   return string.format('%.0f', number)
 end
 
--- A whole number as one of our scripts would have written it; nil for whatever somebody else put there: a word, 'inf', '0x10', or so
--- many digits that it is no count and no time.
+-- Reads a whole number as these scripts write it; nil for anything else: text, 'inf', '0x10', or too many digits for a count or a time.
 local function natural(text)
   return text and #text <= 15 and tonumber(string.match(text, '^%d+$')) or nil
 end
 
--- A job's record as {raw, size, first taken, attempts, crashes, retry, progress}; nil if somebody deleted or overwrote it. A number that
--- somebody took out of it is mended: one maimed record would otherwise stop every move that meets it, for all jobs.
+-- Reads a job's record as {raw, size, first taken, attempts, crashes, retry, progress}; nil if it was deleted or overwritten. A missing or
+-- damaged number gets its default: else one damaged record would stop every move that reads it, for all jobs.
 local function read_record(key, now)
   local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'attempts', 'crashes', 'retry', 'progress')
   local raw = found[1]
@@ -34,12 +33,12 @@ local function read_record(key, now)
   return record
 end
 
--- When a job that is ready again gets too old, in milliseconds: by its record, or counted from `since`.
+-- The time at which a job that is ready again is too old, in milliseconds: by its record, or counted from `since`.
 local function deadline_of(recorded, since, max_age_ms)
   return natural(recorded) or since + max_age_ms
 end
 
--- Ends the script, unchanged, if a key holds something else than the move is about to write.
+-- Ends the script before any change if a key has another type than the move needs.
 local function require_type(key, kind)
   local found = redis.call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then
@@ -51,22 +50,21 @@ local function forbid(command, key)
   error({err = 'NOPERM the ACL user of lock-worker may not run ' .. command .. ' on "' .. key .. '"'})
 end
 
--- Ends the script, unchanged, if the ACL of our user would refuse a command half way through.
+-- Ends the script before any change if the ACL of our user would refuse a command half way through.
 local function require_permission(...)
   if not redis.acl_check_cmd(...) then
     forbid(...)
   end
 end
 
--- What read_fleet needs. The limit is advice: where somebody put something else in its place, it is thrown away and not obeyed, for
--- it must not stop the fleet.
+-- Checks what read_fleet needs. A limit of another type is deleted and not an error, because it must not stop the fleet.
 local function require_limit_permissions(limit)
   require_permission('DEL', limit)
   require_permission('HMGET', limit, '')
   require_permission('HSET', limit, '', '')
 end
 
--- The fleet's flow control as every worker is told it, with what this worker has to add:
+-- Adds this worker's counts to the fleet's flow control and returns it for the worker:
 -- {version, epoch, rate, answered, failed, milliseconds of pause left, state where its version is not the known one}
 local function read_fleet(limit, pause, known_version, answered, failed)
   local kind = redis.call('TYPE', limit).ok
@@ -74,7 +72,7 @@ local function read_fleet(limit, pause, known_version, answered, failed)
     redis.call('DEL', limit)
   end
   local found = redis.call('HMGET', limit, 'version', 'epoch', 'rate', 'answered', 'failed', 'state')
-  -- What is no number, or beyond all reason, is as good as absent: 0.
+  -- Anything that is not a plausible number counts as 0.
   local function sum(name, at, more)
     local total = integer((natural(found[at]) or 0) + more)
     if more > 0 then

@@ -1,4 +1,4 @@
--- promote: delayed jobs whose moment has come become ready again: retries on a list of their own, all others before anything new.
+-- promote: make delayed jobs ready that are due: retries in a list of their own, all others before anything new.
 -- KEYS  1 delayed   2 requeued   3 suspects   4 maintenance   5 retries   6 deadlines   7 limit   8 pause
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 jobs at most   4 milliseconds between two rounds of the whole fleet
 --       5 milliseconds that a job may live (0: for ever)   6 version of the limit that this worker knows
@@ -33,13 +33,13 @@ require_limit_permissions(limit)
 
 local now = now_ms()
 
-local function to_the_first(index)
+local function ms_until_first(index)
   local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
   return first[2] and math.max(0, first[2] - now) or -1
 end
 
 local function answer(count)
-  return {count, to_the_first(delayed), to_the_first(deadlines), read_fleet(limit, pause, known_version, 0, 0)}
+  return {count, ms_until_first(delayed), ms_until_first(deadlines), read_fleet(limit, pause, known_version, 0, 0)}
 end
 
 local last = tonumber(redis.call('HGET', maintenance, 'promoted_at')) or 0
@@ -50,7 +50,7 @@ redis.call('HSET', maintenance, 'promoted_at', integer(now))
 
 local due = redis.call('ZRANGE', delayed, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, max_jobs)
 for _, ref in ipairs(due) do
-  local found = redis.pcall('HMGET', record_prefix .. ref, 'crashes', 'retry', 'deadline') -- whatever somebody made of the record
+  local found = redis.pcall('HMGET', record_prefix .. ref, 'crashes', 'retry', 'deadline') -- the record may have been overwritten
   redis.call('ZREM', delayed, ref)
   if (tonumber(found[1]) or 0) >= suspicious then
     redis.call('RPUSH', suspects, ref)

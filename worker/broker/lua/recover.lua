@@ -1,6 +1,6 @@
--- recover: jobs whose worker gave no sign of life for a lease become ready again, one crash richer. The only move that counts
--- crashes. A job with too many is handed to the caller, in flight, to be ended as poisoned. One whose worker never heard of it, as the
--- answer of its take was lost, has no crash more by that.
+-- recover: make jobs ready whose leases expired, because their workers died or stalled, and count a crash for each. No other move counts
+-- crashes. A job with too many is leased to the caller, which completes it as poisoned. A job of a lost take (see lost_takes), which its
+-- worker never received, gets no crash.
 -- KEYS  1 leases   2 requeued   3 suspects   4 counters   5 maintenance   6 retries   7 deadlines   8 lost_takes
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 crashes that make a poisoned job   4 jobs at most
 --       5 lease token for poisoned jobs   6 lease in milliseconds   7 milliseconds between two rounds of the whole fleet
@@ -48,7 +48,7 @@ if last <= now and now - last < between_ms then
   return {now - awake_since < grace_ms and -2 or -1, integer(now), {}, {}}
 end
 redis.call('HSET', maintenance, 'recovered_at', integer(now))
--- Nobody came by for a while, or the clock was set: after an outage every lease is over, and nobody died.
+-- The fleet was silent, or the server's clock was set: after an outage every lease has expired, and no worker died.
 if last > now or now - last > silence_ms then
   awake_since = now
   redis.call('HSET', maintenance, 'awake_since', integer(now))
@@ -68,7 +68,7 @@ for _, ref in ipairs(lapsed) do
   local record = read_record(name, now)
   if not record then
     redis.call('ZREM', leases, ref)
-    vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
+    vanished = vanished + 1 -- the record was deleted or overwritten; there is no job left to run
   else
     local old_lease_token = redis.call('HGET', name, 'lease_token') or ''
     local is_lost_take = redis.call('HGET', lost_takes, old_lease_token)
@@ -111,7 +111,7 @@ if vanished > 0 then
   redis.pcall('HINCRBY', counters, 'vanished', vanished)
 end
 
--- The jobs of one worker may be found in several rounds; it is counted once, as long as it is among the last ones lost.
+-- Several rounds may find the jobs of one worker. It counts once, as long as it is among the workers lost last.
 local workers, lost, new = {}, redis.call('HGET', maintenance, 'lost') or ' ', 0
 for worker, jobs in pairs(jobs_of) do
   workers[#workers + 1] = worker

@@ -1,12 +1,12 @@
--- register: a worker tells for all to read that it is there and how it was set, and learns of those that were set otherwise.
+-- register: note that a worker is there, and its settings, and return the workers with other settings.
 -- KEYS  1 workers   2 queues that workers took from
--- ARGV  1 worker   2 digest of its settings (empty: it leaves)   3 what to tell: JSON with its queues
---       4 milliseconds after which a worker counts no more   5 answers at most   6 queues that are remembered at most
--- Returns {worker, what it told, ...} of those with another digest
+-- ARGV  1 worker   2 digest of its settings (empty: it leaves)   3 description: JSON with its queues
+--       4 milliseconds after which a worker expires   5 workers returned at most   6 queues kept at most
+-- Returns {worker, description, ...} of those with another digest
 -- Crash: all or nothing; repeating it is harmless.
 
 local workers, queues = KEYS[1], KEYS[2]
-local worker, digest, told, ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local worker, digest, description, ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local max_others, queues_kept = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 require_type(workers, 'hash')
@@ -21,12 +21,12 @@ require_permission('ZREM', queues, '')
 
 local now, answers, taken_from = now_ms(), {}, {}
 if digest ~= '' then
-  taken_from = cjson.decode(told).queues
+  taken_from = cjson.decode(description).queues
 end
 if digest == '' then
   redis.call('HDEL', workers, worker)
 else
-  redis.call('HSET', workers, worker, integer(now) .. ' ' .. digest .. ' ' .. told)
+  redis.call('HSET', workers, worker, integer(now) .. ' ' .. digest .. ' ' .. description)
   redis.call('PEXPIRE', workers, ttl_ms)
   for _, queue in ipairs(taken_from) do
     redis.call('ZADD', queues, integer(now), queue)

@@ -1,9 +1,9 @@
--- release: hand jobs in flight back, to be taken again at once, before all others and in the order given. No crash is counted.
+-- release: make jobs in flight ready again, to be taken before all others and in the order given. No crash is counted.
 -- KEYS  1 leases   2 requeued   3 suspects   4 counters   5 retries   6 deadlines
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 milliseconds that a job may live (0: for ever)
 --       then for each job: ref, lease token, attempts made so far
 -- Returns for each job  1 released | 0 not ours any more (nothing changed)
--- Crash: all or nothing; repeating it is harmless: a job that is back answers 0.
+-- Crash: all or nothing; repeating it is harmless: a released job answers 0.
 
 local leases, requeued, suspects, counters, retries, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local record_prefix, suspicious, max_age_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -24,7 +24,7 @@ require_permission('HMGET', record_prefix, '')
 require_permission('HSET', record_prefix, '', '')
 
 local now, answers, moved = now_ms(), {}, 0
-for at = #ARGV - 2, 4, -3 do -- from the last to the first: each goes before the one behind it
+for at = #ARGV - 2, 4, -3 do -- from the last to the first, as each is pushed before the previous one
   local ref, lease_token, attempts = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local record = record_prefix .. ref
   local held = redis.pcall('HMGET', record, 'lease_token', 'crashes', 'retry', 'deadline', 'first')

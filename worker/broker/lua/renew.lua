@@ -1,4 +1,4 @@
--- renew: keep the leases of jobs in flight; a lease that is over but not yet recovered lives again.
+-- renew: extend the leases of jobs in flight; also one that expired and was not recovered yet.
 -- KEYS  1 leases
 -- ARGV  1 record prefix   2 lease in milliseconds   then for each job: ref, lease token
 -- Returns for each job  1 renewed | 0 not ours any more (nothing changed)

@@ -1,8 +1,8 @@
--- replay: dead letters become messages of new jobs, each once, however often and by however many it is asked for.
+-- replay: make dead letters messages of new jobs, each only once, even if several operators replay it at the same time.
 -- KEYS  1 dead stream   2 producers' list
 -- ARGV  then for each job: entry of the dead stream, message
--- Returns for each job  1 sent | 0 there is no such dead letter any more (nothing changed)
--- Crash: all or nothing; repeating it is harmless: a dead letter that was replayed answers 0.
+-- Returns for each job  1 sent | 0 the dead letter is gone (nothing changed)
+-- Crash: all or nothing; repeating it is harmless: a replayed dead letter answers 0.
 
 local dead, list = KEYS[1], KEYS[2]
 

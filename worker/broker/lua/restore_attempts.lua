@@ -1,8 +1,8 @@
--- restore_attempts: take back attempts that an outage cost jobs which wait now. A job that somebody holds keeps its count.
+-- restore_attempts: lower the attempts of waiting jobs by those that an outage cost them. A job in flight keeps its count.
 -- KEYS  (none: the records' keys are made from their refs)
--- ARGV  1 record prefix   then for each job: ref, attempts to take back
+-- ARGV  1 record prefix   then for each job: ref, attempts to subtract
 -- Returns the number of jobs whose count changed
--- Crash: all or nothing. Not to be repeated: each time takes attempts back.
+-- Crash: all or nothing. Not to be repeated: each call subtracts.
 
 local record_prefix = ARGV[1]
 

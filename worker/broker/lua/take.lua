@@ -1,15 +1,15 @@
--- take: jobs from the ready lists into flight, oldest first; what comes back goes before what is new, but for retries.
+-- take: lease ready jobs to a worker, oldest first; requeued jobs go before new ones, retries only in part.
 -- KEYS  1 requeued   2 suspects   3 arrived   4 leases   5 counters   6 maintenance   7 draining   8 pause   9 rate   10 limit
 --       11 retries   12 deadlines   13.. the priority lists, first priority first
 -- ARGV  1 record prefix   2 lease token   3 jobs wanted   4 bytes wanted, about   5 lease in milliseconds
---       6 worker   7 jobs this worker holds   8 milliseconds it may take to empty its hands
+--       6 worker   7 jobs this worker holds   8 milliseconds it may take to drain its slots
 --       9 bytes of the largest message   10 bytes kept of a larger one
 --       11 microseconds between two calls of the fleet (0: no rate limit)   12 microseconds a burst may be ahead
 --       13 microseconds a burst may be ahead of the limit that the API's refusals set
 --       14 which new jobs: oldest | newest   15 1: this take is for a breaker's probe
 --       16 retries that may go before new jobs   17 retries at most
 --       18 calls answered since the last take   19 calls failed since then
---       20 permits that came to no call and were given a tenth of a second ago at most
+--       20 permits without a call to give back, a tenth of a second old at most
 --       21 milliseconds between two probes of the fleet   22 version of the limit that this worker knows
 -- Returns {state, server time in milliseconds, milliseconds to wait, fleet, job ...},
 --       fleet being {version, epoch, rate, answered, failed, milliseconds of pause left, state of the limit where its version is news},
@@ -49,9 +49,9 @@ require_permission('GET', rate)
 require_permission('SET', rate, '')
 require_permission('HGET', limit, '')
 require_limit_permissions(limit)
--- Mostly there is nothing but new jobs of the first priority. One question for all the other keys is cheaper than two for each, one
--- for its type and one for what is in it; a job that comes alone pays for all of them. The pause, the rate and the limit are obeyed all
--- the same, below. A deadline stands only beside a job that is ready again.
+-- Mostly there are only new jobs of the first priority. One EXISTS for all the other keys is cheaper than a TYPE and a read for each,
+-- which a job that comes alone would have to pay for. The pause, the rate and the limit are obeyed in any case, below. Deadlines exist
+-- only for jobs that are ready again.
 local is_plain =
   redis.call('EXISTS', requeued, suspects, draining, pause, rate, retries, deadlines, unpack(KEYS, first_priority_list + 1)) == 0
 if not is_plain then
@@ -90,7 +90,7 @@ local function hold_requeued(ref)
   came_back[#came_back + 1] = ref
   local record = read_record(record_prefix .. ref, now)
   if not record then
-    vanished = vanished + 1 -- somebody deleted or overwrote the record; there is no job left to run
+    vanished = vanished + 1 -- the record was deleted or overwritten; there is no job left to run
     return
   end
   redis.call('HSET', record_prefix .. ref, 'lease_token', lease_token)
@@ -98,8 +98,8 @@ local function hold_requeued(ref)
   jobs[#jobs + 1] = {ref, unpack(record)}
 end
 
--- Names that no record has: a take that was sent twice (by a proxy; no client of ours does it) must not write over a job. So
--- they hold a number of the server's own beside the token. Where somebody wrote a word in its place, the time stands for it.
+-- Record names must be unique even if a proxy sends this call twice with the same token, else the second would overwrite jobs. So they
+-- include a counter of the server; if that was overwritten with text, the server's time.
 local names
 local function new_ref()
   if not names then
@@ -113,7 +113,7 @@ local function new_ref()
   return names .. fresh
 end
 
--- What is not in a record is 0, and its size that of the raw bytes.
+-- New records omit attempts and crashes (0) and size (that of the raw bytes), to save memory.
 local function hold_new(raw)
   fresh = fresh + 1
   local size, ref = #raw, new_ref()
@@ -132,7 +132,7 @@ local function answer(state, wait_ms)
   if #jobs > 0 then
     redis.call('ZADD', leases, unpack(held_until))
   end
-  -- There may be any number of them, for whole lists of jobs vanish with a pattern of keys, and Lua unpacks some thousands at most.
+  -- In batches, as Lua unpacks some thousands at most. There may be many: a deletion by key pattern can make whole lists of jobs vanish.
   for first = 1, #came_back, 1000 do
     redis.call('ZREM', deadlines, unpack(came_back, first, math.min(first + 999, #came_back)))
   end
@@ -145,7 +145,7 @@ local function answer(state, wait_ms)
   return {state, first_ms, integer(wait_ms or 0), fleet, unpack(jobs)}
 end
 
--- The limit that the API's refusals set counts where it is lower than the configured one. None is lower than a call in twenty seconds.
+-- The limit from the API's refusals applies if it is lower than the configured one. It is never below one call in twenty seconds.
 local max_interval_us = 20000000
 local limit_rate = tonumber(fleet[3])
 if limit_rate > 0 then
@@ -161,26 +161,26 @@ local now_us, free_at
 if interval_us > 0 then
   local time = redis.call('TIME')
   now_us = time[1] * 1000000 + time[2]
-  -- A burst is whole permits: part of one would only bring two calls that are to be a second apart closer together.
+  -- A burst is whole permits: a fraction would only move two calls closer together that have to be a second apart.
   burst_us = math.floor(burst_us / interval_us) * interval_us
   free_at = tonumber(string.match(redis.call('GET', rate) or '', '^%d+$')) or 0
-  -- Nobody is given permits for later than this. Such a moment comes from a clock that was set back or from a slower limit
-  -- before this one; waiting for it could stop the fleet for hours.
+  -- No permit can have been given for a later time than this. A later time comes from a clock that was set back, or from an earlier,
+  -- slower limit; waiting for it could stop the fleet for hours.
   local latest = now_us + burst_us + interval_us + 1000000
   if free_at < now_us or free_at > latest then
     free_at = now_us
   end
 end
 
-local function give_until(moment)
-  free_at = moment
+local function set_free_at(time_us)
+  free_at = time_us
   redis.call('SET', rate, integer(free_at), 'PX', integer(math.ceil((free_at - now_us) / 1000) + 1000))
 end
 
--- A permit that came to no call goes back at once, but no further than to now. The caller says so only where it was given a tenth of a
--- second ago at most, so any second has at most a tenth more calls by that: with the burst less than a fifth too many.
+-- A permit without a call is given back at once, but no further back than now. The caller gives back only permits that are a tenth of a
+-- second old at most, so no second has more than a tenth more calls by that: with the burst, less than a fifth too many.
 if interval_us > 0 and unused > 0 and free_at > now_us then
-  give_until(math.max(now_us, free_at - unused * interval_us))
+  set_free_at(math.max(now_us, free_at - unused * interval_us))
 end
 
 local paused_ms = tonumber(fleet[6])
@@ -188,7 +188,7 @@ if paused_ms > 0 then
   return answer('paused', paused_ms)
 end
 
--- While the API is down the whole fleet sends a few probes a second. A probe that came to no call leaves its turn to the next.
+-- While the API is down, the whole fleet sends a few probes a second. A probe without a call lets the next one pass.
 if is_probe and unused == 0 then
   local wait_ms = (tonumber(redis.call('HGET', limit, 'probe_at')) or 0) - now
   if wait_ms > 0 and wait_ms <= probe_gap_ms then
@@ -199,7 +199,7 @@ end
 if interval_us > 0 then
   local permits = math.floor((now_us + burst_us - free_at) / interval_us) + 1
   if permits < 1 then
-    -- Back when half a burst is free: nothing is lost by that, and a fleet does not come for every single permit.
+    -- Come back when half a burst is free: that costs no throughput, and workers do not ask for every single permit.
     return answer('limited', math.ceil((free_at - burst_us / 2 - now_us) / 1000))
   end
   wanted = math.min(wanted, permits)
@@ -208,7 +208,7 @@ end
 -- Each job taken uses a permit.
 local function use_permits()
   if interval_us > 0 and #jobs > 0 then
-    give_until(free_at + #jobs * interval_us)
+    set_free_at(free_at + #jobs * interval_us)
   end
   if is_probe and #jobs > 0 then
     redis.call('HSET', limit, 'probe_at', integer(now + probe_gap_ms))
@@ -224,7 +224,7 @@ if not is_plain and redis.call('EXISTS', suspects) == 1 then
       return answer('alone')
     end
   else
-    -- One worker empties its hands for the suspect; the others go on, so that a suspect neither starves nor stops the fleet.
+    -- One worker drains its slots for the suspect, and the others go on, so that a suspect neither starves nor stops the fleet.
     redis.call('SET', draining, worker, 'NX', 'PX', integer(drain_ms))
     if redis.call('GET', draining) == worker then
       return answer('drain')
