@@ -304,7 +304,7 @@ class Pod:
             server_ms=world.timeline.server_ms,
             token_is_new=client.token_is_new,
             clock=world.timeline,
-            chance=world.chance.random,
+            rng=world.chance.random,
         )
         policy = RetryPolicy(
             max_attempts=settings.max_attempts, base_seconds=0.5,
@@ -433,7 +433,7 @@ class Pod:
     def _give_permit_back(self, delivery: Delivery) -> None:
         if delivery.has_permit:
             delivery.has_permit = False
-            self.flow.unused(delivery)
+            self.flow.give_back_permit(delivery)
             self._closed_until = self._full_until = 0.0
             self._timeline.after(0, self._turn)
 

@@ -28,7 +28,7 @@ def breaker(clock: Clock) -> Breaker:
 def new_breaker(clock: Clock, failures: int = 10) -> Breaker:
     return Breaker(
         "api_down", advice="Look at the API.", failures=failures, first_wait=1.0, max_wait=8.0, clock=clock,
-        chance=lambda: 0.0,
+        rng=lambda: 0.0,
     )  # fmt: skip
 
 
@@ -184,6 +184,6 @@ def test_a_block_of_bad_jobs_that_opened_it_makes_it_slower_to_open_again(breake
 def test_a_pod_that_hears_of_others_success_probes_soon(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, clock, 11)
 
-    breaker.hurry()
+    breaker.probe_soon()
 
     assert breaker.ask(5, 0) == Admit(1, is_probe=True)

@@ -36,7 +36,7 @@ class Scene:
         self.flow = FlowControl(
             self.in_flight, name="pod", failures=10, is_rate_limited=False, max_pause=300, changes=self._changed,
             restore_attempts=self.restored.update,
-            server_ms=lambda: self.clock.now * 1000, clock=self.clock, chance=lambda: 0.0,
+            server_ms=lambda: self.clock.now * 1000, clock=self.clock, rng=lambda: 0.0,
         )  # fmt: skip
 
     def _changed(self) -> None:
@@ -243,10 +243,10 @@ def test_what_came_to_no_call_is_given_back_with_the_next_take() -> None:
     scene = well()
     delivery = Delivery("r", "t", b"", 0, 0, 0, 0, 0.0, "q", taken_at=scene.clock())
 
-    scene.flow.unused(delivery)
+    scene.flow.give_back_permit(delivery)
     assert scene.request().unused == 1
 
-    scene.flow.unused(delivery)
+    scene.flow.give_back_permit(delivery)
     scene.clock.wait(1)
     assert scene.request().unused == 0, "the permits of a second ago could let calls of one second start in another"
 

@@ -1,11 +1,14 @@
-"""A circuit breaker: while it is open, jobs stay in Redis and single probes find out when calls succeed again.
+"""A circuit breaker: while it is open, jobs stay in Redis and single probes test whether calls succeed again.
 
-Its states are those of the pattern (https://martinfowler.com/bliki/CircuitBreaker.html). CLOSED: jobs pass. OPEN: none
-but probes, at growing intervals, each with another job. HALF_OPEN: a slow start: one job at a time, then two, four, ...
-A worker starts half open, so that a start, too, begins with a call. What opens it is ``worker.flow_control.evidence``.
+Its states are those of the pattern (https://martinfowler.com/bliki/CircuitBreaker.html):
 
-Each process has its own: a pod whose own network fails must not stop the others, and a hundred pods find their own way
-back. That the fleet's probes are few is seen to where they are taken, in ``take.lua``.
+- CLOSED: jobs pass.
+- OPEN: only probes pass, at growing intervals, each with another job.
+- HALF_OPEN: a slow start: one job at a time, and one more with each answered call. A worker starts in this state, so
+  that its first jobs come one by one.
+
+``worker.flow_control.evidence`` decides what opens it. Each process has its own breaker: a pod whose own network fails
+must not stop the others, and each pod recovers by itself. ``take.lua`` bounds the probes of the whole fleet.
 """
 
 from __future__ import annotations
@@ -24,20 +27,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Waits are stretched by up to this share, so that pods do not probe in step.
+#: Jitter lengthens waits by up to this share, so that pods do not probe in step.
 _JITTER = 0.2
-#: Half open after an outage, fewer failures in a row are enough.
+#: While half open after an outage, this many failures in a row open the breaker again.
 _FAILURES_IN_DOUBT = 3
-#: What failed before an outage shorter than this is remembered as bad jobs: such a one may have been a block of them.
+#: After an outage shorter than this, the failed jobs count as bad: it may have been a block of bad jobs.
 _SHORT_SECONDS = 3.0
-#: A pod that hears that others succeed looks for itself within so many seconds.
+#: A pod that learns that other pods succeed probes within this many seconds.
 _FOLLOW_SECONDS = 1.5
-#: An outage is believed when a fresh probe failed, or so many others did and many jobs opened the breaker.
+#: An outage is confirmed when a fresh probe failed, or when many jobs opened the breaker and this many probes failed.
 _PROBES_TO_CONFIRM = 2
 
 
 class State(Enum):
-    """Whether jobs pass."""
+    """The state of a breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -48,13 +51,13 @@ class Breaker:
     """A breaker for one kind of failure.
 
     Args:
-        reason: what it is open for, as a stable word.
-        advice: what to do about it, in a sentence or two for the person on call.
-        failures: failures in a row that open it; 0: it never opens.
-        first_wait: seconds to the first probe.
+        reason: a stable label for what opens it.
+        advice: what the operator on call should do, in a sentence or two.
+        failures: the failures in a row that open it; 0: it never opens.
+        first_wait: the seconds until the first probe.
         max_wait: the longest time between two probes, in seconds; the time doubles with each failed one.
-        clock: monotonic seconds.
-        chance: a number drawn evenly from 0 to 1.
+        clock: returns monotonic seconds.
+        rng: returns random numbers from 0 to 1.
     """
 
     def __init__(
@@ -66,19 +69,19 @@ class Breaker:
         first_wait: float,
         max_wait: float,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> None:
         self.reason = reason
         self.advice = advice
         self.state = State.HALF_OPEN
         self.evidence = Evidence()
         self.failures_to_open = failures
-        #: Monotonic time since when it is open.
+        #: The monotonic time at which it opened.
         self.opened_at = 0.0
         self._first_wait = first_wait
         self._max_wait = max_wait
         self._clock = clock
-        self._chance = chance
+        self._rng = rng
         self._wait = first_wait
         self._probe_at = self._probed_at = 0.0
         self._probes_failed = 0
@@ -89,21 +92,27 @@ class Breaker:
 
     @property
     def is_closed(self) -> bool:
-        """Whether jobs pass freely."""
+        """True while jobs pass freely."""
         return self.state is State.CLOSED
 
     @property
     def is_open(self) -> bool:
-        """Whether none but probes pass."""
+        """True while only probes pass."""
         return self.state is State.OPEN
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether it was open and calls do not succeed yet as they should."""
+        """True from its opening until it is closed again."""
         return self._was_open and self.state is not State.CLOSED
 
     def ask(self, wanted: int, held: int, stuck: int = 0) -> GateAnswer:
-        """How many of the wanted jobs may be taken, beside those held, of whose calls so many take long."""
+        """Return how many jobs may be taken now, or how long to wait.
+
+        Args:
+            wanted: the free slots.
+            held: the jobs in flight.
+            stuck: those of them whose calls take long.
+        """
         if self.state is State.CLOSED:
             return Admit(wanted)
         if self.state is State.HALF_OPEN:
@@ -114,29 +123,36 @@ class Breaker:
         if wanted <= 0:
             return Admit(0)
         self._probed_at = self._clock()
-        self._probe_at = self._probed_at + self._stretched(self._wait)
+        self._probe_at = self._probed_at + self._with_jitter(self._wait)
         return Admit(1, is_probe=True)
 
     def _ask_half_open(self, wanted: int, held: int, stuck: int) -> GateAnswer:
-        """A call that takes long is no news yet: it must not hold up those that would tell more."""
+        """Admit jobs of a slow start. Stuck calls do not count: their result is far off and must not delay others."""
         if self._width == 1 and held:
             return Admit(min(wanted, 1), is_probe=True) if held <= stuck else Admit(0)
         return Admit(max(0, min(wanted, self._width - held + stuck)))
 
     def give_back_probe(self) -> None:
-        """There was no job to probe with, it came to no call, or another gate kept it back: the next one may."""
+        """Allow the next probe at once, because the last one made no call."""
         if self.state is State.OPEN:
             self._probe_at = self._clock()
 
-    def hurry(self) -> None:
-        """Others succeed, or there is reason to hope: probe soon."""
+    def probe_soon(self) -> None:
+        """Probe soon, because calls of other pods succeed."""
         if self.state is State.OPEN:
-            self._probe_at = min(self._probe_at, self._clock() + _FOLLOW_SECONDS * self._chance())
+            self._probe_at = min(self._probe_at, self._clock() + _FOLLOW_SECONDS * self._rng())
 
     def succeeded(self, began: float, concurrency: int) -> None:
-        """A call that began then was answered; ``concurrency`` is how many jobs run at once in good times."""
+        """Record an answered call.
+
+        Any success counts, not only a probe's, because each shows that the API answers.
+
+        Args:
+            began: the monotonic time when the call began.
+            concurrency: the slots of this worker; so many successes end a slow start.
+        """
         if self.state is State.OPEN and began < self.opened_at:
-            return  # it tells of the time before
+            return  # its answer is from before the outage
         if self.state is State.OPEN and self._clock() - self.opened_at > _SHORT_SECONDS:
             self.evidence.forget()
         self.evidence.answered(began)
@@ -152,7 +168,7 @@ class Breaker:
                     logger.warning("breaker_closed", extra={"reason": self.reason})
 
     def failed(self, job: str, began: float, *, is_fresh: bool, is_outright: bool = False) -> None:
-        """A call for a job failed that began then, and was no probe."""
+        """Record a failed call that was no probe. Arguments as for :meth:`Evidence.failed`."""
         if self.state is State.OPEN:
             return
         self.evidence.failed(job, began, is_fresh=is_fresh, is_outright=is_outright)
@@ -163,17 +179,17 @@ class Breaker:
             self._open(self._first_wait, "breaker_reopened" if self._was_open else "breaker_opened")
 
     def open_now(self) -> None:
-        """Open at once, whatever the evidence."""
+        """Open at once, without evidence."""
         if self.state is not State.OPEN:
             self._open(self._first_wait, "breaker_opened")
 
     def probe_failed(self, *, is_fresh: bool) -> bool:
-        """A probe failed while it is open; True if that confirms an outage: what failed in it was nobody's fault."""
+        """Record a failed probe. True if it confirms an outage, so that the failures before it were no job's fault."""
         self._probes_failed += 1
         self._wait = min(self._wait * 2, self._max_wait)
-        # Counted from when it was sent: one that hung has waited already.
-        self._probe_at = max(self._probe_at, self._probed_at + self._stretched(self._wait))
-        self._tell("breaker_probe_failed")
+        # Counted from when the probe was sent: while it hung, that was waiting too.
+        self._probe_at = max(self._probe_at, self._probed_at + self._with_jitter(self._wait))
+        self._log("breaker_probe_failed")
         is_confirmed = self._jobs_that_opened > 0 and (
             is_fresh or (self._probes_failed >= _PROBES_TO_CONFIRM and self._jobs_that_opened >= self.failures_to_open)
         )
@@ -186,10 +202,10 @@ class Breaker:
         self.opened_at = self._clock()
         self._probes_failed = 0
         self._jobs_that_opened = max(1, len(self.evidence.jobs))
-        self._probe_at = self._clock() + self._stretched(wait)
-        self._tell(event)
+        self._probe_at = self._clock() + self._with_jitter(wait)
+        self._log(event)
 
-    def _tell(self, event: str) -> None:
+    def _log(self, event: str) -> None:
         wait = round(self._probe_at - self._clock(), 3)
         extra = {
             "reason": self.reason,
@@ -199,5 +215,5 @@ class Breaker:
         }
         logger.error(event, extra=extra)
 
-    def _stretched(self, wait: float) -> float:
-        return wait * (1 + _JITTER * self._chance())
+    def _with_jitter(self, wait: float) -> float:
+        return wait * (1 + _JITTER * self._rng())

@@ -1,8 +1,9 @@
-"""FlowControl control of one process: how many jobs it takes, from where, and what a failed call costs its job.
+"""Flow control of one process: how many jobs it takes, from where, and what a failed call costs its job.
 
-The runtime asks before each take and tells what came of it; the handler tells how calls ended. Both sides run on the
-asyncio loop. What the whole fleet keeps to (its pause, its rate) stands in Redis: each take obeys it, tells it, and
-carries this process's counts there, so none of it costs a round trip. ``docs/flow-control.md`` has the whole design.
+The fetcher asks before each take and reports its result; the handler reports the result of each call. Both run on the
+asyncio loop. The pause and the rate limit of the whole fleet are in Redis. Each take obeys them there, returns them to
+this process and carries its counts to Redis, so none of that costs a round trip of its own. ``docs/flow-control.md``
+has the whole design.
 """
 
 from __future__ import annotations
@@ -31,48 +32,48 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A call that takes longer, and so many times as long as those that are answered, says nothing yet and holds no place
-#: of a slow start.
+#: A call is stuck if it takes longer than this, and so many times as long as answered calls usually do. A stuck call
+#: uses no place of a slow start.
 _STUCK_SECONDS = 0.5
 _STUCK_TIMES = 3.0
 _USUAL_WEIGHT = 0.1
-#: So many of them, and new jobs are drawn from both ends of the backlog.
-_SUSPICIOUS = 3
+#: From this many stuck calls on, new jobs are taken from both ends of the queue.
+_SUSPICIOUS_STUCK = 3
 _FIRST_PROBE_SECONDS = 0.5
 _MAX_PROBE_SECONDS = 10.0
 _TOKEN_PROBE_SECONDS = 5.0
 _SLOW_START_SECONDS = 0.1
-#: 401s in a row that are not explained by single jobs.
+#: 401s in a row from different jobs that open the breaker of the token.
 _TOKEN_FAILURES = 3
-#: The same job refused again and again says something of the token where it served nobody for so many seconds.
+#: One job refused with 401 again and again counts against the token once no call succeeded for so many seconds.
 _TOKEN_SILENCE_SECONDS = 5.0
-#: At most this share of the slots is held by jobs that wait for their next call.
+#: Jobs that wait for their next call may keep at most this share of the slots.
 _WAITING_SHARE = 0.25
-#: Where so many fresh jobs are bad, new jobs are drawn from both ends of the backlog, so that a block of bad ones in
-#: front of all others holds nobody up; and none waits in its slot.
+#: From this share of bad fresh jobs on, new jobs are taken from both ends of the queue, so that a block of bad ones at
+#: the front does not hold up the others, and no job waits in its slot.
 _MANY_BAD = 0.1
-#: A job that was refused for load before is refused for what it is, where since then so many other calls were answered,
-#: less one for each time that it was refused.
+#: A job that is refused for load again is itself the reason if so many other calls were answered since, less one for
+#: each time that it was refused.
 _OTHERS_ANSWERED = 4
-#: A job is known to be at fault once it failed so often while others were answered since its failure before.
+#: A job is at fault once it failed so often while other calls were answered since its previous failure.
 _FAULTS = 2
-#: Of a run of failures so many get their attempts back at most.
+#: At most this many calls of a run of failures get their attempts back.
 _RUN = 1000
-#: How far apart the counts are that are kept to measure the fleet's rate, in seconds.
+#: The time between two samples of the fleet's counts, which measure its rate, in seconds.
 _COUNTS_APART_SECONDS = 0.05
-#: Pods raise the rate one at a time: each waits for the others, by up to so many seconds.
+#: Jitter in seconds before a pod raises the rate, so that one pod does it and not all at once.
 _RAISE_JITTER_SECONDS = 0.25
-#: Without a limit, refusals of less than this share of the calls in a second are no news of the rate.
+#: Without a limit, refusals of less than this share of the calls in a second do not mean that the rate is too high.
 _STRAY_SHARE = 0.05
 _STRAY_PAUSE_SECONDS = 0.5
-#: How often a worker tells again that its breaker is open, in seconds.
+#: How often a worker reports again that its breaker is open, in seconds.
 _REPORT_SECONDS = 10.0
-#: How long a worker that lacks what a call needs takes no jobs, and how often it says so at most, in seconds.
+#: How long a worker that lacks resources for a call takes no jobs, and how often it logs that at most, in seconds.
 _NO_RESOURCES_SECONDS = 1.0
-_NO_RESOURCES_TOLD_SECONDS = 60.0
+_NO_RESOURCES_LOG_SECONDS = 60.0
 _MEANWHILE = "Meanwhile jobs wait in Redis and lose no attempt; once a probe succeeds they go on by themselves."
 _API_DOWN = (
-    "Calls to the API fail one after the other, whatever the job; the problem of each stands in its job_delayed line. "
+    "Calls to the API fail one after the other, whatever the job; the problem of each is in its job_delayed line. "
     f"If this lasts, see whether the API is up and whether API_URL is right. {_MEANWHILE}"
 )
 _REFUSED = (
@@ -96,20 +97,20 @@ class InFlight(Protocol):
 
 
 class FlowControl:
-    """What holds this process back, and the fleet as far as this process knows it.
+    """Decides what this process takes and when, by its own calls and by what it knows of the fleet.
 
     Args:
-        hands: what this worker holds.
+        in_flight: the jobs that this worker has.
         name: this worker's name in Redis.
-        failures: failures in a row that open the breaker; 0 for no breaker.
-        is_rate_limited: whether RATE_LIMIT_PER_SECOND is set, so that every call needs a permit.
+        failures: the failures in a row that open the breaker; 0 for no breaker.
+        is_rate_limited: RATE_LIMIT_PER_SECOND is set, so that every call needs a permit.
         max_pause: the longest wait that the API may ask for, in seconds.
         changes: called when :meth:`change` has something to write.
-        restore_attempts: takes attempts of jobs back that wait in Redis, by the key of their runs.
-        server_ms: the time of the Redis server, in milliseconds.
-        token_is_new: whether the token has changed since the API refused it.
-        clock: monotonic seconds.
-        chance: a number drawn evenly from 0 to 1.
+        restore_attempts: lowers the attempts of jobs that wait in Redis, by the key of their runs.
+        server_ms: returns the time of the Redis server, in milliseconds.
+        token_is_new: returns True if the token has changed since the API refused it.
+        clock: returns monotonic seconds.
+        rng: returns random numbers from 0 to 1.
     """
 
     def __init__(
@@ -125,27 +126,27 @@ class FlowControl:
         server_ms: Callable[[], float],
         token_is_new: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> None:
         self.api = Breaker(
             "api_down",
             advice=_API_DOWN,
             failures=failures,
             first_wait=_FIRST_PROBE_SECONDS, max_wait=_MAX_PROBE_SECONDS,
-            clock=clock, chance=chance,
+            clock=clock, rng=rng,
         )  # fmt: skip
         self.token = Breaker(
             "token_refused",
             advice=_REFUSED,
             failures=_TOKEN_FAILURES,
             first_wait=_TOKEN_PROBE_SECONDS, max_wait=_TOKEN_PROBE_SECONDS,
-            clock=clock, chance=chance,
+            clock=clock, rng=rng,
         )  # fmt: skip
         self.breakers = (self.token, self.api)
         self.retries = RetryShare()
         self.fleet = NO_NEWS
         self.limit = limits.NO_LIMIT
-        #: The problem of the call that failed last.
+        #: The problem of the last failed call.
         self.last_problem: Problem | None = None
         self._in_flight = in_flight
         self._name = name
@@ -156,13 +157,13 @@ class FlowControl:
         self._server_ms = server_ms
         self._token_is_new = token_is_new
         self._clock = clock
-        self._chance = chance
+        self._rng = rng
         self._paused_until = 0.0
         self._no_resources_until = 0.0
-        self._no_resources_told_at = float("-inf")
+        self._no_resources_logged_at = float("-inf")
         self._answered = self._failed = 0
         self._asked_at = 0.0
-        self._unused: deque[float] = deque()
+        self._unused_permits: deque[float] = deque()
         self._is_probe_unused = False
         self._waiting_in_slots = 0
         self._queue_ends = QueueEnds()
@@ -183,15 +184,15 @@ class FlowControl:
         self._reported: list[str] = []
         self._reported_at = 0.0
 
-    # -- asked and told by the runtime
+    # -- called by the fetcher
 
     @property
     def version(self) -> int:
-        """The version of the fleet's flow control that is known here."""
+        """The version of the fleet's flow control that this process knows."""
         return self.fleet.version
 
     def ask(self) -> TakeRequest | Wait:
-        """What to take now, or how long to wait and why."""
+        """Return what to take now, or how long to wait and why."""
         now = self._asked_at = self._clock()
         if now < self._paused_until:
             return Wait(self._paused_until - now, "paused")
@@ -209,7 +210,7 @@ class FlowControl:
                     other.give_back_probe()
                 if isinstance(answer, Wait):
                     return answer
-                # A slow start goes on with time too, so it is asked again soon.
+                # A slow start also goes on with time, so ask again soon.
                 return (
                     Wait(_SLOW_START_SECONDS, breaker.reason) if jobs else self._take_request(0, stuck, is_probe=False)
                 )
@@ -220,13 +221,13 @@ class FlowControl:
         return self._take_request(jobs, stuck, is_probe=is_probe)
 
     def _stuck(self, now: float) -> int:
-        """Calls that take far longer than those that are answered do."""
+        """Return how many calls take far longer than answered calls usually do."""
         since = now - max(_STUCK_SECONDS, _STUCK_TIMES * self._usual_seconds)
         stuck = 0
         for key, (run, began) in list(self._calling.items()):  # in the order in which they began
             if began > since:
                 break
-            if run.is_over:  # it was interrupted
+            if run.is_over:  # the call was interrupted
                 del self._calling[key]
             else:
                 stuck += 1
@@ -235,7 +236,7 @@ class FlowControl:
     def _take_request(self, jobs: int, stuck: int, *, is_probe: bool) -> TakeRequest:
         which_new = self._which_new(stuck, is_probe=is_probe)
         if jobs > 1 and self._is_spreading:
-            jobs = (jobs + 1) // 2  # the rest from the other end
+            jobs = (jobs + 1) // 2  # the other half from the other end
         limit, in_flight = self._in_flight.limit, self._in_flight.retries
         first = min(self.retries.max_first(limit, in_flight), self.retries.first(jobs))
         return TakeRequest(
@@ -247,12 +248,14 @@ class FlowControl:
             max_retries=self.retries.max_total(limit, in_flight),
             answered=self._answered,
             failed=self._failed,
-            unused=self._permits_unused() or int(is_probe and self._is_probe_unused),
+            unused=self._permits_to_give_back() or int(is_probe and self._is_probe_unused),
             version=self.fleet.version,
         )
 
     def _which_new(self, stuck: int, *, is_probe: bool) -> str:
-        self._is_spreading = is_probe or stuck >= _SUSPICIOUS or self.api.evidence.is_suspicious or self._has_many_bad
+        self._is_spreading = (
+            is_probe or stuck >= _SUSPICIOUS_STUCK or self.api.evidence.is_suspicious or self._has_many_bad
+        )
         if not self._is_spreading:
             return "oldest"
         fresh = [run.is_newest for run, _ in self._calling.values() if not run.is_retry]
@@ -261,11 +264,11 @@ class FlowControl:
         return "newest" if is_newest else "oldest"
 
     def took(self, request: TakeRequest, taken: Taken) -> None:
-        """A take was answered; its counts have arrived."""
+        """Record the answer of a take; Redis has this process's counts now."""
         self._answered -= request.answered
         self._failed -= request.failed
-        for _ in range(min(request.unused, len(self._unused))):
-            self._unused.popleft()
+        for _ in range(min(request.unused, len(self._unused_permits))):
+            self._unused_permits.popleft()
         if request.is_probe:
             self._is_probe_unused = False
         needs_permit = request.is_probe or self._is_rate_limited or taken.fleet.rate > 0
@@ -281,68 +284,68 @@ class FlowControl:
         self.saw(taken.fleet)
 
     def not_taken(self) -> None:
-        """A take failed."""
+        """Record that a take failed."""
         self._probe_again()
 
-    def unused(self, delivery: Delivery) -> None:
-        """A job that was taken by a permit, or as a probe, came to no call."""
-        self._unused.append(delivery.taken_at)
+    def give_back_permit(self, delivery: Delivery) -> None:
+        """Give back the permit, or the probe, of a job that made no call."""
+        self._unused_permits.append(delivery.taken_at)
         self._is_probe_unused |= delivery.is_probe
         self._probe_again()
 
-    def _permits_unused(self) -> int:
-        """How many permits may go back: those that were given a moment ago."""
-        while self._unused and self._clock() - self._unused[0] > UNUSED_SECONDS:
-            self._unused.popleft()
-        return len(self._unused)
+    def _permits_to_give_back(self) -> int:
+        """Return how many unused permits are young enough to be given back."""
+        while self._unused_permits and self._clock() - self._unused_permits[0] > UNUSED_SECONDS:
+            self._unused_permits.popleft()
+        return len(self._unused_permits)
 
     def _probe_again(self) -> None:
         for breaker in self.breakers:
             breaker.give_back_probe()
 
     def saw(self, fleet: FleetNews) -> None:
-        """The fleet's flow control as it stands in Redis."""
+        """Take note of the fleet's flow control as it is in Redis."""
         now = self._clock()
         if fleet.version != self.fleet.version:
             if fleet.state is None and fleet.version:
-                return  # an older answer, which a newer one has overtaken
-            self._raise_late_ms = 1000 * _RAISE_JITTER_SECONDS * self._chance()
+                return  # an answer that a newer one has overtaken
+            self._raise_late_ms = 1000 * _RAISE_JITTER_SECONDS * self._rng()
             self.limit = limits.NO_LIMIT if fleet.state is None else limits.from_json(fleet.state)
             self._is_unexplained = fleet.state is not None and self.limit.rate == 0 and fleet.rate > 0
             if fleet.epoch != self.fleet.epoch or (fleet.rate > 0) != (self.fleet.rate > 0):
                 logger.info("fleet_limit", extra=limits.describe(self.limit))
         if fleet.epoch != self.fleet.epoch:
-            self._refusal = None  # somebody else was refused, and told
+            self._refusal = None  # another worker was refused and has cut the rate
         if fleet.answered > self.fleet.answered and self.fleet is not NO_NEWS:
-            self._token_is_proven = True  # most likely it is the same for all
+            self._token_is_proven = True  # most likely all workers have the same token
         self.fleet = fleet
         if fleet.paused_ms:
             self._paused_until = now + fleet.paused_ms / 1000
-        elif self._refusal is None and not self._longer_pause:  # else Redis is told of a pause only now
+        elif self._refusal is None and not self._longer_pause:  # else our pause is still on its way to Redis
             self._paused_until = min(self._paused_until, now)
         self._note_counts(now)
         if self.api.is_open and fleet.answered > self._answered_when_opened:
             self._answered_when_opened = fleet.answered
-            self.api.hurry()
+            self.api.probe_soon()
         if not fleet.paused_ms and self._raised() is not None:
             self._changes()
 
-    # -- told by the handler
+    # -- called by the handler
 
     @property
     def is_paused(self) -> bool:
-        """Whether the fleet takes no jobs because the API asked for it."""
+        """True while the fleet takes no jobs because the API asked for a pause."""
         return self._clock() < self._paused_until
 
     def begins(self, run: Run) -> None:
-        """A call begins."""
+        """Record that a call begins."""
         run.epoch = self.fleet.epoch
         self._calling[id(run)] = run, self._clock()
 
     def answered(self, run: Run) -> None:
-        """A call was answered as it should, or with a final no."""
+        """Record that a call was answered, with a confirmation or with a final refusal."""
         began = self._call_is_over(run, well=True)
-        self._answered += run.epoch == self.fleet.epoch  # one of before a cut tells nothing of the rate since
+        self._answered += run.epoch == self.fleet.epoch  # a call from before a cut says nothing about the new rate
         self._token_is_proven, self._token_served_at = True, self._clock()
         for breaker in self.breakers:
             breaker.succeeded(began, self._in_flight.limit)
@@ -352,7 +355,7 @@ class FlowControl:
             self.retries.ended(well=True)
 
     def refused(self, run: Run, status: int, retry_after: float | None) -> float:
-        """The API refused a call for load; returns the seconds that its job waits at least."""
+        """Record that the API refused a call for load; returns the seconds that its job waits at least."""
         older = self._calls_before(run)
         answered = self.fleet.answered + self._answered
         progress = run.progress
@@ -362,13 +365,13 @@ class FlowControl:
         progress.answered = answered
         own_wait = min(self._max_pause, 0.5 * 2.0 ** min(progress.load_refusals, 6))
         if not is_own:
-            self._tell_refusal(run, status, retry_after, older)
-            own_wait = min(own_wait, 1.0)  # the fleet's pause and rate keep it back
-        return max(retry_after or 0.0, own_wait * (0.5 + self._chance()))
+            self._note_refusal(run, status, retry_after, older)
+            own_wait = min(own_wait, 1.0)  # the pause and the rate limit of the fleet hold it back
+        return max(retry_after or 0.0, own_wait * (0.5 + self._rng()))
 
-    def _tell_refusal(self, run: Run, status: int, retry_after: float | None, older: int) -> None:
+    def _note_refusal(self, run: Run, status: int, retry_after: float | None, older: int) -> None:
         if self._is_stray():
-            # One of very many: the API's wish to wait is granted, but it is no news of the rate.
+            # One of very many calls: pause as the API asks, but do not cut the rate.
             self._pause(status, _STRAY_PAUSE_SECONDS if retry_after is None else retry_after)
         elif run.epoch == self.fleet.epoch and self._refusal is None:
             self._refusal = limits.LoadRefusal(
@@ -390,13 +393,13 @@ class FlowControl:
                 self._paused_until = max(self._paused_until, self._clock() + change.pause_seconds)
                 self._changes()
         elif retry_after is not None and self._clock() + retry_after > self._paused_until + 0.1:
-            # A call that was on its way when the rate was cut tells nothing of the new rate, but may ask for longer.
+            # A call from before the cut says nothing about the new rate, but it may ask for a longer pause.
             self._longer_pause = retry_after
             self._paused_until = self._clock() + retry_after
             self._changes()
 
     def _is_stray(self) -> bool:
-        """Whether hardly any call is refused, and there is no limit yet."""
+        """Return True if hardly any call is refused and there is no limit yet."""
         now = self._clock()
         self._refused_at.append(now)
         while now - self._refused_at[0] > 1:
@@ -413,7 +416,7 @@ class FlowControl:
         self._changes()
 
     def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
-        """A call failed; returns how many attempts its job has lost by it."""
+        """Record a failed call; returns how many attempts it costs its job."""
         if blame is Blame.RESOURCES:
             self._lacks_resources(run, problem)
             return 0
@@ -433,14 +436,14 @@ class FlowControl:
                 assert_never(blame)
 
     def _lacks_resources(self, run: Run, problem: Problem) -> None:
-        """No call was made: take no jobs for a moment, in which those in flight free what they hold."""
+        """Record that no call could be made. Take no jobs for a second, while those in flight free their resources."""
         self._call_is_over(run, well=None)
         if run.is_probe:
             self._probe_again()
         now = self._clock()
         self._no_resources_until = now + _NO_RESOURCES_SECONDS
-        if now - self._no_resources_told_at >= _NO_RESOURCES_TOLD_SECONDS:
-            self._no_resources_told_at = now
+        if now - self._no_resources_logged_at >= _NO_RESOURCES_LOG_SECONDS:
+            self._no_resources_logged_at = now
             logger.error("no_resources", extra={"problem": problem.detail})
 
     def _api_failed(self, run: Run, began: float, *, is_outright: bool) -> int:
@@ -450,7 +453,7 @@ class FlowControl:
             self.retries.ended(well=False)
         if self.api.is_open and run.is_probe:
             if is_at_fault:
-                self.api.give_back_probe()  # it says nothing
+                self.api.give_back_probe()  # a job at fault says nothing about the API
             elif self.api.probe_failed(is_fresh=is_outright or not run.is_retry):
                 self._restore_attempts_of_run()
         was_open = self.api.is_open
@@ -463,7 +466,7 @@ class FlowControl:
         return 1
 
     def _note_fault(self, run: Run) -> bool:
-        """A call failed; whether its job is known to be at fault, whatever the API does now."""
+        """Count a failed call of a job; True if the job is at fault, whatever the API does now."""
         progress = run.progress
         answered = self.fleet.answered + self._answered
         progress.faults += progress.answered is not None and answered > progress.answered
@@ -471,7 +474,7 @@ class FlowControl:
         return progress.faults >= _FAULTS
 
     def _restore_attempts_of_run(self) -> None:
-        """Give the attempts back that an outage cost before it was known for one."""
+        """Give back the attempts that an outage cost before it was recognised."""
         waiting: Counter[tuple[str, str]] = Counter()
         for _, run in self._in_run:
             if run.progress.faults >= _FAULTS:
@@ -485,7 +488,7 @@ class FlowControl:
             self._restore_attempts(waiting)
 
     def _token_refused(self, run: Run, began: float) -> int:
-        """A call was answered 401; that counts for its job once others were answered after it."""
+        """Record a 401. It counts against its job only if other calls were answered since the job's previous 401."""
         progress = run.progress
         answered, refused_before = self.fleet.answered + self._answered, progress.token_refusals
         others_succeed = refused_before > 0 and progress.answered is not None and answered > progress.answered
@@ -512,29 +515,32 @@ class FlowControl:
 
     @property
     def doubts_token(self) -> bool:
-        """Whether a 401 needs no second try with the same token: others were refused just now."""
+        """True if calls are answered 401 just now, so that a second try with the same token is useless."""
         return self.token.is_open or self.token.evidence.failures > 0
 
     @property
     def needs_permits(self) -> bool:
-        """Whether each call needs a permit, which only a take gives."""
+        """True if each call needs a permit, which only a take gives."""
         return self._is_rate_limited or self.fleet.rate > 0
 
     def holds_back(self) -> bool:
-        """Whether a job must not wait for its next call in its slot, because the call has to ask first."""
+        """True if retries must go back through Redis, because only a take checks what is in force now.
+
+        That is so while the fleet is paused, a breaker is not closed, or a rate limit is set.
+        """
         return self.needs_permits or self.is_paused or any(breaker.is_in_doubt for breaker in self.breakers)
 
     def may_wait_in_slot(self) -> bool:
-        """Whether a job may keep its slot until its next call."""
-        most = max(1, int(self._in_flight.limit * _WAITING_SHARE))
-        is_no_use = self.holds_back() or self._failed_late or self._has_many_bad or self._is_outage_near
-        return not is_no_use and self._waiting_in_slots < most
+        """Return True if a job may keep its slot until its next call."""
+        max_waiting = max(1, int(self._in_flight.limit * _WAITING_SHARE))
+        is_useless = self.holds_back() or self._failed_late or self._has_many_bad or self._is_outage_near
+        return not is_useless and self._waiting_in_slots < max_waiting
 
     @property
     def _is_outage_near(self) -> bool:
-        """Whether calls fail in a row, and nothing was answered yet that would make it the jobs' fault.
+        """True if calls fail in a row without an answer between them that would make it the jobs' fault.
 
-        Then a job that tries again in its slot would only lose attempts, and new ones tell more.
+        A job that tries again in its slot would then only lose attempts, and new jobs are better evidence.
         """
         return self.api.failures_to_open > 0 and self.api.evidence.failures > 1
 
@@ -543,11 +549,11 @@ class FlowControl:
         return self.api.evidence.bad_share > _MANY_BAD
 
     def waits_in_slot(self, change: int) -> None:
-        """One more, or one less, waits in its slot."""
+        """Count one more (1) or one less (-1) job that waits in its slot."""
         self._waiting_in_slots += change
 
     def reason(self) -> Problem:
-        """Why a job that was never called could not be."""
+        """Return the reason why no call was made for a job that has expired."""
         if self.is_paused or self.fleet.rate > 0 or (self._is_rate_limited and not self.api.is_open):
             return Problem(
                 ProblemType.RATE_LIMITED, "The API asked for fewer calls, or the rate limit left it no call."
@@ -556,10 +562,13 @@ class FlowControl:
             return self.last_problem
         return Problem(ProblemType.TIMEOUT, "No call was made in time.")
 
-    # -- what is to be written to Redis
+    # -- what this process writes to Redis
 
     def change(self) -> Change | None:
-        """What this process has to change in the fleet's flow control, made from its newest version; None: nothing."""
+        """Return the change to the fleet's flow control that this process has to write; None: nothing.
+
+        It is based on the newest known version.
+        """
         fleet = self.fleet
         if self._refusal is not None:
             lowered, pause = limits.cut(
@@ -578,7 +587,7 @@ class FlowControl:
 
     def _raised(self) -> limits.Limit | None:
         if self.limit.rate == 0:
-            # A rate without a state that explains it is somebody's mistake; nobody would ever raise it.
+            # A rate without its state was written by mistake. No worker would ever raise it, so it is removed.
             return limits.NO_LIMIT if self._is_unexplained else None
         return limits.raised(
             self.limit,
@@ -609,7 +618,7 @@ class FlowControl:
             self._seen.popleft()
 
     def _call_is_over(self, run: Run, *, well: bool | None) -> float:
-        """A call is over (``well``: None where it tells nothing); returns when it began."""
+        """Record the end of a call, with ``well`` None if its result says nothing; returns when it began."""
         _, began = self._calling.pop(id(run), (run, self._clock()))
         if well:
             self._usual_seconds += _USUAL_WEIGHT * (self._clock() - began - self._usual_seconds)
@@ -620,7 +629,7 @@ class FlowControl:
         return began
 
     def _calls_before(self, run: Run) -> int:
-        """Calls under way that began before this one, which is over."""
+        """End a call, and return how many calls under way began before it."""
         older = 0
         for other, _ in self._calling.values():
             if other is run:
@@ -633,7 +642,7 @@ class FlowControl:
         return self.fleet.answered + self.fleet.failed + self._answered + self._failed
 
     def _accepted_per_second(self) -> float:
-        """Calls that the API accepted from the fleet, of late."""
+        """Return how many calls a second of the fleet the API accepted recently."""
         now = self._clock()
         seconds = limits.measure_seconds(self.limit, self._server_ms())
         begin, then = now, self._accepted()

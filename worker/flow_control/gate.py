@@ -1,4 +1,4 @@
-"""What a breaker answers before a take: how many jobs may be taken, or how long to wait and why."""
+"""What a breaker answers before a take: how many jobs may be taken now, or how long to wait and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Up to so many jobs may be taken now; a probe takes one, and rather a new one than one that failed before."""
+    """Up to ``jobs`` jobs may be taken now. A probe takes one, and prefers a new job to one that failed before."""
 
     jobs: int
     is_probe: bool = False
@@ -16,7 +16,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """None may be taken for so many seconds; ``reason`` is a stable word for logs and metrics."""
+    """No job may be taken for so many seconds; ``reason`` is a stable label for logs and metrics."""
 
     seconds: float
     reason: str

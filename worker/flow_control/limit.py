@@ -1,16 +1,16 @@
-"""The rate that the fleet keeps to while the API refuses calls for load (429, or 503 with ``Retry-After``).
+"""Computes the fleet's rate limit while the API refuses calls for load (429, or 503 with ``Retry-After``).
 
-A refusal cuts the rate to a little less than what the API accepted just before, and lets the fleet pause. Afterwards
-the rate rises by steps: it doubles up to where it was cut to, climbs slowly to where it was refused, and goes on ever
-faster where nothing is refused. This is TCP's congestion control (RFC 5681; the plateau is CUBIC's, RFC 9438) over
-calls a second; unlike there, one step down is small, because a quota is a sharp edge and not a queue.
+A refusal cuts the rate to a little less than what the API accepted just before, and pauses the fleet. Afterwards the
+rate rises in steps: it doubles up to the rate after the cut, climbs slowly to the refused rate, and then ever faster
+until the next refusal. This is TCP's congestion control (RFC 5681; the plateau is CUBIC's, RFC 9438) over calls a
+second. Unlike there, one step down is small, because a quota is a sharp edge and not a queue.
 
-A refusal before anything was accepted says nothing of the rate, but that the pause was too short: the next one is
-longer, and single calls find out when it is over. Where such waits were long, the quota counts by the minute or the
-hour, and what was accepted from one refusal to the next, waits included, tells the rate that it allows.
+A refusal before any call was accepted means that the pause was too short. The next pause is longer, and single calls
+find out when it is over. If such waits were long, the quota counts by the minute or the hour; then the calls accepted
+between two refusals, waits included, give the rate that it allows.
 
-Everything here is pure: the state, and what follows from a refusal or from the passing of time. It stands in Redis as
-one JSON text; whatever is found there instead is read as no limit.
+All functions are pure: from a state, and a refusal or the passing of time, follows the next state. The state is stored
+in Redis as one JSON text; any other text there is read as no limit.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-#: What is left of a rate that was refused. Small, so that a fleet settles within 5 % below a quota.
+#: A cut leaves this share of the refused rate. It is a small cut, so that a fleet settles within 5 % below a quota.
 _CUT = 0.97
-#: A rate is found to be lower by this factor at most where a refusal came before the rate was kept to for a second.
+#: One refusal lowers the measured ceiling by this factor at most: it may come before a full second was measured.
 _LOWEST_SHARE = 0.5
-#: The lowest rate, in calls a second: a probe each ten seconds.
+#: The lowest rate, in calls a second: one probe every ten seconds.
 LOWEST_RATE = 0.1
-#: The rate while it is not known whether the API takes any call at all.
+#: The rate while it is unknown whether the API accepts any call.
 _PROBE_RATE = 1.0
-#: The share of the rate that calls begin with after a pause.
+#: After a pause, calls begin with this share of the rate.
 _FIRST_SHARE = 0.5
-#: The rate is raised at most so often, in seconds.
+#: The least time between two raises of the rate, in seconds.
 STEP_SECONDS = 0.5
-#: How long the rate takes to climb back to where it was refused, in seconds: at first, and when the same rate was
-#: refused again and again, as a quota does.
+#: How long the rate takes to climb back to the refused rate, in seconds: at first, and after the same rate was refused
+#: again and again, as by a quota.
 _FIRST_HOLD_SECONDS = 5.0
 _MAX_HOLD_SECONDS = 120.0
 _SAME_CEILING = 0.1
-#: Beyond that, a step raises the rate by this share, and by half at most; the share doubles in a third of the time that
-#: the climb took.
+#: Beyond that, a step raises the rate by this share, and by half at most. The share doubles in a third of the time of
+#: the climb.
 _FIRST_RAISE = 0.0025
 _RAISE_DOUBLES_SHARE = 1 / 3
 _MAX_RAISE = 0.5
-#: A limit says nothing where the fleet uses less of it than this share, and is forgotten when that lasts, or when the
-#: API has taken so many times the rate that it refused.
+#: A fleet that uses less than this share of a limit does not test it. If that lasts, or if the rate has grown to so
+#: many times the refused one, the limit is dropped.
 _USED_SHARE = 0.7
 _FORGET_SECONDS = 600.0
 _FORGET_TIMES = 3.0
-#: Who asks that much before the end of a pause has seen that it was lifted.
+#: A call this long before the end of a pause means that the pause was lifted.
 _LIFTED_SECONDS = 2.0
-#: The fleet's own pause where the API named none: at first and at most, in seconds. It doubles with each refusal until
-#: a call is accepted again.
+#: The fleet's own pause if the API named none: at first and at most, in seconds. It doubles with each refusal until the
+#: API accepts a call again.
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 30.0
 #: Waits beyond this, in seconds, mean that the quota does not count by the second.
 _LONG_WAIT_SECONDS = 3.0
-#: Over so many calls it is measured what the API accepts, and over so many seconds at least and at most.
+#: The accepted rate is measured over so many calls, within so many seconds at least and at most.
 _MEASURED_CALLS = 20.0
 _MIN_MEASURE_SECONDS = 2.0
-#: While the rate doubles, only the last moment tells how far it may go.
+#: While the rate doubles, only the last seconds show how far it may go.
 _RISING_SECONDS = 1.6
 MAX_MEASURE_SECONDS = 30.0
 
@@ -68,17 +68,17 @@ class Limit:
     """The state of the limit.
 
     Attributes:
-        rate: calls a second that the fleet keeps to; 0: no limit.
-        target: the rate that it was cut to; it is reached again by doubling. 0: nothing was accepted yet that could
-            tell, so the rate doubles until the next refusal.
-        ceiling: the rate at which a call was refused last; 0 as above.
+        rate: the limit in calls a second; 0: no limit.
+        target: the rate after the last cut; the rate doubles until it reaches it again. 0: unknown, as the API accepted
+            no call yet, so the rate doubles until the next refusal.
+        ceiling: the rate that was refused last; 0: unknown.
         hold_seconds: how long the climb from target to ceiling takes.
-        refusals: cuts since a call was accepted last.
-        accepted_at_cut: calls that the API had accepted at the last cut.
-        began_ms: when the last refusal came before which a call was accepted, in milliseconds of the server's clock.
-        cut_ms: when the last cut's pause is over.
-        changed_ms: when the rate was changed last.
-        by: the worker that was refused.
+        refusals: the cuts since the API last accepted a call.
+        accepted_at_cut: the calls that the API had accepted by the last cut.
+        began_ms: the time of the last refusal that came after an accepted call, in milliseconds of the server's clock.
+        cut_ms: the end of the pause of the last cut.
+        changed_ms: the time of the last change of the rate.
+        by: the worker whose call was refused.
         status: the HTTP status of the refusal.
     """
 
@@ -95,7 +95,7 @@ class Limit:
     status: int = 0
 
     def to_json(self) -> str:
-        """As it stands in Redis."""
+        """Return the text that is stored in Redis."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
@@ -103,10 +103,10 @@ NO_LIMIT = Limit()
 
 
 def from_json(text: bytes | str) -> Limit:
-    """A limit as it stood in Redis; no limit where that makes no sense."""
+    """Read a limit from its text in Redis; any other text means no limit."""
     try:
-        found = json.loads(text)
-        limit = Limit(**{name: type(getattr(NO_LIMIT, name))(found[name]) for name in asdict(NO_LIMIT)})
+        values = json.loads(text)
+        limit = Limit(**{name: type(getattr(NO_LIMIT, name))(values[name]) for name in asdict(NO_LIMIT)})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return NO_LIMIT
     numbers = [value for value in asdict(limit).values() if not isinstance(value, str)]
@@ -115,13 +115,13 @@ def from_json(text: bytes | str) -> Limit:
 
 @dataclass(frozen=True, slots=True)
 class LoadRefusal:
-    """A call that the API refused for load, and how the fleet fared until then.
+    """A call that the API refused for load, and the fleet's calls until then.
 
     Attributes:
         status: 429 or 503.
-        retry_after: seconds that the API asked for, no longer than is honoured; None: it named none.
-        accepted: calls that the API has accepted ever.
-        accepted_per_second: how many it accepted of late (see :func:`measure_seconds`).
+        retry_after: the seconds that the API asked for, cut to what is honoured; None: it named none.
+        accepted: the calls that the API accepted so far.
+        accepted_per_second: how many a second it accepted recently (see :func:`measure_seconds`).
     """
 
     status: int
@@ -131,17 +131,17 @@ class LoadRefusal:
 
 
 def measure_seconds(limit: Limit, now_ms: float) -> float:
-    """Over how long it is to be measured what the API accepts: no longer than calls go out at all."""
+    """Return the seconds over which to measure what the API accepts; no longer than calls have been sent."""
     if limit.rate == 0:
         return 1.0
     if limit.rate < limit.target:
         return _RISING_SECONDS
-    wanted = min(MAX_MEASURE_SECONDS, max(_MIN_MEASURE_SECONDS, _MEASURED_CALLS / limit.rate))
-    return max(1.0, min(wanted, (now_ms - limit.cut_ms) / 1000))
+    seconds = min(MAX_MEASURE_SECONDS, max(_MIN_MEASURE_SECONDS, _MEASURED_CALLS / limit.rate))
+    return max(1.0, min(seconds, (now_ms - limit.cut_ms) / 1000))
 
 
 def cut(limit: Limit, refusal: LoadRefusal, *, now_ms: float, by: str, max_pause: float) -> tuple[Limit, float]:
-    """What follows from a refusal: the limit from now on, and the seconds that the fleet pauses."""
+    """Return what follows from a refusal: the new limit, and the seconds that the fleet pauses."""
     was_accepted = limit.rate == 0 or _accepted_since_cut(limit, refusal.accepted, now_ms) > 0
     refusals = 1 if was_accepted else limit.refusals + 1
     if was_accepted:
@@ -171,12 +171,12 @@ def cut(limit: Limit, refusal: LoadRefusal, *, now_ms: float, by: str, max_pause
 
 
 def _waited_seconds(limit: Limit) -> float:
-    """From the refusal before which a call was accepted last to the end of the last pause."""
+    """Return the time from the last refusal that came after an accepted call to the end of the last pause."""
     return max(0.0, limit.cut_ms - limit.began_ms) / 1000 if limit.rate else 0.0
 
 
 def _hold(limit: Limit, *, is_same: bool) -> float:
-    """How long the climb takes: longer than the time that the quota counts over, so far as waits tell of it."""
+    """Return how long the climb takes: longer than the window of the quota, as far as the waits show it."""
     hold = (
         min(_MAX_HOLD_SECONDS, limit.hold_seconds * 2) if is_same else max(_FIRST_HOLD_SECONDS, limit.hold_seconds / 2)
     )
@@ -185,19 +185,19 @@ def _hold(limit: Limit, *, is_same: bool) -> float:
 
 
 def _accepted_since_cut(limit: Limit, accepted: int, now_ms: float) -> int:
-    """Calls accepted since the pause was over: no more than began since; the rest was on its way when it was cut."""
+    """Return the calls accepted since the pause, at most as many as began since; the rest was under way at the cut."""
     seconds = max(0.0, now_ms - limit.cut_ms) / 1000
     return min(accepted - limit.accepted_at_cut, math.floor(limit.rate * seconds))
 
 
 def _ceiling(limit: Limit, refusal: LoadRefusal, now_ms: float) -> float:
-    """The rate at which the API refuses, as far as this refusal tells; 0: nothing was accepted that could tell."""
+    """Return the rate that the API refuses, as far as this refusal shows it; 0: unknown."""
     measured = refusal.accepted_per_second
     if limit.rate == 0:
         return measured
     waited = _waited_seconds(limit)
     if waited > _LONG_WAIT_SECONDS:
-        # Once calls went on for longer than the wait was, the time before it is forgotten by the quota too.
+        # Once calls went on for longer than the wait took, the quota's window no longer covers the time before it.
         went_on = (now_ms - limit.cut_ms) / 1000
         accepted = refusal.accepted - limit.accepted_at_cut
         return max(LOWEST_RATE, min(limit.rate, accepted / (went_on if went_on > waited else went_on + waited)))
@@ -214,11 +214,11 @@ def _pause(refusals: int, retry_after: float | None, max_pause: float) -> float:
 
 
 def raised(limit: Limit, *, now_ms: float, accepted: int, accepted_per_second: float) -> Limit | None:
-    """The limit after another moment in which the API accepted calls; None: it stays."""
+    """Return the limit after the API went on accepting calls for a while; None: unchanged."""
     since_change = (now_ms - limit.changed_ms) / 1000
     if limit.rate == 0 or 0 <= since_change < STEP_SECONDS:
         return None
-    if since_change < -_LIFTED_SECONDS:  # the pause was lifted before its time, or the server's clock was set back
+    if since_change < -_LIFTED_SECONDS:  # the pause was lifted early, or the server's clock was set back
         return replace(limit, cut_ms=round(now_ms), changed_ms=round(now_ms))
     if since_change < 0 or accepted <= limit.accepted_at_cut:
         return None
@@ -244,7 +244,7 @@ def _climbed(limit: Limit, since_cut: float) -> float:
 
 
 def describe(limit: Limit) -> dict[str, Any]:
-    """The limit for people and programs that look on."""
+    """Return the limit as fields of a log line."""
     return {
         "calls_per_second": round(limit.rate, 3),
         "by": limit.by,

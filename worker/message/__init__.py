@@ -1,1 +1,1 @@
-"""From the bytes of a queue message to a parsed job: Celery's message protocol and the job's own rules."""
+"""Turns the bytes of a queue message into a parsed job: Celery's message protocol, then the job's own rules."""

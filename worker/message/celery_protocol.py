@@ -1,13 +1,12 @@
-"""Parse a queue message: its bytes become a :class:`Message`, or an :class:`UndecodableMessage` that says why not.
+"""Parses the bytes of a queue message into a :class:`Message`, or an :class:`UndecodableMessage` that says why not.
 
-:func:`parse` is total: it returns for any bytes. It stands between the socket and everything else, because Celery and
-kombu end the worker, lose the message or write its body to the log over what they cannot read. It knows Celery's
-formats (protocol 2, protocol 1, the two mixed) and kombu's (base64, compression), and what clients in other languages
-leave out. It never unpickles, never inflates beyond a limit, and its refusals quote nothing but names and option
-values. It runs on the event loop that renews the leases, so a message is read in bounded time: of one that holds too
-many values enough is read to name what is wrong.
+:func:`parse` returns for any bytes. It is used instead of Celery and kombu, because these end the worker, lose the
+message or log its body if they cannot read it. It knows Celery's formats (protocol 2, protocol 1, and both mixed) and
+kombu's (base64, compression), and accepts what clients in other languages leave out. It never unpickles and never
+decompresses beyond a limit, and its errors quote only names and option values. It runs on the asyncio loop, which also
+renews the leases, so its time is bounded: if a message holds too many values, it reads enough to name the fault.
 
-What the arguments mean is left to the job's own rules, and Celery's options that have no effect here are only listed.
+The job's own rules check the arguments. Celery's options that have no effect here are only listed.
 """
 
 from __future__ import annotations
@@ -36,39 +35,39 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-"""Of a message, and of its body once it is decompressed."""
+"""The largest message, and the largest body after decompression."""
 
 MAX_JOB_ID_CHARACTERS = 128
 MAX_WAIT = timedelta(days=365)
 
 _MAX_LEVELS = 32 + 4
-"""What a job's field may have, and the message, body, argument list and job object around it."""
+"""The levels of a job's field, and those of the message, body, argument list and job object around it."""
 
 MAX_VALUES = 50_000
-"""Of a message, and of its body: more than the longest chain or chord that fits into a message, and ten times what the
-largest job has. So many are read in ten to twenty milliseconds."""
+"""The most values in a message, and in its body: more than the longest chain or chord that fits into a message, and ten
+times those of the largest job. Reading so many takes ten to twenty milliseconds."""
 
 _CONTENT_TYPES = {"application/json", "json"}
 CONTENT_ENCODINGS = {
-    # kombu does not look at it where the content type is JSON: the body is UTF-8, and body_encoding and compression say
-    # what was made of it. Clients write how they sent the bytes. Left out is what names another alphabet.
+    # kombu ignores it if the content type is JSON: the body is UTF-8, and body_encoding and compression say how it is
+    # packed. Clients write here how they sent the bytes. Names of other character sets are missing on purpose.
     "utf-8", "utf8", "utf_8", "us-ascii", "ascii", "binary", "ascii-8bit", "8bit", "7bit", "base64",
     "identity", "gzip", "zlib", "deflate",
 }  # fmt: skip
 _PLAIN_BODY_ENCODINGS = {"utf-8", "utf8", "plain"}
 _COMPRESSIONS = {
-    # kombu writes "application/x-gzip" over zlib's format; other clients mean what they say. zlib tells them apart.
+    # kombu labels zlib's format "application/x-gzip", and other clients use the right labels. zlib detects the format.
     "application/x-gzip", "application/gzip", "gzip", "application/x-zlib", "application/zlib", "zlib",
 }  # fmt: skip
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
-_LIKE_THE_TASK = 0.7
+_SIMILAR_NAME = 0.7
 _COMPARED_CHARACTERS = 64
 
 
 @dataclass(slots=True)
 class _Understood:
-    """What has been understood of a message so far: what a refusal can still tell of it."""
+    """What was understood of a message so far; a rejection can still report it."""
 
     id: str | None = None
     args: Sequence[Any] | None = None
@@ -84,10 +83,10 @@ class _Call:
     """The part of a message that protocols 1 and 2 put into different places.
 
     Attributes:
-        options: where the task's name, id, eta and expires stand.
+        options: the object with the task's name, id, eta and expires.
         args: as sent, of whatever type.
         kwargs: as sent, of whatever type.
-        embed: where callbacks, errbacks, chain and chord stand.
+        embed: the object with callbacks, errbacks, chain and chord.
     """
 
     options: Mapping[str, Any]
@@ -97,7 +96,7 @@ class _Call:
 
 
 class _InvalidMessageError(Exception):
-    """The message ends here; the problem says why."""
+    """The message is invalid; ``problem`` says why."""
 
     def __init__(self, detail: str, problem_type: ProblemType = ProblemType.UNDECODABLE) -> None:
         super().__init__(detail)
@@ -105,17 +104,17 @@ class _InvalidMessageError(Exception):
 
 
 class _NotAMessageError(Exception):
-    """What lies in the queue is no Celery message; the text says what it is instead."""
+    """The entry of the queue is no Celery message; the text says what it is instead."""
 
 
 def parse(raw: bytes, *, now: datetime, task_name: str, true_size: int | None = None) -> Message | UndecodableMessage:
-    """Understand a queue message; never raises.
+    """Parse a queue message; never raises.
 
     Args:
-        raw: the message as it lay in the queue, or the beginning of one that is too large.
-        now: the moment, to tell an eta that is too far away.
-        task_name: the one task that is known here.
-        true_size: the size of the message where ``raw`` is only its beginning.
+        raw: the message as it was in the queue, or the beginning of one that is too large.
+        now: the present time, to find an eta that is too far away.
+        task_name: the name of the only task.
+        true_size: the size of the whole message if ``raw`` is only its beginning.
     """
     understood = _Understood()
     try:
@@ -143,7 +142,7 @@ def _parse(
     envelope = _envelope(raw, len(raw) if true_size is None else true_size, understood)
     headers = _object(envelope, "headers")
     properties = _object(envelope, "properties")
-    # A body that cannot be read may still belong to a job with an id.
+    # Even if the body cannot be read, its job may have an id.
     understood.id = _usable_id(headers.get("id"))
     understood.replay_of = _replay_of(headers)
     understood.traceparent, understood.tracestate = trace.read(headers)
@@ -231,14 +230,14 @@ def _json(data: bytes, name: str, understood: _Understood) -> Any:
 
 
 def _object(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = _mapping(envelope.get(name))
-    if found is None:
+    value = _mapping(envelope.get(name))
+    if value is None:
         raise _InvalidMessageError(f"{name}: must be an object, and is {describe(envelope[name])}.")
-    return found
+    return value
 
 
 def _mapping(value: Any) -> Mapping[str, Any] | None:
-    """The object that is meant; PHP writes an empty one as ``[]``. None: no object is meant."""
+    """Return the object; PHP writes an empty one as ``[]``. None: the value is no object."""
     if isinstance(value, dict):
         return value
     return {} if value is None or value == [] else None
@@ -272,10 +271,10 @@ def _body(
 
     body, body_encoding = envelope["body"], _word(properties, "body_encoding")
     if (text := bytes_text(body)) is not None:
-        # kombu writes bytes so: a compressed body, where the producer's body_encoding is not base64.
+        # kombu's form of bytes: a compressed body of a producer whose body_encoding is not base64.
         data = _from_base64(text[0]) if text[1] else text[0].encode()
     elif isinstance(body, list | dict):
-        return body  # the client left out the step from JSON to a string
+        return body  # the client did not encode the body as a string
     elif isinstance(body, str):
         data = _bytes(body, body_encoding, is_base64=bool(compression) or encoding == "base64")
     else:
@@ -295,9 +294,9 @@ def _word(options: Mapping[str, Any], name: str) -> str:
 
 
 def _bytes(body: str, encoding: str, *, is_base64: bool) -> bytes:
-    """The body's bytes, as its encoding says.
+    """Return the body's bytes by its encoding.
 
-    ``is_base64``: something else says that a body which is no JSON is base64. Compressed bytes are no string otherwise.
+    ``is_base64``: another option means that a body that is not JSON is base64, such as a compression.
     """
     if encoding and encoding != "base64" and encoding not in _PLAIN_BODY_ENCODINGS:
         raise _InvalidMessageError(
@@ -316,7 +315,7 @@ def _from_base64(body: str) -> bytes:
     except ValueError:
         pass
     try:
-        # Some clients break the lines.
+        # Some clients break base64 into lines.
         return binascii.a2b_base64(body.encode().translate(None, string.whitespace.encode()), strict_mode=True)
     except ValueError:
         raise _InvalidMessageError(
@@ -341,7 +340,8 @@ def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
     has_headers = headers.get("task") is not None
     match body:
         case dict():
-            # Protocol 1; with the task's name in the headers too it is Celery's mixture of both, where the headers win.
+            # Protocol 1. With the task's name in the headers too it is Celery's mix of both protocols; then the headers
+            # win.
             return _Call(
                 options={**body, **headers} if has_headers else body,
                 args=body.get("args"),
@@ -362,11 +362,11 @@ def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
             )
 
 
-# --- what stands beside the arguments ----------------------------------------------------------------------------
+# --- the options beside the arguments ----------------------------------------------------------------------------
 
 
 def _usable_id(value: Any) -> str | None:
-    """The job id, or None where there is none or none that can be used."""
+    """Return the job id; None if it is missing or invalid."""
     if not isinstance(value, str):
         value = as_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -377,7 +377,7 @@ def _usable_id(value: Any) -> str | None:
 
 
 def derived_id(raw: bytes) -> str:
-    """An id for a message that has none: it tells equal bytes, and no two messages share it."""
+    """Return an id for a message without one: its first part shows equal bytes, and no two messages share all of it."""
     return f"anonymous-{hashlib.blake2b(raw, digest_size=8).hexdigest()}-{secrets.token_hex(8)}"
 
 
@@ -385,7 +385,7 @@ def _check_task(name: Any, task_name: str) -> None:
     if name == task_name:
         return
     if isinstance(name, str) and difflib.get_close_matches(
-        name[:_COMPARED_CHARACTERS], [task_name], cutoff=_LIKE_THE_TASK
+        name[:_COMPARED_CHARACTERS], [task_name], cutoff=_SIMILAR_NAME
     ):
         detail = f"task: there is no task {shorten(name)}; did you mean {task_name}?"
     else:
@@ -404,7 +404,7 @@ def _not_before(options: Mapping[str, Any], now: datetime, naive_times: list[str
 
 
 def _time(options: Mapping[str, Any], name: str, naive_times: list[str]) -> datetime | None:
-    """The time (in UTC) that an option names; the option's name is added to ``naive_times`` if it names no offset."""
+    """Return the time of an option in UTC; adds the option's name to ``naive_times`` if the time has no offset."""
     value = options.get(name)
     if value is None:
         return None
@@ -427,7 +427,7 @@ def _replay_of(headers: Mapping[str, Any]) -> str | None:
 
 
 def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of options that the producer may count on, and that have no effect here."""
+    """Return the names of options that the producer may count on, and that have no effect here."""
     embed, options = call.embed, call.options
     timelimit = options.get("timelimit")
     asked = {
@@ -436,7 +436,7 @@ def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, A
         "chain": embed.get("chain"),
         "chord": embed.get("chord"),
         "timelimit": any(timelimit) if isinstance(timelimit, list) else timelimit,
-        # Celery sets it in every message. Only who said so does not wait for a result.
+        # Celery sets it in every message. Only a producer that ignores the result does not wait for one.
         "reply_to": properties.get("reply_to") and options.get("ignore_result") is not True,
         "stamps": headers.get("stamped_headers") or headers.get("stamps"),
     }

@@ -1,4 +1,4 @@
-"""From a queue message's bytes to a job or a refusal: total, whatever the bytes are."""
+"""Decodes a queue message into a job or a rejection, whatever its bytes are."""
 
 from __future__ import annotations
 
@@ -16,57 +16,56 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How long a message counts as read.
+#: How long the result of reading a message ahead may be used.
 _KEPT = timedelta(seconds=1)
 
 
 class Decode(Protocol):
-    """Reads a queue message; never raises.
+    """Decodes a queue message; never raises.
 
     Args:
         raw: its bytes, or the beginning of a message that is too large.
-        size: its own size in bytes.
-        now: the moment, on the server's clock.
+        size: the size of the whole message in bytes.
+        now: the present time, on the server's clock.
     """
 
     def __call__(self, raw: bytes, *, size: int, now: datetime) -> ParsedJob:
-        """Read it."""
+        """Return the job, or the rejection of a message that is none."""
 
 
 def decoder(task_name: str) -> Decode:
-    """A reader of messages for one task."""
+    """Return a decoder of messages for one task."""
 
-    def read(raw: bytes, *, size: int, now: datetime) -> ParsedJob:
+    def decode(raw: bytes, *, size: int, now: datetime) -> ParsedJob:
         try:
             return job.parse(celery_protocol.parse(raw, now=now, task_name=task_name, true_size=size))
-        except Exception as error:  # noqa: BLE001 - both are total; should that ever be wrong, the message still gets its event
+        except Exception as error:  # noqa: BLE001 - both never raise; if that is ever wrong, the message must still get its event
             logger.error("intake_error", extra={"error": type(error).__name__, "bytes": size})  # noqa: TRY400 - a traceback could show the body
-            problem = Problem(ProblemType.INTERNAL, "The worker failed to read the message; its log tells more.")
+            problem = Problem(ProblemType.INTERNAL, "The worker failed to read the message; see its log.")
             return Rejection(celery_protocol.derived_id(raw), None, None, problem, None, None)
 
-    return read
+    return decode
 
 
 class ReadAhead:
-    """Reads messages, and keeps what it read of one that is about to be taken, so that it is not read twice.
+    """Decodes messages, and keeps the result for one that is about to be taken, so that it is not decoded twice.
 
-    Not for long: what a message is, an expired one for example, depends on the moment, and the take may bring it only
-    after a pause.
+    It keeps the result only briefly: it depends on the time (an expiry, for example), and a pause may delay the take.
     """
 
-    def __init__(self, read: Decode) -> None:
-        self._read = read
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
         self._kept: tuple[bytes, datetime, ParsedJob] | None = None
 
     def look(self, raw: bytes, *, now: datetime) -> ParsedJob:
-        """Read a message before it is taken; of several, the last one is kept."""
-        intake = self._read(raw, size=len(raw), now=now)
-        self._kept = raw, now, intake
-        return intake
+        """Decode a message before it is taken, and keep the result instead of an earlier one."""
+        parsed = self._decode(raw, size=len(raw), now=now)
+        self._kept = raw, now, parsed
+        return parsed
 
     def __call__(self, raw: bytes, *, size: int, now: datetime) -> ParsedJob:
-        """Read a message that was taken."""
-        kept, self._kept = self._kept, None  # once: a message without an id is a new job each time
+        """Decode a message that was taken."""
+        kept, self._kept = self._kept, None  # used once, as equal messages without an id are different jobs
         if kept is not None and kept[0] == raw and now - kept[1] < _KEPT:
             return kept[2]
-        return self._read(raw, size=size, now=now)
+        return self._decode(raw, size=size, now=now)

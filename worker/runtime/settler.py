@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Gates(Protocol):
     """Flow control, as far as it is concerned with jobs that make no call."""
 
-    def unused(self, delivery: Delivery) -> None:
+    def give_back_permit(self, delivery: Delivery) -> None:
         """Give back the permit or the probe that a job was taken by."""
 
 
@@ -199,7 +199,7 @@ class Settler:
         """Give back the permit or the probe, which is for calls, of a job that made none."""
         if delivery.has_permit:
             delivery.has_permit = False
-            self._gates.unused(delivery)
+            self._gates.give_back_permit(delivery)
             self._gates_changed()
 
 
