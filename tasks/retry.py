@@ -1,8 +1,8 @@
-"""When to try again: the policy, and nothing of carrying it out.
+"""When to call again after a failure: numbers only. The caller does the waiting.
 
-tenacity holds the two strategies: exponential backoff with full jitter
-(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) and the end after so many calls. What is
-worth another try is decided where answers are judged, in ``tasks.verdict``.
+The backoff is exponential with full jitter
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). Which failures are worth another call is
+decided where responses are judged, in ``tasks.verdict``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,32 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: A wait of up to this many seconds is slept in the job's slot; a longer one is spent in Redis.
 IN_PLACE_SECONDS = 1.0
 #: A job whose call failed in an outage waits this long, and up to twice as long, while others probe.
-_ASIDE_SECONDS = 5.0
+_OUTAGE_SECONDS = 5.0
 #: A Retry-After is stretched by up to this share (and one second at most), so that a fleet does not come back in one
 #: moment.
 _RETRY_AFTER_JITTER = 0.1
+#: The bound doubles no more often than this, so that no number of attempts is too large for a float. By then even the
+#: shortest base has long passed every cap.
+_MAX_DOUBLINGS = 1000
+
+
+def backoff(attempts: int, *, base_seconds: float, max_seconds: float, rng: Callable[[], float]) -> float:
+    """Seconds to wait after ``attempts`` failed calls: drawn evenly from zero to a bound that doubles with each.
+
+    Args:
+        attempts: calls made so far, 1 or more.
+        base_seconds: the bound after the first call.
+        max_seconds: the bound is never higher.
+        rng: draws a number evenly from 0 to 1.
+    """
+    bound = min(max_seconds, base_seconds * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS))
+    return bound * rng()
 
 
 class RetryPolicy:
@@ -31,7 +45,7 @@ class RetryPolicy:
         max_attempts: calls made for a job at most.
         base_seconds: upper bound of the first wait; it doubles with each further one.
         max_delay_seconds: the longest wait, whatever the backoff or a ``Retry-After`` says.
-        chance: a number drawn evenly from 0 to 1.
+        rng: draws a number evenly from 0 to 1.
     """
 
     def __init__(
@@ -40,21 +54,20 @@ class RetryPolicy:
         max_attempts: int,
         base_seconds: float,
         max_delay_seconds: float,
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> None:
         self.max_attempts = max_attempts
+        self._base = base_seconds
         self._max_delay = max_delay_seconds
-        self._chance = chance
-        self._stop = stop_after_attempt(max_attempts)
-        self._backoff = wait_random_exponential(multiplier=base_seconds, max=max_delay_seconds)
+        self._rng = rng
 
     def capped(self, seconds: float) -> float:
         """A wait that the API asked for, as far as it is honoured."""
         return min(self._max_delay, seconds)
 
     def outage_delay(self, retry_after: float | None) -> float:
-        """Seconds that a job waits after a call that failed by no fault of its own; no less than the API asked for."""
-        return self.capped(max(_ASIDE_SECONDS * (1 + self._chance()), retry_after or 0))
+        """Seconds to wait after a call that failed because of an outage; at least what the API asked for."""
+        return self.capped(max(_OUTAGE_SECONDS * (1 + self._rng()), retry_after or 0))
 
     def delay(self, attempts: int, retry_after: float | None) -> float | None:
         """Seconds to wait after ``attempts`` calls, or None when they are used up.
@@ -63,16 +76,10 @@ class RetryPolicy:
             attempts: calls made so far, 1 or more.
             retry_after: seconds that the API asked for, if it did; a wait is never shorter, and may be longer.
         """
-        state = RetryCallState(_NO_LOOP, None, (), {})
-        state.attempt_number = attempts
-        if self._stop(state):
+        if attempts >= self.max_attempts:
             return None
-        backoff = self._backoff(state)
+        wait = backoff(attempts, base_seconds=self._base, max_seconds=self._max_delay, rng=self._rng)
         if retry_after is None:
-            return backoff
-        jitter = min(1.0, retry_after * _RETRY_AFTER_JITTER) * self._chance()
-        return self.capped(max(backoff, retry_after + jitter))
-
-
-#: tenacity's strategies want to know the loop they serve; ours only ask them for numbers.
-_NO_LOOP = Retrying()
+            return wait
+        jitter = min(1.0, retry_after * _RETRY_AFTER_JITTER) * self._rng()
+        return self.capped(max(wait, retry_after + jitter))

@@ -8,7 +8,6 @@ do about them, each in a few lines; Redis is :class:`~tests.flow_control.redis_m
 from __future__ import annotations
 
 import logging
-import random
 from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -130,6 +129,8 @@ class World:
         self.api = api
         self.timeline = Timeline()
         self.chance = Random(seed)
+        #: Apart from the rest, so that a job which waits does not move all that happens meanwhile.
+        self.backoff_chance = Random(seed)
         broker_options = BrokerOptions(Keys("q"), self.settings.rate_limit, "", 0, "", 0, 30_000, 0, 5)
         self.redis = RedisModel(
             self.timeline,
@@ -145,7 +146,6 @@ class World:
         self.listeners: deque[Pod] = deque()
         self._left = 0
         self.pods = [Pod(self, number) for number in range(pods)]
-        self._global_chance = Random(seed).getstate()
 
     @property
     def now(self) -> float:
@@ -179,16 +179,12 @@ class World:
 
     def run(self, until: float) -> World:
         """Live on up to a moment, or until every job has ended."""
-        before = random.getstate()
-        random.setstate(self._global_chance)  # tenacity draws from there
         was_disabled = logging.root.manager.disable
         logging.disable(logging.CRITICAL)  # a line for each job of thousands would take longer than all else
         try:
             self.timeline.run(until, is_over=lambda: not self._left)
         finally:
             logging.disable(was_disabled)
-            self._global_chance = random.getstate()
-            random.setstate(before)
         return self
 
     def live_on(self, until: float) -> World:
@@ -308,7 +304,7 @@ class Pod:
         )
         policy = RetryPolicy(
             max_attempts=settings.max_attempts, base_seconds=0.5,
-            max_delay_seconds=settings.retry_max_delay_seconds, chance=world.chance.random,
+            max_delay_seconds=settings.retry_max_delay_seconds, rng=world.backoff_chance.random,
         )  # fmt: skip
         self._handler = LockConversation(api=client, flow=self.flow, policy=policy, shown="state", sleep=pass_time)
         self._admission = Admission(

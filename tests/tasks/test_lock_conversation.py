@@ -77,7 +77,7 @@ class Scene:
             api=cast("ManagemApi", self),
             flow=self,
             policy=RetryPolicy(
-                max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, chance=lambda: self.chance
+                max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, rng=lambda: self.chance
             ),
             shown=shown,
             sleep=self._sleep,
