@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 from redis.asyncio import Connection
 from redis.asyncio.retry import Retry
@@ -15,9 +16,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from settings import Settings
 from tests.broker.workbench import link_to
 from worker.broker.backoff import ConnectBackoff
 from worker.broker.client import RedisClient
+from worker.broker.connection import async_client
 from worker.broker.refusals import NotConnectedError
 
 if TYPE_CHECKING:
@@ -63,6 +66,35 @@ async def test_the_answer_of_a_cancelled_command_is_never_taken_for_another_one(
     answers = await asyncio.gather(*(link.execute_command("ECHO", str(number)) for number in range(3)))
 
     assert answers == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("is_connected", [True, False], ids=["sending", "connecting"])
+async def test_work_ends_when_it_is_cancelled_in_any_turn_of_the_loop(redis_url: str, *, is_connected: bool) -> None:
+    """A client that loses a cancellation keeps a worker from ending: it goes on with its next command for ever.
+
+    redis-py does so on Python 3.11 where it has a time-out for single writes, which go through ``asyncio.wait_for``
+    then. The worker's connections have none: the client's own time-out is over the whole command.
+    """
+    for turns in range(60):
+        link = async_client(Settings(REDIS_URL=SecretStr(redis_url)), ConnectBackoff())
+        if is_connected:
+            await link.execute_command("PING")
+        is_over = asyncio.Event()
+
+        async def work(link: RedisClient = link, is_over: asyncio.Event = is_over) -> None:
+            while not is_over.is_set():
+                await link.execute_command("ECHO", b"x" * 300_000)
+
+        task = asyncio.create_task(work())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        task.cancel()
+
+        await asyncio.wait({task}, timeout=5)
+        is_over.set()  # or a task that did not hear of it would keep this test from ending
+        assert task.cancelled(), f"cancelled in turn {turns}"
+        await link.disconnect()
 
 
 async def test_a_lost_connection_is_told_and_the_next_command_makes_another(link: RedisClient, redis_url: str) -> None:

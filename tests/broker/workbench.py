@@ -43,7 +43,7 @@ def link_to(url: str, *, timeout_seconds: float) -> RedisClient:
     """The asyncio side's way to a server, as a worker has it."""
     where = parse_url(url)
     return RedisClient(
-        lambda: Connection(**where, protocol=2, retry=Retry(NoBackoff(), 0)),
+        lambda: Connection(**where, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0)),
         timeout_seconds=timeout_seconds,
         backoff=ConnectBackoff(),
     )

@@ -60,13 +60,8 @@ class Answers:
         self._left = len(commands)
         packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]  # its stubs know tuples of one alone
         self._until = until
-        task = asyncio.current_task()
-        cancelled = 0 if task is None else task.cancelling()
         async with self._closed_on_error():
             await self._opened.connection.send_packed_command(packed, check_health=False)
-            # redis-py can lose a cancellation while it sends; see worker.runtime.maintenance
-            if task is not None and task.cancelling() > cancelled:
-                raise asyncio.CancelledError
 
     async def next(self) -> Any:
         """Return the next answer. Sending and the first answer share one timeout; each further answer has its own.
@@ -205,8 +200,6 @@ class RedisClient:
 
     async def _connect_now(self) -> _Open:
         opened = _Open(self._connect(), time.monotonic())
-        task = asyncio.current_task()
-        cancelled = 0 if task is None else task.cancelling()
         try:
             await opened.connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
@@ -217,8 +210,4 @@ class RedisClient:
             self._backoff.failed(opened.began_at)
             await opened.connection.disconnect(nowait=True)
             raise
-        # redis-py can lose a cancellation while it connects; see worker.runtime.maintenance
-        if task is not None and task.cancelling() > cancelled:
-            await opened.connection.disconnect(nowait=True)
-            raise asyncio.CancelledError
         return opened

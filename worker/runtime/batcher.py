@@ -49,9 +49,6 @@ async def retry_forever(what: str, call: Callable[[], Awaitable[Answer]], *, que
         else:
             outages.worked(what, queue)
             return answer
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # redis-py can lose a cancellation; see worker.runtime.maintenance
-            raise asyncio.CancelledError
         await asyncio.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 

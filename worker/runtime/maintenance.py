@@ -120,7 +120,7 @@ class Maintenance:
             except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
                 logger.exception("leases_not_renewed", extra={"jobs": len(self._in_flight)})
                 wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
-            await _pause(wait)
+            await asyncio.sleep(wait)
 
     async def renew_once(self) -> None:
         """Renew all leases; a job that is not ours any more is marked, so that it is not called again."""
@@ -147,7 +147,7 @@ class Maintenance:
             except Exception:  # nor let one strange job stop what all jobs need
                 logger.exception("maintenance_failed")
                 wait = self._look_seconds
-            await _pause(wait)
+            await asyncio.sleep(wait)
             if self._is_idle:
                 await self._wait_for_work(_IDLE_LOOK_SECONDS - wait)
 
@@ -249,7 +249,7 @@ class QueueWatch:
     async def run(self) -> None:
         """Look at the queues, for ever."""
         while True:
-            await _pause(self._look_seconds)
+            await asyncio.sleep(self._look_seconds)
             try:
                 await self.run_once()
                 self._is_refused = False
@@ -299,15 +299,3 @@ class QueueWatch:
 def look_seconds(lease_ms: int) -> float:
     """The longest time between two looks at a queue with jobs, where a lease is so long."""
     return min(_LOOK_SECONDS, lease_ms / 1000 / _LOOKS_IN_A_LEASE)
-
-
-async def _pause(seconds: float) -> None:
-    """Sleep; but end, if this task was cancelled and did not hear of it.
-
-    Python 3.11's ``asyncio.wait_for``, through which redis-py sends, returns as if nothing were when it is cancelled in
-    the moment in which it is done. A loop that then went on kept its worker from ever ending.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-    await asyncio.sleep(seconds)
