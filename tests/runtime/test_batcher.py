@@ -1,17 +1,15 @@
-"""Many small moves in one call: batches, their order and their limits, and a call that is made until it is answered."""
+"""Many small moves in one call: batches, their order and their limits."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from worker.observe.outages import Outages
 from worker.runtime import batcher
-from worker.runtime.batcher import BATCH_BYTES, BATCH_ITEMS, Batcher, retry_forever
+from worker.runtime.batcher import BATCH_BYTES, BATCH_ITEMS, Batcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,29 +159,3 @@ async def test_a_call_that_fails_is_made_again_with_the_same_items_until_it_is_a
     assert await settled.wait(1) == [(7, 14)]
     assert server.batches == [[7]] * 4
     assert waits == [0.05, 0.1, 0.2]
-
-
-async def test_the_waits_between_calls_grow_to_a_limit_and_all_failures_are_told_of_in_two_lines(
-    waits: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.runtime.batcher.outages", Outages())
-    server = Server(*(RedisConnectionError(f"no {number}") for number in range(9)))
-
-    assert await retry_forever("double", lambda: server.send([1])) == [2]
-
-    assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
-    begin, end = [vars(record) for record in caplog.records]
-    assert (begin["message"], begin["part"], begin["error"]) == ("redis_unavailable", "double", "no 0")
-    assert (end["message"], end["failures"]) == ("redis_available", {"double": 9})
-
-
-async def test_an_error_of_our_own_is_told_with_its_traceback_and_lets_go_of_no_job(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    server = Server(ValueError("a bug"))
-
-    assert await retry_forever("double", lambda: server.send([1])) == [2]
-
-    (told,) = caplog.records
-    assert told.levelno == logging.ERROR
-    assert "a bug" in (caplog.text)

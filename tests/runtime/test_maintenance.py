@@ -131,7 +131,7 @@ class Bench:
 @pytest.fixture(autouse=True)
 def own_outages(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other tests told of Redis is no trouble of these."""
-    monkeypatch.setattr("worker.runtime.maintenance.outages", Outages())
+    monkeypatch.setattr("worker.runtime.retries.outages", Outages())
 
 
 @pytest.fixture

@@ -1,27 +1,21 @@
 """Many small moves in one call: what the jobs of one moment need from Redis goes there together.
 
-A call that fails is made again for ever, with a growing wait, because the job behind it is not over before Redis says
-so; its lease is kept meanwhile. The log tells of it through ``worker.observe.outages``.
+A call that fails is made again until Redis has answered it (``worker.runtime.retries``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from redis.exceptions import RedisError
-
-from worker.observe.outages import outages
+from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-logger = logging.getLogger(__name__)
 
 #: The least time between the beginnings of two calls, in seconds: so much for each item of the first, and at most. An
 #: item that comes after a quiet moment goes at once, and soon after a single other one next to at once; under load each
@@ -31,26 +25,6 @@ SPACING_SECONDS = 0.004
 #: What one call carries at most.
 BATCH_ITEMS = 100
 BATCH_BYTES = 1024 * 1024
-
-_FIRST_WAIT_SECONDS = 0.05
-_LONGEST_WAIT_SECONDS = 2.0
-
-
-async def retry_forever(what: str, call: Callable[[], Awaitable[Answer]], *, queue: str = "") -> Answer:
-    """Make a call that may be repeated until it is answered; ``what`` and its queue name it in the log."""
-    wait = _FIRST_WAIT_SECONDS
-    while True:
-        try:
-            answer = await call()
-        except (RedisError, OSError) as error:
-            outages.failed(what, error, queue=queue)
-        except Exception:  # an error of ours must not let go of jobs whose leases are kept
-            logger.exception("redis_retry", extra={"move": what, "wait_seconds": wait})
-        else:
-            outages.worked(what, queue)
-            return answer
-        await asyncio.sleep(wait)
-        wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
 
 class Batcher(Generic[Item, Answer]):

@@ -16,7 +16,7 @@ from worker.broker.records import ClaimAnswer
 from worker.observe import jobs
 from worker.runtime import job_ids
 from worker.runtime.admission import LeaseLostError, RevokedError
-from worker.runtime.batcher import retry_forever
+from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

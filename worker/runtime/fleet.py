@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from worker.broker.moves import WORKER_MS, Moves
-from worker.runtime.batcher import retry_forever
+from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from worker.broker.keys import Keys
 from worker.broker.moves import EXPIRE_JOBS, backlogs
 from worker.broker.refusals import may_have_been_run
-from worker.observe.outages import outages
+from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,19 +108,20 @@ class Maintenance:
 
     async def renew_leases(self) -> None:
         """Renew the leases of what this worker holds, for ever."""
-        lease = self._moves.broker_options.lease_ms / 1000
+        seconds = self._moves.broker_options.lease_ms / 1000 / _RENEWALS
         while True:
-            try:
-                await self.renew_once()
-                outages.worked("renew", self._moves.keys.queue)
-                wait = lease / _RENEWALS
-            except (RedisError, OSError) as error:
-                outages.failed("renew", error, queue=self._moves.keys.queue, jobs=len(self._in_flight))
-                wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
-            except Exception:  # an error of ours must not let every lease lapse, and every job wait for its renewal
-                logger.exception("leases_not_renewed", extra={"jobs": len(self._in_flight)})
-                wait = min(_RENEW_AGAIN_SECONDS, lease / _RENEWALS)
-            await asyncio.sleep(wait)
+            await retry_forever(
+                "renew",
+                self.renew_once,
+                queue=self._moves.keys.queue,
+                wait_seconds=min(_RENEW_AGAIN_SECONDS, seconds),
+                facts=lambda: {"jobs": len(self._in_flight)},
+                log_error=self._log_renewal_error,
+            )
+            await asyncio.sleep(seconds)
+
+    def _log_renewal_error(self, error: Exception, *_: object) -> None:
+        logger.error("leases_not_renewed", exc_info=error, extra={"jobs": len(self._in_flight)})
 
     async def renew_once(self) -> None:
         """Renew all leases; a job that is not ours any more is marked, so that it is not called again."""
@@ -138,18 +139,23 @@ class Maintenance:
     async def run(self) -> None:
         """Promote what is due and recover what was lost, for ever."""
         while True:
-            try:
-                wait = await self.run_once()
-                outages.worked("maintenance", self._moves.keys.queue)
-            except (RedisError, OSError) as error:
-                outages.failed("maintenance", error, queue=self._moves.keys.queue)
-                wait = self._look_seconds
-            except Exception:  # nor let one strange job stop what all jobs need
-                logger.exception("maintenance_failed")
-                wait = self._look_seconds
-            await asyncio.sleep(wait)
-            if self._is_idle:
-                await self._wait_for_work(_IDLE_LOOK_SECONDS - wait)
+            seconds = await retry_forever(
+                "maintenance",
+                self.run_once,
+                queue=self._moves.keys.queue,
+                wait_seconds=self._look_seconds,
+                sleep=self._until_next_look,
+                log_error=self._log_own_error,
+            )
+            await self._until_next_look(seconds)
+
+    async def _until_next_look(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self._is_idle:
+            await self._wait_for_work(_IDLE_LOOK_SECONDS - seconds)
+
+    def _log_own_error(self, error: Exception, *_: object) -> None:
+        logger.error("maintenance_failed", exc_info=error)
 
     def rest(self) -> None:
         """Look seldom from now on: the queue has no job to look after."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from worker.broker.keys import Keys
 from worker.broker.moves import Moves
-from worker.runtime.batcher import retry_forever
 from worker.runtime.maintenance import Maintenance, QueueWatch, look_seconds
+from worker.runtime.retries import retry_forever
 from worker.runtime.settler import QueueBatches
 
 if TYPE_CHECKING:
