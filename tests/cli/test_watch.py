@@ -335,6 +335,24 @@ def test_no_event_is_missed_when_redis_restarts(server_binary: ServerBinary, tmp
             assert json.loads(watch.stdout.readline())["id"] == "after"
 
 
+def test_that_redis_went_away_and_came_back_is_told_once_each(server_binary: ServerBinary, tmp_path: Path) -> None:
+    with RedisServer(server_binary) as server:
+        terminal = Terminal({"REDIS_URL": server.url}, tmp_path)
+        watch = terminal.start("watch", "--json", stderr=subprocess.PIPE)
+        with watch:
+            try:
+                assert watch.stderr is not None
+                assert b"waiting for new events in" in watch.stderr.readline()
+                server.kill()
+                assert watch.stderr.readline().endswith(b"; trying again\n")
+                server.start()
+                assert watch.stderr.readline().endswith(b" is back\n")
+                watch.send_signal(signal.SIGINT)
+                assert watch.stderr.read() == b""
+            finally:
+                watch.kill()
+
+
 def test_a_reader_that_goes_away_ends_it(terminal: Terminal, redis_client: redis.Redis) -> None:
     publish(redis_client, event("job-1"))
     watch = terminal.start("watch", "--json", "--from-start", stderr=subprocess.PIPE)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 from redis.exceptions import RedisError
 from rich.console import Console
+from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from worker.broker.connection import sync_client
 from worker.cli.exit import FAILED, fail, redis_address, redis_or_stop
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from redis import Redis
+    from tenacity import RetryCallState
 
     from settings import Settings
     from worker.cli.result import Result
+    from worker.cli.watch.follow import Entry
 
 _WAIT_SECONDS = 1.0
 _REDRAW_SECONDS = 0.25
-_FIRST_PAUSE_SECONDS = 0.25
-_MAX_PAUSE_SECONDS = 2.0
+#: Between two looks for a Redis that is away, in seconds.
+_BACKOFF = wait_exponential(multiplier=0.25, max=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,11 @@ def watch_results(settings: Settings, result_filter: ResultFilter, *, last: int 
                 waiting = f"waiting for {'new ' if last == 0 else ''}{result_filter} in {stream} at {server}"
                 if last == 0 and (result_filter.job_ids or result_filter.outcomes):
                     waiting += "; --from-start and --last show what came before"
-                pages = _pages(follower, server, until, _WAIT_SECONDS, note=_tell)
+                pages = _pages(follower, server, until, _WAIT_SECONDS, note=_tell, redraw=sys.stdout.flush)
                 shown = _show_lines(pages, result_filter, waiting, as_json=as_json)
             else:
                 table = stack.enter_context(ResultTable(console, f"{result_filter} in {stream} at {server}"))
-                pages = _pages(follower, server, until, _REDRAW_SECONDS, note=table.note)
+                pages = _pages(follower, server, until, _REDRAW_SECONDS, note=table.note, redraw=table.draw)
                 shown = _show_table(pages, result_filter, table)
         except KeyboardInterrupt:
             return
@@ -125,29 +128,42 @@ def _show_table(pages: Iterator[list[Result]], result_filter: ResultFilter, tabl
 
 
 def _pages(
-    follower: Follower, server: str, until: float, wait_seconds: float, *, note: Callable[[str], None]
+    follower: Follower,
+    server: str,
+    until: float,
+    wait_seconds: float,
+    *,
+    note: Callable[[str], None],
+    redraw: Callable[[], None],
 ) -> Iterator[list[Result]]:
-    """What came, again and again, an empty list too; ``note`` is told when Redis goes away and when it is back."""
-    pause = _FIRST_PAUSE_SECONDS
-    is_away = False
-    while (left := until - time.monotonic()) > 0:
-        try:
-            entries = follower.wait(min(wait_seconds, left))
-        except RedisError as error:
-            if not is_passing(error):
-                raise
-            if not is_away:
-                what, _, _ = described(error).partition("\n")  # how to fix it is not yet the question
-                note(f"Redis at {server}{what}; trying again")
-            is_away = True
-            follower.disconnect()
-            yield []
-            time.sleep(min(pause, max(0.0, until - time.monotonic())))
-            pause = min(pause * 2, _MAX_PAUSE_SECONDS)
-            continue
-        if is_away:
+    """What came, page by page, an empty one after ``wait_seconds`` without an event.
+
+    ``note`` is told when Redis goes away and when it is back; ``redraw`` is called before each wait in between.
+    """
+
+    def left() -> float:
+        return max(0.0, until - time.monotonic())
+
+    def read() -> list[Entry]:
+        return follower.wait(min(wait_seconds, left())) if left() else []
+
+    def lost(state: RetryCallState) -> None:
+        error = None if state.outcome is None else state.outcome.exception()
+        if state.attempt_number == 1 and isinstance(error, RedisError):
+            what, _, _ = described(error).partition("\n")  # how to fix it is not yet the question
+            note(f"Redis at {server}{what}; trying again")
+        follower.disconnect()
+        redraw()
+
+    retrying = Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, RedisError) and is_passing(error)),
+        wait=lambda state: min(_BACKOFF(state), left()),
+        before_sleep=lost,
+    )
+    while left():
+        entries = retrying(read)
+        if retrying.statistics["attempt_number"] > 1 and left():
             note(f"Redis at {server} is back")
-        is_away, pause = False, _FIRST_PAUSE_SECONDS
         yield [result for entry in entries if (result := read_result(entry.event)) is not None]
 
 
