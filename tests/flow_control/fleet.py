@@ -30,6 +30,7 @@ from worker.broker.records import Delay
 from worker.flow_control.flow_control import FlowControl
 from worker.flow_control.gate import Wait
 from worker.runtime.admission import Admission
+from worker.runtime.batcher import SPACING_SECONDS
 from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ _WAIT_SECONDS = 0.5
 _LOOK_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.02
 _PROMOTE_BETWEEN_MS = 20
-_SPACING_SECONDS = 0.004
 _ASK_AGAIN_SECONDS = 1.0
 _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -384,7 +384,7 @@ class Pod:
             self.in_flight.add(delivery)
         self._is_empty = taken.emptied_queue
         if not taken.emptied_queue:
-            self._full_until = sent_at + _SPACING_SECONDS
+            self._full_until = sent_at + SPACING_SECONDS
         if taken.wait_ms:
             self._closed_until = self._timeline.now + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
         if taken.jobs:

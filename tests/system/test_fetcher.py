@@ -458,7 +458,7 @@ async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    monkeypatch.setattr("worker.runtime.fetcher._BACKOFF_SECONDS", 0.5)
+    monkeypatch.setattr("worker.runtime.fetcher.FIRST_WAIT_SECONDS", 0.5)
     monkeypatch.setattr("worker.runtime.fetcher.outages", Outages())
     scene.fetcher._backoff_seconds = 0.5
     scene.in_flight.limit = 10

@@ -29,6 +29,8 @@ from worker.broker.records import TakeState
 from worker.broker.refusals import connection_is_useless, may_have_been_run
 from worker.flow_control.gate import Wait
 from worker.observe.outages import outages
+from worker.runtime.batcher import SPACING_SECONDS
+from worker.runtime.retries import FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -48,15 +50,10 @@ WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 3.0
 #: Where there are many, a take is due after so many seconds: readiness asks for one each five seconds.
 _TAKE_SECONDS = 1.5
-#: The least time between two takes while there is a backlog and most slots are busy, in seconds.
-_SPACING_SECONDS = 0.004
 #: How long a queue is left alone after the server refused a call for it, in seconds.
 _REFUSED_SECONDS = 1.0
 #: How long a closed gate is believed before it is asked again, in seconds.
 _ASK_AGAIN_SECONDS = 1.0
-#: How long the server is left alone when it cannot be reached, in seconds: at first, and at most.
-_BACKOFF_SECONDS = 0.05
-_MAX_BACKOFF_SECONDS = 2.0
 
 
 class Gates(Protocol):
@@ -126,7 +123,7 @@ class Fetcher:
         self._retries_may_wait: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._held_back_until = self._full_until = 0.0
-        self._backoff_seconds = _BACKOFF_SECONDS
+        self._backoff_seconds = FIRST_WAIT_SECONDS
         self._wakeup = asyncio.Event()
         #: What still closes the connection of a wait.
         self._giving_up: set[asyncio.Task[Any]] = set()
@@ -357,7 +354,7 @@ class Fetcher:
     def _taken(self, queue: str, request: TakeRequest, taken: Taken, sent_at: float) -> Batch | None:
         self._gates.took(request, taken)
         self.last_fetch_at = time.monotonic()
-        self._backoff_seconds = _BACKOFF_SECONDS
+        self._backoff_seconds = FIRST_WAIT_SECONDS
         self._clock.sync(taken.server_ms)
         if sum(delivery.is_retry for delivery in taken.jobs) >= request.max_retries:
             self._retries_may_wait.add(queue)  # on a list that nobody can wait on, until one that is in hand has ended
@@ -370,7 +367,7 @@ class Fetcher:
             self._empty.add(queue)
         else:
             self._empty.discard(queue)
-            self._full_until = sent_at + _SPACING_SECONDS
+            self._full_until = sent_at + SPACING_SECONDS
         if taken.wait_ms:
             self._held_back_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
         # The others first; but not before a suspect: with their jobs in them, the hands would be emptied for ever.
@@ -385,7 +382,9 @@ class Fetcher:
         if isinstance(error, ResponseError) and not connection_is_useless(error):
             # The server would not: the queue is left alone for a while.
             self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
-        else:  # what a lost answer held comes back when its lease is over
+        else:
+            # What a lost answer held comes back when its lease is over. No loop repeats one call here, as in
+            # `worker.runtime.retries`: the wait holds the take and the waits of all queues back alike.
             self._held_back_until = time.monotonic() + self._backoff_seconds
-            self._backoff_seconds = min(self._backoff_seconds * 2, _MAX_BACKOFF_SECONDS)
+            self._backoff_seconds = min(self._backoff_seconds * 2, MAX_WAIT_SECONDS)
         outages.failed(part, error, queue=queue)
