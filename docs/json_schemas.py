@@ -13,15 +13,14 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from tasks.event import Facts, ResultEvent, build
 from tasks.job import MAX_LEVELS, MAX_METADATA_BYTES, Job
-from tasks.lock_conversation import TASK_NAME
+from tasks.message_options import MAX_JOB_ID_CHARACTERS, MAX_WAIT
 from tasks.outcome import Exhausted, Locked, Problem, ProblemType, Rejected, WouldLock
+from tasks.task_name import TASK_NAME
 from tasks.trace import of_job
 from worker.message.celery_protocol import (
     CONTENT_ENCODINGS,
-    MAX_JOB_ID_CHARACTERS,
     MAX_MESSAGE_BYTES,
     MAX_VALUES,
-    MAX_WAIT,
 )
 
 if TYPE_CHECKING:

@@ -20,10 +20,11 @@ from celery.app.amqp import AMQP
 from celery.concurrency import get_implementation
 
 import settings
-from tasks.lock_conversation import TASK_NAME, LockConversation
+from tasks.handler import LockConversation
 from tasks.managem.client import ManagemApi
 from tasks.managem.token import token_source
 from tasks.retry import RetryPolicy
+from tasks.task_name import TASK_NAME
 from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.keys import Keys

@@ -18,8 +18,8 @@ import trustme
 from celery import Celery
 
 from sandbox.redis_server import RedisServer, RedisServerError, TlsFiles
-from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
+from tasks.task_name import TASK_NAME
 from tests.cli.terminal import Terminal, eventually
 from worker.message.decode import decoder
 

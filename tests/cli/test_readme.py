@@ -8,8 +8,8 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
+from tasks.task_name import TASK_NAME
 from worker.message.decode import decoder
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")

@@ -18,8 +18,8 @@ from typer import Exit
 from sandbox.redis_server import RedisServer
 from settings import Settings
 from tasks import verbatim
-from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted
+from tasks.task_name import TASK_NAME
 from tests.cli.terminal import Terminal, eventually
 from worker.broker.moves import KEPT_BYTES
 from worker.cli.replay.dead_letters import DeadLetterFilter, pages

@@ -15,8 +15,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tasks.decision import Decision, Finished, Later
+from tasks.handler import LockConversation
 from tasks.job import Job
-from tasks.lock_conversation import LockConversation
 from tasks.managem.client import CallFailedError, Response
 from tasks.message import Accepted, ParsedJob, Rejection
 from tasks.outcome import Problem, ProblemType
@@ -36,7 +36,7 @@ from worker.runtime.in_flight import InFlight
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
-    from tasks.lock_conversation import Run
+    from tasks.handler import Run
     from tests.flow_control.apis import Api
     from worker.broker.records import Delivery, Taken, TakeRequest
     from worker.runtime.in_flight import Assignment

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
-from tasks.lock_conversation import Run
+from tasks.handler import Run
 from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 from tests.flow_control.clock import Clock

@@ -12,8 +12,8 @@ from celery import Celery
 from kombu.utils.json import dumps
 
 from tasks.job import parse
-from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted, Message, Rejection, UndecodableMessage
+from tasks.task_name import TASK_NAME
 from worker.message import celery_protocol
 
 NOW = datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tasks import event
 from tasks.job import MAX_METADATA_BYTES, parse
-from tasks.lock_conversation import TASK_NAME
 from tasks.message import Accepted, Message, Rejection
 from tasks.outcome import Locked, Rejected
+from tasks.task_name import TASK_NAME
 from tests.message.messages import NOW, QUEUE, made, read, stock
 
 EXCERPT = 40

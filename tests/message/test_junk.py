@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.job import Job
-from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import ProblemType
+from tasks.task_name import TASK_NAME
 from tests.message.messages import JOB_ID, accepted, as_base64, made, refused, with_fields
 
 if TYPE_CHECKING:

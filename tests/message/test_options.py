@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import ProblemType
+from tasks.task_name import TASK_NAME
 from tests.message.messages import ABSENT, NOW, accepted, made, refused
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.lock_conversation import TASK_NAME
+from tasks.task_name import TASK_NAME
 from tests.message.messages import ABSENT, JOB_ID, accepted, as_base64, encoded, made, stock
 
 FIELDS = {"conversation_id": "c-1"}

@@ -13,8 +13,8 @@ from celery import chord, group, signature
 from kombu import Connection
 from kombu.utils import json as kombu_json
 
-from tasks.lock_conversation import TASK_NAME
 from tasks.outcome import ProblemType
+from tasks.task_name import TASK_NAME
 from tests.message.messages import NOW, accepted, refused, stock
 
 FIELDS = {

@@ -17,9 +17,10 @@ from redis import Redis
 from sandbox.api import SandboxApi, run_in_thread
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
-from tasks.lock_conversation import TASK_NAME, LockConversation
+from tasks.handler import LockConversation
 from tasks.managem.client import ManagemApi, Response
 from tasks.retry import RetryPolicy
+from tasks.task_name import TASK_NAME
 from tests.broker.workbench import RULES, Workbench, link_to
 from tests.system.parts import flow_of
 from tests.system.stage import eventually

@@ -18,7 +18,7 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
-from tasks.lock_conversation import TASK_NAME
+from tasks.task_name import TASK_NAME
 from worker.broker import connection
 from worker.broker.keys import Keys
 from worker.broker.refusals import was_refused

@@ -27,7 +27,7 @@ from worker.flow_control.retries import RetryShare
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.lock_conversation import Run
+    from tasks.handler import Run
     from worker.broker.records import Delivery, Taken
 
 logger = logging.getLogger(__name__)

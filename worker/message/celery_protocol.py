@@ -19,11 +19,10 @@ import secrets
 import string
 import zlib
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from tasks import rfc3339, trace
-from tasks.celery_json import as_text, bytes_text
+from tasks import message_options, trace
+from tasks.celery_json import bytes_text
 from tasks.json_size import holds_more_values, read_loosely
 from tasks.message import Message, UndecodableMessage
 from tasks.outcome import Problem, ProblemType
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The largest message, and the largest body after decompression."""
-
-MAX_JOB_ID_CHARACTERS = 128
-MAX_WAIT = timedelta(days=365)
 
 _MAX_LEVELS = 32 + 4
 """The levels of a job's field, and those of the message, body, argument list and job object around it."""
@@ -142,9 +138,9 @@ def _parse(
     envelope = _envelope(raw, len(raw) if true_size is None else true_size, understood)
     headers = _object(envelope, "headers")
     properties = _object(envelope, "properties")
-    # Even if the body cannot be read, its job may have an id.
-    understood.id = _usable_id(headers.get("id"))
-    understood.replay_of = _replay_of(headers)
+    # A body that cannot be read may still belong to a job with an id.
+    understood.id = message_options.usable_id(headers.get("id"))
+    understood.replay_of = message_options.replay_of(headers.get("replay_of"))
     understood.traceparent, understood.tracestate = trace.read(headers)
     if envelope.get("body") is None:
         if "conversation_id" not in envelope:
@@ -153,16 +149,13 @@ def _parse(
         raise _NotAMessageError("The message has no body, but a job's fields in its place.")
 
     call = _call(_body(envelope, headers, properties, understood), headers)
-    own_id = understood.id = _usable_id(call.options.get("id"))
+    own_id = understood.id = message_options.usable_id(call.options.get("id"))
     understood.args = _list(call.args)
     understood.kwargs = _mapping(call.kwargs)
 
     _check_task(call.options.get("task"), task_name)
     if own_id is None and call.options.get("id") is not None:
-        raise _InvalidMessageError(
-            f"id: must be 1 to {MAX_JOB_ID_CHARACTERS} printable characters, and is {shorten(call.options['id'])}.",
-            ProblemType.INVALID_JOB,
-        )
+        raise _InvalidMessageError(message_options.unusable_id(call.options["id"]), ProblemType.INVALID_JOB)
     if understood.args is None:
         raise _InvalidMessageError(f"args: must be a list, and is {describe(call.args)}.", ProblemType.INVALID_JOB)
     if understood.kwargs is None:
@@ -170,13 +163,14 @@ def _parse(
             f"kwargs: must be an object, and is {describe(call.kwargs)}.", ProblemType.INVALID_JOB
         )
     naive_times: list[str] = []
+    not_before, expires_at = _times(call.options, now, naive_times)
     return Message(
         id=own_id or derived_id(raw),
         has_own_id=own_id is not None,
         args=understood.args,
         kwargs=understood.kwargs,
-        not_before=_not_before(call.options, now, naive_times),
-        expires_at=_time(call.options, "expires", naive_times),
+        not_before=not_before,
+        expires_at=expires_at,
         traceparent=understood.traceparent,
         replay_of=understood.replay_of,
         ignored=_ignored(call, headers, properties),
@@ -365,17 +359,6 @@ def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
 # --- the options beside the arguments ----------------------------------------------------------------------------
 
 
-def _usable_id(value: Any) -> str | None:
-    """Return the job id; None if it is missing or invalid."""
-    if not isinstance(value, str):
-        value = as_text(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if isinstance(value, str) and 0 < len(value) <= MAX_JOB_ID_CHARACTERS and value.isprintable():
-        return value
-    return None
-
-
 def derived_id(raw: bytes) -> str:
     """Return an id for a message without one: its first part shows equal bytes, and no two messages share all of it."""
     return f"anonymous-{hashlib.blake2b(raw, digest_size=8).hexdigest()}-{secrets.token_hex(8)}"
@@ -393,37 +376,17 @@ def _check_task(name: Any, task_name: str) -> None:
     raise _InvalidMessageError(detail, ProblemType.UNKNOWN_TASK)
 
 
-def _not_before(options: Mapping[str, Any], now: datetime, naive_times: list[str]) -> datetime | None:
-    eta = _time(options, "eta", naive_times)
-    if eta is not None and eta - now > MAX_WAIT:
-        raise _InvalidMessageError(
-            f"eta: is more than {MAX_WAIT.days} days away ({eta.date()}); send the job nearer to its time.",
-            ProblemType.INVALID_JOB,
-        )
-    return eta
-
-
-def _time(options: Mapping[str, Any], name: str, naive_times: list[str]) -> datetime | None:
-    """Return the time of an option in UTC; adds the option's name to ``naive_times`` if the time has no offset."""
-    value = options.get(name)
-    if value is None:
-        return None
+def _times(
+    options: Mapping[str, Any], now: datetime, naive_times: list[str]
+) -> tuple[datetime | None, datetime | None]:
+    """``eta`` and ``expires``; the name of one that names no offset is added to ``naive_times``."""
     try:
-        if isinstance(value, str):
-            time, is_naive = rfc3339.parse_isoformat(value)
-            naive_times += [name] * is_naive
-            return time
-    except ValueError:
-        pass
-    raise _InvalidMessageError(
-        f"{name}: must be an RFC 3339 time such as 2026-11-22T15:04:05Z, and is {shorten(value)}.",
-        ProblemType.INVALID_JOB,
-    )
-
-
-def _replay_of(headers: Mapping[str, Any]) -> str | None:
-    value = headers.get("replay_of")
-    return _usable_id(value) if isinstance(value, str) else None
+        eta, is_eta_naive = message_options.not_before(options.get("eta"), now)
+        expires, is_expires_naive = message_options.moment("expires", options.get("expires"))
+    except ValueError as reason:
+        raise _InvalidMessageError(str(reason), ProblemType.INVALID_JOB) from None
+    naive_times += ["eta"] * is_eta_naive + ["expires"] * is_expires_naive
+    return eta, expires
 
 
 def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str, ...]:

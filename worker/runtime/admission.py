@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tasks import progress
 from tasks.decision import Later
-from tasks.lock_conversation import Run
+from tasks.handler import Run
 from tasks.message import Accepted, Rejection
 from worker.broker.moves import MAX_MESSAGE_BYTES
 from worker.observe import metrics
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tasks.decision import Decision, Finished
-    from tasks.lock_conversation import LockConversation
+    from tasks.handler import LockConversation
     from tasks.message import ParsedJob
     from worker.broker.records import Claim
     from worker.message.decode import Decode

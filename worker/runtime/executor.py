@@ -21,7 +21,7 @@ from worker.runtime.retries import retry_forever
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.lock_conversation import LockConversation
+    from tasks.handler import LockConversation
     from worker.broker.moves import Moves
     from worker.broker.records import Claim, Delivery, Recovered
     from worker.runtime.admission import Admission

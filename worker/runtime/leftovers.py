@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from tasks.lock_conversation import TASK_NAME
 from tasks.message import Rejection
 from tasks.outcome import ProblemType
+from tasks.task_name import TASK_NAME
 from worker.broker.keys import MAX_PRIORITY, PREFIX, PRIORITY_SEPARATOR, UNACKED, Keys, is_celerys_own
 from worker.message.decode import decoder
 from worker.runtime.registry import read_members

@@ -28,7 +28,7 @@ from worker.runtime.settler import Reports, Settler
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from tasks.lock_conversation import LockConversation
+    from tasks.handler import LockConversation
     from worker.broker.client import RedisClient
     from worker.broker.moves import BrokerOptions, Moves
     from worker.broker.records import Delivery

@@ -13,7 +13,7 @@ from celery import uuid
 from sandbox.demo_script import DEMO_SCRIPT
 from sandbox.faults import Delay, Respond, WrongBody
 from sandbox.script import Rule, Script
-from tasks.lock_conversation import TASK_NAME
+from tasks.task_name import TASK_NAME
 from worker.cli.producer import OutgoingJob
 
 if TYPE_CHECKING:

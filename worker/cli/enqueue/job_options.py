@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import rfc3339
 from tasks.job import MAX_LEVELS
+from tasks.message_options import MAX_JOB_ID_CHARACTERS, MAX_WAIT
 from tasks.strict_json import NotStrictError, loads
 from worker.cli.exit import USAGE_ERROR, fail
-from worker.message.celery_protocol import MAX_JOB_ID_CHARACTERS, MAX_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from settings import key_name_problem
 from tasks import verbatim
-from tasks.lock_conversation import TASK_NAME
 from tasks.message import Rejection
+from tasks.task_name import TASK_NAME
 from worker.broker.moves import KEPT_BYTES
 from worker.cli.paging import PageSize
 from worker.cli.result import Result, read_result

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from tasks.retry import RetryPolicy
     from tasks.trace import Trace
 
-TASK_NAME = "moderation.lock_conversation"
 #: A larger answer is judged in a thread: half a million values in one would hold up the loop, which keeps the leases.
 _LARGE_BODY_BYTES = 64 * 1024
 _REVOKED_AFTER_A_CALL = (

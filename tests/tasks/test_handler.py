@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tasks import trace
 from tasks.decision import Decision, Finished, Later
 from tasks.event import ResultEvent
+from tasks.handler import LockConversation, Run
 from tasks.job import Job
-from tasks.lock_conversation import LockConversation, Run
 from tasks.managem.client import CallFailedError, Response
 from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
