@@ -182,6 +182,19 @@ def key_name_problem(name: object) -> str | None:
     return None
 
 
+def lock_queue() -> str:
+    """Read LOCK_QUEUE alone, for a producer whose environment need not hold the worker's other options.
+
+    Raises:
+        SettingsError: no queue can have that name.
+    """
+    name: str = os.environ.get("LOCK_QUEUE") or Settings.model_fields["LOCK_QUEUE"].default
+    problem = key_name_problem(name)
+    if problem is not None:
+        raise SettingsError(f"LOCK_QUEUE: {problem}")
+    return name
+
+
 class Settings(BaseSettings):
     """The worker's options. Each field's description is the sentence that the reference page shows."""
 

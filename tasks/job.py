@@ -291,7 +291,7 @@ def _explain(error: ValidationError | None, fields: Mapping[str, Any]) -> str:
     sentences = [_sentence(name, message, fields.get(name)) for name, message in messages.items()]
     count = len(fields) - len(_known(fields))
     unknown = list(islice((name for name in fields if name not in _REQUIREMENTS), _NAMED_FIELDS - len(sentences)))
-    sentences += _no_such_fields(unknown)
+    sentences += no_such_fields(unknown)
     if count > len(unknown):
         sentences.append(f"{count - len(unknown):,} more fields are wrong.")
     return " ".join(sentences)
@@ -306,7 +306,8 @@ def _sentence(name: str, message: str, value: Any) -> str:
     return f"{name}: {mend}, and is {describe(value)}."
 
 
-def _no_such_fields(names: Iterable[str]) -> Iterable[str]:
+def no_such_fields(names: Iterable[str]) -> Iterable[str]:
+    """Yield a sentence about each name that is no field's, with the field that is likely meant."""
     to_compare = _COMPARED_NAMES
     for name in names:
         meant = _NAMES.get(_SEPARATORS.sub("", name[:_COMPARED_CHARACTERS]).lower())

@@ -20,6 +20,7 @@ from celery.app.amqp import AMQP
 from celery.concurrency import get_implementation
 
 import settings
+import tasks.lock_conversation  # noqa: F401 - registers the task
 from tasks.handler import LockConversation
 from tasks.managem.client import ManagemApi
 from tasks.managem.token import token_source
@@ -158,7 +159,6 @@ def build(found: Settings) -> WorkerApp:
         found.RESULTS_CHANNEL,
         found.DEAD_STREAM,
     ]
-    app.task(name=TASK_NAME, acks_late=True, ignore_result=True)(_runs_in_the_pool_alone)
     app.monitoring = Monitoring(
         app.tasks[TASK_NAME], in_flight, (found.RESULTS_CHANNEL, found.DEAD_STREAM), runtime=lambda: app.runtime
     )
@@ -249,11 +249,6 @@ def _celery_settings(found: Settings, runtime: Runtime) -> dict[str, Any]:
         "worker_enable_prefetch_count_reduction": False,
         "worker_detect_quorum_queues": False,
     }
-
-
-def _runs_in_the_pool_alone(*_args: Any, **_fields: Any) -> None:
-    """Lock a conversation. The pool runs jobs by itself; a worker that comes here is no lock-worker."""
-    raise RuntimeError("run this task with lock-worker's own worker: celery -A worker worker")
 
 
 def _check_the_options(options: dict[str, Any], found: Settings) -> None:

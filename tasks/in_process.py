@@ -1,0 +1,280 @@
+"""Run one job in the process that asks for it: for a producer's tests, and to try a job by hand.
+
+The job lives the same life as in the worker, through the same code (``tasks.job.parse``, ``tasks.handler``). What the
+worker does for a fleet is left out: nothing is taken from Redis or published, no id is remembered, no other job is held
+back. So what the worker waits out with the whole fleet is bounded here: a refused token counts as a failed call, and a
+job whose calls are refused for load (429, 503 with ``Retry-After``) ends after MAX_ATTEMPTS of them. Each wait is at
+most RETRY_MAX_DELAY_SECONDS long. ``eta`` is checked but not waited for, as in every task that Celery runs eagerly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import settings
+from tasks import message_options, trace
+from tasks.decision import Finished
+from tasks.handler import LockConversation, Run
+from tasks.job import MAX_LEVELS, parse
+from tasks.managem.client import ManagemApi
+from tasks.managem.token import token_source
+from tasks.message import Message, Rejection, UndecodableMessage
+from tasks.outcome import Exhausted, Problem, ProblemType
+from tasks.redaction import describe
+from tasks.retry import RetryPolicy
+from tasks.strict_json import NotStrictError, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from settings import Settings
+    from tasks.decision import Decision
+    from tasks.event import Event
+    from tasks.message import Accepted, ParsedJob
+    from tasks.verdict import Blame
+
+#: What a job's field may have, and the body, argument list and job object around it.
+_MAX_BODY_LEVELS = MAX_LEVELS + 3
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the task, as far as a message of it would tell.
+
+    Attributes:
+        id: the task id, of whatever type.
+        body: the arguments and keyword arguments as the JSON list of both that Celery would send.
+        headers: what would stand in the message's headers: ``eta``, ``expires``, ``traceparent`` and the like.
+        problem: what cannot be sent, and is left out of the body; None: nothing.
+    """
+
+    id: Any
+    body: bytes
+    headers: Mapping[str, Any]
+    problem: str | None = None
+
+
+def run(call: Call) -> dict[str, Any]:
+    """Run a job to its end, and return its result event.
+
+    Reads the settings, the token among them, from the environment.
+
+    Raises:
+        SettingsError: they are wrong, or there is no token.
+    """
+    found = settings.load(need_token=True)
+    received_at = _now()
+    parsed = parse(_message(call, received_at))
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        event = _in_a_loop(parsed, received_at, found)
+    else:  # the caller's thread has a loop already, and it cannot run another one
+        with ThreadPoolExecutor(1, "lock_conversation") as thread:
+            event = thread.submit(_in_a_loop, parsed, received_at, found).result()
+    told: dict[str, Any] = json.loads(event.body, parse_int=_integer)
+    return told
+
+
+def _in_a_loop(parsed: ParsedJob, received_at: datetime, found: Settings) -> Event:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # it leaves the caller's own loop alone
+        return runner.run(_ended(parsed, received_at, found))
+
+
+async def _ended(parsed: ParsedJob, received_at: datetime, found: Settings) -> Event:
+    policy = RetryPolicy(
+        max_attempts=found.MAX_ATTEMPTS,
+        base_seconds=found.RETRY_BASE_SECONDS,
+        max_delay_seconds=found.RETRY_MAX_DELAY_SECONDS,
+    )
+    api = ManagemApi(
+        base_url=found.API_URL,
+        token=token_source(found.API_TOKEN, found.API_TOKEN_FILE),
+        timeout_seconds=found.ATTEMPT_TIMEOUT_SECONDS,
+        concurrency=1,
+        user_agent=f"lock-worker/{version('lock-worker')}",
+    )
+    flow = _Flow(policy, found.RETRY_BASE_SECONDS)
+    handler = LockConversation(
+        api=api,
+        flow=flow,
+        policy=policy,
+        shown=found.RESULT_CONVERSATION,
+        max_event_bytes=found.RESULT_MAX_BYTES,
+        source=found.EVENT_SOURCE,
+    )
+    max_age = timedelta(seconds=found.JOB_MAX_AGE_SECONDS)
+    job_run = Run(
+        job=parsed.id,
+        key=(found.LOCK_QUEUE, parsed.id),
+        attempts=0,
+        received_at=received_at,
+        ends_at=received_at + max_age if max_age else None,
+        clock=_now,
+        before_call=_before_call,
+    )
+    try:
+        if isinstance(parsed, Rejection):
+            return handler.rejected(parsed, job_run).event
+        return await _to_the_end(handler, flow, parsed, job_run)
+    finally:
+        await api.aclose()
+
+
+async def _to_the_end(handler: LockConversation, flow: _Flow, job: Accepted, job_run: Run) -> Event:
+    while True:
+        decision = await _decision(handler, job, job_run)
+        if isinstance(decision, Finished):
+            return decision.event
+        if flow.has_had_enough:
+            problem = job_run.progress.problem or flow.reason()
+            detail = f"{problem.detail} It did so at {flow.refusals} calls; a job that runs in-process waits no longer."
+            return handler.report(job, job_run, Exhausted(replace(problem, detail=detail))).event
+        await asyncio.sleep(decision.delay)
+
+
+async def _decision(handler: LockConversation, job: Accepted, job_run: Run) -> Decision:
+    try:
+        return await handler(job, job_run)
+    except Exception as error:
+        logger.exception("job_error", extra={"job": job.id})
+        return handler.failed(job, job_run, error)
+
+
+async def _before_call() -> None:
+    """Nobody else can have the job."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _integer(digits: str) -> int | float:
+    """An integer of the API's, which Python does not read as one if it has more than some thousand digits."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+class _Flow:
+    """What holds the calls of a job back that runs alone: nothing but what the API asks for.
+
+    Args:
+        policy: how long a wait may be, and how many calls a job has.
+        first_pause: seconds to wait when the API asks for less for the first time and does not say for how long; it
+            doubles with each further one.
+    """
+
+    doubts_token = False
+    needs_permits = False
+
+    def __init__(self, policy: RetryPolicy, first_pause: float) -> None:
+        self._policy = policy
+        self._first_pause = first_pause
+        self.refusals = 0
+
+    @property
+    def has_had_enough(self) -> bool:
+        """Whether the API refused the job's calls for load as often as it may be called."""
+        return self.refusals >= self._policy.max_attempts
+
+    def begins(self, run: Run) -> None:
+        """Nothing depends on it."""
+
+    def answered(self, run: Run) -> None:
+        """Nothing depends on it."""
+
+    def failed(self, run: Run, blame: Blame, problem: Problem) -> int:  # noqa: ARG002 - the protocol's signature
+        """Every failure is the job's: no other job tells whose it is."""
+        return 1
+
+    def refused(self, run: Run, status: int, retry_after: float | None) -> float:  # noqa: ARG002 - as above
+        """Return the seconds to wait."""
+        self.refusals += 1
+        return self._policy.capped(self._first_pause * 2 ** (self.refusals - 1)) if retry_after is None else retry_after
+
+    def holds_back(self) -> bool:
+        """No other job has to go first."""
+        return False
+
+    def may_wait_in_slot(self) -> bool:
+        """No: whoever runs the job waits, and counts what it waits for."""
+        return False
+
+    def waits_in_slot(self, change: int) -> None:
+        """It never does."""
+
+    def reason(self) -> Problem:
+        """Why a job that was never called could not be."""
+        return Problem(ProblemType.INTERNAL, "The job became too old before it was called.")
+
+
+def _message(call: Call, now: datetime) -> Message | UndecodableMessage:
+    """The message that the call would be, once it was read."""
+    own_id = message_options.usable_id(call.id)
+    job_id = own_id or str(uuid.uuid4())
+    traceparent, tracestate = trace.read(call.headers)
+    replay_of = message_options.replay_of(call.headers.get("replay_of"))
+    args: Any = None
+    kwargs: Any = None
+    try:
+        args, kwargs = _arguments(call.body)
+        _check(call, args, kwargs)
+        not_before, is_eta_naive = message_options.not_before(call.headers.get("eta"), now)
+        expires_at, is_expires_naive = message_options.moment("expires", call.headers.get("expires"))
+    except ValueError as reason:
+        return UndecodableMessage(
+            id=job_id,
+            has_own_id=own_id is not None,
+            problem=Problem(ProblemType.INVALID_JOB, str(reason)),
+            args=args if isinstance(args, list) else None,
+            kwargs=kwargs if isinstance(kwargs, dict) else None,
+            replay_of=replay_of,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
+    naive_times = ("eta",) * is_eta_naive + ("expires",) * is_expires_naive
+    for option in naive_times:
+        logger.warning("naive_time_read_as_utc", extra={"option": option, "job": job_id})
+    return Message(
+        id=job_id,
+        has_own_id=True,
+        args=args,
+        kwargs=kwargs,
+        not_before=not_before,
+        expires_at=expires_at,
+        traceparent=traceparent,
+        replay_of=replay_of,
+        ignored=(),
+        tracestate=tracestate,
+        naive_times=naive_times,
+    )
+
+
+def _arguments(body: bytes) -> Any:
+    try:
+        return loads(body, max_levels=_MAX_BODY_LEVELS, keep_digits=True)
+    except NotStrictError as reason:
+        raise ValueError(f"The job {reason}.") from None
+
+
+def _check(call: Call, args: Any, kwargs: Any) -> None:
+    if call.problem is not None:
+        raise ValueError(call.problem)
+    if message_options.usable_id(call.id) is None:
+        raise ValueError(message_options.unusable_id(call.id))
+    if not isinstance(args, list):
+        raise ValueError(f"args: must be a list, and is {describe(args)}.")  # noqa: TRY004 - the caller reads a ValueError
+    if not isinstance(kwargs, dict):
+        raise ValueError(f"kwargs: must be an object, and is {describe(kwargs)}.")  # noqa: TRY004 - as above
