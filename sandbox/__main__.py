@@ -25,9 +25,7 @@ def main() -> None:
     if options.latency_ms:
         latency = Rule(then=Delay(ms=options.latency_ms))
         script = script.model_copy(update={"rules": (latency, *script.rules)})
-    api = SandboxApi(
-        script=script, token=options.token, host=options.host, port=options.port, log_limit=options.log_limit
-    )
+    api = SandboxApi(script=script, token=options.token, host=options.host, port=options.port)
     asyncio.run(_serve(api))
 
 
@@ -45,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox",
         description="A Managem API that answers POST /conversations/{id}/lock and fails as scripted. Prints its URL "
-        "when ready. GET /_sandbox/calls shows what it was asked, PUT /_sandbox/script changes the script.",
+        "when ready.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -59,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="none|demo|FILE",
         help="what fails: nothing, the ids of the demo (missing*, forbidden*, busy*, flaky*), or a script as JSON",
     )
-    parser.add_argument("--log-limit", type=int, default=100_000, help="calls kept in the log")
     return parser
 
 

@@ -6,8 +6,7 @@ In a test::
         ...  # call api.url
         assert [call.answer for call in api.calls()] == ["200"]
 
-In a thread of its own: ``with run_in_thread(SandboxApi()) as api``. As a program: ``python -m sandbox --help``. A
-running server also takes orders at ``/_sandbox/`` (`sandbox.control`).
+In a thread of its own: ``with run_in_thread(SandboxApi()) as api``. As a program: ``python -m sandbox --help``.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Self
 
 from sandbox.call_log import Call, CallLog, Stats
 from sandbox.connection import Connection
-from sandbox.control import PREFIX, control
 from sandbox.script import Script
 from sandbox.upstream import Reply, Upstream
 
@@ -139,7 +137,7 @@ async def _accept_no_more(server: asyncio.Server) -> None:
 
 
 class _Service:
-    """What the connections ask for, put together from the upstream and the control requests."""
+    """What the connections ask for: the upstream's answers, and a register of those that are open."""
 
     def __init__(self, upstream: Upstream, connections: set[Connection]) -> None:
         self._upstream = upstream
@@ -152,8 +150,6 @@ class _Service:
         return self._upstream.accept(self._accepted)
 
     def serve(self, request: Request) -> Reply:
-        if request.target.startswith(PREFIX):
-            return Reply((control(self._upstream, request),), None)
         return self._upstream.serve(request)
 
     def ended(self, call: Call, *, complete: bool) -> None:

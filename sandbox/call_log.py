@@ -7,7 +7,6 @@ the records in one step.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -21,10 +20,7 @@ IDS_COUNTED = 1_000_000
 
 @dataclass(slots=True)
 class Call:
-    """One request to the endpoint, or to any other path that is not the sandbox's own.
-
-    What is no HTTP request at all is refused without a record.
-    """
+    """One request, to the endpoint or to any other path. What is no HTTP request at all is refused without a record."""
 
     number: int
     at_monotonic: float
@@ -48,17 +44,11 @@ class Call:
     ended_monotonic: float | None = None
     """When the answer, or the drop, was done; None while it is under way, and for ever when the client left before."""
 
-    def as_json(self) -> str:
-        """Return the call as one line of JSON."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return json.dumps(fields | {"target": self.target.decode("latin-1")})
-
 
 class Stats(TypedDict):
     """Counts since the last reset."""
 
     calls: int
-    calls_kept: int
     conversations: int
     answers: dict[str, int]
     in_flight: int
@@ -95,7 +85,6 @@ class CallLog:
         records = self._records
         return {
             "calls": records.total,
-            "calls_kept": len(records.calls),
             "conversations": len(records.attempts),
             "answers": dict(records.answers),
             "in_flight": self._in_flight,

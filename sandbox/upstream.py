@@ -31,7 +31,7 @@ class Reply(NamedTuple):
     """What to do for a request; ``call`` is its record in the log."""
 
     steps: Iterable[Step]
-    call: Call | None
+    call: Call
 
 
 class Upstream:

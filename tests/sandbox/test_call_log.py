@@ -1,14 +1,10 @@
-"""The call log, and the endpoints that read it and change a running server."""
+"""The call log: what it keeps of each call, its counts and its bounds."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING
-
-import httpx
-import pytest
 
 from sandbox import call_log
 from sandbox.api import SandboxApi
@@ -17,13 +13,7 @@ from sandbox.script import Rule, Script
 from tests.sandbox.raw_client import lock, request, send, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-async def control(sandbox_api: SandboxApi) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"{sandbox_api.url}/_sandbox/") as client:
-        yield client
+    import pytest
 
 
 async def test_a_call_is_noted_with_all_that_a_test_may_want_to_check(sandbox_api: SandboxApi) -> None:
@@ -55,37 +45,32 @@ async def test_a_call_is_noted_with_all_that_a_test_may_want_to_check(sandbox_ap
     assert full.ended_monotonic >= full.at_monotonic
 
 
-async def test_the_log_reads_as_json_lines_without_any_token(
-    sandbox_api: SandboxApi, control: httpx.AsyncClient
-) -> None:
+async def test_the_log_holds_no_token(sandbox_api: SandboxApi) -> None:
     sandbox_api.token = "open-sesame"
     await send(sandbox_api, lock("c-1", Authorization="Bearer open-sesame"))
     await send(sandbox_api, request("GET /\xff?token=no", Authorization="Bearer shut-sesame", Connection="close"))
 
-    answer = await control.get("calls")
-
-    first, second = [json.loads(line) for line in answer.text.splitlines()]
-    assert (first["conversation_id"], first["authorization"], first["answer"]) == ("c-1", "right", "200")
-    assert (second["conversation_id"], second["authorization"], second["answer"]) == (None, "wrong", "404")
-    assert second["target"] == "/Ã¿?token=no"  # the bytes that came, one character each
-    assert "sesame" not in answer.text
+    first, second = sandbox_api.calls()
+    assert (first.conversation_id, first.authorization, first.answer) == ("c-1", "right", "200")
+    assert (second.conversation_id, second.authorization, second.answer) == (None, "wrong", "404")
+    assert second.target == "/\xff?token=no".encode()
+    assert "sesame" not in f"{first} {second}"
 
 
-async def test_the_counts_can_be_read_and_reset(sandbox_api: SandboxApi, control: httpx.AsyncClient) -> None:
+async def test_the_counts_can_be_reset(sandbox_api: SandboxApi) -> None:
     for conversation_id in ("c-1", "c-1", "c-2"):
         await send(sandbox_api, lock(conversation_id))
 
-    assert (await control.get("stats")).json() == {
+    assert sandbox_api.stats() == {
         "calls": 3,
-        "calls_kept": 3,
         "conversations": 2,
         "answers": {"200": 3},
         "in_flight": 0,
         "peak_in_flight": 1,
     }
-    assert (await control.delete("calls")).status_code == 200
-    assert (await control.get("stats")).json()["calls"] == 0
-    assert (await control.get("calls")).text == ""
+    sandbox_api.reset()
+    assert sandbox_api.stats()["calls"] == 0
+    assert sandbox_api.calls() == []
     await send(sandbox_api, lock("c-1"))
     assert sandbox_api.calls()[0].attempt == 1
 
@@ -117,47 +102,9 @@ async def test_the_calls_of_a_bounded_number_of_ids_are_counted(
     assert [call.attempt for call in sandbox_api.calls()] == [1, 1, 2, 1, 1]
 
 
-async def test_the_script_of_a_running_server_can_be_changed(
-    sandbox_api: SandboxApi, control: httpx.AsyncClient
-) -> None:
-    script = {"rules": [{"ids": "missing*", "then": {"kind": "respond", "status": 404}}], "seed": 7}
+async def test_the_script_of_a_running_server_can_be_changed(sandbox_api: SandboxApi) -> None:
+    assert (await send(sandbox_api, lock("missing-1"))).data.startswith(b"HTTP/1.1 200 ")
 
-    assert (await control.put("script", json=script)).status_code == 200
+    sandbox_api.script = Script(rules=(Rule(ids="missing*", then=Respond(status=404)),))
 
-    assert sandbox_api.script == Script(rules=(Rule(ids="missing*", then=Respond(status=404)),), seed=7)
-    assert Script.model_validate_json((await control.get("script")).text) == sandbox_api.script
     assert (await send(sandbox_api, lock("missing-1"))).data.startswith(b"HTTP/1.1 404 ")
-
-
-async def test_a_script_that_makes_no_sense_changes_nothing_and_is_told_why(
-    sandbox_api: SandboxApi, control: httpx.AsyncClient
-) -> None:
-    before = sandbox_api.script
-
-    answer = await control.put("script", json={"rules": [{"then": {"kind": "delay", "ms": -1}}]})
-
-    assert answer.status_code == 422
-    assert "rules.0.then.delay.ms: Input should be greater than or equal to 0" in answer.json()["message"]
-    assert sandbox_api.script == before
-    assert (await control.put("script", content=b"no json")).status_code == 422
-
-
-async def test_the_token_of_a_running_server_can_be_changed_but_not_read(
-    sandbox_api: SandboxApi, control: httpx.AsyncClient
-) -> None:
-    assert (await control.put("token", json={"token": "new"})).status_code == 200
-
-    assert sandbox_api.token == "new"
-    assert (await control.get("token")).status_code == 404
-    assert (await control.put("token", json={})).status_code == 422
-    await control.put("token", json={"token": None})
-    assert sandbox_api.token is None
-
-
-async def test_control_requests_are_neither_logged_nor_scripted(
-    sandbox_api: SandboxApi, control: httpx.AsyncClient
-) -> None:
-    sandbox_api.script = Script(rules=(Rule(then=Respond(status=500)),))
-
-    assert (await control.get("stats")).json()["calls"] == 0
-    assert sandbox_api.calls() == []
