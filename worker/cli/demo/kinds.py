@@ -7,8 +7,7 @@ import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-
-from celery import uuid
+from uuid import uuid4
 
 from sandbox.demo_script import DEMO_SCRIPT
 from sandbox.faults import Delay, Respond, WrongBody
@@ -102,7 +101,7 @@ def script(latency_ms: float) -> Script:
 
 
 def _make(kind: Kind, number: int) -> Sent:
-    job_id = uuid()
+    job_id = str(uuid4())
     conversation_id = f"{kind.ids}-{number:04}"
     if kind.raw is not None:
         return Sent(kind, kind.raw(job_id, conversation_id), None if kind is JUNK else job_id, conversation_id)

@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import typer
-from celery import uuid
 from redis.exceptions import RedisError
 
 from worker.broker.connection import sync_client
@@ -94,7 +94,7 @@ def replay_letters(settings: Settings, chosen: DeadLetterFilter, priority: int) 
 def _replay(client: Redis, settings: Settings, letters: list[DeadLetter], priority: int, account: _Account) -> None:
     batches: dict[str, list[tuple[str, DeadLetter, bytes]]] = {}
     for letter in letters:
-        job_id = uuid()
+        job_id = str(uuid4())
         try:
             message = letter.repeated(job_id, datetime.now(UTC))
         except NoJobError as why:
