@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +134,6 @@ def test_start_and_memory_are_those_of_the_last_runs() -> None:
     assert readme_says(f"Over {flat['jobs']:,} jobs in {flat['seconds']} seconds")
     assert readme_says(
         f"grew by {flat['growth_mib']:.2f} MiB after the first {flat['warm_up_jobs']:,}, to {last:.1f} MiB"
-    )
-
-
-def test_what_the_readme_says_of_a_slower_machine_is_what_was_measured_there() -> None:
-    runs = json.loads((RESULTS / "slower-machine.json").read_text("utf-8"))["throughput"]
-
-    def there(row: str, median_ms: int) -> str:
-        found = [run["jobs_per_second"] for run in runs if (run["row"], run["median_ms"]) == (row, median_ms)]
-        return f"{statistics.median(found):,.0f}"
-
-    assert readme_says(
-        f"({there(OURS, 50)} and {there(LOOP, 50)} jobs/s; at 0 ms {there(OURS, 0)} and {there(LOOP, 0)}), "
-        f"taskiq did {there(TASKIQ, 50)} and Celery {there(PREFORK, 50)}"
     )
 
 
