@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from typing import Any, Literal, NoReturn
 
 import pytest
 
-from worker.observe.logs import MAX_LINE_BYTES, Record, formatter
+from worker.observe.logs import MAX_LINE_BYTES, ConsoleLines, Record, formatter
 
 Format = Literal["json", "console"]
 FORMATS: tuple[Format, ...] = ("json", "console")
@@ -68,6 +69,26 @@ def test_a_line_has_the_event_its_fields_the_level_the_logger_and_the_time() -> 
     }  # fmt: skip
     assert time.endswith("Z")
     assert len(time) == len("2026-11-22T15:04:05.123456Z")
+
+
+def test_a_line_for_people_has_the_same_and_quotes_what_is_not_one_word() -> None:
+    line = written("job_finished", log_format="console", job="j-1", attempts=2, error=None, why="not found", ids=["a"])
+
+    time, rest = line.removesuffix("\n").split(" ", 1)
+    assert rest == (
+        "[warning ] job_finished [worker.runtime.executor] attempts=2 error=None ids=['a'] job=j-1 why='not found'"
+    )
+    assert len(time) == len("2026-11-22T15:04:05.123456Z")
+
+
+def test_a_terminal_gets_the_same_line_in_colours() -> None:
+    record = Record("worker", logging.WARNING, "", 0, "job_finished", (), None)
+    vars(record).update(job="j-1")
+
+    plain, coloured = (ConsoleLines(is_coloured=is_coloured).format(record) for is_coloured in (False, True))
+
+    assert coloured != plain
+    assert re.sub(r"\x1b\[[0-9;]+m", "", coloured) == plain
 
 
 def test_arguments_are_put_into_the_message() -> None:

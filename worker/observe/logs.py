@@ -13,22 +13,19 @@ import re
 import sys
 import time
 import traceback
-from copy import copy
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
 
-import structlog
 from pydantic_core import to_json
 
 from worker.observe.printable import printable
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
 
 #: Bytes of a line. The runtimes of containers cut longer ones in two, and then neither half is JSON.
 MAX_LINE_BYTES = 16_000
 #: Characters kept of each text in a line that is too long, the first of these with which it fits.
 _MAX_TEXT = (4000, 500, 50)
 _HALF_PAIRS = re.compile("[\ud800-\udfff]")
+#: Text that needs no quotes in a line for people.
+_WORD = re.compile(r"[^\s=\"']+")
 #: Integers beyond this are told as text: few readers of JSON keep them.
 _INTEGER_BITS = 64
 
@@ -67,23 +64,80 @@ class Record(logging.LogRecord):
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object. It runs once for each job, and structlog's renderer takes three times as long."""
+    """A record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format; whatever the record holds, there is a line."""
-        line: dict[str, Any] = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        line = _own_fields(record)
         line["event"] = _message(record)
         line["level"] = record.levelname.lower()
         line["logger"] = record.name
-        line["timestamp"] = self.formatTime(record)
+        line["timestamp"] = _time(record)
         if record.exc_info:
             line["exception"] = _traceback(record.exc_info)
         return _one_line(line)
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
-        """RFC 3339 in UTC, with microseconds."""
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        return f"{seconds}.{int(record.created % 1 * 1_000_000):06d}Z"
+
+class ConsoleLines(logging.Formatter):
+    """A record for people: time, level, event, logger and fields in one line, then the traceback, indented.
+
+    Args:
+        is_coloured: with a terminal's colours.
+    """
+
+    def __init__(self, *, is_coloured: bool) -> None:
+        super().__init__()
+        self._paint = _painted if is_coloured else _plainly
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format; whatever the record holds, there is a line."""
+        paint = self._paint
+        level = record.levelname.lower()
+        parts = [
+            paint(_time(record), _DIM),
+            f"[{paint(f'{level:<8}', _LEVEL_COLOURS.get(level, _BOLD))}]",
+            paint(printable(_cut(_message(record), _MAX_TEXT[0])), _BOLD),
+            f"[{paint(printable(record.name), _BLUE)}]",
+        ]
+        for name, value in sorted(_own_fields(record).items()):
+            parts.append(f"{paint(printable(name), _CYAN)}={paint(_shown(value), _MAGENTA)}")
+        line = " ".join(parts)
+        if record.exc_info:
+            # Indented, so that a line break in an error's text cannot begin a line of log.
+            lines = _cut(_traceback(record.exc_info), MAX_LINE_BYTES).split("\n")
+            line += "".join(f"\n  {printable(one)}" for one in lines)
+        return line
+
+
+_BOLD, _DIM, _RED, _YELLOW, _BLUE, _MAGENTA, _CYAN = ("1", "2", "31;1", "33;1", "34", "35", "36")
+_LEVEL_COLOURS: Final = {"debug": _DIM, "info": "32;1", "warning": _YELLOW, "error": _RED, "critical": _RED}
+
+
+def _painted(text: str, colour: str) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _plainly(text: str, _: str) -> str:
+    return text
+
+
+def _shown(value: object) -> str:
+    """A field's value: a text of several words in quotes; all that is not printable is escaped."""
+    if not isinstance(value, str):
+        return printable(str(_plain(value, _MAX_TEXT[0])))
+    text = _cut(value, _MAX_TEXT[0])
+    return text if _WORD.fullmatch(text) and text.isprintable() else repr(text)
+
+
+def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What the line has beside what every record has."""
+    return {name: value for name, value in vars(record).items() if name not in _USUAL}
+
+
+def _time(record: logging.LogRecord) -> str:
+    """RFC 3339 in UTC, with microseconds."""
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.created % 1 * 1_000_000):06d}Z"
 
 
 def _one_line(fields: dict[str, Any]) -> str:
@@ -149,44 +203,6 @@ def _message(record: logging.LogRecord) -> str:
         return _described(record.msg)
 
 
-class _ForPeople(structlog.stdlib.ProcessorFormatter):
-    """A record in colours, with a traceback that shows no values of variables, as structlog's own choice does."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.stdlib.ExtraAdder(),
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-            ],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _escape,
-                structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_show_traceback),
-            ],
-        )
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format; whatever the record holds, there is a line."""
-        record = copy(record)
-        record.msg, record.args = _message(record), ()
-        return super().format(record)
-
-
-def _escape(_: object, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name, value in fields.items():
-        if name != "exc_info":
-            shown = _plain(value, _MAX_TEXT[0])
-            fields[name] = printable(shown) if isinstance(shown, str) else shown
-    return fields
-
-
-def _show_traceback(out: TextIO, exc_info: Any) -> None:
-    # Indented, so that a line break in an error's text cannot begin a line of log.
-    out.writelines(f"\n  {printable(line)}" for line in _cut(_traceback(exc_info), MAX_LINE_BYTES).split("\n"))
-
-
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes lines; where that fails, there is no place left to say so."""
 
@@ -196,7 +212,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
     """What makes a line of a record."""
-    return JsonLines() if log_format == "json" else _ForPeople()
+    return JsonLines() if log_format == "json" else ConsoleLines(is_coloured=sys.stderr.isatty())
 
 
 def configure(log_format: Literal["json", "console"], level: int, stream: TextIO) -> None:
