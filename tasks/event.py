@@ -22,6 +22,7 @@ from tasks.outcome import (
     Exhausted,
     Expired,
     Locked,
+    OutcomeName,
     Poisoned,
     Problem,
     ProblemType,
@@ -50,7 +51,6 @@ MAX_RECEIVED_BYTES = 16 * 1024
 MAX_EVENT_BYTES = 256 * 1024
 
 EventType = Literal["conversation.locked", "conversation.lock_skipped", "conversation.lock_failed"]
-OutcomeName = Literal["locked", "would_lock", "expired", "revoked", "rejected", "refused", "exhausted", "poisoned"]
 
 
 class ProblemDetails(BaseModel):

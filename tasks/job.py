@@ -134,8 +134,8 @@ ConversationId = Annotated[
 _MOMENT_SCHEMA: dict[str, Any] = {
     "type": "string",
     "format": "date-time",
-    "maxLength": 64,
-    "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
+    "maxLength": rfc3339.MAX_CHARACTERS,
+    "pattern": rfc3339.PATTERN,
 }
 ShortText = Annotated[str, Field(max_length=128)]
 

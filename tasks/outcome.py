@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+#: The name of an outcome in ``data.outcome`` of an event.
+OutcomeName = Literal["locked", "would_lock", "expired", "revoked", "rejected", "refused", "exhausted", "poisoned"]
 
 
 class ProblemType(StrEnum):

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from tasks.celery_json import python_type
+from tasks.plural import plural
 
 _QUOTED_CHARACTERS = 24
 _MAX_NAME_CHARACTERS = 100
@@ -38,16 +39,12 @@ def describe(value: Any) -> str:  # noqa: PLR0911 - one line for each kind that 
         case int() | float():
             return "a number"
         case str():
-            return "an empty string" if not value else f"a string of {_counted(len(value), 'character')}"
+            return "an empty string" if not value else f"a string of {plural(len(value), 'character')}"
         case list() | tuple():
-            return "an empty list" if not value else f"a list of {_counted(len(value), 'value')}"
+            return "an empty list" if not value else f"a list of {plural(len(value), 'value')}"
         case dict() if python_type(value):
             return f"a Python {python_type(value)} as Celery's JSON writes it"
         case dict():
-            return "an empty object" if not value else f"an object of {_counted(len(value), 'field')}"
+            return "an empty object" if not value else f"an object of {plural(len(value), 'field')}"
         case _:
             return f"a {type(value).__name__}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -15,8 +15,10 @@ _OFFSET = r"[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _RFC_3339 = re.compile(f"{_DATE_AND_TIME}(?:{_OFFSET})")
 # What datetime.isoformat writes: without an offset for a naive time, and with seconds in the offset for some old zones.
 _ISOFORMAT = re.compile(rf"{_DATE_AND_TIME}(?P<offset>{_OFFSET}(?::[0-5][0-9](?:\.[0-9]{{6}})?)?)?")
-_MAX_CHARACTERS = 64
+MAX_CHARACTERS = 64
 """Nanoseconds need 35 characters; what is longer is no time that a clock has told."""
+PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+"""The shape alone, as a JSON Schema and a model of somebody else's answer tell it: any digits, whatever they say."""
 
 
 def parse(text: str) -> datetime:
@@ -25,9 +27,9 @@ def parse(text: str) -> datetime:
     Raises:
         ValueError: it is no RFC 3339 time, or one that no calendar has.
     """
-    shape = _RFC_3339.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
+    shape = _RFC_3339.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     if shape is None:
-        naive = _ISOFORMAT.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
+        naive = _ISOFORMAT.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
         raise ValueError("names no offset from UTC" if naive and not naive["offset"] else "is no RFC 3339 time")
     return _read(shape)
 
@@ -40,7 +42,7 @@ def parse_isoformat(text: str) -> tuple[datetime, bool]:
     Raises:
         ValueError: it is another text, or a time that no calendar has.
     """
-    shape = _ISOFORMAT.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
+    shape = _ISOFORMAT.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     if shape is None:
         raise ValueError("is no RFC 3339 time")
     time = _read(shape)
@@ -54,7 +56,7 @@ def parse_isoformat(text: str) -> tuple[datetime, bool]:
 
 def is_isoformat(value: Any) -> bool:
     """Tell whether a value is a text in a form that :func:`parse_isoformat` takes."""
-    return isinstance(value, str) and len(value) <= _MAX_CHARACTERS and _ISOFORMAT.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= MAX_CHARACTERS and _ISOFORMAT.fullmatch(value) is not None
 
 
 def _read(shape: re.Match[str]) -> datetime:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.managem import answer_json
+from tasks.managem.client import SUCCESS
 from tasks.outcome import Locked, Problem, ProblemType, Refused
 from tasks.retry_after import parse_date, parse_retry_after
 
@@ -87,7 +88,6 @@ _CALL_FAILED = {
     "no_resources": ProblemType.INTERNAL,
 }
 _DECISIVE = {"id", "locked"}
-_SUCCESS = range(200, 300)
 _REDIRECT_OR_CLIENT_ERROR = range(300, 500)
 _SERVER_ERROR = range(500, 600)
 
@@ -106,7 +106,7 @@ def judge(
     retry_after = None
     if answer.retry_after is not None:  # dates take long to read, and are seldom of use
         retry_after = parse_retry_after(answer.retry_after, parse_date(answer.date) or now())
-    if answer.status in _SUCCESS:
+    if answer.status in SUCCESS:
         return _confirmation(answer, conversation_id, retry_after)
     return (
         _overload(answer.status, retry_after)

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 import httpx
 
+from tasks.managem.token import is_visible_ascii
 from tasks.managem.transport import NoResourcesError, OneHostTransport
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _GZIP_MEMBER = b"\x1f\x8b"
 #: A gzip file may be several, one behind the other. Each costs time on the loop, and real answers have one or two.
 _MAX_MEMBERS = 100
 _MAX_CODINGS = 5
-_SUCCESS = range(200, 300)
+SUCCESS = range(200, 300)
 
 _TOO_LARGE = f"The API's answer is larger than {MAX_BODY_BYTES} bytes."
 
@@ -163,7 +164,7 @@ class ManagemApi:
         # Out here, what is raised has no error behind it whose text could quote what the host sent.
         if reply is None:
             raise CallFailedError(kind, detail, was_sent=was_sent)
-        if reply.status in _SUCCESS:
+        if reply.status in SUCCESS:
             raise CallFailedError(kind, detail, reply.status)
         return self._answer(reply, b"")
 
@@ -181,7 +182,7 @@ class ManagemApi:
     def _request(self, conversation_id: str, fields: list[tuple[bytes, bytes]]) -> tuple[Request, int]:
         """A request, and the hash of the token in it: no frame that an error could show has the token itself."""
         token = self._token()
-        if not (token.isascii() and token.isprintable()):
+        if not is_visible_ascii(token):
             # Encoding it would fail too, with an error that holds it.
             raise ValueError("the API token holds something else than visible ASCII")
         request = self._transport.request(

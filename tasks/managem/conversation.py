@@ -22,6 +22,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from tasks import rfc3339
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -37,13 +39,7 @@ def _the_first(value: Any) -> Any:
     return value[:_CHECKED_MEMBERS] if isinstance(value, list) else value
 
 
-Moment = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
-        json_schema_extra={"format": "date-time"},
-    ),
-]
+Moment = Annotated[str, Field(pattern=rfc3339.PATTERN, json_schema_extra={"format": "date-time"})]
 """The shape of an RFC 3339 time; that every month has its days is not our concern in an answer."""
 
 

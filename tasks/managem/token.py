@@ -50,10 +50,15 @@ class TokenFile:
         return self._token
 
 
+def is_visible_ascii(token: str) -> bool:
+    """Tell whether a header can carry a token as one word."""
+    return token.isascii() and token.isprintable() and " " not in token
+
+
 def _usable(token: str) -> str:
     if not token:
         raise ValueError("is empty")
-    if not (token.isascii() and token.isprintable()) or " " in token:
+    if not is_visible_ascii(token):
         raise ValueError("holds more than visible ASCII characters without blanks")
     return token
 

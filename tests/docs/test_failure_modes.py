@@ -10,8 +10,7 @@ from typing import get_args
 import pytest
 
 from settings import Settings
-from tasks.event import OutcomeName
-from tasks.outcome import ProblemType
+from tasks.outcome import OutcomeName, ProblemType
 from worker.observe.metrics import REGISTRY
 
 ROOT = Path(__file__).parents[2]

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 Argument: TypeAlias = str | int | bytes
 Command: TypeAlias = list[Argument]
 
-#: The largest message that is read. Of a larger one, and of a dead letter's message, KEPT_BYTES are kept.
+#: The largest message that is read, and the largest body once it is decompressed. Of a larger message, and of that of a
+#: dead letter, KEPT_BYTES are kept.
 MAX_MESSAGE_BYTES = 1024 * 1024
 KEPT_BYTES = 64 * 1024
 #: One take, promote or recover moves at most this much, so that no call blocks the server for long.

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from worker.broker.refusals import as_lost_connection
 from worker.celery_bridge.remote_control import refusal
-from worker.celery_bridge.request import Request
+from worker.celery_bridge.request import Request, task_events_are_on
 from worker.runtime.in_flight import MAX_SLOTS, Announced, Assignment, InFlight
 from worker.runtime.open_files import shortage
 
@@ -196,9 +196,7 @@ class Monitoring:
     def _is_watched(self) -> bool:
         if any(signal.receivers for signal in _OF_A_TASK):
             return True
-        monitors = self.consumer.event_dispatcher
-        # A worker's heartbeat uses the same dispatcher, for the group "worker".
-        return bool(monitors and monitors.enabled and (not monitors.groups or "task" in monitors.groups))
+        return task_events_are_on(self.consumer.event_dispatcher)
 
     def _announce(self, assignments: Sequence[Assignment]) -> None:
         for assignment in assignments:

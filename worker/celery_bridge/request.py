@@ -28,6 +28,11 @@ class LockFailedError(Exception):
     """The conversation was not locked; what Celery's monitors show as the failure of a task."""
 
 
+def task_events_are_on(dispatcher: Any) -> bool:
+    """Tell whether Celery's event dispatcher sends events of tasks; the heartbeat uses the same one for its own."""
+    return bool(dispatcher and dispatcher.enabled and (not dispatcher.groups or "task" in dispatcher.groups))
+
+
 class Request(stock.Request):
     """A request whose acknowledgement is its result event, so that there is nothing to acknowledge here.
 
@@ -90,9 +95,9 @@ class Request(stock.Request):
         self.acknowledged = True
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
-        """Tell the monitors, if events of tasks are switched on: the heartbeat alone uses the same dispatcher."""
+        """Tell the monitors, if they are told of tasks."""
         monitors = self._consumer.event_dispatcher  # another one after each lost connection
-        if monitors and monitors.enabled and (not monitors.groups or "task" in monitors.groups):
+        if task_events_are_on(monitors):
             monitors.send(type, uuid=self.id, **fields)
 
     def received(self) -> None:

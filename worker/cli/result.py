@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from worker.cli.plural import plural
+from tasks.outcome import OutcomeName
+from tasks.plural import plural
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-OUTCOMES = ("locked", "would_lock", "expired", "revoked", "rejected", "refused", "exhausted", "poisoned")
+OUTCOMES: tuple[str, ...] = get_args(OutcomeName)
 
 _STYLES = {"locked": "green", "would_lock": "cyan", "expired": "yellow", "revoked": "yellow"}
 _FAILED_STYLE = "red"

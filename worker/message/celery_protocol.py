@@ -28,13 +28,12 @@ from tasks.message import Message, UndecodableMessage
 from tasks.outcome import Problem, ProblemType
 from tasks.redaction import describe, shorten
 from tasks.strict_json import NotStrictError, loads
+from worker.broker.moves import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-MAX_MESSAGE_BYTES = 1024 * 1024
-"""The largest message, and the largest body after decompression."""
 
 _MAX_LEVELS = 32 + 4
 """The levels of a job's field, and those of the message, body, argument list and job object around it."""

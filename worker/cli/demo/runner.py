@@ -18,7 +18,7 @@ from worker.cli.demo import kinds, summary
 from worker.cli.demo.reconciliation import Reconciliation
 from worker.cli.demo.screen import Screen
 from worker.cli.demo.worker_process import CONCURRENCY, TOKEN, running_worker, use_settings
-from worker.cli.exit import FAILED, fail, redis_address
+from worker.cli.exit import FAILED, INTERRUPTED, fail, redis_address
 from worker.cli.producer import OutgoingJob, Producer, SendError
 from worker.cli.result import read_result
 from worker.cli.status.queue_stats import read_queue_stats
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _SEND_AT_ONCE = 50
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 20.0
-_INTERRUPTED = 130
 
 
 class StalledError(Exception):
@@ -82,7 +81,7 @@ def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
     except RedisServerError as error:
         fail(str(error), FAILED)
     except KeyboardInterrupt:
-        fail("interrupted; all that was started is stopped", _INTERRUPTED)
+        fail("interrupted; all that was started is stopped", INTERRUPTED)
 
 
 def _send(messages: Sequence[Sent], settings: Settings, client: Redis) -> None:

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tasks.plural import plural
 from worker.cli.demo.reconciliation import ends_text
 from worker.observe.printable import printable
 
@@ -73,7 +74,7 @@ class Screen:
                 "",
                 Text(result.outcome, style=result.style),
                 Text(printable(result.conversation_id) or "-"),
-                "1 call" if result.attempts == 1 else f"{result.attempts} calls",
+                plural(result.attempts, "call"),
                 Text(printable(result.problem), style="dim"),
             )
         head = Table.grid(expand=True)

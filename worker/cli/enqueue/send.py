@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tasks.plural import plural
 from worker.cli.enqueue.job_input import BadJobError
 from worker.cli.exit import FAILED, USAGE_ERROR, fail, redis_address, report_if_interrupted
-from worker.cli.plural import plural
 from worker.cli.producer import BATCH_JOBS, Arrival, OutgoingJob, Producer, SendError
 from worker.observe.printable import printable
 

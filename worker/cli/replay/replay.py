@@ -11,12 +11,12 @@ from uuid import uuid4
 import typer
 from redis.exceptions import RedisError
 
+from tasks.plural import plural
 from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
 from worker.broker.moves import replay_command
 from worker.broker.refusals import was_refused
 from worker.cli.exit import FAILED, fail, redis_address, redis_or_stop, report_if_interrupted
-from worker.cli.plural import plural
 from worker.cli.refusals import described
 from worker.cli.replay.dead_letters import NoJobError, pages
 from worker.observe.printable import printable

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tasks.plural import plural
 from worker.cli.exit import load_settings, redis_address, redis_or_stop
-from worker.cli.plural import plural
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:

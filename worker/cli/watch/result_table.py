@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tasks.plural import plural
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class ResultTable:
         total = self._counts.total()
         # A line that wrapped would push the newest rows off a small screen.
         lines = Text(f"{self._title}\n", style="dim", no_wrap=True, overflow="ellipsis")
-        lines.append(f"{total:,} event{'' if total == 1 else 's'}, {rate:,.1f}/s", style="not dim bold")
+        lines.append(f"{plural(total, 'event')}, {rate:,.1f}/s", style="not dim bold")
         for (outcome, style), count in sorted(self._counts.items(), key=lambda item: -item[1]):
             lines.append(" · ", style="dim")
             lines.append(f"{count:,} {outcome}", style=f"not dim {style}")
