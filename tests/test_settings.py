@@ -1,4 +1,4 @@
-"""Settings are right as a whole, or one message names every problem; no secret shows, and their page is up to date."""
+"""Settings are right as a whole, or one message names every problem; no secret shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import trustme
 
 import settings
-from docs.generate import FOLDER, PAGES
 from settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -442,8 +441,3 @@ def test_every_option_has_a_sentence_and_every_number_its_bounds() -> None:
             if kind["type"] in {"integer", "number"}:
                 assert "maximum" in kind, name
                 assert kind.keys() & {"minimum", "exclusiveMinimum"}, name
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_made_from_the_code_is_up_to_date(page: str) -> None:
-    assert (FOLDER / page).read_text(encoding="utf-8") == PAGES[page](), "run: make docs"
