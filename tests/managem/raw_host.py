@@ -36,6 +36,10 @@ class Visit:
         self._writer.write(data)
         await self._writer.drain()
 
+    def say_goodbye(self) -> None:
+        """Send nothing more: a FIN, with our side still open to read."""
+        self._writer.write_eof()
+
     async def client_hangs_up(self) -> None:
         """Wait until the client closes or resets the connection."""
         while await self._reader.read(65_536):

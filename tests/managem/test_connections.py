@@ -16,15 +16,6 @@ from tests.managem.client import MakeApi, fail_to_lock, lock, watch_heads
 from tests.managem.raw_host import PATIENCE_SECONDS, RawHost, Visit, answer, answering
 
 
-async def until_idle_connections_are_unfit(api: ManagemApi) -> None:
-    """Wait until the client's loop has taken what the host did on the idle connections."""
-    assert api._transport._pool is not None
-    connector, _ = api._transport._pool
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not all(protocol.should_close for idle in connector._conns.values() for protocol, _ in idle):  # noqa: ASYNC110 - see below
-            await asyncio.sleep(0)  # aiohttp sets no event that could be waited for
-
-
 async def test_calls_one_after_another_use_one_connection(make_api: MakeApi) -> None:
     async with RawHost(answering(answer())) as host:
         api = make_api(host.url)
@@ -63,12 +54,14 @@ async def test_an_idle_connection_that_the_host_has_closed_is_not_used(make_api:
     async def talk(visit: Visit) -> None:
         await visit.request()
         await visit.send(answer())
+        visit.say_goodbye()
+        await visit.client_hangs_up()
 
     async with RawHost(talk) as host:
         api = make_api(host.url)
         for count in range(1, 4):
             assert (await lock(api)).status == 200
-            await until_idle_connections_are_unfit(api)
+            await host.until(lambda: host.open_connections == 0, "the client has closed its side too")
             assert host.connections == count
 
 
@@ -320,11 +313,14 @@ async def test_an_idle_connection_that_the_host_resets_leaves_no_complaint(
         head_taken = watch_heads(api)
         await lock(api)
         await lock(api)
+        assert host.connections == 1
         over.set()
-        await until_idle_connections_are_unfit(api)
+        await host.until(lambda: host.open_connections == 0, "the host has reset the connection")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while host.connections == 1:  # until the client has noticed
+                await asyncio.gather(lock(api), return_exceptions=True)
         await api.aclose()
     gc.collect()
-    assert host.connections == 1
     assert caplog.text == ""
 
 
