@@ -20,6 +20,7 @@ from celery import Celery
 
 from sandbox.api import SandboxApi, run_in_thread
 from sandbox.script import Script
+from tests.cli.terminal import Terminal
 from worker.broker.keys import Keys, ledger_of
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """End it without warning (SIGKILL), as an OOM kill or a lost node does."""
+        self.stop(signal.SIGKILL)
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -218,6 +223,16 @@ class Stage:
         return dict(
             eventually(lambda: [event for event in self.events() if event["data"]["job_id"] == job], job, seconds)[0]
         )
+
+    def outcome_of(self, job: str) -> str:
+        """Wait for the event of one job, and give its outcome."""
+        return str(self.event_of(job)["data"]["outcome"])
+
+    def lock_worker(self, *arguments: str) -> str:
+        """Run the command ``lock-worker`` to its end, and give what it printed."""
+        ended = Terminal({"REDIS_URL": self.redis_url}, self.folder).run(*arguments)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
 
     def wait_idle(self) -> None:
         """Wait until no job is waiting or held anywhere."""
