@@ -41,13 +41,9 @@ class Rule(BaseModel):
     def _makes_sense(self) -> Self:
         if self.id is not None and self.ids is not None:
             raise ValueError("give id or ids, not both")
-        if isinstance(self.then, Drop) and self.then.at == "accept":
-            if (self.id, self.ids, self.nth_call, self.first_calls) != (None, None, None, None):
-                raise ValueError("a drop at the accept comes before any request, so it cannot match ids or calls")
-            if self.probability == 1 and self.times is None:
-                raise ValueError(
-                    "a drop at the accept needs times or a probability, or nobody could change the script again"
-                )
+        narrowed_to = (self.id, self.ids, self.nth_call, self.first_calls)
+        if isinstance(self.then, Drop) and self.then.at == "accept" and narrowed_to != (None, None, None, None):
+            raise ValueError("a drop at the accept comes before any request, so it cannot match ids or calls")
         return self
 
     def covers(self, conversation_id: str, call: int) -> bool:
