@@ -1,1 +1,1 @@
-"""Jobs in Redis: the keys, the atomic moves between states, and the connections."""
+"""Where jobs wait in Redis and how they move: the keys, the atomic moves, and the connections that carry them."""
