@@ -101,3 +101,17 @@ def test_its_tables_have_five_columns_throughout() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("|")]
 
     assert {line.count("|") for line in rows} == {6}
+
+
+def test_what_the_readme_says_of_the_chaos_runs_stands_in_the_page() -> None:
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    said = re.search(
+        r"`make chaos MINUTES=(\d+) SEED=(\d+)` killed real workers (\d+) times .* stock Celery worker .*?\[", readme
+    )
+    assert said is not None
+
+    figures = re.findall(r"\d[\d,]*\d", said[0])
+
+    assert len(figures) >= 8
+    for figure in figures:
+        assert re.search(rf"(?<![\d,.]){figure}(?![\d,]\d|\d)", PAGE), figure
