@@ -51,6 +51,13 @@ def test_each_test_that_it_names_is_there(file: str, name: str) -> None:
     assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE)
 
 
+def test_it_lists_each_folder_of_the_worker_and_none_that_is_gone() -> None:
+    listed = {cells[0].strip("`") for cells in rows(section("The folders"))}
+
+    assert all((ROOT / folder).is_dir() for folder in listed)
+    assert {f"worker/{package.parent.name}/" for package in (ROOT / "worker").glob("*/__init__.py")} <= listed
+
+
 def test_its_table_has_each_move() -> None:
     named = [cells[0].strip("`") for cells in rows(section("The states of a job")) if cells[2].startswith("`worker/")]
 
