@@ -217,7 +217,7 @@ def lock_conversation(
 
 
 def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
-    """The arguments without those that are None, and with the positional one by its name where that is clear."""
+    """The arguments without absent fields, and with the positional one by its name where that is clear."""
     named = _present(kwargs)
     match args:
         case [Mapping() as fields] if not named:
@@ -228,7 +228,8 @@ def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[A
 
 
 def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+    """The fields without those that are None; an unknown name is refused whatever its value is, so it stays."""
+    return {name: value for name, value in fields.items() if value is not None or name not in Job.model_fields}
 
 
 def _sendable(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
