@@ -357,7 +357,7 @@ def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_w
         control.cancel_consumer(queue, destination=[NAME], reply=True, timeout=10)
 
     def in_care() -> set[str]:
-        return set(ask(life, "_request", "books")["in_care"])
+        return set(ask(life, "_request", "monitoring")["in_care"])
 
     eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the upkeep of the queue without jobs")
     life.redis.zadd(keys.delayed, {"ref-1": 1})
@@ -442,7 +442,9 @@ def test_nothing_of_jobs_that_are_over_is_kept_in_memory(life: Stage) -> None:
     eventually(lambda: life.redis.xlen(RESULTS) >= jobs + 1, "all events", 60)
     life.wait_idle()
 
-    after = eventually(lambda: (found := ask(life, "_request", "books"))["active"] == 0 and found, "an idle worker")
+    after = eventually(
+        lambda: (found := ask(life, "_request", "monitoring"))["active"] == 0 and found, "an idle worker"
+    )
     assert len(life.events()) == jobs + 1
     assert (after["requests"], after["reserved"], after["active"]) == (0, 0, 0)
     assert after["successful"] <= 1000, "Celery keeps the last thousand"
