@@ -41,7 +41,7 @@ def test_errors_in_whatever_place_show_no_value_of_a_variable(stage: Stage, log_
     eventually(lambda: has_failed_everywhere(worker), "an error in each place")
 
     worker.process.send_signal(signal.SIGUSR1)
-    eventually(lambda: "_tell_stack" in worker.log, "where each thread stands")
+    eventually(lambda: "_print_stack" in worker.log, "where each thread stands")
 
     assert worker.stop() == 0
     assert event["data"]["error"]["type"] == "internal"

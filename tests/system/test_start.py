@@ -88,7 +88,7 @@ def test_options_that_would_break_a_promise_stop_the_start_each_with_its_sentenc
     [
         (("-c", "10001"), "-c 10001: a worker runs at least 1 job at once, and 10,000 at most"),
         (("-Q", "a,lw:1:b"), "-Q 'lw:1:b': its name must not start with lw:"),
-        (("-Q", "moderation.results"), "-Q 'moderation.results': another use is made of that name"),
+        (("-Q", "moderation.results"), "-Q 'moderation.results': that name is used for something else"),
         (("-Q", ",".join(f"q-{n}" for n in range(51))), "-Q: 51 queues are named, and a worker takes from 50 at most"),
     ],
 )

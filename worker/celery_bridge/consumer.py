@@ -1,4 +1,4 @@
-"""Celery's consumer with what a fleet of hundreds needs: no chatter between workers, and a quick way back to Redis."""
+"""Celery's consumer for a large fleet: no messages between workers, a fast reconnect, and a check of the server."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from worker.observe.outages import outages
 
 logger = logging.getLogger(__name__)
 
-# Advice on a setting that this worker has chosen, repeated on every lost connection.
+# A warning about a setting that this worker chose on purpose, repeated on every lost connection.
 warnings.filterwarnings("ignore", "\\s*In Celery 5.1 we introduced", CPendingDeprecationWarning)
 
 _PUBSUB_IS_SHARED = {
-    "problem": "Jobs and streams are those of this database, but pub/sub knows no databases: whoever listens on "
-    "RESULTS_CHANNEL hears the events of all databases of this server.",
+    "problem": "Jobs and streams are those of this database, but pub/sub knows no databases: a subscriber of "
+    "RESULTS_CHANNEL gets the events of all databases of this server.",
     "advice": "Give each environment that shares the server a RESULTS_CHANNEL and an EVENT_SOURCE of its own.",
 }
-#: How long a sleep before the next attempt to connect lasts at most: between two of them it is seen that a worker is
-#: to stop.
+#: The longest sleep between two attempts to connect, in seconds. Between two sleeps the worker can stop.
 _SLEEP_SECONDS = 0.1
-#: What the log calls Celery's side, its remote control and its events.
+#: The label of Celery's thread, its remote control and its events in the log.
 _PART = "celery"
 
 
-def _is_not_said_here(record: logging.LogRecord) -> bool:
-    """Celery's own line for each lost connection: ``worker.observe.outages`` tells of all of them together."""
+def _is_not_logged_here(record: logging.LogRecord) -> bool:
+    """Filter out Celery's line for each lost connection; ``worker.observe.outages`` logs all of them together."""
     return not (record.args and CONNECTION_RETRY in record.args)
 
 
-logging.getLogger("celery.worker.consumer.consumer").addFilter(_is_not_said_here)
+logging.getLogger("celery.worker.consumer.consumer").addFilter(_is_not_logged_here)
 
 
 class Consumer(stock.Consumer):
-    """The consumer.
+    """The consumer. It checks the server when it connects.
 
-    Mingle costs a second of start-up, gossip makes every worker listen to every other one; neither serves a job here.
+    Mingle would cost a second of start-up, and gossip would make every worker listen to every other one. No job needs
+    either.
 
-    ``connected_at`` is the monotonic time when the connection that it has began to be made; infinite while it has none.
+    ``connected_at`` is the monotonic time at which the present connection was begun; infinite without a connection.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -58,27 +58,27 @@ class Consumer(stock.Consumer):
         self._findings: list[Finding] = []
         self._began_at = 0.0
         self.connected_at = math.inf
-        # The waits between attempts are the backoff's, which all connections of the process share.
+        # The backoff, which all connections of the process share, decides on the waits between attempts.
         self._restart_state.maxR = None  # type: ignore[attr-defined]  # as above
         app: Any = self.app
         self._backoff = app.backoff
         app.monitoring.consumer = self
 
     def connect(self) -> Any:
-        """Connect, and see whether the server is fit for a queue; the first time, before anything is taken from it.
+        """Connect and check the server, the first time before any job is taken.
 
         Raises:
-            WorkerShutdown: it was not, the first time. Nobody mends that without a person, so the worker ends, with a
-                status that tells.
+            WorkerShutdown: the server was unfit the first time. Only an operator can fix that, so the worker exits with
+                a failure status.
         """
         self.connected_at = math.inf
         self._wait_for_turn()
         try:
-            # Known before the look, so that what fails in it is told and mended as a lost connection.
+            # Set before the check, so that an error in it is handled as a lost connection.
             self.connection = connection = super().connect()
-            self._look_at_the_server(connection)
+            self._check_server(connection)
         except (RedisError, OSError) as error:
-            self._end_if_it_never_works(error)
+            self._end_if_hopeless(error)
             raise
         self._backoff.worked()
         outages.worked(_PART)
@@ -86,10 +86,10 @@ class Consumer(stock.Consumer):
         return connection
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long it takes: no job in flight depends on this connection, and nobody else restarts it."""
+        """Connect, however long it takes: no job in flight depends on this connection."""
 
         def on_error(error: Exception, _interval: float) -> None:
-            self._end_if_it_never_works(error)
+            self._end_if_hopeless(error)
             self._failed(error)
             self._wait_for_turn()
 
@@ -99,22 +99,22 @@ class Consumer(stock.Consumer):
             interval_start=0,
             interval_step=0,
             callback=maybe_shutdown,
-            reraise_as_library_errors=False,  # kombu's own say less
+            reraise_as_library_errors=False,  # kombu's errors say less
         )
         self.first_connection_attempt = False
         return conn
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Say what Redis said, as for any other trouble with it."""
+        """Report the error to the outages log."""
         self._failed(exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Say what Redis said, and close the connection."""
+        """Report the error to the outages log, and close the connection."""
         self._failed(exc)
         super().on_connection_error_after_connected(exc)
 
     def cancel_active_requests(self) -> None:
-        """Cancel what runs, and so also what Celery was not shown yet."""
+        """Cancel all running jobs, including those that Celery does not know of yet."""
         app: Any = self.app
         app.monitoring.sync()
         super().cancel_active_requests()
@@ -130,19 +130,19 @@ class Consumer(stock.Consumer):
             time.sleep(min(seconds, _SLEEP_SECONDS))
         self._began_at = time.monotonic()
 
-    def _look_at_the_server(self, connection: Any) -> None:
+    def _check_server(self, connection: Any) -> None:
         app: Any = self.app
-        # Later it is not stopped for a policy: jobs that are there would not be safer for it.
+        # After the first check a policy does not stop the worker: that would not make the jobs in Redis safer.
         allow_eviction = app.allow_eviction or self._is_server_checked
         with connection.default_channel.conn_or_acquire() as client:
-            found = look(client, app.keys_together, allow_eviction=allow_eviction)
+            findings = look(client, app.keys_together, allow_eviction=allow_eviction)
             database = client.connection_pool.connection_kwargs.get("db") or 0
-        unfit = [finding for finding in found if isinstance(finding, Unfit)]
+        unfit = [finding for finding in findings if isinstance(finding, Unfit)]
         if unfit and not self._is_server_checked:
-            self._end(found)
+            self._end(findings)
         if unfit:
             raise ServerIsUnfitError(unfit[0])
-        self._tell(found)
+        self._log(findings)
         if self._is_server_checked:
             return
         self._is_server_checked = True
@@ -150,25 +150,25 @@ class Consumer(stock.Consumer):
         if database:
             logger.warning("pubsub_knows_no_databases", extra={"database": database, **_PUBSUB_IS_SHARED})
 
-    def _tell(self, found: list[Finding]) -> None:
-        """Tell what is new since the last look: another server may answer at the same address by now."""
-        for finding in found:
+    def _log(self, findings: list[Finding]) -> None:
+        """Log findings that are new since the last check; another server may have the same address by now."""
+        for finding in findings:
             if finding not in self._findings:
-                told = {"problem": finding.problem, "advice": finding.advice}
+                fields = {"problem": finding.problem, "advice": finding.advice}
                 if isinstance(finding, Unfit):
-                    logger.error("redis_unfit", extra=told)
+                    logger.error("redis_unfit", extra=fields)
                 elif isinstance(finding, Risk):
-                    logger.warning("redis_may_forget", extra=told)
+                    logger.warning("redis_may_forget", extra=fields)
                 else:
-                    logger.warning("redis_not_checked", extra=told)
-        self._findings = found
+                    logger.warning("redis_not_checked", extra=fields)
+        self._findings = findings
 
-    def _end_if_it_never_works(self, error: Exception) -> None:
-        """At the start, and not later: a worker that has begun waits until what was broken meanwhile is mended."""
+    def _end_if_hopeless(self, error: Exception) -> None:
+        """End a worker that is just starting. A worker that has run before waits until the problem is fixed."""
         unfit = meaning(error)
         if isinstance(unfit, Unfit) and not self._is_server_checked:
             self._end([unfit])
 
-    def _end(self, found: list[Finding]) -> NoReturn:
-        self._tell(found)
+    def _end(self, findings: list[Finding]) -> NoReturn:
+        self._log(findings)
         raise WorkerShutdown(EX_FAILURE)

@@ -1,4 +1,4 @@
-"""Celery's worker program, with what it prints past the log made to keep the promises of the log."""
+"""Celery's worker program, with everything that it prints outside the log in the log's format."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ logger = logging.getLogger(__name__)
 
 
 class Program(stock.Worker):
-    """The program."""
+    """Celery's worker program."""
 
     concurrency: int
     hostname: str
     task_events: bool
 
     def on_before_init(self, *args: Any, **kwargs: Any) -> None:
-        """Prepare; Celery says "Warm shutdown" and the like in text, past the log."""
+        """Replace the function that prints "Warm shutdown" and the like, past the log."""
         super().on_before_init(*args, **kwargs)
         if self.app.logs_json:
-            setattr(stock, "safe_say", _say)  # noqa: B010 - there is no other way to hear it
+            setattr(stock, "safe_say", _say)  # noqa: B010 - Celery offers no other way
 
     def emit_banner(self) -> None:
-        """Tell what was started: a banner for people, or a log line."""
+        """Show what was started: a banner for people, or a log line."""
         if not self.app.logs_json:
             super().emit_banner()
             return
-        told = {
+        fields = {
             "version": version("lock-worker"),
             "node": self.hostname,
             "redis": self.app.connection().as_uri(),
@@ -46,20 +46,20 @@ class Program(stock.Worker):
             "concurrency": self.concurrency,
             "task_events": bool(self.task_events),
         }
-        logger.info("worker_starting", extra=told)
+        logger.info("worker_starting", extra=fields)
 
     def install_platform_tweaks(self, worker: Any) -> None:
-        """Install signal handlers; on SIGUSR1 Celery's own prints the values of all variables, messages among them."""
+        """Install signal handlers; Celery's own for SIGUSR1 would print the values of all variables."""
         super().install_platform_tweaks(worker)
-        platforms.signals["SIGUSR1"] = self._tell_stacks
+        platforms.signals["SIGUSR1"] = self._print_stacks
 
-    def _tell_stacks(self, *_: Any) -> None:
-        """Tell where each thread stands."""
+    def _print_stacks(self, *_: Any) -> None:
+        """Print the stack of each thread."""
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to see other threads
-            self._tell_stack(names.get(ident, str(ident)), frame)
+            self._print_stack(names.get(ident, str(ident)), frame)
 
-    def _tell_stack(self, thread: str, frame: FrameType) -> None:
+    def _print_stack(self, thread: str, frame: FrameType) -> None:
         stack = "".join(traceback.format_stack(frame))
         if self.app.logs_json:
             output.say("stack", __name__, thread_name=thread, stack=stack)

@@ -1,7 +1,7 @@
-"""Celery's remote control: which commands this worker refuses, and with what sentence.
+"""Decides which commands of Celery's remote control this worker refuses, and why.
 
-Whoever may write to Redis may send one, with any arguments. Celery carries some out later, on its own loop, where an
-argument that makes no sense would end the worker; others break a promise of this worker, or have no effect here and
+Any program that may write to Redis can send a command with any arguments. Celery runs some later, on its own loop,
+where an invalid argument would end the worker. Others would break a promise of this worker, or have no effect here and
 would be answered as if they had.
 """
 
@@ -26,30 +26,30 @@ _NO_EFFECT = {
 
 
 def queue_problem(name: object, streams: Collection[str]) -> str | None:
-    """Why no jobs can be taken from a queue of this name, as the end of a sentence; None: they can.
+    """Return why no jobs can be taken from a queue of this name, as the end of a sentence; None if they can.
 
     Args:
-        name: what was given as a name.
-        streams: names that the results and the dead letters have.
+        name: the given name, of any type.
+        streams: the names of the results stream and the dead stream.
     """
     problem = key_name_problem(name)
     if problem is not None:
         return f"its name {problem[0].lower()}{problem[1:]}"
     if name in streams or is_celerys_own(str(name)):
-        return "another use is made of that name"
+        return "that name is used for something else"
     return None
 
 
 def refusal(
     command: str, arguments: Mapping[str, Any], queues: Collection[str], streams: Collection[str]
 ) -> str | None:
-    """Why a command is not carried out, for whoever sent it; None: it is.
+    """Return why a command is refused, for its sender; None if it is carried out.
 
     Args:
         command: its name.
-        arguments: as they came.
-        queues: those that this worker takes from or looks after.
-        streams: as of :func:`queue_problem`.
+        arguments: its arguments as received.
+        queues: the queues that this worker takes from or maintains.
+        streams: as for :func:`queue_problem`.
     """
     if command in _NO_EFFECT:
         return f"{command} has no effect here: {_NO_EFFECT[command]}"

@@ -1,7 +1,7 @@
-"""A job as Celery's remote control, monitors and signals see it while it is with us.
+"""A job in flight as Celery's remote control, monitors and signals see it.
 
-Celery learns of a job's end when Redis has said that it is over: so no monitor shows a success that never was. All of
-this runs on Celery's thread, and only for jobs that somebody looks at (``worker.celery_bridge.monitoring``).
+Celery learns of a job's end only after Redis has confirmed it, so no monitor shows a success that did not happen. All
+of this runs on Celery's thread, and only for jobs that are watched (``worker.celery_bridge.monitoring``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class LockFailedError(Exception):
-    """The conversation was not locked; what Celery's monitors show as the failure of a task."""
+    """The conversation was not locked. Celery's monitors show it as the failure of a task."""
 
 
 def task_events_are_on(dispatcher: Any) -> bool:
@@ -34,16 +34,16 @@ def task_events_are_on(dispatcher: Any) -> bool:
 
 
 class Request(stock.Request):
-    """A request whose acknowledgement is its result event, so that there is nothing to acknowledge here.
+    """A request that needs no acknowledgement, because the result event is that.
 
-    It is made from what was read of the message already. Celery's own constructor is left out: it would look at the
-    message's headers again, for options that have no effect here.
+    It is made from the decoded message. It does not call Celery's constructor, which would read the message's headers
+    again, for options that have no effect here.
 
     Args:
         assignment: the job.
-        number: stands where other pools have a process id.
-        task: what it is a run of.
-        consumer: Celery's consumer, whose monitors are told.
+        number: takes the place of the process id of other pools.
+        task: the task that the job runs.
+        consumer: Celery's consumer, which has the event dispatcher.
     """
 
     def __init__(self, assignment: Assignment, number: int, task: Any, consumer: Any) -> None:
@@ -57,7 +57,7 @@ class Request(stock.Request):
         self._app = consumer.app
         self._hostname = consumer.hostname
         self._args: tuple[()] = ()
-        # What Celery may know, and show to whoever asks it: the conversation, and nothing of what was said about it.
+        # Celery shows this to every monitor, so it has only the conversation's id.
         self._kwargs = {"subject": job.subject}
         self._argsrepr = "()"
         self._eta = self._expires = self._root_id = self._parent_id = None
@@ -71,7 +71,7 @@ class Request(stock.Request):
             "redelivered": False,
         }
         self._accepted_at = 0.0
-        self._eventer = None  # Celery sets it after each reconnect; monitors are told through the consumer's own
+        self._eventer = None  # Celery sets it after each reconnect; send_event uses the consumer's instead
 
     @property
     def _kwargsrepr(self) -> str:
@@ -79,7 +79,7 @@ class Request(stock.Request):
 
     @property
     def _request_dict(self) -> dict[str, Any]:
-        """The headers and properties that there would be, for ``task.request``."""
+        """The headers and properties of ``task.request``."""
         return {
             "id": self.id, "task": self.name, "args": self._args, "kwargs": self._kwargs,
             "argsrepr": self._argsrepr, "kwargsrepr": self._kwargsrepr, "hostname": self._hostname,
@@ -91,69 +91,69 @@ class Request(stock.Request):
         return Context(self._request_dict, called_directly=False)
 
     def acknowledge(self) -> None:
-        """Note that Celery has no more to do with it."""
+        """Mark the request as acknowledged for Celery."""
         self.acknowledged = True
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
-        """Tell the monitors, if they are told of tasks."""
-        monitors = self._consumer.event_dispatcher  # another one after each lost connection
+        """Send an event to the monitors if task events are on."""
+        monitors = self._consumer.event_dispatcher  # a new one after each lost connection
         if task_events_are_on(monitors):
             monitors.send(type, uuid=self.id, **fields)
 
     def received(self) -> None:
-        """Tell that the job is here."""
+        """Announce that the worker has the job."""
         signals.task_received.send(sender=self._consumer, request=self)
         self.send_event("task-received", name=self.name, args=self._argsrepr, kwargs=self._kwargsrepr, retries=0)
 
     def begun(self, at: float) -> None:
-        """Note that the job runs, since then (monotonic seconds)."""
+        """Mark the job as running since ``at`` (monotonic seconds)."""
         self.worker_pid = self.number  # type: ignore[assignment]  # the stubs have a string
         self._accepted_at = at
         self.time_start = time.time() - (time.monotonic() - at)
         state.task_accepted(self)
 
     def started(self) -> None:
-        """Tell that the job is about to run."""
+        """Announce that the job is about to run."""
         self.begun(time.monotonic())
         self.send_event("task-started")
         self._signal(signals.task_prerun, task_id=self.id, task=self._task, args=(), kwargs=self._kwargs)
 
     def settled(self, how: Settlement) -> None:
-        """Tell how the job left this worker."""
+        """Announce how the job left this worker."""
         self.acknowledge()
         state.task_ready(self)
-        told: str | Exception
+        result: str | Exception
         match how:
             case Completed(outcome, None):
-                end, told = "SUCCESS", outcome
+                end, result = "SUCCESS", outcome
                 self._signal(signals.task_success, result=outcome)
                 self.send_event("task-succeeded", result=outcome, runtime=time.monotonic() - self._accepted_at)
             case Completed(outcome, problem):
-                end, told = "FAILURE", LockFailedError(f"{outcome}: {problem}")
+                end, result = "FAILURE", LockFailedError(f"{outcome}: {problem}")
                 self._signal(
                     signals.task_failure,
-                    task_id=self.id, exception=told, args=(), kwargs=self._kwargs, traceback=None, einfo=None,
+                    task_id=self.id, exception=result, args=(), kwargs=self._kwargs, traceback=None, einfo=None,
                 )  # fmt: skip
-                self.send_event("task-failed", exception=safe_repr(told), traceback="")
+                self.send_event("task-failed", exception=safe_repr(result), traceback="")
             case Delayed(delay, reason):
-                end, told = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
-                self._signal(signals.task_retry, request=self._context, reason=told, einfo=None)
-                self.send_event("task-retried", exception=safe_repr(told.exc), traceback="")
+                end, result = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
+                self._signal(signals.task_retry, request=self._context, reason=result, einfo=None)
+                self.send_event("task-retried", exception=safe_repr(result.exc), traceback="")
             case Ignored():
-                end, told = "IGNORED", Ignore("settled elsewhere")
+                end, result = "IGNORED", Ignore("settled elsewhere")
             case _:
                 assert_never(how)
         self._signal(
             signals.task_postrun,
-            task_id=self.id, task=self._task, args=(), kwargs=self._kwargs, retval=told, state=end,
+            task_id=self.id, task=self._task, args=(), kwargs=self._kwargs, retval=result, state=end,
         )  # fmt: skip
 
-    def _signal(self, signal: Signal, **told: Any) -> None:
-        """Send a signal, with the job in ``task.request``: of a success its handlers are told nothing else."""
+    def _signal(self, signal: Signal, **arguments: Any) -> None:
+        """Send a signal with the job in ``task.request``; handlers of a success learn of the job only from there."""
         if not signal.receivers:
             return
         self._task.request_stack.push(self._context)
         try:
-            signal.send(sender=self._task, **told)
+            signal.send(sender=self._task, **arguments)
         finally:
             self._task.request_stack.pop()

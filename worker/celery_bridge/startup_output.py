@@ -1,7 +1,7 @@
-"""What a worker prints before its settings are known: to import this makes it what LOG_FORMAT promises.
+"""Importing this formats what a worker prints before its settings are read, as LOG_FORMAT says.
 
-``worker.celery`` imports it before the rest, so that an error in loading the rest is told in that format too. Nothing
-is done for producers, which import the app, and for commands of Celery's that print for people.
+``worker.celery`` imports it first, so that an error in loading the rest has that format too. It does nothing for
+producers, which import the app, nor for Celery's commands that print for people.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from worker.observe import output
 
 
 def _is_worker_command() -> bool:
-    """Whether ``celery worker`` loads this."""
+    """Return True if ``celery worker`` loads this."""
     context = click.get_current_context(silent=True)
     return context is not None and context.invoked_subcommand == "worker" and "--help" not in sys.argv
 

@@ -1,10 +1,11 @@
-"""kombu's Redis transport, which leaves the job queues alone: their jobs are taken where they are run.
+"""kombu's Redis transport, changed to take no jobs: the asyncio runtime takes them itself.
 
-Celery consumes from a job queue as from any other, and its remote control may add one and cancel one; here that tells
-the desk to take from it. Remote control itself, Celery's events and everything that publishes go through kombu's code.
+Celery consumes from a job queue as from any other, and its remote control may add and cancel queues. Here that only
+tells the job consumer to take from the queue or to stop. Remote control itself, Celery's events and everything that
+publishes go through kombu's code.
 
-What a lost connection means here: nothing. Jobs in flight belong to their leases, not to a connection, so every way
-of kombu's to push them back is switched off.
+A lost connection affects no job: jobs in flight belong to their leases, not to a connection. So every way in which
+kombu pushes jobs back is switched off.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class JobConsumer:
 
 
 class JobsAreKeptError(ClickException):
-    """Something would take jobs off a queue without an event for each. Celery's commands end with this one sentence."""
+    """An operation would remove jobs from a queue without an event for each. Celery's commands show this sentence."""
 
     def __init__(self, queue: str) -> None:
         super().__init__(
@@ -63,17 +64,16 @@ class JobsAreKeptError(ClickException):
 
 
 class Connection(kombu.Connection):  # type: ignore[misc]
-    """A connection on which nothing is tried again without end.
+    """A connection without endless retries.
 
-    Celery answers commands of the remote control and sends heartbeats on the thread of its loop. kombu would connect
-    anew there for as long as Redis is away, and nobody would hear of SIGTERM. The loop itself connects anew, with waits
-    of its own.
+    Celery answers remote-control commands and sends heartbeats on the thread of its own loop. kombu would reconnect
+    there for as long as Redis is away, and Celery would not react to SIGTERM. Celery's consumer reconnects instead.
     """
 
     def ensure(
         self, obj: Any, fun: Callable[..., Any], errback: Any = None, max_retries: int | None = None, **policy: Any
     ) -> Callable[..., Any]:
-        """What tries ``fun`` so often; once where nobody says how often, and then it raises what ``fun`` raises."""
+        """Return ``fun`` with retries if ``max_retries`` says how many; else ``fun`` itself, which runs once."""
         if max_retries is None:
             return fun
         retried: Callable[..., Any] = super().ensure(obj, fun, errback, max_retries, **policy)
@@ -81,19 +81,19 @@ class Connection(kombu.Connection):  # type: ignore[misc]
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]
-    """Restores nothing: jobs in flight belong to their leases."""
+    """Restores nothing, because jobs in flight belong to their leases."""
 
     restore_at_shutdown = False
 
     def restore_unacked(self) -> list[Any]:
-        """Leases outlive a connection."""
+        """Do nothing, because leases outlive a connection."""
         return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Leases outlive a connection."""
+        """Do nothing, because leases outlive a connection."""
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Lost jobs are found by maintenance."""
+        """Do nothing, because maintenance recovers lost jobs."""
 
 
 class Channel(stock.Channel):  # type: ignore[misc]
@@ -116,7 +116,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
     connection_class_ssl = PrimarySSLConnection
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
-        """Kombu's arguments, with the user and password that are kept out of its URL, and without repeated commands."""
+        """Return kombu's arguments, with the user and password that its URL lacks, and without retries."""
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
         params.update(
             username=self.credentials.username,
@@ -128,11 +128,11 @@ class Channel(stock.Channel):  # type: ignore[misc]
 
     @property
     def active_queues(self) -> list[str]:
-        """The queues that kombu is to read from."""
+        """The queues that kombu reads from."""
         return [queue for queue in super().active_queues if not self.job_consumer.is_job_queue(queue)]
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
-        """Consume from a queue."""
+        """Consume from a queue; from a job queue by the job consumer."""
         consumer = super().basic_consume(queue, *args, **kwargs)
         if self.job_consumer.is_job_queue(queue):
             self.job_consumer.consume(queue)
@@ -141,12 +141,12 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def _basic_cancel(self, consumer_tag: str) -> None:
         queue = self._tag_to_queue.get(consumer_tag)
         super()._basic_cancel(consumer_tag)
-        # A channel that is closed cancels its consumers too: jobs are taken on while Celery connects anew.
+        # Closing a channel cancels its consumers too, but jobs must be taken on while Celery reconnects.
         if queue is not None and not self._closing:
             self.job_consumer.cancel(queue)
 
     def queue_purge(self, queue: str, **_: Any) -> Any:
-        """Refuse to throw messages away.
+        """Refuse to empty a queue.
 
         Raises:
             JobsAreKeptError: always.
@@ -157,31 +157,31 @@ class Channel(stock.Channel):  # type: ignore[misc]
         """Delete a queue of Celery's own.
 
         Raises:
-            JobsAreKeptError: it is another one.
+            JobsAreKeptError: it is another queue.
         """
         if not is_celerys_own(queue):
             raise JobsAreKeptError(queue)
         return super().queue_delete(queue, *args, **kwargs)
 
     def basic_get(self, queue: str, *args: Any, **kwargs: Any) -> Any:
-        """Take a message off a queue of Celery's own; a job would get lost by that.
+        """Take a message off a queue of Celery's own; a job would be lost that way.
 
         Raises:
-            JobsAreKeptError: it is another one.
+            JobsAreKeptError: it is another queue.
         """
         if not is_celerys_own(queue):
             raise JobsAreKeptError(queue)
         return super().basic_get(queue, *args, **kwargs)
 
     def _queue_bind(self, *binding: Any) -> None:
-        """Bind a queue; where the server will not note it, go on: nothing here needs the note."""
+        """Bind a queue. If the server refuses to store the binding, go on, as nothing here needs it."""
         try:
             super()._queue_bind(*binding)
         except ResponseError as error:
             logger.warning("binding_not_noted", extra={"error": str(error)})
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Note bindings again; where the server will not, wait for the next turn: kombu would ask each second."""
+        """Store the bindings again. If the server refuses, wait for the next turn; kombu would retry each second."""
         try:
             super().maybe_refresh_binding_expiry()
         except ResponseError as error:
@@ -190,6 +190,6 @@ class Channel(stock.Channel):  # type: ignore[misc]
 
 
 class Transport(stock.Transport):  # type: ignore[misc]
-    """The worker's transport; it needs the options ``desk`` and ``credentials``."""
+    """The worker's transport; it needs the options ``job_consumer`` and ``credentials``."""
 
     Channel = Channel

@@ -1,4 +1,4 @@
-"""Celery's options that would break a promise of this worker; each stops the start with a sentence."""
+"""Finds Celery's options that would break a promise of this worker; each stops the start with a sentence."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _REFUSED = {
 
 
 def unsupported(options: Mapping[str, Any], pool: type, our_pool: type, *, streams: Collection[str] = ()) -> str | None:
-    """Why a worker with these options must not start, or None if it may.
+    """Return why a worker with these options must not start; None if it may.
 
-    ``streams`` are the names that the results and the dead letters have.
+    ``streams`` are the names of the results stream and the dead stream.
     """
     reasons = [reason for option, reason in _REFUSED.items() if options.get(option)]
     reasons += [*_slots(options.get("concurrency")), *_queues(options.get("queues"), streams)]
@@ -37,12 +37,12 @@ def unsupported(options: Mapping[str, Any], pool: type, our_pool: type, *, strea
 
 
 def queue_count(options: Mapping[str, Any]) -> int:
-    """The number of queues that ``-Q`` names; 1 without it."""
+    """Return the number of queues that ``-Q`` names; 1 without it."""
     return max(1, len(_queue_names(options.get("queues"))))
 
 
 def _queue_names(queues: object) -> list[str]:
-    """As ``-Q`` gives them: one text, or a list where Celery has split it."""
+    """Return the names in ``-Q``, which is one text, or a list if Celery has split it."""
     names = queues.split(",") if isinstance(queues, str) else queues if isinstance(queues, list | tuple) else ()
     return list(dict.fromkeys(names))
 

@@ -1,11 +1,11 @@
-"""The health and metrics port: what an orchestrator and Prometheus ask a worker.
+"""Serves the health and metrics port, for an orchestrator and Prometheus.
 
-``/livez`` answers as long as the asyncio loop turns, which keeps the leases; a Redis or an API that is away is no
-reason to restart a pod. ``/readyz`` tells whether this worker can work, and what holds the whole fleet back.
-``/metrics`` is for Prometheus.
+``/livez`` answers as long as the asyncio loop, which renews the leases, is running; an outage of Redis or of the API is
+no reason to restart a pod. ``/readyz`` says if this worker can work, and what holds the whole fleet back. ``/metrics``
+is for Prometheus.
 
-The port is served by a thread of its own (:mod:`worker.observe.page_server`). For each answer it asks the asyncio loop,
-and for however many requests it has one question under way.
+A thread of its own serves the port (:mod:`worker.observe.page_server`). For its answers it asks the asyncio loop, with
+one question under way at a time, however many requests wait for it.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class HealthServer:
     """Answers on the health port.
 
     Args:
-        listening: the sockets.
-        reasons: why this worker cannot work now; empty: it can.
-        held_back_by: what holds the whole fleet back, which no other pod would mend.
-        refresh: brings the gauges up to date.
+        listening: the listening sockets.
+        reasons: returns why this worker cannot work now; empty: it can.
+        held_back_by: returns what holds the whole fleet back, which another pod would not help.
+        refresh: updates the gauges.
 
-    All three are called on the loop that starts the server.
+    The loop that starts the server calls all three.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class HealthServer:
         self._held_back_by = held_back_by
         self._refresh = refresh
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: What the question that is under way is for, and what came after it was asked.
+        #: The requests that the question under way is for, and those that came after it.
         self._asked: list[Request] = []
         self._next: list[Request] = []
         self._server = PageServer(
@@ -76,18 +76,18 @@ class HealthServer:
         )
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start the server's thread; to be called on the asyncio loop."""
         self._loop = asyncio.get_running_loop()
         self._server.start()
 
     async def stop(self) -> None:
-        """Answer no more."""
+        """Stop the server's thread and close its connections."""
         self._server.stop()
 
     # -- in the server's thread
 
     def _ask(self, request: Request) -> None:
-        # While the loop stands still, requests that were given up meanwhile must not pile up.
+        # While the loop is stuck, requests whose clients gave up must not pile up.
         self._next = [*filter(_is_waiting, self._next), request]
         if not self._asked:
             self._ask_the_loop()
@@ -95,7 +95,7 @@ class HealthServer:
     def _ask_the_loop(self) -> None:
         self._asked, self._next = self._next, []
         if self._asked and self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: the worker ends
+            with suppress(RuntimeError):  # the loop is closed, as the worker ends
                 self._loop.call_soon_threadsafe(self._look)
 
     def _answer(self, readiness: Page) -> None:
@@ -115,7 +115,7 @@ class HealthServer:
         try:
             self._refresh()
             readiness = self._readiness()
-        except Exception:  # an error of ours must not leave the question open: no other would be asked
+        except Exception:  # an error here must not leave the question open, or no other would be asked
             logger.exception("health_error")
         self._server.call_soon(partial(self._answer, readiness))
 

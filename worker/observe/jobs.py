@@ -1,4 +1,4 @@
-"""How a job left this worker, as its log line and its counters tell it."""
+"""Logs and counts how each job left this worker."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Of the workers that were lost at once, a line names so many.
+#: A line names at most this many of the workers that were lost together.
 _WORKERS_NAMED = 10
 
 
 def finished(job: ParsedJob, event: Event, *, attempts: int, seconds: float) -> None:
-    """Its event is out, so many seconds after it was first taken."""
+    """Record that a job's event is published, so many seconds after its first take."""
     metrics.finished(event.outcome).inc()
     metrics.SECONDS.observe(seconds)
     logger.log(
@@ -43,14 +43,14 @@ def finished(job: ParsedJob, event: Event, *, attempts: int, seconds: float) -> 
 
 
 def _reason(problem: Problem | None) -> str | None:
-    """The stable word for what went wrong: the event's error type, but for a refused token, which is no 403."""
+    """Return a stable label for what went wrong: the event's error type, except for a refused token (401)."""
     if problem is not None and problem.status == HTTPStatus.UNAUTHORIZED:
         return "token_refused"
     return None if problem is None else problem.type.value
 
 
 def delayed(job: ParsedJob, later: Later, *, attempts: int) -> None:
-    """It was put aside in Redis."""
+    """Record that a job was delayed in Redis."""
     metrics.DELAYED.labels(later.reason).inc()
     logger.info(
         "job_delayed",
@@ -64,9 +64,10 @@ def delayed(job: ParsedJob, later: Later, *, attempts: int) -> None:
 
 
 def duplicate_dropped(job: ParsedJob, first_outcome: str | None) -> None:
-    """It was a copy of a job whose event is out, and which ended so if it was not locked.
+    """Record that a job was dropped as a duplicate of one whose event is published.
 
-    Then whoever sent it again may have hoped for a lock, and no event tells that there is none.
+    ``first_outcome`` is the outcome of the first one if it ended without a lock. Then the line is a warning: a producer
+    that sent the job again may expect a lock, and no event says that there is none.
     """
     metrics.DUPLICATES.inc()
     if first_outcome is None:
@@ -76,30 +77,30 @@ def duplicate_dropped(job: ParsedJob, first_outcome: str | None) -> None:
 
 
 def settled_elsewhere(job: ParsedJob) -> None:
-    """It was not ours any more when its end was to be told."""
+    """Record that this worker no longer had the job when it completed, delayed or released it."""
     metrics.LOST.inc()
     logger.info("job_settled_elsewhere", extra={"job": job.id})
 
 
 def lease_lost(job: ParsedJob) -> None:
-    """It was not ours any more when it was to be called."""
+    """Record that this worker no longer had the job when it was about to call the API for it."""
     metrics.LOST.inc()
     logger.warning("lease_lost", extra={"job": job.id})
 
 
-def recovered(queue: str, found: Recovered, ids: Sequence[str]) -> None:
-    """Jobs of workers that gave no sign of life for a lease are ready again, or are to be ended as poisoned.
+def recovered(queue: str, result: Recovered, ids: Sequence[str]) -> None:
+    """Log that jobs of lost workers are ready again, or are to be completed as poisoned.
 
-    ``ids`` are those of some of the jobs. Which jobs were whose, the log of the lost worker tells, if it is left.
+    ``ids`` are the ids of some of the jobs. The log of a lost worker, if there is one, says which of them it had.
     """
     logger.warning(
         "jobs_recovered",
         extra={
             "queue": queue,
-            "jobs": found.count,
-            "poisoned": len(found.poisoned),
+            "jobs": result.count,
+            "poisoned": len(result.poisoned),
             "job_ids": list(ids),
-            "workers": len(found.workers),
-            "jobs_by_worker": dict(islice(found.workers.items(), _WORKERS_NAMED)),
+            "workers": len(result.workers),
+            "jobs_by_worker": dict(islice(result.workers.items(), _WORKERS_NAMED)),
         },
     )

@@ -1,7 +1,7 @@
-"""Log lines: a stable event name with fields, as JSON objects or coloured for people.
+"""Formats log lines: a stable event name with fields, as JSON objects or coloured for people.
 
-No message body and no secret is logged, and no traceback shows the values of variables. What comes from outside is
-escaped (:mod:`worker.observe.printable`), and a line has a bound, whatever is in it.
+No line has a message body or a secret, and no traceback shows the values of variables. Text from outside is escaped
+(:mod:`worker.observe.printable`), and every line has a bounded length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from worker.observe.printable import printable
 
 #: Bytes of a line. The runtimes of containers cut longer ones in two, and then neither half is JSON.
 MAX_LINE_BYTES = 16_000
-#: Characters kept of each text in a line that is too long, the first of these with which it fits.
+#: If a line is too long, each text in it is cut to so many characters: the first of these numbers that is enough.
 _MAX_TEXT = (4000, 500, 50)
 _HALF_PAIRS = re.compile("[\ud800-\udfff]")
 #: Text that needs no quotes in a line for people.
@@ -29,14 +29,14 @@ _WORD = re.compile(r"[^\s=\"']+")
 #: Integers beyond this are told as text: few readers of JSON keep them.
 _INTEGER_BITS = 64
 
-#: What every record has; the rest are the line's own fields.
-_USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+#: The attributes of every record; all others are the line's own fields.
+_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 
 
 class Record(logging.LogRecord):
-    """A record without what no line shows: the place in the source, the thread, the process.
+    """A record without what no line shows: the place in the source, the thread and the process.
 
-    The standard library's own takes a file's name apart for each line.
+    The standard library's record would parse a file name for each line.
     """
 
     def __init__(  # noqa: PLR0917 - logging's signature
@@ -131,7 +131,7 @@ def _shown(value: object) -> str:
 
 def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
     """What the line has beside what every record has."""
-    return {name: value for name, value in vars(record).items() if name not in _USUAL}
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -144,7 +144,7 @@ def _one_line(fields: dict[str, Any]) -> str:
     try:
         data = to_json(fields, fallback=repr, inf_nan_mode="strings")
         text = data.decode()
-    except Exception:  # noqa: BLE001 - half a character in a name, for one, or an object whose repr fails
+    except Exception:  # noqa: BLE001 - such as half a surrogate pair in a name, or an object whose repr fails
         text = _plain_json(fields)
         data = text.encode()
     if len(data) <= MAX_LINE_BYTES and text.isprintable():
@@ -158,9 +158,9 @@ def _one_line(fields: dict[str, Any]) -> str:
 
 
 def _plain_json(fields: dict[str, Any], max_text: int | None = None) -> str:
-    """As JSON, with whatever is no text or number as text; of each text so many characters."""
+    """Return JSON, with every value that is no text or number as text; each text is cut to ``max_text`` characters."""
     text = json.dumps({name: _plain(value, max_text) for name, value in fields.items()}, ensure_ascii=False)
-    # Some readers of JSON refuse half a pair, escaped or not; as text they take it.
+    # Some readers of JSON refuse half a surrogate pair, escaped or not. They accept the escape as plain text.
     return _HALF_PAIRS.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text)
 
 
@@ -188,7 +188,7 @@ def _cut(text: str, max_text: int) -> str:
 
 
 def _traceback(exc_info: Any) -> str:
-    """A traceback without the values of variables, which may be anything, a message or a name."""
+    """Return a traceback without the values of variables, which may be secrets, messages or names."""
     try:
         return "".join(traceback.format_exception(*exc_info)).rstrip("\n")
     except Exception as error:  # noqa: BLE001 - as in getMessage
@@ -196,18 +196,18 @@ def _traceback(exc_info: Any) -> str:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The message; where its arguments do not fit, without them."""
+    """Return the message; without its arguments if they do not fit."""
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - whatever an argument does, there is a line
+    except Exception:  # noqa: BLE001 - an argument's repr may do anything
         return _described(record.msg)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines; where that fails, there is no place left to say so."""
+    """Writes lines. If that fails, there is no other place to report it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
-        """Do nothing: what logging does instead prints the arguments of the record."""
+        """Do nothing: logging's default would print the arguments of the record."""
 
 
 def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
@@ -216,7 +216,7 @@ def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
 
 
 def configure(log_format: Literal["json", "console"], level: int, stream: TextIO) -> None:
-    """Send every log line of the process, Celery's and kombu's too, to one stream in one format."""
+    """Send every log line of the process, including Celery's and kombu's, to one stream in one format."""
     logging._srcfile = None  # noqa: SLF001 - the documented way: https://docs.python.org/3/howto/logging.html#optimization
     logging.setLogRecordFactory(Record)
     handler = _Handler(stream)

@@ -1,9 +1,9 @@
-"""What the log tells of trouble with Redis: when it begins, then each minute with a count, and when it is over.
+"""Logs outages of Redis: the beginning, then a count each minute, and the end.
 
-What is to be done about it is told as soon as it is known: a lost connection says less than the refusal that follows.
-All parts of a worker tell what failed and what worked; one outage makes one line, however many parts meet it. Trouble
-with the server as a whole is one outage. A refusal that concerns one kind of call, such as a key of the wrong type, is
-an outage of that part alone.
+All parts of a worker report here which of their calls fail and which work. One outage makes one line, however many
+parts meet it. The line has advice as soon as the reason is known; often a lost connection comes first and the refusal
+that explains it later. Trouble with the whole server is one outage. A refusal of one kind of call, such as for a key of
+the wrong type, is an outage of that part alone.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two lines on one outage.
 REPEAT_SECONDS = 60.0
-#: An outage is over when each part that failed has worked again, and for each queue; or when nothing has failed for so
-#: many seconds: some parts make no call for a while. One that begins within that time after another is the same one,
-#: but for a refusal in other words.
+#: An outage is over when each part that failed has worked again, for each queue; or when nothing has failed for so many
+#: seconds, as some parts make no calls for a while. An outage that begins within that time after another is the same
+#: one, unless it is a different refusal.
 QUIET_SECONDS = 10.0
 
 _THE_SERVER = ""
@@ -39,10 +39,10 @@ _THE_SERVER = ""
 @dataclass(slots=True)
 class _Outage:
     began_at: float
-    told_at: float
+    logged_at: float
     failed_at: float
     failures: Counter[str] = field(default_factory=Counter)
-    #: What has not worked since: parts; where it is the outage of one part, queues.
+    #: What has not worked since: the parts, or for the outage of one part, the queues.
     failing: set[str] = field(default_factory=set)
     queues: set[str] = field(default_factory=set)
     error: str = ""
@@ -51,17 +51,17 @@ class _Outage:
     is_flapping: bool = False
 
     def is_news_of(self, queue: str, error: str) -> bool:
-        """Whether a queue meets it for the first time, and in other words than the one before, such as another key."""
+        """Return True if a queue meets the outage for the first time, and with another error (such as another key)."""
         is_known = queue in self.queues
         self.queues.add(queue)
         return not is_known and error != self.error
 
 
 class Outages:
-    """Shared by the threads of a worker.
+    """The outages that a process knows of; thread-safe.
 
     Args:
-        now: gives the seconds of a monotonic clock.
+        now: returns the seconds of a monotonic clock.
     """
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -71,13 +71,13 @@ class Outages:
         self._are_open = False
 
     def failed(self, part: str, error: BaseException, *, queue: str = "", **facts: Any) -> None:
-        """A call failed, and will be made again.
+        """Record that a call failed and will be made again.
 
         Args:
-            part: what made the call; one of a few words.
-            error: what was raised.
-            queue: the queue that the call was for, where the part makes it for several.
-            facts: what else helps whoever reads the line; only of the first failure.
+            part: the part of the worker that made the call; one of a few labels.
+            error: the error that the call raised.
+            queue: the queue of the call, if the part makes calls for several.
+            facts: further fields for the first line of the outage.
         """
         is_of_one_part = isinstance(error, ResponseError) and not connection_is_useless(error)
         scope = part if is_of_one_part else _THE_SERVER
@@ -92,19 +92,19 @@ class Outages:
             is_new = outage is None
             if outage is None:
                 outage = self._outages[scope] = _Outage(now, now, now)
-            is_told = is_new or now - outage.told_at >= REPEAT_SECONDS
+            is_logged = is_new or now - outage.logged_at >= REPEAT_SECONDS
             if means is not None and means not in outage.meanings:
                 outage.meanings.add(means)
-                is_told = True
+                is_logged = True
             if is_of_one_part:
-                is_told |= outage.is_news_of(queue, str(error))
+                is_logged |= outage.is_news_of(queue, str(error))
             if outage.over_at is not None:
                 outage.over_at, outage.is_flapping = None, True
             outage.failed_at, outage.error = now, str(error)
             outage.failures[part] += 1
             outage.failing.add(queue if is_of_one_part else part)
-            if is_told:
-                outage.told_at = now
+            if is_logged:
+                outage.logged_at = now
             counts = dict(outage.failures)
             seconds = round(now - outage.began_at, 1)
             self._are_open = True
@@ -114,14 +114,14 @@ class Outages:
                 "redis_refuses" if is_of_one_part else "redis_unavailable",
                 extra={"part": part, "error": str(error), **_explained(means), **where, **facts},
             )
-        elif is_told:
+        elif is_logged:
             logger.error(
                 "redis_still_refuses" if is_of_one_part else "redis_still_unavailable",
                 extra={"seconds": seconds, "failures": counts, "error": str(error), **_explained(means), **where},
             )
 
     def worked(self, part: str, queue: str = "") -> None:
-        """A call was answered."""
+        """Record that a call was answered."""
         if self._are_open:
             self._look(part, queue)
 
@@ -138,7 +138,7 @@ class Outages:
                     over.append((scope, outage))
             self._are_open = any(outage.over_at is None for outage in self._outages.values())
         for scope, outage in over:
-            # A warning, so that whoever heard of the trouble hears of its end at the same level.
+            # A warning, so that an operator who is told of the beginning is told of the end.
             logger.warning(
                 "redis_refuses_no_more" if scope else "redis_available",
                 extra={"seconds": round(now - outage.began_at, 1), "failures": dict(outage.failures)},
@@ -149,5 +149,5 @@ def _explained(means: Meaning | None) -> dict[str, str]:
     return {} if means is None else {"problem": means.problem, "advice": means.advice}
 
 
-#: Those of this process.
+#: The outages of this process.
 outages = Outages()

@@ -1,8 +1,8 @@
-"""Everything that a worker process prints: log lines, and what is written to standard output and error past them.
+"""Formats everything that a worker process prints: log lines, and all else on standard output and error.
 
-With ``LOG_FORMAT=json`` each line is one JSON object, whoever writes it: Celery's banner and its "Warm shutdown",
-Python's warnings, the sentence of a start that fails. What the Python interpreter itself writes as it dies
-(``faulthandler``, a fatal error) is beyond reach.
+With ``LOG_FORMAT=json`` each line is one JSON object, whatever prints it: Celery's banner and its "Warm shutdown",
+Python's warnings, the message of a failed start. Only what the Python interpreter writes as it dies (``faulthandler``,
+a fatal error) cannot be formatted.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class JsonStream(io.TextIOBase):
     """A text stream on which each text that ends in a line break becomes one JSON object on one line.
 
     Args:
-        stream: what the lines are written to.
-        name: the name of the logger that they name.
-        level: the level that they name.
+        stream: where the lines are written.
+        name: the logger in the lines.
+        level: the level in the lines.
     """
 
     encoding = "utf-8"
@@ -39,8 +39,8 @@ class JsonStream(io.TextIOBase):
         self._unfinished = threading.local()
 
     def write(self, text: str) -> int:
-        """Write a text, or keep it until its line ends."""
-        if not isinstance(text, str):  # as any text stream; click finds out by this what it has
+        """Write a text, or buffer it until its line ends."""
+        if not isinstance(text, str):  # as any text stream does; click tests the kind of stream by this
             raise TypeError(f"must be str, not {type(text).__name__}")
         whole = getattr(self._unfinished, "text", "") + text
         is_over = whole.endswith("\n") or len(whole) > logs.MAX_LINE_BYTES
@@ -50,21 +50,21 @@ class JsonStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Write what is kept."""
+        """Write what is buffered."""
         whole, self._unfinished.text = getattr(self._unfinished, "text", ""), ""
         self._write_line(whole)
         self.stream.flush()
 
     def fileno(self) -> int:
-        """The descriptor beneath."""
+        """Return the descriptor of the stream beneath."""
         return self.stream.fileno()
 
     def isatty(self) -> bool:
-        """Whether a person reads it."""
+        """Return True if the stream beneath is a terminal."""
         return self.stream.isatty()
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def _write_line(self, text: str) -> None:
@@ -80,9 +80,9 @@ def _line(event: str, logger: str, level: int, **fields: Any) -> str:
 
 
 def take_over(log_format: Literal["json", "console"]) -> None:
-    """Make whatever this process writes from here on what its format promises.
+    """Format everything that this process prints from here on.
 
-    Warnings of Python's become log lines, and so do errors that nobody catches, in whatever thread.
+    Python's warnings and uncaught errors, in any thread, become log lines too.
     """
     if log_format == "json":
         for name, level in _STREAMS.items():
@@ -97,12 +97,12 @@ def take_over(log_format: Literal["json", "console"]) -> None:
 
 
 def take_over_before_settings() -> None:
-    """Do as :func:`take_over`, where it is not known yet whether the settings are right: in JSON, if in doubt."""
+    """Do the same as :func:`take_over` before the settings are read: in JSON unless LOG_FORMAT is console."""
     take_over("console" if os.environ.get("LOG_FORMAT") == "console" else "json")
 
 
 def log_stream() -> TextIO:
-    """Where log lines go: standard error, and past what makes a line of each text."""
+    """Return the stream of log lines: the real standard error, beneath a :class:`JsonStream`."""
     stream: TextIO = getattr(sys.stderr, "stream", sys.stderr)
     return stream
 
@@ -113,8 +113,8 @@ def say(event: str, logger: str, **fields: Any) -> None:
 
 
 def write_now(text: str) -> None:
-    """Write to standard error at once and past all locks, as a signal handler has to."""
+    """Write to standard error at once and without any lock, as a signal handler has to."""
     data = text.encode("utf-8", "backslashreplace")
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # the reader is gone
         while data:
             data = data[os.write(sys.stderr.fileno(), data) :]

@@ -1,12 +1,12 @@
-"""A small HTTP server for a handful of pages, built so that no stranger who reaches its port can harm the worker.
+"""A small HTTP server for a few pages, built so that no client that reaches its port can harm the worker.
 
-It has a thread and a selector of its own, so that the loop that runs the jobs never waits for a client. What a
-stranger can use up is bounded: so many connections, so many bytes of a request, so many seconds for each, and a share
-of one core. Where there are more connections than it keeps, the one that has been silent longest makes room, so that
-others are still answered while somebody opens thousands.
+It has a thread and a selector of its own, so that the asyncio loop never waits for a client. A hostile client can use
+up only bounded resources: connections, bytes of a request, seconds for each, and a share of one core. If there are more
+connections than it keeps, it closes the one that has been silent longest, so that other clients still get answers while
+one opens thousands.
 
-It reads the request line and nothing else: no header changes an answer, a body is not read, and each connection serves
-one request. So there is no HTTP parser that a request of nonsense could keep busy.
+It reads only the request line: no header changes an answer, bodies are ignored, and each connection serves one request.
+So there is no HTTP parser that a malformed request could keep busy.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 
 #: Connections open at once: far more than an orchestrator and a few scrapers need, few beside what the calls need.
 MAX_CONNECTIONS = 32
-#: Connections that the kernel keeps for us while we are busy; they cost no descriptor. Where there are more, clients
-#: wait a second before they try again, so a burst of some thousand should fit.
+#: Connections that the kernel queues while the thread is busy; they cost no descriptor. Clients beyond it wait a second
+#: before they try again, so a burst of some thousand should fit.
 _BACKLOG = 4096
-#: Connections taken in one go, before those that are open get their turn.
+#: Connections accepted at once, before the open ones get their turn.
 _ACCEPTS_AT_ONCE = 32
 #: The largest request line and headers. A probe sends 100 bytes, a browser with cookies a few thousand.
 _MAX_HEAD_BYTES = 16 * 1024
@@ -47,14 +47,14 @@ _MAX_REST_BYTES = 256 * 1024
 _READ_BYTES = 16 * 1024
 #: Seconds for a client to send its request, and again for the answer to be made and to reach it.
 _REQUEST_SECONDS = 5.0
-#: Seconds for a client to close after its answer. Closing first could destroy an answer that it has not read yet.
+#: Seconds for a client to close after its answer. If the server closed first, the client could lose the answer.
 _CLOSE_SECONDS = 1.0
-#: The share of a core that a flood of requests may take from the jobs, beyond so many seconds of work at once. The
-#: first thousands of connections of a stranger are dealt with in that time, and then others are answered again.
+#: The share of a core that a flood of requests may take from the jobs, after so many seconds of work at once. That time
+#: is enough for the first thousands of connections of a flood; then other clients get answers again.
 _SHARE = 1 / 6
 _BURST_SECONDS = 0.5
 _REST_AFTER_ERROR_SECONDS = 0.1
-#: Refused requests are logged once in so many seconds, with their number.
+#: Refused requests are counted, and logged once in so many seconds.
 _LOG_SECONDS = 60.0
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) +(?:https?://[^/?#\s]*)?(/[^?#\s]*|\*)(?:[?#]\S*)? +HTTP/1\.[0-9] *\r?")
@@ -63,7 +63,7 @@ _NOT_AVAILABLE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer."""
+    """The answer to a request."""
 
     status: HTTPStatus
     content_type: str
@@ -71,12 +71,12 @@ class Page:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen already, so that a port in use stops the start and not the work.
+    """Return listening sockets. They are made before the start, so that a port in use stops it.
 
-    ``::`` is every address, IPv4 and IPv6, on hosts that lack one of the two as well; a name is all of its addresses.
+    ``::`` means every IPv4 and IPv6 address, also on hosts that lack one of the two; a name means all its addresses.
 
     Raises:
-        OSError: nothing can listen there, or only a part of it because the port is in use.
+        OSError: no address can be used, or the port is in use on one of them.
     """
     if host == "::":
         if socket.has_dualstack_ipv6():
@@ -117,7 +117,7 @@ class _State(Enum):
 
 
 class Request:
-    """A request, and the connection that it came on. It is touched by the server's thread alone."""
+    """A request and its connection. Only the server's thread may use it."""
 
     def __init__(self, server: PageServer, connection: socket.socket) -> None:
         self.path = ""
@@ -132,25 +132,25 @@ class Request:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it still wants its answer."""
+        """True while it waits for its answer."""
         return self._state is _State.WAITING
 
     @property
     def is_dispensable(self) -> bool:
-        """Whether its connection may go before others: nothing was asked on it yet, or all is answered."""
+        """True if its connection may be closed first: it has sent no request yet, or has its answer."""
         return self._state in {_State.READING, _State.CLOSING}
 
     @property
     def deadline(self) -> float:
-        """When its time is over, in monotonic seconds."""
+        """The monotonic time at which it is overdue."""
         return self._deadline
 
     def fileno(self) -> int:
-        """The descriptor, for the selector."""
+        """Return the descriptor, for the selector."""
         return self._socket.fileno()
 
     def ready(self, events: int) -> None:
-        """Read what came, and send what can be sent."""
+        """Receive and send what the selector reports as possible."""
         try:
             if events & selectors.EVENT_READ and self._state is not _State.CLOSED:
                 self._read()
@@ -158,17 +158,17 @@ class Request:
                 self._write()
         except OSError:  # the client is gone
             self.close()
-        except Exception:  # an error of ours costs one answer
+        except Exception:  # an error here costs only one answer
             logger.exception("health_error")
             self.close()
 
     def answer(self, page: Page) -> None:
-        """Send the answer, if it is still wanted."""
+        """Send the answer, if the client still waits for it."""
         if self.is_waiting:
             self._send(page)
 
     def overdue(self, late: Page) -> None:
-        """Its time is over."""
+        """End a request whose time is over."""
         if self._state is _State.WAITING:
             self._send(late)
             return
@@ -177,7 +177,7 @@ class Request:
         self.close()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._server.forget(self)
         self._state = _State.CLOSED
         self._socket.close()
@@ -188,7 +188,7 @@ class Request:
         except BlockingIOError:
             return
         if not data:
-            # Who closes its half of the connection after the request still reads the answer.
+            # A client may close its half of the connection after the request and still read the answer.
             if self._state in {_State.READING, _State.CLOSING}:
                 self.close()
             else:
@@ -270,12 +270,12 @@ class PageServer:
     """Serves pages in a thread of its own.
 
     Args:
-        listening: the sockets; they are closed with the server.
-        paths: those that there are.
-        ask: called in the server's thread with each request for one of them; it answers at once or later, in that
+        listening: the listening sockets; the server closes them when it stops.
+        paths: the known paths; all others get 404.
+        ask: called in the server's thread with each request for one of them. It answers at once, or later in the same
             thread (:meth:`call_soon`).
-        late: what a request gets that was not answered in time.
-        name: of the thread.
+        late: the answer to requests that were not answered in time.
+        name: the name of the thread.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class PageServer:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -316,12 +316,12 @@ class PageServer:
         self._thread.join(_REQUEST_SECONDS)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        """Call a function in the server's thread; may be called from any thread."""
+        """Call a function in the server's thread; thread-safe."""
         self._calls.put(function)
-        with suppress(OSError):  # enough wake-ups are under way, or all is over
+        with suppress(OSError):  # enough wake-ups are under way, or the server has stopped
             self._waker.send(b"\0")
 
-    # -- told by requests, in the server's thread
+    # -- called by requests, in the server's thread
 
     def watch(self, request: Request, events: int) -> None:
         """Wake a request for these events, and no others; 0 for none."""
@@ -331,13 +331,13 @@ class PageServer:
             self._selector.register(request, events, request.ready)
 
     def forget(self, request: Request) -> None:
-        """A connection is about to be closed."""
+        """Drop a request whose connection is about to be closed."""
         if request in self._open:
             del self._open[request]
             self.watch(request, 0)
 
     def refused(self, reason: str) -> None:
-        """Count a request that got no answer, and say so from time to time."""
+        """Count a request without an answer, and log the counts from time to time."""
         self._refused[reason] += 1
         now = time.monotonic()
         if now - self._logged_at >= _LOG_SECONDS:
@@ -353,7 +353,7 @@ class PageServer:
             while not self._is_stopping:
                 try:
                     self._turn()
-                except Exception:  # an error of ours must not end the answers
+                except Exception:  # an error here must not end the thread
                     logger.exception("health_error")
                     time.sleep(_REST_AFTER_ERROR_SECONDS)
             for request in list(self._open):
@@ -375,7 +375,7 @@ class PageServer:
         self._rest(now, time.thread_time() - began)
 
     def _rest(self, now: float, worked: float) -> None:
-        """Sleep off work beyond the thread's share."""
+        """Sleep after work beyond the thread's share."""
         self._credit = min(_BURST_SECONDS, self._credit + (now - self._credited_at) * _SHARE) - worked
         self._credited_at = now
         if self._credit < 0:
@@ -393,7 +393,7 @@ class PageServer:
             self._wakes.recv(_READ_BYTES)
 
     def _has_room(self) -> bool:
-        """Whether another connection may be taken; not where all are owed an answer, as that comes soon."""
+        """Return True if another connection may be accepted: one is free, or one of the open ones may be closed."""
         return len(self._open) < MAX_CONNECTIONS or any(not request.is_waiting for request in self._open)
 
     def _accept_if_there_is_room(self) -> None:
@@ -415,7 +415,7 @@ class PageServer:
                 connection, _ = listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # the process has no descriptor left, or the system no memory
+            except OSError as error:  # no descriptor is left, or no memory
                 self.refused(errno.errorcode.get(error.errno or 0, "error"))
                 self._make_room()
                 time.sleep(_REST_AFTER_ERROR_SECONDS)
@@ -430,7 +430,7 @@ class PageServer:
             request.ready(selectors.EVENT_READ)  # most have sent their request by now
 
     def _make_room(self) -> None:
-        """Close the oldest connection that nobody waits on for an answer, or else one whose answer nobody reads."""
+        """Close the oldest connection without a request, or else one whose client does not read its answer."""
         may_go = [request for request in self._open if not request.is_waiting]
         oldest = next((request for request in may_go if request.is_dispensable), next(iter(may_go), None))
         if oldest is not None:

@@ -1,16 +1,16 @@
-r"""Text from elsewhere, made safe for a terminal and for a log: ids, reasons and names are whatever somebody wrote.
+r"""Makes text from outside safe for a terminal and for a log: ids, reasons and names may have any characters.
 
-A control character can rewrite what a terminal shows, a mark that turns the direction can make one id look like
-another, and a line separator can forge a log line.
+A control character can rewrite what a terminal shows, a direction mark can make one id look like another, and a line
+separator can forge a log line.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    r"""Write every character that is not printable as JSON does: ``\u001b``.
+    r"""Return a text with every character that is not printable as JSON's escape, such as ``\u001b``.
 
-    These are controls, line breaks, marks that turn the direction, and the like. JSON on one line stays the same JSON.
+    These are control characters, line breaks, direction marks and the like. JSON on one line stays the same JSON.
     """
     if text.isprintable():
         return text
@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
-    """The same for what an output's encoding does not have: an error handler for :func:`codecs.register_error`."""
+    """Escape what an output's encoding does not have; an error handler for :func:`codecs.register_error`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_escaped, error.object[error.start : error.end])), error.end

@@ -1,4 +1,4 @@
-"""Errors that nobody catches, as log lines: without the values of variables, and escaped like any other line."""
+"""Logs uncaught errors: without the values of variables, and escaped like any other line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def install() -> None:
-    """Log what ends the process, or a thread, and what Python can raise nowhere."""
+    """Log errors that end the process or a thread, and those that Python cannot raise anywhere."""
     sys.excepthook = _in_the_process
     threading.excepthook = _in_a_thread
     sys.unraisablehook = _unraisable
 
 
 def in_a_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what an asyncio loop was told of; its own line shows the arguments of callbacks, which may be anything."""
+    """Log an error of an asyncio loop. Its own line would show the arguments of callbacks, which may be secret."""
     what = str(context.get("message")).partition(" in callback ")[0]
     logger.error("loop_error", exc_info=context.get("exception"), extra={"what": what})
 
