@@ -19,8 +19,8 @@ from celery import Celery, signals
 from celery.app.amqp import AMQP
 from celery.concurrency import get_implementation
 
-import settings
 import tasks.lock_conversation  # noqa: F401 - registers the task
+from settings import SettingsError, load
 from tasks.handler import LockConversation
 from tasks.managem.client import ManagemApi
 from tasks.managem.token import token_source
@@ -50,6 +50,7 @@ from worker.runtime.readiness import Readiness
 from worker.runtime.registry import Registry
 from worker.runtime.runtime import Runtime
 from worker.runtime.stream_monitor import StreamMonitor
+from worker.runtime.worker_loop import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,116 +103,133 @@ class WorkerApp(Celery):
         return super().connection_for_write(url or self.redis_url, **kwargs)
 
 
-def build(found: Settings) -> WorkerApp:
+def build(settings: Settings) -> WorkerApp:
     """Put a worker together; nothing is connected or started yet."""
     app = WorkerApp("lock-worker")
 
     def job_queues() -> list[str]:
         return [queue.name for queue in app.amqp.queues.consume_from.values()]
 
-    api = ManagemApi(
-        base_url=found.API_URL,
-        token=token_source(found.API_TOKEN, found.API_TOKEN_FILE),
-        timeout_seconds=found.ATTEMPT_TIMEOUT_SECONDS,
-        concurrency=_CONNECTIONS,
-        user_agent=f"lock-worker/{version('lock-worker')}",
-    )
-    in_flight = InFlight(found.CONCURRENCY)
-    clock = ServerClock()
-    name = _name()
-    flow = FlowControl(
-        in_flight,
-        name=name,
-        failures=found.BREAKER_FAILURES,
-        is_rate_limited=found.RATE_LIMIT_PER_SECOND is not None,
-        max_pause=found.RETRY_MAX_DELAY_SECONDS,
-        changes=lambda: app.runtime.flow_changed(),  # noqa: PLW0108 - the runtime is made below
-        restore_attempts=lambda jobs: app.runtime.restore_attempts(jobs),  # noqa: PLW0108 - as above
-        server_ms=clock.now_ms,
-        token_is_new=api.token_is_new,
-    )
-    handler = LockConversation(
-        api=api,
-        flow=flow,
-        policy=RetryPolicy(
-            max_attempts=found.MAX_ATTEMPTS,
-            base_seconds=found.RETRY_BASE_SECONDS,
-            max_delay_seconds=found.RETRY_MAX_DELAY_SECONDS,
-        ),
-        shown=found.RESULT_CONVERSATION,
-        max_event_bytes=found.RESULT_MAX_BYTES,
-        source=found.EVENT_SOURCE,
-    )
-    read = ReadAhead(decoder(TASK_NAME))
-    app.redis_url = connection.public_url(found)
-    app.look_for_leftovers = lambda: look_in_the_background(lambda: connection.sync_client(found), job_queues)
-    app.shutdown_seconds = found.SHUTDOWN_SECONDS
-    app.allow_eviction = found.REDIS_ALLOW_EVICTION
-    app.logs_json = found.LOG_FORMAT == "json"
-    # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
-    app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, found.LEASE_SECONDS / 3))
-    keys = Keys(found.LOCK_QUEUE)
-    app.keys_together = [
-        *keys.priority_lists,
-        keys.arrived,
-        keys.leases,
-        keys.limit,
-        found.RESULTS_CHANNEL,
-        found.DEAD_STREAM,
-    ]
-    app.monitoring = Monitoring(
-        app.tasks[TASK_NAME], in_flight, (found.RESULTS_CHANNEL, found.DEAD_STREAM), runtime=lambda: app.runtime
-    )
-    client = connection.async_client(found, app.backoff, on_useless=app.monitoring.reconnect)
-    bounds = StreamBounds(found.RESULTS_MAX_BYTES, found.DEAD_MAX_BYTES)
-    app.runtime = Runtime(
-        admission=Admission(
-            read=read,
-            look_ahead=read.look,
-            handler=handler,
-            clock=clock,
-            max_age_seconds=found.JOB_MAX_AGE_SECONDS,
-        ),
+    _set_up_connections(app, settings)
+    app.look_for_leftovers = lambda: look_in_the_background(lambda: connection.sync_client(settings), job_queues)
+    app.shutdown_seconds = settings.SHUTDOWN_SECONDS
+    app.logs_json = settings.LOG_FORMAT == "json"
+    in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
+    api = _api(settings)
+    flow = _flow_control(app, settings, in_flight, name=name, server_ms=clock.now_ms, token_is_new=api.token_is_new)
+    handler = _handler(settings, api, flow)
+    streams = (settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
+    app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, streams, runtime=lambda: app.runtime)
+    client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
+    bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
+    parts = Parts(
+        admission=_admission(settings, handler, clock),
         handler=handler,
         client=client,
-        broker_options=_broker_options(found, bounds),
+        broker_options=_broker_options(settings, bounds),
         in_flight=in_flight,
         clock=clock,
         flow=flow,
         name=name,
-        registry=Registry(name, version("lock-worker"), found.to_agree_on()),
+        registry=Registry(name, version("lock-worker"), settings.to_agree_on()),
         celery=app.monitoring,
         job_queues=job_queues,
         close_api=api.aclose,
     )
-    fetcher = app.runtime.fetcher
-    app.runtime.services.append(
-        StreamMonitor(
-            client,
-            results=found.RESULTS_CHANNEL,
-            maxlen=found.RESULTS_MAXLEN,
-            bounds=bounds,
-            clock=clock,
-            has_begun=lambda: fetcher.last_fetch_at is not None,
-        )
-    )
-    app.readiness = Readiness(in_flight=in_flight, fetcher=fetcher, clock=clock, flow=flow)
-    app.conf.update(_celery_settings(found, app.runtime))
+    app.runtime = Runtime(parts)
+    app.runtime.add_service(_stream_monitor(settings, parts, bounds, app.runtime))
+    app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, flow=flow)
+    app.conf.update(_celery_settings(settings, app.runtime))
     return app
 
 
-def _broker_options(found: Settings, bounds: StreamBounds) -> BrokerOptions:
+def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
+    app.redis_url = connection.public_url(settings)
+    app.allow_eviction = settings.REDIS_ALLOW_EVICTION
+    # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
+    app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, settings.LEASE_SECONDS / 3))
+    keys = Keys(settings.LOCK_QUEUE)
+    streams = (settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
+    app.keys_together = [*keys.priority_lists, keys.arrived, keys.leases, keys.limit, *streams]
+
+
+def _api(settings: Settings) -> ManagemApi:
+    return ManagemApi(
+        base_url=settings.API_URL,
+        token=token_source(settings.API_TOKEN, settings.API_TOKEN_FILE),
+        timeout_seconds=settings.ATTEMPT_TIMEOUT_SECONDS,
+        concurrency=_CONNECTIONS,
+        user_agent=f"lock-worker/{version('lock-worker')}",
+    )
+
+
+def _flow_control(
+    app: WorkerApp,
+    settings: Settings,
+    in_flight: InFlight,
+    *,
+    name: str,
+    server_ms: Callable[[], float],
+    token_is_new: Callable[[], bool],
+) -> FlowControl:
+    return FlowControl(
+        in_flight,
+        name=name,
+        failures=settings.BREAKER_FAILURES,
+        is_rate_limited=settings.RATE_LIMIT_PER_SECOND is not None,
+        max_pause=settings.RETRY_MAX_DELAY_SECONDS,
+        changes=lambda: app.runtime.flow_changed(),  # noqa: PLW0108 - the runtime is made later
+        restore_attempts=lambda jobs: app.runtime.restore_attempts(jobs),  # noqa: PLW0108 - as above
+        server_ms=server_ms,
+        token_is_new=token_is_new,
+    )
+
+
+def _handler(settings: Settings, api: ManagemApi, flow: FlowControl) -> LockConversation:
+    return LockConversation(
+        api=api,
+        flow=flow,
+        policy=RetryPolicy(
+            max_attempts=settings.MAX_ATTEMPTS,
+            base_seconds=settings.RETRY_BASE_SECONDS,
+            max_delay_seconds=settings.RETRY_MAX_DELAY_SECONDS,
+        ),
+        shown=settings.RESULT_CONVERSATION,
+        max_event_bytes=settings.RESULT_MAX_BYTES,
+        source=settings.EVENT_SOURCE,
+    )
+
+
+def _admission(settings: Settings, handler: LockConversation, clock: ServerClock) -> Admission:
+    read = ReadAhead(decoder(TASK_NAME))
+    return Admission(
+        read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=settings.JOB_MAX_AGE_SECONDS
+    )
+
+
+def _stream_monitor(settings: Settings, parts: Parts, bounds: StreamBounds, runtime: Runtime) -> StreamMonitor:
+    return StreamMonitor(
+        parts.client,
+        results=settings.RESULTS_CHANNEL,
+        maxlen=settings.RESULTS_MAXLEN,
+        bounds=bounds,
+        clock=parts.clock,
+        has_begun=lambda: runtime.fetcher.last_fetch_at is not None,
+    )
+
+
+def _broker_options(settings: Settings, bounds: StreamBounds) -> BrokerOptions:
     return BrokerOptions(
-        fleet=Keys(found.LOCK_QUEUE),
-        rate=found.RATE_LIMIT_PER_SECOND,
-        results=found.RESULTS_CHANNEL,
-        results_maxlen=found.RESULTS_MAXLEN,
-        dead=found.DEAD_STREAM,
-        dead_maxlen=found.DEAD_MAXLEN,
-        lease_ms=round(found.LEASE_SECONDS * 1000),
-        dedup_ttl_ms=found.DEDUPLICATE_SECONDS * 1000,
-        max_deliveries=max(found.MAX_DELIVERIES, MIN_DELIVERIES),
-        max_age_ms=round(found.JOB_MAX_AGE_SECONDS * 1000),
+        fleet=Keys(settings.LOCK_QUEUE),
+        rate=settings.RATE_LIMIT_PER_SECOND,
+        results=settings.RESULTS_CHANNEL,
+        results_maxlen=settings.RESULTS_MAXLEN,
+        dead=settings.DEAD_STREAM,
+        dead_maxlen=settings.DEAD_MAXLEN,
+        lease_ms=round(settings.LEASE_SECONDS * 1000),
+        dedup_ttl_ms=settings.DEDUPLICATE_SECONDS * 1000,
+        max_deliveries=max(settings.MAX_DELIVERIES, MIN_DELIVERIES),
+        max_age_ms=round(settings.JOB_MAX_AGE_SECONDS * 1000),
         bounds=bounds,
     )
 
@@ -222,26 +240,26 @@ def _name() -> str:
     return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def _celery_settings(found: Settings, runtime: Runtime) -> dict[str, Any]:
+def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     return {
-        "broker_url": connection.public_url(found),
-        "broker_use_ssl": connection.tls_options(found) or None,
+        "broker_url": connection.public_url(settings),
+        "broker_use_ssl": connection.tls_options(settings) or None,
         "broker_transport": "worker.celery_bridge.transport:Transport",
         "broker_transport_options": {
             "job_consumer": JobConsumer(runtime.is_job_queue, runtime.consume, runtime.cancel),
-            "credentials": connection.credentials(found),
+            "credentials": connection.credentials(settings),
             # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.
             "health_check_interval": 2,
         },
         "broker_connection_retry_on_startup": True,
         "broker_channel_error_retry": True,
-        "task_default_queue": found.LOCK_QUEUE,
+        "task_default_queue": settings.LOCK_QUEUE,
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
         "worker_pool": "worker.celery_bridge.pool:TaskPool",
         "worker_consumer": "worker.celery_bridge.consumer:Consumer",
-        "worker_concurrency": found.CONCURRENCY,
+        "worker_concurrency": settings.CONCURRENCY,
         "worker_prefetch_multiplier": 1,
         "worker_disable_rate_limits": True,
         "worker_redirect_stdouts": False,
@@ -251,25 +269,25 @@ def _celery_settings(found: Settings, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _check_the_options(options: dict[str, Any], found: Settings) -> None:
+def _check_the_options(options: dict[str, Any], settings: Settings) -> None:
     # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
     pool = options.get("pool") or options.get("pool_cls") or TaskPool
     reason = unsupported(
-        options, get_implementation(pool), TaskPool, streams=(found.RESULTS_CHANNEL, found.DEAD_STREAM)
+        options, get_implementation(pool), TaskPool, streams=(settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
     )
     if reason:
         sys.exit(reason)
-    reason = shortage(int(options.get("concurrency") or found.CONCURRENCY), queue_count(options))
+    reason = shortage(int(options.get("concurrency") or settings.CONCURRENCY), queue_count(options))
     if reason:
         sys.exit(f"lock-worker does not start: CONCURRENCY: {reason}")
 
 
-def _health(found: Settings, readiness: Readiness) -> HealthServer:
+def _health(settings: Settings, readiness: Readiness) -> HealthServer:
     try:
-        listening = listen(found.HEALTH_HOST, found.HEALTH_PORT)
+        listening = listen(settings.HEALTH_HOST, settings.HEALTH_PORT)
     except OSError as error:
         name = "HEALTH_HOST" if isinstance(error, gaierror) else "HEALTH_PORT"
-        where = f"{found.HEALTH_HOST} port {found.HEALTH_PORT}"
+        where = f"{settings.HEALTH_HOST} port {settings.HEALTH_PORT}"
         why = f"cannot listen on {where} ({error.strerror}); HEALTH_PORT=0 is for none"
         sys.exit(f"lock-worker does not start: {name}: {why}")
     return HealthServer(
@@ -282,19 +300,19 @@ def _health(found: Settings, readiness: Readiness) -> HealthServer:
 
 def _start() -> WorkerApp:
     try:
-        found = settings.load(need_token=True)
-    except settings.SettingsError as error:
+        settings = load(need_token=True)
+    except SettingsError as error:
         sys.exit(f"lock-worker does not start: {error}")
 
     def set_up_logging(loglevel: int, **_: Any) -> None:
-        logs.configure(found.LOG_FORMAT, loglevel, output.log_stream())
+        logs.configure(settings.LOG_FORMAT, loglevel, output.log_stream())
 
     def before_the_worker_starts(sender: str, options: dict[str, Any], **_: Any) -> None:
-        output.take_over(found.LOG_FORMAT)
-        _check_the_options(options, found)
+        output.take_over(settings.LOG_FORMAT)
+        _check_the_options(options, settings)
         built.runtime.registry.node = sender
-        if found.HEALTH_PORT:
-            built.runtime.services.append(_health(found, built.readiness))
+        if settings.HEALTH_PORT:
+            built.runtime.add_service(_health(settings, built.readiness))
 
     def before_a_heartbeat(**_: Any) -> None:
         built.monitoring.sync()
@@ -302,7 +320,7 @@ def _start() -> WorkerApp:
     def when_told_to_stop(**_: Any) -> None:
         built.runtime.flush_monitoring()
 
-    built = build(found)
+    built = build(settings)
     signals.setup_logging.connect(set_up_logging, weak=False)
     signals.celeryd_init.connect(before_the_worker_starts, weak=False)
     signals.worker_shutting_down.connect(when_told_to_stop, weak=False)

@@ -32,6 +32,7 @@ from worker.runtime.executor import Executor
 from worker.runtime.in_flight import InFlight
 from worker.runtime.registry import Registry
 from worker.runtime.runtime import Runtime
+from worker.runtime.worker_loop import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -93,7 +94,7 @@ class Bench:
     def take(self, name: str) -> Delivery:
         """A job in flight in this runtime."""
         self.queue.push(MESSAGE % (name.encode(), name.encode()))
-        (delivery,) = self.queue.take(1, token=self.runtime.next_lease_token()).jobs
+        (delivery,) = self.queue.take(1, token=self.runtime._loop.next_lease_token()).jobs
         self.runtime.in_flight.add(delivery)
         return delivery
 
@@ -121,7 +122,7 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
         shown="state",
     )
     read = ReadAhead(decoder(TASK_NAME))
-    runtime = Runtime(
+    parts = Parts(
         admission=Admission(read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=0),
         handler=handler, client=link_to(redis_url, timeout_seconds=5), broker_options=RULES,
         in_flight=in_flight,
@@ -129,7 +130,7 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
         registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),
         celery=NobodyWatches(), job_queues=lambda: ["moderation.lock"], close_api=api.aclose,
     )  # fmt: skip
-    return runtime, api
+    return Runtime(parts), api
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
     runtime, counting = build(redis_url, api)
     runtime.start()
     with Redis.from_url(redis_url, protocol=2) as sync_client:
-        yield Bench(Workbench(sync_client, runtime._client), runtime, counting)
+        yield Bench(Workbench(sync_client, runtime._parts.client), runtime, counting)
         runtime.stop(1)
 
 
@@ -152,7 +153,7 @@ def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
         return run(executor, item)
 
     monkeypatch.setattr(Executor, "_run", and_cancel)
-    bench.runtime._loop_thread.call(bench.runtime._executor.receive, [delivery])
+    bench.runtime._loop_thread.call(bench.runtime._loop.executor.receive, [delivery])
 
     bench.wait_settled()
     assert bench.queue.run("LRANGE", bench.queue.keys.requeued, 0, -1) == [delivery.ref.encode()]
@@ -175,9 +176,9 @@ def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does
             elif turns:
                 loop.call_soon(cancel_after, turns - 1)
             else:
-                bench.runtime._executor.cancel(delivery)
+                bench.runtime._loop.executor.cancel(delivery)
 
-        bench.runtime._loop_thread.call(bench.runtime._executor.receive, [delivery])
+        bench.runtime._loop_thread.call(bench.runtime._loop.executor.receive, [delivery])
         bench.runtime._loop_thread.call(cancel_after, turns)
 
         bench.wait_settled()

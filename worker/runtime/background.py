@@ -1,4 +1,4 @@
-"""Tasks on the loop that nobody waits for."""
+"""Tasks on the loop that nobody waits for, and that end with it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ class Background:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task."""
-        return self.keep(asyncio.create_task(work))
-
-    def keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        """Keep a task that was started elsewhere until it ends."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def cancel(self) -> None:
+        """Cancel all tasks but the one that calls this, and wait for their end: each closes what it has open."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

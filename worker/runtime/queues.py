@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from worker.runtime.retries import retry_forever
 from worker.runtime.settler import QueueBatches
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator, Sequence
 
     from worker.broker.client import RedisClient
@@ -119,7 +119,7 @@ class Queues:
             on_poisoned=self._jobs.end_poisoned, on_expired=self._jobs.end_expired,
             not_heard=self.note_lost_take,
         )  # fmt: skip
-        tasks = tuple(asyncio.create_task(work) for work in (maintenance.renew_leases(), maintenance.run()))
+        tasks = tuple(self._background.spawn(work) for work in (maintenance.renew_leases(), maintenance.run()))
         self._queues[queue] = _Queue(moves, QueueBatches(moves, self._settler), maintenance, tasks)
 
     def moves(self, queue: str) -> Moves:
@@ -150,13 +150,6 @@ class Queues:
         )  # fmt: skip
         await watch.run()
 
-    def cancel_maintenance(self) -> list[asyncio.Task[None]]:
-        """Cancel the maintenance of all queues; return its tasks."""
-        tasks = [task for queue in self._queues.values() for task in queue.tasks]
-        for task in tasks:
-            task.cancel()
-        return tasks
-
     def _opened(self, queue: str) -> _Queue:
         # A job may be settled, or the answer of its take be lost, after its queue was left.
         self.open(queue)
@@ -166,7 +159,6 @@ class Queues:
         """End the maintenance of a queue that no jobs are taken from any more and that has none in flight."""
         for task in self._queues.pop(queue).tasks:
             task.cancel()
-            self._background.keep(task)
 
 
 class _Maintenances(Mapping[str, Maintenance]):
