@@ -3,50 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis import Redis
+from redis.exceptions import RedisError
 
+from sandbox.redis_server import RedisServer
+from tests.broker.workbench import Workbench, link_to
 from worker.broker.keys import Keys
-from worker.broker.moves import EXPIRE_JOBS, Moves
-from worker.broker.records import Delivery, FleetNews, Promoted, Recovered
-from worker.broker.refusals import NotConnectedError
-from worker.flow_control.flow_control import NO_NEWS
+from worker.broker.moves import EXPIRE_JOBS
+from worker.broker.records import Delivery, FleetNews, Recovered
 from worker.observe.outages import Outages
 from worker.runtime.clock import ServerClock
 from worker.runtime.in_flight import InFlight
 from worker.runtime.maintenance import Maintenance, QueueWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from sandbox.server_binaries import ServerBinary
+    from worker.broker.client import RedisClient
 
 QUEUE = "moderation.lock"
-NOW_MS = 1_800_000_000_000
+PATIENCE_SECONDS = 5.0
 
 
-def delivery(ref: str, queue: str = QUEUE) -> Delivery:
-    return Delivery(
-        ref=ref, lease_token="take-1", raw=b"", size=0, received_ms=0, attempts=0, crashes=0, lease_until=0.0,
-        queue=queue
-    )  # fmt: skip
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until a condition is true, while other tasks go on."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        await asyncio.sleep(0.005)
 
 
-def promoted(count: int | None, next_due_ms: int | None = None, next_deadline_ms: int | None = None) -> Promoted:
-    return Promoted(count, next_due_ms, next_deadline_ms, NO_NEWS)
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Rounds that go on for ever, until the end of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+        assert not task.done(), "the rounds have ended"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Fleet:
-    """The fleet's flow control as this worker knows it."""
+    """The fleet's flow control as this worker knows it: nothing yet."""
 
-    version = 3
+    version = 0
 
     def __init__(self) -> None:
         self.news: list[FleetNews] = []
@@ -55,77 +65,34 @@ class Fleet:
         self.news.append(fleet)
 
 
-@dataclass
-class FakeMoves:
-    """Redis, as the moves show it. An answer that is an error is raised."""
+class Scene:
+    """The maintenance of a queue, with what it told others."""
 
-    lease_ms: int = 30_000
-    not_ours: set[str] = field(default_factory=set)
-    promoted: Promoted = field(default_factory=lambda: promoted(0))
-    recovered: Recovered = field(default_factory=lambda: Recovered(0, NOW_MS, []))
-    troubles: list[Exception] = field(default_factory=list)
-    renewed: list[list[str]] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
-    between_ms: int = 0
-    expired: list[Delivery] = field(default_factory=list)
-    expire_fails: Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.keys = Keys(QUEUE)
-        self.broker_options = SimpleNamespace(lease_ms=self.lease_ms)
-
-    async def renew(self, jobs: Sequence[Delivery]) -> list[bool]:
-        self.renewed.append([job.ref for job in jobs])
-        self._fail()
-        return [job.ref not in self.not_ours for job in jobs]
-
-    async def promote(self, *, between_ms: int, version: int) -> Promoted:  # noqa: ARG002 - the moves' signature
-        assert version == Fleet.version
-        self._fail()
-        return self.promoted
-
-    async def expire(self, *, token: str, sent_at: float) -> list[Delivery]:
-        assert sent_at <= time.monotonic()
-        self.tokens.append(token)
-        if self.expire_fails is not None:
-            raise self.expire_fails
-        return self.expired
-
-    async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:
-        assert sent_at <= time.monotonic()
-        self.tokens.append(token)
-        self.between_ms = between_ms
-        return self.recovered
-
-    def _fail(self) -> None:
-        if self.troubles:
-            raise self.troubles.pop(0)
-
-
-class Bench:
-    """Upkeep over fake moves, with what it told others."""
-
-    def __init__(self, **answers: Any) -> None:
-        self.moves = FakeMoves(**answers)
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
         self.in_flight = InFlight(1000)
         self.clock = ServerClock()
+        self.fleet = Fleet()
         self.ready = 0
-        self.told: list[Recovered] = []
+        self.recovered: list[Recovered] = []
         self.poisoned: list[Delivery] = []
         self.expired: list[Delivery] = []
         self.not_heard: list[str] = []
-        self.fleet = Fleet()
-        tokens = (f"token-{number}" for number in itertools.count(1))
         self.maintenance = Maintenance(
-            cast("Moves", self.moves), self.in_flight, self.clock,
-            next_lease_token=lambda: next(tokens), fleet=self.fleet, on_ready=self._on_ready,
-            on_recovered=self.told.append,
-            on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
+            bench.moves, self.in_flight, self.clock,
+            next_lease_token=bench.new_token, fleet=self.fleet, on_ready=self._on_ready,
+            on_recovered=self.recovered.append, on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
             not_heard=lambda _, token: self.not_heard.append(token),
         )  # fmt: skip
 
     def _on_ready(self) -> None:
         self.ready += 1
+
+    def hold(self, *jobs: Delivery) -> None:
+        """These jobs are in flight here."""
+        for job in jobs:
+            job.lease_until = 0.0
+            self.in_flight.add(job)
 
 
 @pytest.fixture(autouse=True)
@@ -135,298 +102,356 @@ def own_outages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits between rounds, each over at once; after the eighth the rounds are ended."""
-    made: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        made.append(seconds)
-        if len(made) == 8:
-            raise asyncio.CancelledError
-
-    monkeypatch.setattr("worker.runtime.maintenance.asyncio.sleep", sleep)
-    return made
+def scene(bench: Workbench) -> Scene:
+    """A queue that some worker has looked at all the time."""
+    bench.fleet_was_awake()
+    return Scene(bench)
 
 
-async def test_a_renewed_job_is_held_for_a_lease_from_before_the_call() -> None:
-    bench = Bench()
-    job = delivery("a")
-    bench.in_flight.add(job)
+# --- leases
+
+
+async def test_a_renewed_job_is_held_for_a_lease_from_before_the_call(scene: Scene) -> None:
+    job = scene.bench.take_one()
+    scene.hold(job)
     before = time.monotonic()
 
-    await bench.maintenance.renew_once()
+    await scene.maintenance.renew_once()
 
     assert before + 30 <= job.lease_until <= time.monotonic() + 30
     assert not job.lease_lost
 
 
-async def test_a_job_that_is_not_ours_any_more_is_marked_and_its_lease_is_not_prolonged() -> None:
-    bench = Bench(not_ours={"b"})
-    ours, lost = delivery("a"), delivery("b")
-    bench.in_flight.add(ours)
-    bench.in_flight.add(lost)
+async def test_a_job_that_is_not_ours_any_more_is_marked_and_its_lease_is_not_prolonged(scene: Scene) -> None:
+    ours, lost = scene.bench.take_one(b"ours"), scene.bench.take_one(b"lost")
+    scene.hold(ours, lost)
+    await scene.bench.crash(lost)  # so the fleet believes
 
-    await bench.maintenance.renew_once()
+    await scene.maintenance.renew_once()
 
     assert (ours.lease_lost, lost.lease_lost) == (False, True)
     assert lost.lease_until == 0.0
 
 
-async def test_the_jobs_of_another_queue_are_left_to_its_own_upkeep() -> None:
-    bench = Bench()
-    bench.in_flight.add(delivery("a"))
-    bench.in_flight.add(delivery("b", queue="another"))
+async def test_the_jobs_of_another_queue_are_left_to_its_own_maintenance(scene: Scene) -> None:
+    job = scene.bench.take_one()
+    others = replace(job, queue="another")
+    scene.hold(others)
 
-    await bench.maintenance.renew_once()
+    await scene.maintenance.renew_once()
 
-    assert bench.moves.renewed == [["a"]]
-
-
-async def test_many_leases_are_renewed_in_bounded_calls() -> None:
-    bench = Bench()
-    for number in range(501):
-        bench.in_flight.add(delivery(str(number)))
-
-    await bench.maintenance.renew_once()
-
-    assert [len(some) for some in bench.moves.renewed] == [500, 1]
+    assert (others.lease_until, others.lease_lost) == (0.0, False)
 
 
-async def test_leases_are_renewed_three_times_in_their_length_and_sooner_after_a_failure(
-    waits: list[float], caplog: pytest.LogCaptureFixture
+async def test_many_leases_are_renewed_in_bounded_calls(scene: Scene) -> None:
+    bench = scene.bench
+    bench.push(*[b"a job"] * 501)
+    jobs = [job for _ in range(3) for job in bench.take(501).jobs]
+    assert len(jobs) == 501
+    scene.hold(*jobs)
+
+    def calls() -> int:
+        found = bench.client.info("commandstats")
+        return sum(found.get(f"cmdstat_{command}", {"calls": 0})["calls"] for command in ("evalsha", "eval"))
+
+    await scene.maintenance.renew_once()
+    before = calls()
+    await scene.maintenance.renew_once()
+
+    assert calls() - before == 2
+    assert all(job.lease_until for job in jobs)
+
+
+async def test_a_lease_is_kept_for_as_long_as_its_job_is_in_flight(bench: Workbench) -> None:
+    scene, others = (Scene(bench.under(lease_ms=1200)) for _ in range(2))
+    bench.fleet_was_awake()
+    job = scene.bench.take_one()
+    scene.hold(job)
+    begun = scene.bench.lease_end(job) or 0.0
+
+    async with running(scene.maintenance.renew_leases()), running(others.maintenance.run()):
+        await eventually(lambda: bench.now_ms() > begun + 1200, "a lease that would be over for long")
+        assert bench.in_flight() == [job.ref]
+
+    assert (job.lease_lost, others.recovered) == (False, [])
+
+
+async def test_after_a_failure_leases_are_renewed_long_before_their_turn(
+    scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(troubles=[RedisConnectionError("gone"), OSError("reset")])
-    bench.in_flight.add(delivery("a"))
+    """With a lease of 30 s the turn comes after ten: later than this test waits."""
+    job = scene.bench.take_one()
+    scene.hold(job)
+    scene.bench.run("RENAME", scene.bench.keys.leases, "aside")
+    scene.bench.run("SET", scene.bench.keys.leases, "no set")
 
-    with pytest.raises(asyncio.CancelledError):
-        await bench.maintenance.renew_leases()
-
-    assert waits == [0.25, 0.25, *[10.0] * 6]
-    assert [record.message for record in caplog.records] == ["redis_unavailable", "redis_available"]
-    assert vars(caplog.records[1])["failures"] == {"renew": 2}
+    async with running(scene.maintenance.renew_leases()):
+        await eventually(lambda: caplog.records, "a word of the failure")
+        scene.bench.run("RENAME", "aside", scene.bench.keys.leases)
+        await eventually(lambda: job.lease_until, "a renewed lease")
 
 
-@pytest.mark.parametrize(("next_due_ms", "seconds"), [(None, 0.5), (60_000, 0.5), (200, 0.2), (3, 0.02), (0, 0.02)])
+async def test_leases_are_renewed_at_once_when_the_fleet_was_silent(bench: Workbench) -> None:
+    scene = Scene(bench)
+    silent_since = bench.now_ms() - bench.broker_options.silence_ms - 10_000
+    bench.run("HSET", bench.keys.maintenance, "recovered_at", silent_since, "awake_since", silent_since)
+    job = bench.take_one()
+    scene.hold(job)
+
+    await scene.maintenance.run_once()
+
+    assert job.lease_until > time.monotonic()
+
+
+# --- rounds
+
+
+@pytest.mark.parametrize(("due_in", "least", "most"), [(None, 0.5, 0.5), (60, 0.5, 0.5), (0.3, 0.02, 0.3)])
 async def test_the_next_look_comes_when_the_next_job_is_due_and_soon_in_any_case(
-    next_due_ms: int | None, seconds: float
+    scene: Scene, due_in: float | None, least: float, most: float
 ) -> None:
-    assert await Bench(promoted=promoted(0, next_due_ms)).maintenance.run_once() == seconds
+    if due_in is not None:
+        await scene.bench.delay(scene.bench.take_one(), seconds=due_in)
+
+    assert least <= await scene.maintenance.run_once() <= most
 
 
-async def test_with_short_leases_it_is_looked_so_often_that_a_silence_stands_out() -> None:
-    bench = Bench(lease_ms=1200)
-
-    assert await bench.maintenance.run_once() == pytest.approx(0.2)
-    assert bench.moves.between_ms == 160
+async def test_with_short_leases_it_is_looked_so_often_that_a_silence_stands_out(bench: Workbench) -> None:
+    assert await Scene(bench.under(lease_ms=1200)).maintenance.run_once() == pytest.approx(0.2)
 
 
-async def test_looks_go_on_whatever_redis_answers(waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(troubles=[RedisConnectionError("gone"), OSError("reset")])
+async def test_looks_go_on_whatever_redis_answers(bench: Workbench, caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(bench.under(lease_ms=300))
+    job = bench.take_one()
+    await bench.delay(job)
+    bench.make_due(job)
+    bench.run("RENAME", bench.keys.delayed, "aside")
+    bench.run("SET", bench.keys.delayed, "no set")
 
-    with pytest.raises(asyncio.CancelledError):
-        await bench.maintenance.run()
-
-    assert waits == [0.5] * 8
-    assert [record.message for record in caplog.records] == ["redis_unavailable", "redis_available"]
-    assert vars(caplog.records[1])["failures"] == {"maintenance": 2}
-    assert bench.moves.tokens == [f"token-{number}" for number in range(1, 7)], "each round has a token of its own"
-
-
-@pytest.mark.parametrize(
-    ("due", "recovered", "is_told"),
-    [(0, 0, False), (None, None, False), (2, 0, True), (2, None, True), (0, 1, True), (None, 1, True)],
-)
-async def test_who_waits_for_jobs_is_told_when_some_became_ready(
-    due: int | None, recovered: int | None, *, is_told: bool
-) -> None:
-    bench = Bench(promoted=promoted(due), recovered=Recovered(recovered, NOW_MS, []))
-
-    await bench.maintenance.run_once()
-
-    assert bench.ready == is_told
+    async with running(scene.maintenance.run()):
+        await eventually(lambda: caplog.records, "a word of the failure")
+        bench.run("RENAME", "aside", bench.keys.delayed)
+        await eventually(lambda: bench.again() == [job.ref], "the job is promoted")
 
 
-async def test_leases_are_renewed_at_once_when_the_fleet_was_silent_or_the_clock_was_set() -> None:
-    bench = Bench(recovered=Recovered(None, NOW_MS, [], is_grace=True))
-    job = delivery("held")
-    bench.in_flight.add(job)
+async def test_who_waits_for_jobs_is_told_when_some_became_ready(scene: Scene) -> None:
+    delayed, lost = scene.bench.take_one(b"delayed"), scene.bench.take_one(b"lost")
+    await scene.bench.delay(delayed)
 
-    await bench.maintenance.run_once()
+    async def told_by_a_round() -> bool:
+        before = scene.ready
+        scene.bench.run("HDEL", scene.bench.keys.maintenance, "promoted_at")
+        scene.bench.fleet_was_awake()
+        scene.bench.run("HSET", scene.bench.keys.maintenance, "recovered_at", scene.bench.now_ms() - 1000)
+        await scene.maintenance.run_once()
+        return scene.ready > before
 
-    assert bench.moves.renewed == [["held"]]
-
-
-async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended() -> None:
-    job = delivery("killer")
-    bench = Bench(recovered=Recovered(0, NOW_MS, [job]))
-
-    await bench.maintenance.run_once()
-
-    assert bench.in_flight.deliveries() == [job]
-    assert bench.poisoned == [job]
-
-
-@pytest.mark.parametrize(
-    ("count", "poisoned", "is_told"), [(2, 0, True), (0, 1, True), (0, 0, False), (None, 0, False)]
-)
-async def test_jobs_of_a_lost_worker_are_told_of(count: int | None, poisoned: int, *, is_told: bool) -> None:
-    recovered = Recovered(count, NOW_MS, [delivery("killer")] * poisoned, workers={"pod-1": 2})
-    bench = Bench(recovered=recovered)
-
-    await bench.maintenance.run_once()
-
-    assert bench.told == ([recovered] if is_told else [])
+    assert not await told_by_a_round()
+    scene.bench.make_due(delayed)
+    assert await told_by_a_round()
+    assert not await told_by_a_round()
+    scene.bench.lapse(lost)
+    assert await told_by_a_round()
 
 
-async def test_jobs_that_are_too_old_are_held_and_handed_over_to_be_ended() -> None:
-    job = delivery("old")
-    bench = Bench(promoted=promoted(0, next_deadline_ms=0), expired=[job])
+async def test_jobs_of_a_lost_worker_are_told_of(scene: Scene) -> None:
+    bench = scene.bench
+    await scene.maintenance.run_once()
+    assert scene.recovered == []
+    bench.lapse(bench.take_one())
+    bench.run("HSET", bench.keys.maintenance, "recovered_at", bench.now_ms() - 1000)
 
-    await bench.maintenance.run_once()
+    await scene.maintenance.run_once()
 
-    assert bench.in_flight.deliveries() == bench.expired == [job]
-
-
-async def test_many_jobs_that_are_too_old_are_ended_in_several_calls_and_the_rest_at_the_next_look() -> None:
-    bench = Bench(promoted=promoted(0, next_deadline_ms=0), expired=[delivery(f"{n}") for n in range(EXPIRE_JOBS)])
-
-    await bench.maintenance.run_once()
-
-    assert len(bench.expired) == 10 * EXPIRE_JOBS
+    assert [told.count for told in scene.recovered] == [1]
 
 
-@pytest.mark.parametrize(
-    ("error", "not_heard"),
-    [
-        (RedisConnectionError("lost"), ["token-2"]),
-        (RedisTimeoutError("no answer"), ["token-2"]),
-        (NotConnectedError("refused"), []),
-        (ResponseError("WRONGTYPE"), []),
-    ],
-    ids=str,
-)
-async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(error: Exception, not_heard: list[str]) -> None:
-    bench = Bench(promoted=promoted(0, next_deadline_ms=0), expire_fails=error)
+async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended(bench: Workbench) -> None:
+    scene = Scene(bench.under(max_deliveries=2))
+    await scene.bench.crash(scene.bench.take_one(b"killer"))
+    (job,) = scene.bench.take(1).jobs
+    scene.bench.lapse(job)
+    scene.bench.fleet_was_awake()
+    bench.run("HSET", bench.keys.maintenance, "recovered_at", bench.now_ms() - 1000)
 
-    with pytest.raises(type(error)):
-        await bench.maintenance.run_once()
+    await scene.maintenance.run_once()
 
-    assert bench.not_heard == not_heard
+    assert [poisoned.raw for poisoned in scene.poisoned] == [b"killer"]
+    assert scene.in_flight.deliveries() == scene.poisoned
+    assert len(scene.recovered) == 1
 
 
-async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_look() -> None:
-    bench = Bench()
+async def test_jobs_that_are_too_old_are_held_and_ended_in_several_calls(scene: Scene) -> None:
+    count = 2 * EXPIRE_JOBS + 1
+    scene.bench.push(*[b"old"] * count)
+    jobs = scene.bench.take(count).jobs
+    await scene.bench.moves.release(jobs)
+    scene.bench.make_too_old(*jobs)
 
-    await bench.maintenance.run_once()
+    await scene.maintenance.run_once()
 
-    assert bench.fleet.news == [NO_NEWS]
-
-
-async def test_the_clock_is_set_by_the_server() -> None:
-    bench = Bench()
-
-    await bench.maintenance.run_once()
-
-    assert abs((bench.clock.now() - datetime.fromtimestamp(NOW_MS / 1000, UTC)).total_seconds()) < 5
+    assert {job.ref for job in scene.expired} == {job.ref for job in jobs}
+    assert scene.in_flight.deliveries() == scene.expired
 
 
-class FakeRedis:
-    """Answers EXISTS by what stands in it, and counts the writes."""
+async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(server_binary: ServerBinary) -> None:
+    with RedisServer(server_binary) as server:
+        client = link_to(server.url, timeout_seconds=0.2)
+        with Redis.from_url(server.url, protocol=2) as seen:
+            scene = Scene(Workbench(seen, client))
+            seen.set(scene.bench.keys.deadlines, "no set")
+            with pytest.raises(RedisError):
+                await scene.maintenance._expire()
+            assert scene.not_heard == [], "it was refused"
 
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.writes = 0
-        self.trouble: Exception | None = None
+        server.pause()
+        with pytest.raises((RedisError, OSError)):
+            await scene.maintenance._expire()
+        server.resume()
+        assert scene.not_heard == ["take2"], "it may have been run, and the answer was lost"
 
-    async def execute_command(self, _: str, *keys: str) -> int:
-        self.writes += 1
-        if self.trouble is not None:
-            raise self.trouble
-        return len(self.keys & set(keys))
+        server.kill()
+        with pytest.raises((RedisError, OSError)):
+            await scene.maintenance._expire()
+        with pytest.raises((RedisError, OSError)):
+            await scene.maintenance._expire()
+        assert "take4" not in scene.not_heard, "there was no connection to send it over"
+        await client.disconnect()
 
-    async def send(self, *commands: list[str]) -> Any:
-        self.writes += 1
-        counts = iter([len(self.keys & set(command[1:])) for command in commands])
 
-        async def following() -> int:
-            return next(counts)
+async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_look(scene: Scene) -> None:
+    await scene.maintenance.run_once()
+    await scene.bench.throttle(12.5)
 
-        async def close() -> None: ...
+    await scene.maintenance.run_once()
 
-        return SimpleNamespace(next=following, close=close)
+    assert [news.rate for news in scene.fleet.news] == [0.0, 12.5]
+
+
+async def test_the_clock_is_set_by_the_server(scene: Scene) -> None:
+    scene.clock.sync(0)
+
+    await scene.maintenance.run_once()
+
+    assert abs(scene.clock.now_ms() - scene.bench.now_ms()) < 5_000
+
+
+async def test_a_resting_queue_is_looked_at_as_soon_as_it_is_woken(bench: Workbench) -> None:
+    """At rest the next look comes after ten seconds: later than this test waits."""
+    scene = Scene(bench.under(lease_ms=300))
+    scene.maintenance.rest()
+
+    async with running(scene.maintenance.run()):
+        await eventually(lambda: scene.maintenance._work._waiters, "it rests")
+        assert len(scene.fleet.news) == 1
+        scene.maintenance.wake()
+        await eventually(lambda: len(scene.fleet.news) > 1, "another look")
+
+
+# --- several queues
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[RedisClient]:
+    """A way to the server."""
+    found = link_to(redis_url, timeout_seconds=5)
+    yield found
+    await found.disconnect()
+
+
+class Upkeep:
+    """What a queue's maintenance is asked for."""
+
+    state = "as ever"
+
+    def wake(self) -> None:
+        self.state = "awake"
+
+    def rest(self) -> None:
+        self.state = "resting"
 
 
 class Watched:
     """Several queues under one watch, and what it told."""
 
-    def __init__(self, *queues: str) -> None:
-        self.redis = FakeRedis()
-        self.states = dict.fromkeys(queues, "as ever")
+    def __init__(self, client: RedisClient, *queues: str) -> None:
+        self.queues: dict[str, Any] = {queue: Upkeep() for queue in queues}
         self.consumed = set(queues)
         self.in_flight = InFlight(10)
         self.ready: list[str] = []
         self.left: list[str] = []
-
-        def maintenance(queue: str) -> Any:
-            def turn(state: str) -> Any:
-                return lambda: self.states.__setitem__(queue, state)
-
-            return SimpleNamespace(wake=turn("awake"), rest=turn("resting"))
-
         self.watch = QueueWatch(
-            cast("Any", self.redis), {queue: maintenance(queue) for queue in queues}, self.in_flight,
-            look_seconds=0.5, is_consumed=self.consumed.__contains__, on_ready=self.ready.append,
+            client, self.queues, self.in_flight,
+            look_seconds=0.01, is_consumed=self.consumed.__contains__, on_ready=self.ready.append,
             on_left=self.left.append,
         )  # fmt: skip
 
+    def states(self) -> dict[str, str]:
+        return {queue: upkeep.state for queue, upkeep in self.queues.items()}
 
-async def test_the_upkeep_of_idle_queues_rests_but_that_of_the_first_one() -> None:
-    scene = Watched("a", "b", "c")
+
+def put_a_job_on(redis_client: Redis, key: str) -> None:
+    """Whatever kind of key it is."""
+    if key in Keys("b").under_way:
+        redis_client.zadd(key, {"x": 1})
+    else:
+        redis_client.lpush(key, "x")
+
+
+async def test_idle_queues_rest_but_the_first_one(client: RedisClient) -> None:
+    scene = Watched(client, "a", "b", "c")
 
     await scene.watch.run_once()
 
-    assert scene.states == {"a": "awake", "b": "resting", "c": "resting"}
-    assert (scene.redis.writes, scene.ready, scene.left) == (1, [], [])
+    assert scene.states() == {"a": "awake", "b": "resting", "c": "resting"}
+    assert (scene.ready, scene.left) == ([], [])
 
 
-async def test_a_single_queue_is_left_to_its_own_upkeep() -> None:
-    scene = Watched("a")
+async def test_a_single_queue_never_rests(client: RedisClient) -> None:
+    scene = Watched(client, "a")
 
     await scene.watch.run_once()
 
-    assert (scene.redis.writes, scene.states) == (0, {"a": "awake"})
+    assert scene.states() == {"a": "awake"}
 
 
 @pytest.mark.parametrize("key", Keys("b").under_way)
-async def test_the_upkeep_of_a_queue_with_jobs_under_way_is_woken(key: str) -> None:
-    scene = Watched("a", "b", "c")
-    scene.redis.keys = {key}
+async def test_a_queue_with_jobs_under_way_is_woken(client: RedisClient, redis_client: Redis, key: str) -> None:
+    scene = Watched(client, "a", "b", "c")
+    put_a_job_on(redis_client, key)
 
     await scene.watch.run_once()
 
-    assert scene.states == {"a": "awake", "b": "awake", "c": "resting"}
+    assert scene.states() == {"a": "awake", "b": "awake", "c": "resting"}
     assert scene.ready == []
 
 
 @pytest.mark.parametrize("key", Keys("b").ready)
-async def test_who_takes_is_told_of_a_queue_with_jobs_that_are_ready(key: str) -> None:
-    scene = Watched("a", "b", "c")
-    scene.redis.keys = {key}
+async def test_who_takes_is_told_of_a_queue_with_jobs_that_are_ready(
+    client: RedisClient, redis_client: Redis, key: str
+) -> None:
+    scene = Watched(client, "a", "b", "c")
+    put_a_job_on(redis_client, key)
 
     await scene.watch.run_once()
 
     assert scene.ready == ["b"]
 
 
-async def test_a_queue_that_is_not_consumed_is_left_once_no_job_of_it_is_under_way_or_in_hand() -> None:
-    scene = Watched("a", "b")
+async def test_a_queue_that_is_not_consumed_is_left_once_no_job_of_it_is_under_way_or_in_flight(
+    client: RedisClient, redis_client: Redis
+) -> None:
+    scene = Watched(client, "a", "b")
     scene.consumed.remove("b")
-    scene.redis.keys = {Keys("b").delayed, "b"}
-    job = delivery("x", queue="b")
+    redis_client.lpush("b", "waits for somebody else")
+    redis_client.zadd(Keys("b").delayed, {"x": 1})
+    job = Delivery(
+        ref="x", lease_token="t", raw=b"", size=0, received_ms=0, attempts=0, crashes=0, lease_until=0.0, queue="b"
+    )
     scene.in_flight.add(job)
 
     await scene.watch.run_once()
-    scene.redis.keys = {"b"}
+    redis_client.delete(Keys("b").delayed)
     await scene.watch.run_once()
     assert scene.left == []
 
@@ -436,33 +461,17 @@ async def test_a_queue_that_is_not_consumed_is_left_once_no_job_of_it_is_under_w
 
 
 async def test_where_redis_refuses_the_look_at_all_queues_each_is_looked_at_and_that_is_told_once(
-    waits: list[float], caplog: pytest.LogCaptureFixture
+    redis_url: str, redis_client: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scene = Watched("a", "b")
-    scene.redis.trouble = ResponseError("CROSSSLOT")
-
-    with pytest.raises(asyncio.CancelledError):
-        await scene.watch.run()
-
-    assert waits == [0.5] * 8
-    assert scene.states == {"a": "awake", "b": "awake"}
-    assert {*scene.ready} == {"a", "b"}
-    assert [record.message for record in caplog.records] == ["maintenance_failed"]
-
-
-async def test_an_idle_queue_that_rests_is_looked_at_as_soon_as_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.runtime.maintenance._LOOK_SECONDS", 0.001)
-    bench = Bench()
-    looks: asyncio.Queue[None] = asyncio.Queue()
-    monkeypatch.setattr(bench.maintenance, "_on_ready", lambda: looks.put_nowait(None))
-    bench.moves.promoted = promoted(1)
-    bench.maintenance.rest()
-    looking = asyncio.create_task(bench.maintenance.run())
-    await looks.get()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(looks.get(), 0.1)
-
-    bench.maintenance.wake()
-
-    await asyncio.wait_for(looks.get(), 5)
-    looking.cancel()
+    redis_client.acl_setuser("watcher", enabled=True, passwords="+secret", keys="*", commands=["+@all", "-exists"])
+    client = link_to(f"redis://watcher:secret@{urlsplit(redis_url).netloc}/0", timeout_seconds=5)
+    try:
+        scene = Watched(client, "a", "b")
+        async with running(scene.watch.run()):
+            await eventually(lambda: len(scene.ready) >= 8, "four looks")
+        assert scene.states() == {"a": "awake", "b": "awake"}
+        assert {*scene.ready} == {"a", "b"}
+        assert [record.message for record in caplog.records] == ["maintenance_failed"]
+    finally:
+        await client.disconnect()
+        redis_client.acl_deluser("watcher")
