@@ -1,10 +1,10 @@
-"""Every option of the worker, in one place: default, unit, bounds and one sentence.
+"""Every option of the worker: default, unit, bounds and one sentence.
 
-Options are read from environment variables of the same name. :func:`load` either returns settings that are right as a
-whole or raises :class:`SettingsError` with one message that names every problem at once. Neither it nor any ``repr`` of
-the settings shows a secret. ``docs/settings.md`` is generated from this file.
+Options are environment variables of the same name. :func:`load` returns settings that are valid as a whole, or raises
+:class:`SettingsError` with one message that names every problem at once. Neither that message nor any ``repr`` of the
+settings shows a secret. ``docs/settings.md`` is generated from this file.
 
-A check that looks at two options stands at the later one of them, so that it is made, and told, along with all others.
+A check of two options belongs to the later one of them, so that it runs, and is reported, with all the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REDIS_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
 
-#: What all workers of a queue must have in common: where they differ, they say so. None of it is secret.
+#: The options that all workers of a queue must share; a worker logs a warning if another one differs. None is secret.
 MUST_AGREE = (
     "LOCK_QUEUE",
     "RESULTS_CHANNEL",
@@ -65,13 +65,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def _split(url: str, hint: str = "") -> SplitResult:
-    # urlsplit drops line breaks and tabs from the middle of a URL; whoever uses it next may not.
+    # urlsplit drops line breaks and tabs from the middle of a URL; other readers may not.
     if not url.isprintable() or " " in url:
         raise ValueError("is not a URL: it holds a blank or a control character")
     try:
         parts = urlsplit(url)
         port = parts.port
-        (parts.hostname or "").encode("idna")  # or whoever resolves it fails with an error that nobody expects
+        (parts.hostname or "").encode("idna")  # else resolving it fails with an unexpected error
     except ValueError:
         raise ValueError(f"is not a URL: its host or port cannot be read{hint}") from None
     if port == 0:
@@ -174,7 +174,7 @@ _KEY_NAME: TypeAdapter[str] = TypeAdapter(KeyName)
 
 
 def key_name_problem(name: object) -> str | None:
-    """What is wrong with the name of a queue, as the check of LOCK_QUEUE would say it; None: nothing."""
+    """Return what is wrong with the name of a queue, in the words of LOCK_QUEUE's check; None if it is valid."""
     try:
         _KEY_NAME.validate_python(name, strict=True)
     except ValidationError as error:
@@ -196,7 +196,7 @@ def lock_queue() -> str:
 
 
 class Settings(BaseSettings):
-    """The worker's options. Each field's description is the sentence that the reference page shows."""
+    """The worker's options. The reference page shows each field's description."""
 
     model_config = SettingsConfigDict(
         case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     REDIS_ALLOW_EVICTION: bool = Field(
         default=False,
         description="Start on a server whose `maxmemory-policy` is not `noeviction`: when its memory is full, it "
-        "throws away jobs, or the ids that tell copies of ended jobs.",
+        "deletes jobs, or the ids by which duplicates of ended jobs are found.",
     )
     LOCK_QUEUE: KeyName = Field("moderation.lock", description="The queue that jobs are taken from.")
     RESULTS_CHANNEL: KeyName = Field(
@@ -225,21 +225,21 @@ class Settings(BaseSettings):
         100_000,
         ge=1,
         le=100_000_000,
-        description="Events kept in the results stream, about.",
+        description="Events kept in the results stream, approximately.",
         json_schema_extra={"unit": "events"},
     )
     RESULTS_MAX_BYTES: int = Field(
         134_217_728,
         ge=1,
         le=_MAX_STREAM_BYTES,
-        description="Memory that the results stream takes in Redis, about: beyond it the oldest events go, even where "
-        "there are fewer than RESULTS_MAXLEN.",
+        description="Memory that the results stream takes in Redis, approximately: beyond it the oldest events are "
+        "deleted, even if there are fewer than RESULTS_MAXLEN.",
         json_schema_extra={"unit": "bytes"},
     )
     EVENT_SOURCE: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_uri_reference)] = Field(
         "/lock-worker",
-        description="The `source` of each event, a URI-reference. Give every environment its own, so that its events "
-        "are told from those of others.",
+        description="The `source` of each event, a URI-reference. Give every environment its own, so that "
+        "consumers can tell their events apart.",
     )
     DEAD_STREAM: KeyName = Field(
         "moderation.dead",
@@ -247,25 +247,29 @@ class Settings(BaseSettings):
         description="The stream that failed jobs are kept in, with their raw message.",
     )
     DEAD_MAXLEN: int = Field(
-        100_000, ge=1, le=100_000_000, description="Dead letters kept, about.", json_schema_extra={"unit": "messages"}
+        100_000,
+        ge=1,
+        le=100_000_000,
+        description="Dead letters kept, approximately.",
+        json_schema_extra={"unit": "messages"},
     )
     DEAD_MAX_BYTES: int = Field(
         67_108_864,
         ge=1,
         le=_MAX_STREAM_BYTES,
-        description="Memory that the dead letters take in Redis, about: beyond it the oldest go, even where there are "
-        "fewer than DEAD_MAXLEN.",
+        description="Memory that the dead letters take in Redis, approximately: beyond it the oldest are deleted, even "
+        "if there are fewer than DEAD_MAXLEN.",
         json_schema_extra={"unit": "bytes"},
     )
     RESULT_CONVERSATION: Literal["full", "without_last_message", "state"] = Field(
         "full",
-        description="How much of the conversation an event carries: all, all but its last message, or only its state.",
+        description="How much of the conversation an event contains: all, all but its last message, or only its state.",
     )
     RESULT_MAX_BYTES: int = Field(
         262_144,
         ge=1,
         le=16_777_216,
-        description="Size of an event, about: in a larger one the conversation is reduced to its state, and "
+        description="Size of an event, approximately: in a larger one the conversation is reduced to its state, and "
         "`data.truncated` is true.",
         json_schema_extra={"unit": "bytes"},
     )
@@ -273,7 +277,7 @@ class Settings(BaseSettings):
         900,
         ge=1,
         le=604_800,
-        description="How long a job id is remembered after its event: a copy that comes within it is dropped.",
+        description="How long a job id is kept after its event: a duplicate that comes within that time is dropped.",
         json_schema_extra={"unit": "seconds"},
     )
 
@@ -294,7 +298,7 @@ class Settings(BaseSettings):
         10.0,
         ge=0.05,
         le=600,
-        description="The time one call may take as a whole: connecting, sending, and the last byte of the answer.",
+        description="The time that a whole call may take, from connecting to the last byte of the answer.",
         json_schema_extra={"unit": "seconds"},
     )
     MAX_ATTEMPTS: int = Field(
@@ -308,8 +312,8 @@ class Settings(BaseSettings):
         0.5,
         ge=0.001,
         le=3600,
-        description="Upper bound of the first wait between two calls. It doubles with each further one, and a wait is "
-        "drawn evenly from zero to it.",
+        description="Upper bound of the first wait between two calls. It doubles with each further one; a wait is a "
+        "random time between zero and its bound (full jitter).",
         json_schema_extra={"unit": "seconds"},
     )
     RETRY_MAX_DELAY_SECONDS: float = Field(
@@ -326,14 +330,14 @@ class Settings(BaseSettings):
         ge=0,
         le=31_536_000,
         description="How old a job may become, counted from its first take or, if later, from its `eta`. Then it ends "
-        "as `exhausted` with its last problem, whatever holds it back; 0 for no bound.",
+        "as `exhausted` with its last problem, even while calls are held back; 0 for no bound.",
         json_schema_extra={"unit": "seconds"},
     )
     RATE_LIMIT_PER_SECOND: float | None = Field(
         None,
         gt=0,
         le=1_000_000,
-        description="Calls that may start in a second, over the whole fleet; unset for no limit but the API's own.",
+        description="Calls of the whole fleet that may start in a second; unset for no limit but the API's own.",
         json_schema_extra={"unit": "calls per second"},
     )
     BREAKER_FAILURES: int = Field(
@@ -347,7 +351,7 @@ class Settings(BaseSettings):
     )
 
     CONCURRENCY: int = Field(
-        100, ge=1, le=10_000, description="Jobs that one process works on at once.", json_schema_extra={"unit": "jobs"}
+        100, ge=1, le=10_000, description="Jobs that one process runs at once.", json_schema_extra={"unit": "jobs"}
     )
     LEASE_SECONDS: float = Field(
         30.0,
@@ -362,26 +366,26 @@ class Settings(BaseSettings):
         ge=1,
         le=1000,
         description="Workers that may die on a job before it ends as `poisoned`. 1 counts as 2: one death does not "
-        "tell on which of its jobs a worker died.",
+        "show which of its jobs killed the worker.",
         json_schema_extra={"unit": "crashes"},
     )
     SHUTDOWN_SECONDS: float = Field(
         25.0,
         ge=0,
         le=3600,
-        description="How long SIGTERM waits for jobs in flight before it hands them back.",
+        description="How long the worker waits for jobs in flight after SIGTERM before it releases them.",
         json_schema_extra={"unit": "seconds"},
     )
 
     HEALTH_HOST: str = Field(
-        "::",  # a pod's probes come from outside it
+        "::",  # a pod's probes come from outside of it
         description="Address or host name that the health and metrics server listens on: `::` for every address, IPv4 "
         "and IPv6, `0.0.0.0` for every IPv4 address.",
     )
     HEALTH_PORT: int = Field(8080, ge=0, le=65_535, description="Port of the health and metrics server; 0 for none.")
     LOG_FORMAT: Literal["json", "console"] = Field(
         "json",
-        description="`json`: each line that the worker writes, on standard output and error, is one JSON object; "
+        description="`json`: each line that the worker writes to standard output and error is one JSON object; "
         "`console`: coloured for people.",
     )
 
@@ -397,7 +401,7 @@ class Settings(BaseSettings):
     @classmethod
     def _keeps_the_token_secret(cls, value: str, info: ValidationInfo) -> str:
         parts = urlsplit(value)
-        allowed = info.data.get("API_ALLOW_HTTP", True)  # not there: it is wrong itself, and told
+        allowed = info.data.get("API_ALLOW_HTTP", True)  # missing: it is invalid itself, and reported
         if parts.scheme == "http" and not allowed and not _is_loopback(parts.hostname or ""):
             raise ValueError("plain http would show the token to the network; use https, or set API_ALLOW_HTTP=true")
         return value
@@ -428,17 +432,17 @@ class Settings(BaseSettings):
         return value
 
     def to_agree_on(self) -> dict[str, str | int | float | None]:
-        """The settings that must be the same in the whole fleet."""
+        """Return the settings that must be the same in the whole fleet."""
         return {name: getattr(self, name) for name in MUST_AGREE}
 
     @property
     def redis_is_tls(self) -> bool:
-        """Whether REDIS_URL asks for TLS."""
+        """True if REDIS_URL asks for TLS."""
         return REDIS_SCHEMES[urlsplit(self.REDIS_URL.get_secret_value()).scheme] == "rediss"
 
 
 def _authorities() -> str | None:
-    """What is wrong with the certificate authorities for an ``https://`` API_URL, which OpenSSL's variables name."""
+    """Return what is wrong with the certificate authorities in OpenSSL's variables; None if nothing is."""
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if os.environ.get("API_URL", "").strip().lower().startswith("http:"):
         return None
@@ -453,8 +457,8 @@ def _authorities() -> str | None:
 
 
 def _api_host(settings: Settings) -> str | None:
-    """What is wrong with the host of API_URL, as the HTTP client sees it."""
-    import httpx  # noqa: PLC0415 - slow to import, and only what calls the API needs it
+    """Return what the HTTP client would refuse in the host of API_URL; None if nothing."""
+    import httpx  # noqa: PLC0415 - slow to import, and needed only to call the API
 
     try:
         httpx.URL(settings.API_URL)
@@ -467,11 +471,10 @@ def load(*, need_token: bool) -> Settings:
     """Read the settings from the environment.
 
     Args:
-        need_token: whether the API is called, so that its token, the authorities it is verified against and its host
-            are needed.
+        need_token: the API will be called, so check its token, its certificate authorities and its host too.
 
     Raises:
-        SettingsError: something is wrong; the message names every problem, one a line, and no value of a secret.
+        SettingsError: something is wrong; the message names every problem, one a line, and no secret.
     """
     settings, problems = _read()
     if need_token and not (os.environ.get("API_TOKEN") or os.environ.get("API_TOKEN_FILE")):

@@ -1,1 +1,1 @@
-"""What is done: jobs, conversations, the API and its answers, and how each job ends."""
+"""What a job does: its fields, its calls to the API, what their answers mean, and its result event."""

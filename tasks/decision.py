@@ -1,6 +1,6 @@
-"""What a run of a job can decide: a small closed set of frozen types.
+"""The decisions that a run of a job can end in: a small closed set of frozen types.
 
-Nothing here acts; the worker carries a decision out.
+The worker carries a decision out.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The job is over: publish its event and forget the job, in one step."""
+    """The job is finished: publish its event and delete the job, in one step."""
 
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The job has to wait ``delay`` seconds; ``reason`` is a stable word for logs and metrics.
+    """The job has to wait ``delay`` seconds; ``reason`` is a stable label for logs and metrics.
 
-    ``is_retry``: a call for it failed, so it comes back beside new work and not before it.
+    ``is_retry``: a call for it failed, so it comes back beside new jobs and not before them.
     """
 
     delay: float

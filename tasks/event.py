@@ -1,7 +1,7 @@
-"""The result event: CloudEvents 1.0 JSON in structured mode, built from a job and its outcome.
+"""Builds the result event, CloudEvents 1.0 JSON in structured mode, from a job and its outcome.
 
-The models are the published schema; :func:`build` makes the same shape from plain values, because it runs once per
-job, and a test holds the two together. Building and encoding cannot fail, whatever a message or an answer held.
+The models are the published schema. :func:`build` makes the same shape from plain values, because it runs once per job;
+a test compares the two. Building and encoding never fail, whatever a message or an answer holds.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SOURCE = "/lock-worker"
-#: What Unicode calls noncharacters, which no attribute of a CloudEvent may hold. Of what else it may not, control
-#: characters and lone surrogates, a conversation id holds none; and a job id holds no unprintable character at all.
+#: Unicode's noncharacters, which no attribute of a CloudEvent may hold. It may not hold control characters or lone
+#: surrogates either, but no conversation id has those, and a job id has only printable characters.
 _NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)) + "]"
 )
 MAX_RECEIVED_BYTES = 16 * 1024
-#: An event of more bytes tells less of its conversation (RESULT_MAX_BYTES).
+#: A larger event contains less of its conversation (RESULT_MAX_BYTES).
 MAX_EVENT_BYTES = 256 * 1024
 
 EventType = Literal["conversation.locked", "conversation.lock_skipped", "conversation.lock_failed"]
@@ -60,12 +60,12 @@ class ProblemDetails(BaseModel):
 
     type: ProblemType
     title: str
-    status: int | None = Field(description="The HTTP status, where there was one.")
-    detail: str = Field(description="For people: names the field and the mend.")
+    status: int | None = Field(description="The HTTP status, if there was one.")
+    detail: str = Field(description="For people: names the field and the fix.")
 
 
 class ResultData(BaseModel):
-    """What came of the job."""
+    """The result of the job."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -124,7 +124,7 @@ class ResultEvent(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A finished job's event, encoded, with what the worker needs to know of it.
+    """The encoded event of a finished job, with what the worker needs to know of it.
 
     ``failed`` events also become dead letters.
     """
@@ -136,15 +136,15 @@ class Event:
     body: bytes
 
     def under(self, event_id: str) -> Event:
-        """The same event with another id than the job's, which names another event already."""
+        """Return the same event with another id, for a job id that names another event already."""
         return replace(self, id=event_id, body=_beginning(event_id) + self.body.removeprefix(_beginning(self.id)))
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a job's run whatever its outcome; the moments are of the Redis server's clock.
+    """The facts of a job's run that do not depend on its outcome. Times are of the Redis server's clock.
 
-    ``id`` is the job's, ``trace`` its trace, where that is known, and ``source`` the worker's EVENT_SOURCE.
+    ``id`` is the job id, ``trace`` the job's trace if it is known, and ``source`` the worker's EVENT_SOURCE.
     """
 
     id: str
@@ -159,9 +159,9 @@ class Facts:
 
 
 def build(facts: Facts, outcome: Outcome, *, max_bytes: int = MAX_EVENT_BYTES) -> Event:
-    """Make the event that tells how a job ended. Never raises.
+    """Return the result event of a job. Never raises.
 
-    An event of more than ``max_bytes`` tells less of its conversation, and says so; all else of it is bounded anyway.
+    An event of more than ``max_bytes`` contains less of its conversation, and says so; all else in it is bounded.
     """
     event_type, name, conversation, problem = _describe(outcome)
     conversation_json = outcome.json if isinstance(outcome, Locked) else None
@@ -229,24 +229,24 @@ def _details(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _timestamp(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _beginning(event_id: str) -> bytes:
-    """What an event's JSON begins with, as far as its id."""
+    """Return the beginning of an event's JSON, up to its id."""
     return to_json({"specversion": "1.0", "id": event_id}).removesuffix(b"}")
 
 
 def _with_conversation(body: bytes, conversation: bytes) -> bytes:
-    """The event with a conversation that is JSON already, in place of null."""
-    # The last place where these bytes stand: behind it there are only texts, in which quotes are escaped.
+    """Return the event with a conversation that is JSON already, in place of null."""
+    # The last occurrence of these bytes: behind it there are only texts, in which quotes are escaped.
     before, _, after = body.rpartition(b'"conversation":null')
     return b'%s"conversation":%s%s' % (before, conversation, after)
 
 
 def _encode_truncated(event: Mapping[str, Any], conversation: Mapping[str, Any], max_bytes: int) -> bytes:
-    """The event with its conversation reduced to its state, or, where that is too large too, to the lock alone."""
+    """Return the event with its conversation reduced to its state, or to the lock alone if that is too large too."""
 
     def encode(part: Mapping[str, Any]) -> bytes:
         return _encode({**event, "data": {**event["data"], "conversation": part, "truncated": True}})
@@ -266,8 +266,8 @@ def _encode(event: Mapping[str, Any]) -> bytes:
             return verbatim.encode(event)
         return to_json(event, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, RecursionError):
-        # What tasks.managem.answer_json read never comes here. A conversation from elsewhere may hold what no strict
-        # reader of JSON takes. That it is locked must be told all the same, in an event that every consumer can read.
+        # An answer read by tasks.managem.answer_json never fails. A conversation from another reader may hold what
+        # strict readers of JSON refuse. The event must still say that it is locked, and every consumer must read it.
         logger.warning("conversation_left_out", extra={"job": data["job_id"]})
         return to_json(
             {**event, "data": {**data, "conversation": _lock_alone(data["conversation"])}}, inf_nan_mode="null"

@@ -1,12 +1,11 @@
-"""The job: what a producer may ask, and how a message's arguments are understood.
+"""Validates a job: the fields that a producer may send, and how they are read from a message's arguments.
 
-:class:`Job` is the published schema of a job's fields. :func:`parse` is total: it answers any message with an
-:class:`Accepted` job or with a :class:`Rejection` that names the wrong fields (ten of them at most) and their mends,
-and repeats nothing of what the message says. Nothing is guessed: but for an integer conversation id, and for UUIDs and
-datetimes as Celery's JSON writes them, no value is converted, and an unknown field is refused, because ``dryrun`` must
-not lock by accident. Whether the conversation exists is the API's business.
+:class:`Job` is the published schema of a job's fields. :func:`parse` returns for any message: an :class:`Accepted` job,
+or a :class:`Rejection` that names the wrong fields (ten at most) and the fix for each, and quotes no value. It guesses
+nothing. It converts only an integer conversation id, and UUIDs and datetimes as Celery's JSON writes them. It rejects
+unknown fields, because ``dryrun`` must not lock by accident. Only the API knows if the conversation exists.
 
-It runs on the event loop that renews the leases, so what it does is bounded also for a megabyte of junk.
+It runs on the asyncio loop, which also renews the leases, so its time is bounded even for a megabyte of junk.
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ _MAX_POLICIES = 20
 _NAMED_FIELDS = 10
 _MAX_VALIDATED_FIELDS = 32
 _COMPARED_CHARACTERS = 36
-"""A longer name is like no field's: the longest of theirs has 15 characters."""
+"""Longer names are not compared with the fields', of which the longest has 15 characters."""
 _COMPARED_NAMES = 3
-"""So many names of one message are compared with the fields' at length, which takes longer than all else about them."""
-_PYDANTIC_PREFIX = "Value error, "  # what pydantic puts before the words of the checks below
+"""At most this many names of one message are compared with the fields' for misspellings, which is the slowest step."""
+_PYDANTIC_PREFIX = "Value error, "  # pydantic puts this before the texts of the checks below
 _VISIBLE_ASCII = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
@@ -69,13 +68,13 @@ def _integer_as_text(value: Any) -> Any:
 def _path_segment(value: str) -> str:
     if value in {".", ".."}:
         raise ValueError("is no path segment of its own")
-    # Only Cc may not stand in a path; an ASCII text, which nearly all are, is known to hold none by being printable.
+    # A path may hold no character of category Cc. Nearly all ids are ASCII, and printable ASCII has none.
     if not (value.isascii() and value.isprintable()) and any(unicodedata.category(char) == "Cc" for char in value):
         raise ValueError("holds a control character")
     return value
 
 
-def _moment(value: Any) -> datetime | None:
+def _time(value: Any) -> datetime | None:
     if value is None:
         return None
     if not isinstance(value, str):
@@ -88,9 +87,9 @@ def _false_if_null(value: Any) -> Any:
 
 
 def _json_bytes(value: Mapping[str, Any], bound: int) -> int:
-    """The size of an object as JSON; of one that is beyond the bound, about."""
+    """Return the size of an object as JSON; approximate if it is beyond the bound."""
     size = len(to_json(value))
-    if size <= bound and verbatim.are_in(value.values()):  # a number with any number of digits is short as a double
+    if size <= bound and verbatim.are_in(value.values()):  # a number with many digits is short as a double
         size = len(verbatim.encode(value))
     return size
 
@@ -100,7 +99,7 @@ def _small(value: Any) -> Any:
         return value
     try:
         size = _json_bytes(value, MAX_METADATA_BYTES)
-        if size <= MAX_METADATA_BYTES:  # else it is not worth the look
+        if size <= MAX_METADATA_BYTES:  # else it is refused anyway
             check_levels(value, MAX_LEVELS)
     except NotStrictError:
         raise ValueError("is nested too deep") from None
@@ -123,7 +122,7 @@ ConversationId = Annotated[
                     "type": "string",
                     "minLength": 1,
                     "maxLength": _MAX_CONVERSATION_ID,
-                    # As what must not be found: `$` also matches before a last line break, in Python for one.
+                    # A negated pattern, because `$` also matches before a final line break, in Python for example.
                     "not": {"anyOf": [{"enum": [".", ".."]}, {"pattern": r"[\u0000-\u001f\u007f-\u009f]"}]},
                 },
                 {"type": "integer"},
@@ -131,7 +130,7 @@ ConversationId = Annotated[
         }
     ),
 ]
-_MOMENT_SCHEMA: dict[str, Any] = {
+_TIME_SCHEMA: dict[str, Any] = {
     "type": "string",
     "format": "date-time",
     "maxLength": rfc3339.MAX_CHARACTERS,
@@ -157,8 +156,8 @@ class Job(BaseModel):
     correlation_id: ShortText | None = Field(None, description="The producer's own key.")
     requested_at: Annotated[
         datetime | None,
-        BeforeValidator(_moment),
-        WithJsonSchema({"anyOf": [_MOMENT_SCHEMA, {"type": "null"}]}),
+        BeforeValidator(_time),
+        WithJsonSchema({"anyOf": [_TIME_SCHEMA, {"type": "null"}]}),
     ] = Field(None, description="When the rule fired (RFC 3339).")
     dry_run: Annotated[
         bool, BeforeValidator(_false_if_null), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
@@ -168,7 +167,7 @@ class Job(BaseModel):
     )
 
 
-# What each field must be, in the words of a refusal.
+# What each field must be, in the words of a rejection.
 _REQUIREMENTS = {
     "conversation_id": f"must be a string of 1 to {_MAX_CONVERSATION_ID} characters (or an integer) without control "
     "characters, and neither . nor ..",
@@ -184,14 +183,14 @@ _REQUIREMENTS = {
 
 _SEPARATORS = re.compile(r"[\W_]+")
 _NAMES = {_SEPARATORS.sub("", name): name for name in _REQUIREMENTS}
-"""The fields by what is left of their names in any spelling: ``conversationId``, ``conversation-id``."""
+"""The fields by their names without separators, to recognise ``conversationId`` and ``conversation-id``."""
 _TEXTS = ("conversation_id", "reason", "rule_id", "actor", "correlation_id", "requested_at")
 
 _ARGUMENTS = "give the fields as keyword arguments, or as one object, or give the conversation id alone"
 
 
 def parse(message: Message | UndecodableMessage) -> ParsedJob:
-    """Understand a message as a job; never raises."""
+    """Read a message as a job; never raises."""
     if not isinstance(message, Message):
         return _rejection(message, message.problem)
     try:
@@ -218,17 +217,17 @@ def parse(message: Message | UndecodableMessage) -> ParsedJob:
 
 
 def idempotency_key(job_id: str) -> str:
-    """The key under which every attempt of a job is called: its id, where a header can hold that."""
+    """Return the Idempotency-Key of all calls of a job: its id if a header can hold it, else a UUID of the id."""
     if _VISIBLE_ASCII.fullmatch(job_id):
         return job_id
     return str(uuid.uuid5(IDEMPOTENCY_NAMESPACE, job_id))
 
 
 def _fields(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The job's fields, whichever way they were given.
+    """Return the job's fields from any of the ways to give them.
 
     Raises:
-        ValueError: none of the ways; the message is for people.
+        ValueError: they are given in no known way; the message is for people.
     """
     if not args:
         return kwargs
@@ -245,12 +244,12 @@ def _fields(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def _validated(fields: Mapping[str, Any]) -> tuple[Job, Mapping[str, Any]]:
-    """The job, and its fields without what Celery's JSON makes of UUIDs and datetimes.
+    """Return the job, and its fields with UUIDs and datetimes of Celery's JSON as texts.
 
     Raises:
-        ValueError: they make no job; the message names the wrong ones.
+        ValueError: the job is invalid; the message names the wrong fields.
     """
-    # An error for each of a hundred thousand unknown fields takes half a second to make, and ten are told.
+    # Making an error for each of a hundred thousand unknown fields takes half a second, and only ten are shown.
     is_too_wide = len(fields) > _MAX_VALIDATED_FIELDS
     try:
         job = Job.model_validate(_known(fields) if is_too_wide else fields)
@@ -265,7 +264,7 @@ def _validated(fields: Mapping[str, Any]) -> tuple[Job, Mapping[str, Any]]:
 
 
 def _with_texts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields with UUIDs and datetimes as their texts; the same object where Celery's JSON wrote none."""
+    """Return the fields with UUIDs and datetimes as texts; the same object if there are none."""
     texts: dict[str, Any] = {}
     for name in _TEXTS:
         if isinstance(fields.get(name), dict) and isinstance(text := as_text(fields[name]), str):
@@ -283,7 +282,7 @@ def _known(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _explain(error: ValidationError | None, fields: Mapping[str, Any]) -> str:
-    """One sentence for each wrong field, ten at most; a field that is wrong in several ways is named once."""
+    """Return one sentence for each wrong field, ten at most, even if a field is wrong in several ways."""
     messages: dict[str, str] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False) if error else ():
         if problem["loc"] and problem["loc"][0] in _REQUIREMENTS:
@@ -298,12 +297,12 @@ def _explain(error: ValidationError | None, fields: Mapping[str, Any]) -> str:
 
 
 def _sentence(name: str, message: str, value: Any) -> str:
-    mend = _REQUIREMENTS[name]
+    requirement = _REQUIREMENTS[name]
     if value is None:
-        return f"{name}: is missing; it {mend}."
+        return f"{name}: is missing; it {requirement}."
     if message.startswith(_PYDANTIC_PREFIX):
-        return f"{name}: {message.removeprefix(_PYDANTIC_PREFIX)}; it {mend}."
-    return f"{name}: {mend}, and is {describe(value)}."
+        return f"{name}: {message.removeprefix(_PYDANTIC_PREFIX)}; it {requirement}."
+    return f"{name}: {requirement}, and is {describe(value)}."
 
 
 def no_such_fields(names: Iterable[str]) -> Iterable[str]:
@@ -317,7 +316,7 @@ def no_such_fields(names: Iterable[str]) -> Iterable[str]:
         yield f"{shorten(name)}: there is no such field{f'; {meant} may be meant' if meant else '; remove it'}."
 
 
-@lru_cache(maxsize=256)  # a producer that misspells a field does so in each of its messages
+@lru_cache(maxsize=256)  # a producer that misspells a field does so in each message
 def _alike(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(name, _REQUIREMENTS, n=1)), None)
 
@@ -339,13 +338,13 @@ def _rejection(message: Message | UndecodableMessage, problem: Problem) -> Rejec
 
 
 def _understood(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What can be told of a refused job's fields."""
+    """Return the fields of a rejected job, as far as they can be understood."""
     try:
         return _fields(args, kwargs)
     except ValueError:
         pass
     try:
-        # The usual slip is the id as an argument and the rest as keywords: told together, unless both name a field.
+        # The usual mistake is the id as an argument and the rest as keywords. They are merged unless both name a field.
         positional = _fields(args, {})
     except ValueError:
         return kwargs

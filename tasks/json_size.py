@@ -1,8 +1,8 @@
-"""How much a JSON text asks of its reader, known before it is read.
+"""Estimates the cost of reading a JSON text, and reads costly ones quickly.
 
-The cost goes by the number of values, not by the length: a megabyte of one string is read in two milliseconds, a
-megabyte of small lists in more than a hundred, most of which Python's garbage collector takes. Whoever must not stand
-still asks here first, and reads a text of too many values with a faster reader, which does not look for what
+The cost depends on the number of values and not on the length: a megabyte of one string is read in two milliseconds, a
+megabyte of small lists in more than a hundred, mostly for Python's garbage collector. A caller that must not block for
+so long checks first. It reads a text of too many values with a faster reader, which does not check what
 :mod:`tasks.strict_json` refuses.
 """
 
@@ -14,10 +14,10 @@ from pydantic_core import from_json
 
 
 def holds_more_values(data: bytes, max_values: int) -> bool:
-    """Tell whether a JSON text in UTF-8 holds more than about so many values; in a few milliseconds for a megabyte.
+    """Return True if a JSON text in UTF-8 holds more than about ``max_values``; takes some milliseconds a megabyte.
 
-    It counts commas and opening brackets outside of strings. Of bytes that are no JSON the answer covers at least
-    what stands before the error, which is as far as a reader comes.
+    It counts commas and opening brackets outside of strings. In invalid JSON it counts at least what comes before the
+    error, which is as far as a reader comes.
     """
     if len(data) <= max_values or _marks(data) <= max_values:
         return False
@@ -30,10 +30,10 @@ def holds_more_values(data: bytes, max_values: int) -> bool:
 
 
 def read_loosely(data: bytes, *, max_containers: int) -> Any:
-    """Read a JSON text quickly: of a name that an object holds twice, the last one counts.
+    """Read a JSON text quickly; of a name that an object holds twice, the last one counts.
 
     Raises:
-        ValueError: it is no JSON, or holds more lists and objects (or brackets in its strings).
+        ValueError: it is no JSON, or holds more lists and objects than that (brackets in strings count too).
     """
     if data.count(b"[") + data.count(b"{") > max_containers:
         raise ValueError("holds too many lists and objects")

@@ -1,7 +1,7 @@
-"""What came in, before and after it is looked at: the neutral types between the broker's envelope and a job.
+"""The types of a message on its way from Celery's format to a job.
 
-The worker turns a queue message's bytes into a :class:`Message` or an :class:`UndecodableMessage` (it knows Celery's
-formats); the job's own rules turn that into an :class:`Accepted` job or a :class:`Rejection`.
+The worker, which knows Celery's formats, turns a queue message's bytes into a :class:`Message` or an
+:class:`UndecodableMessage`. The job's own rules turn that into an :class:`Accepted` job or a :class:`Rejection`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class Message:
     """A queue message that could be read.
 
     Attributes:
-        id: the job id; derived and random where the message held none.
-        has_own_id: whether the producer gave the id; a derived one is never deduplicated.
+        id: the job id; made from the bytes and a random number if the message has none.
+        has_own_id: the producer gave the id; a job with a derived id is never a duplicate.
         args: positional arguments, as sent.
         kwargs: keyword arguments, as sent.
-        not_before: the moment (aware) before which the job must not run, or None.
-        expires_at: the moment (aware) after which the job must not be called, or None.
+        not_before: the time (aware) before which the job must not run, or None.
+        expires_at: the time (aware) after which no call may be made for the job, or None.
         traceparent: a well-formed W3C trace context header, or None.
         replay_of: the id of the job that this one repeats, or None.
         ignored: names of the message options that have no effect here (``link``, ``chord``, ...), for a warning.
-        tracestate: what belongs to the traceparent, or None.
+        tracestate: the W3C header that belongs to the traceparent, or None.
         naive_times: names of the options whose time has no offset and was read as UTC, for a warning.
-        unchecked: why its values were not looked at for what no job may hold (duplicate keys, deep nesting). It is
-            refused for that, if for nothing else, and its fields are not given back.
+        unchecked: why its values were not checked for what no job may hold (duplicate keys, deep nesting). If nothing
+            else is wrong it is rejected for that, and its event does not repeat its fields.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class UndecodableMessage:
-    """A queue message that could not be read, and what was understood of it nevertheless (null where nothing was).
+    """A queue message that could not be read, and the parts of it that were understood (None if missing).
 
     ``unchecked`` is as for :class:`Message`.
     """
@@ -75,8 +75,8 @@ class Accepted:
 
     Attributes:
         id: the job id.
-        binding: what the id stands for while it is remembered (the conversation id); None: the id is the worker's own,
-            and is not remembered.
+        fingerprint: what the job id stands for while it is kept (the conversation id); None: the id was derived and is
+            not kept.
         job: the job.
         received_fields: the job's fields as received, for the event.
     """
@@ -100,19 +100,18 @@ class Accepted:
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether it is another thing than the real job of its id."""
+        """True for a dry run, which is a different thing than the real job with the same id."""
         return self.job.dry_run
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A message that is no valid job; it ends as ``rejected`` without a call.
+    """A message that is no valid job. It ends as ``rejected`` without a call.
 
     Attributes:
-        binding: as for :class:`Accepted`; empty where the message held no usable conversation id.
-        received_fields: what was understood of the job, or None (nothing, or over 16 KiB).
-        is_dry_run: whether it said so. What it said wrong may have been that, but a message that did not say it is no
-            dry run.
+        fingerprint: as for :class:`Accepted`; empty if the message has no usable conversation id.
+        received_fields: the fields that were understood; None if there are none, or over 16 KiB.
+        is_dry_run: its ``dry_run`` is true. With any other value there, valid or not, it is no dry run.
     """
 
     id: str

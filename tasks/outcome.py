@@ -1,6 +1,6 @@
-"""How a job can end: a small closed set of frozen types.
+"""The outcomes of a job: a small closed set of frozen types.
 
-One place matches the set in full (``tasks.event``), and the type checker proves that none is missed.
+``tasks.event`` matches all of them, and the type checker proves that none is missing there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ProblemType(StrEnum):
     INTERNAL = "internal"
 
 
-#: What each type means, in a few words; the same for every occurrence (RFC 9457, section 3.1.3).
+#: The meaning of each type in a few words, the same for every occurrence (RFC 9457, section 3.1.3).
 TITLES = {
     ProblemType.INVALID_JOB: "The job is not valid",
     ProblemType.UNDECODABLE: "The message cannot be read",
@@ -59,10 +59,10 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Problem details (RFC 9457) of a job that was not locked.
+    """Problem details (RFC 9457) of a job whose conversation was not locked.
 
-    ``detail`` is for people: it names the field and the mend, and never holds a token or an upstream body. ``status``
-    is the HTTP status, where there was one.
+    ``detail`` is for people: it names the field and the fix, and never contains a token or a body of the API.
+    ``status`` is the HTTP status, if there was one.
     """
 
     type: ProblemType
@@ -75,10 +75,10 @@ class Locked:
     """The API confirmed the lock.
 
     Attributes:
-        conversation: what it answered.
-        json: the same as JSON, where that was made already; None: it is still to be made of the conversation.
-        notes: where the answer could not be kept as it came, for people.
-        is_verbatim: it holds numbers that only ``tasks.verbatim`` writes as they came.
+        conversation: the API's answer.
+        json: the answer as JSON text; None: the event has to encode ``conversation``.
+        notes: where the answer could not be kept unchanged, for people.
+        is_verbatim: it holds numbers that only ``tasks.verbatim`` writes unchanged.
     """
 
     conversation: Mapping[str, Any]
@@ -89,7 +89,7 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class WouldLock:
-    """A dry run came as far as the call."""
+    """A dry run reached the point of the call, and made none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Revoked through Celery; ``was_called``: a call was made by then, so the conversation may be locked."""
+    """Revoked through Celery; ``was_called``: a call was made before, so the conversation may be locked."""
 
     problem: Problem
     was_called: bool = False
@@ -109,14 +109,14 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The message is no valid job; it was never called."""
+    """The message is no valid job; no call was made."""
 
     problem: Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The API's final no."""
+    """The API refused the lock, and another call would not change that."""
 
     problem: Problem
 

@@ -1,6 +1,6 @@
-"""What a job's next delivery must know of its calls so far: kept in its record while it waits in Redis.
+"""What a job's next delivery must know of its calls so far; stored in the job's record while it waits in Redis.
 
-Read with care: whatever stands there instead, the job goes on, with nothing known.
+If the record holds anything else, the job goes on with nothing known.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from tasks.outcome import Problem, ProblemType
 
 @dataclass(slots=True)
 class Progress:
-    """The calls of a job so far, beside their number.
+    """The calls of a job so far, apart from their number.
 
     Attributes:
-        problem: of the last call that failed.
+        problem: the problem of the last failed call.
         may_be_at_work: the answer of a call was lost or late, so that call may still be at work.
         load_refusals: calls that the API refused for load.
-        token_refusals: calls that were refused for the token (401) and not counted yet.
-        answered: calls that the API had answered for the fleet when one of this job failed last; None: none did.
-        faults: calls that failed although others were answered since the failure before.
+        token_refusals: calls refused for the token (401) that are not counted as attempts yet.
+        answered: the fleet's answered calls at the last failure of this job; None: it has not failed.
+        faults: its failures with other calls answered since the failure before.
     """
 
     problem: Problem | None = None
@@ -32,14 +32,21 @@ class Progress:
     faults: int = 0
 
     def to_bytes(self) -> bytes:
-        """As it stands in the record; empty where there is nothing to know."""
+        """Return the text for the record; empty if there is nothing to know."""
         problem = None if self.problem is None else [self.problem.type.value, self.problem.detail, self.problem.status]
-        found = [problem, int(self.may_be_at_work), self.load_refusals, self.token_refusals, self.answered, self.faults]
-        return json.dumps(found, separators=(",", ":")).encode() if any(found) or self.answered is not None else b""
+        fields = [
+            problem,
+            int(self.may_be_at_work),
+            self.load_refusals,
+            self.token_refusals,
+            self.answered,
+            self.faults,
+        ]
+        return json.dumps(fields, separators=(",", ":")).encode() if any(fields) or self.answered is not None else b""
 
 
 def from_bytes(text: bytes) -> Progress:
-    """Read what :meth:`Progress.to_bytes` wrote. Never raises."""
+    """Read a text of :meth:`Progress.to_bytes`. Never raises: any other text means nothing known."""
     if not text:
         return Progress()
     try:

@@ -1,8 +1,8 @@
-"""How a value out of a message may appear in a text for people.
+"""Describes values from messages in texts for people, without their contents.
 
-A refusal's detail goes to logs, events and screens, and a message may hold anything: personal text, megabytes,
-control characters. So a value is only ever named by its kind and size. A name or an option's value is quoted so that it
-is printable: whole where it has the form of a name, so that a slip in it can be found; else its beginning.
+The detail of a rejection goes to logs, events and screens, and a message may hold anything: personal text, megabytes,
+control characters. So a value is described only by its kind and size. Names and option values are quoted in printable
+form: whole if they look like a name, so that a misspelling can be found, else only their beginning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[\w.:/+-]+")
 
 
 def shorten(value: Any) -> str:
-    """A name or an option's value: a string in quotes, or its beginning if it is long; of anything else its kind."""
+    """Return a name or an option's value in quotes, shortened if it is long; for a value of another type, its kind."""
     if not isinstance(value, str):
         return describe(value)
     beginning = value[:_MAX_NAME_CHARACTERS]
@@ -30,7 +30,7 @@ def shorten(value: Any) -> str:
 
 
 def describe(value: Any) -> str:  # noqa: PLR0911 - one line for each kind that JSON has
-    """What a JSON value is, with its size, and nothing of what it says."""
+    """Return the kind and size of a JSON value, without its contents."""
     match value:
         case None:
             return "null"

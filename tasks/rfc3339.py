@@ -1,7 +1,7 @@
-"""RFC 3339 times, to the letter, and the times that Celery writes.
+"""Reads RFC 3339 times strictly, and the times that Celery writes.
 
-Python's own parser takes much more: dates alone, week dates, a row of digits as a time of the year 1764. It takes no
-leap second, and from one Python version to the next it takes other texts.
+Python's own parser accepts much more: dates alone, week dates, a row of digits as a time in the year 1764. It accepts
+no leap second, and different texts in different Python versions.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _RFC_3339 = re.compile(f"{_DATE_AND_TIME}(?:{_OFFSET})")
 # What datetime.isoformat writes: without an offset for a naive time, and with seconds in the offset for some old zones.
 _ISOFORMAT = re.compile(rf"{_DATE_AND_TIME}(?P<offset>{_OFFSET}(?::[0-5][0-9](?:\.[0-9]{{6}})?)?)?")
 MAX_CHARACTERS = 64
-"""Nanoseconds need 35 characters; what is longer is no time that a clock has told."""
+"""Nanoseconds need 35 characters; a longer text is no time of a real clock."""
 PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
-"""The shape alone, as a JSON Schema and a model of somebody else's answer tell it: any digits, whatever they say."""
+"""The shape alone, for a JSON Schema and for the model of an answer: any digits, whatever they say."""
 
 
 def parse(text: str) -> datetime:
-    """Return the time (aware) that a text tells.
+    """Return the time (aware) that a text names.
 
     Raises:
-        ValueError: it is no RFC 3339 time, or one that no calendar has.
+        ValueError: it is no RFC 3339 time, or the calendar does not have it.
     """
     shape = _RFC_3339.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     if shape is None:
@@ -35,12 +35,12 @@ def parse(text: str) -> datetime:
 
 
 def parse_isoformat(text: str) -> tuple[datetime, bool]:
-    """Return the time (in UTC) that a text tells, and whether it names no offset and is read as UTC for that reason.
+    """Return the time (in UTC) that a text names, and True if it has no offset and was read as UTC.
 
-    Takes RFC 3339 and what Python's ``datetime.isoformat`` writes, which is what Celery sends.
+    Accepts RFC 3339 and what Python's ``datetime.isoformat`` writes, which is what Celery sends.
 
     Raises:
-        ValueError: it is another text, or a time that no calendar has.
+        ValueError: it is another text, or the calendar does not have the time.
     """
     shape = _ISOFORMAT.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     if shape is None:
@@ -55,7 +55,7 @@ def parse_isoformat(text: str) -> tuple[datetime, bool]:
 
 
 def is_isoformat(value: Any) -> bool:
-    """Tell whether a value is a text in a form that :func:`parse_isoformat` takes."""
+    """Return True if a value is a text in a form that :func:`parse_isoformat` accepts."""
     return isinstance(value, str) and len(value) <= MAX_CHARACTERS and _ISOFORMAT.fullmatch(value) is not None
 
 
@@ -68,4 +68,4 @@ def _read(shape: re.Match[str]) -> datetime:
         time = datetime.fromisoformat(text.upper())
         return time + timedelta(seconds=1) if leap else time
     except (ValueError, OverflowError):
-        raise ValueError("is no time of the calendar") from None  # Python's own words would quote it
+        raise ValueError("is no time of the calendar") from None  # Python's error would quote the text

@@ -1,10 +1,9 @@
-"""JSON as a job may hold it: nothing that two readers could understand differently.
+"""Reads JSON strictly: it refuses everything that two readers could understand differently.
 
 RFC 8259 leaves open what duplicate keys, lone surrogates, huge numbers and deep nesting mean, and Python adds NaN and
 infinities. A job must mean the same to its producer, to this worker and to every consumer of its event, so all of
-these are refused. Reading raises nothing but :class:`NotStrictError`,
-which says nothing of the text but a duplicate key,
-cut short.
+these are refused. Reading raises only :class:`NotStrictError`, which quotes nothing of the text but a duplicate key,
+shortened.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class NotStrictError(ValueError):
-    """The text is not such JSON; the message goes on after the name of the text: "is empty", "holds ..."."""
+    """The text is not strict JSON. The message continues the name of the text: "is empty", "holds ..."."""
 
 
 def loads(data: bytes, *, max_levels: int, keep_digits: bool = False) -> Any:
@@ -29,12 +28,12 @@ def loads(data: bytes, *, max_levels: int, keep_digits: bool = False) -> Any:
 
     Args:
         data: the text.
-        max_levels: how deep.
-        keep_digits: a number that no double is becomes a :class:`tasks.verbatim.Verbatim`, for callers who write it
-            again with that module. Else it is refused.
+        max_levels: the deepest nesting.
+        keep_digits: return a number that a double would change as a :class:`tasks.verbatim.Verbatim`, for callers that
+            write it with that module. Else it is refused.
 
     Raises:
-        NotStrict: it is anything else.
+        NotStrictError: it is anything else.
     """
     try:
         text = data.decode()
@@ -51,7 +50,7 @@ def loads(data: bytes, *, max_levels: int, keep_digits: bool = False) -> Any:
         raise _too_deep(max_levels) from None
     except ValueError:  # Python's limit on the digits of an integer
         raise NotStrictError("holds an integer with too many digits") from None
-    # Both looks at every value are left out where the text shows that they would find nothing.
+    # Both checks visit every value, so they are skipped if the text shows that they would find nothing.
     if text.count("[") + text.count("{") > max_levels:
         check_levels(value, max_levels)
     if "\\ud" in text or "\\uD" in text:
@@ -63,7 +62,7 @@ def check_levels(value: Any, max_levels: int) -> None:
     """Refuse a value whose lists and objects are nested more than ``max_levels`` deep.
 
     Raises:
-        NotStrict: it is.
+        NotStrictError: they are.
     """
     containers = [value] if isinstance(value, dict | list) else []
     for _ in range(max_levels):

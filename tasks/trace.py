@@ -1,8 +1,8 @@
-"""W3C Trace Context: what a producer's headers say, and what a job's calls and its event say of it.
+"""W3C Trace Context: reads a producer's headers, and makes those of a job's calls and its event.
 
-A job has one trace, over all its attempts and deliveries: the producer's, or one that follows from the job's name in
-Redis. Each call is a span of its own in it. Whether the trace is sampled is the producer's choice; nobody records one
-that begins here, so it is not.
+A job has one trace for all its attempts and deliveries: the producer's, or one derived from the job's name in Redis.
+Each call is a span of its own in it. The producer decides if the trace is sampled. A trace that begins here is not,
+because nothing records it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _KEY = r"[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*
 _MEMBER = re.compile(rf"(?:{_KEY})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 _MAX_MEMBERS = 32
 _MAX_STATE_CHARACTERS = 512
-"""What everybody on a trace's way has to pass on. Of a longer one the members at the end are dropped, as the standard
-has it."""
+"""The length that every participant in a trace has to pass on. The last members of a longer one are dropped, as the
+standard says."""
 _SAMPLED = 0x01
-#: Of its own, so that whoever seeds the common one, as a simulation does, gets the same draws whatever is traced.
-_CHANCE = random.Random()  # noqa: S311 - a span is no secret
+#: A generator of its own: a simulation that seeds the common one gets the same numbers with any traces.
+_RNG = random.Random()  # noqa: S311 - a span is no secret
 
 
 class Trace(NamedTuple):
@@ -52,17 +52,17 @@ class Trace(NamedTuple):
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
     def call(self) -> str:
-        """The header for one call, with a new span."""
-        span = _CHANCE.getrandbits(64) or 1  # zero stands for none
+        """Return the header for one call, with a new span."""
+        span = _RNG.getrandbits(64) or 1  # zero means none
         return f"00-{self.trace_id}-{span:016x}-{self.flags}"
 
 
 def of_job(traceparent: str | None, tracestate: str | None, key: tuple[str, str]) -> Trace:
-    """The trace of a job.
+    """Return the trace of a job.
 
     Args:
-        traceparent: the producer's, as :func:`read` gives it.
-        tracestate: the producer's, as :func:`read` gives it.
+        traceparent: the producer's, from :func:`read`.
+        tracestate: the producer's, from :func:`read`.
         key: the job's queue, and its permanent name there.
     """
     drawn = blake2b("\0".join(key).encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
@@ -73,12 +73,11 @@ def of_job(traceparent: str | None, tracestate: str | None, key: tuple[str, str]
 
 
 def read(headers: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """What a message's headers say: ``traceparent`` and ``tracestate``.
+    """Return ``traceparent`` and ``tracestate`` of a message's headers; None if missing or not well-formed.
 
-    The first has the form of version 00, and the flags that this version knows. None stands for what is not there or
-    not well-formed. Without the first, the second means nothing.
+    The first has the form and the flags of version 00. Without it, the second is None too.
     """
-    inner = headers.get("headers")  # some tracing libraries for Celery put theirs one level down
+    inner = headers.get("headers")  # some tracing libraries for Celery put their headers one level down
     for found in (headers, inner):
         if isinstance(found, dict):
             traceparent = _traceparent(found.get("traceparent"))

@@ -1,7 +1,7 @@
-"""Numbers that a double does not keep as they were written, and JSON that gives them back unchanged.
+"""Reads and writes JSON numbers that a double would change, without changing them.
 
-JSON does not bound a number's digits, and Python reads most numbers as doubles: 19.990000000000000001 would be told as
-19.99, and 1e-400 as 0.0. Such a number is still a float here, but remembers its text.
+JSON does not bound a number's digits, and Python reads numbers as doubles: 19.990000000000000001 would become 19.99,
+and 1e-400 would become 0.0. Such a number is still a float here, but keeps its text.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pydantic_core import to_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Stands before a number's text while it is a string. It never leaves this module, so that no text can hold it.
+#: Marks a number's text while it is a string. It never leaves this module, so no other text can contain it.
 _MARK = secrets.token_hex(16)
 _MARKED = re.compile(b'"%s([^"]*)"' % _MARK.encode())
 
 
 class Verbatim(float):
-    """A number whose nearest double is another one; ``text`` is how it was written."""
+    """A number that no double is equal to; ``text`` is its original text."""
 
     __slots__ = ("text",)
     text: str
@@ -35,20 +35,20 @@ class Verbatim(float):
 
 
 def read(text: str) -> float:
-    """A JSON number with a fraction or an exponent: a float where that is the same number, else a :class:`Verbatim`."""
+    """Read a JSON number with a fraction or an exponent: a float if that is equal, else a :class:`Verbatim`."""
     number = float(text)
     shortest = repr(number)
     if shortest == text:
         return number
     try:
         is_kept = Decimal(text) == Decimal(shortest)
-    except ArithmeticError:  # an exponent that no machine can hold
+    except ArithmeticError:  # the exponent is too large for a decimal
         is_kept = False
     return number if is_kept else Verbatim(text)
 
 
 def are_in(values: Iterable[Any]) -> bool:
-    """Whether there are such numbers among JSON values, however deep."""
+    """Return True if JSON values hold such numbers, at any depth."""
     for value in values:
         if isinstance(value, dict):
             if are_in(value.values()):
@@ -62,7 +62,7 @@ def are_in(values: Iterable[Any]) -> bool:
 
 
 def encode(value: Any) -> bytes:
-    """JSON in UTF-8, such numbers in it as they were written; null for NaN and infinities."""
+    """Return JSON in UTF-8 with such numbers unchanged; null for NaN and infinities."""
     return _MARKED.sub(rb"\1", to_json(_marked(value), inf_nan_mode="null"))
 
 

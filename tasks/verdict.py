@@ -1,6 +1,6 @@
-"""What an answer of the API means: the one table of what is locked, what is final and what is worth another try.
+"""Decides what an answer of the API means: locked, a final refusal, or worth another call.
 
-Everything here is pure. The statuses are those of ``docs/failure-modes.md``.
+All functions are pure. ``docs/failure-modes.md`` lists the statuses for operators.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Blame(Enum):
-    """Whose fault a failed call is, and so what holds back the next ones.
+    """Whose fault a failed call is; that decides what holds back the next calls.
 
-    ``WORKER`` is an error of the worker's own in this job; ``RESOURCES`` is what the worker lacks for any call.
+    ``WORKER``: an error of the worker in this job. ``RESOURCES``: the worker lacks what every call needs.
     """
 
     API = "api"
     NETWORK = "network"
-    TOKEN = "token"  # noqa: S105 - a word, not a secret
+    TOKEN = "token"  # noqa: S105 - a label, not a secret
     JOB = "job"
     WORKER = "worker"
     RESOURCES = "resources"
@@ -42,9 +42,9 @@ class Retryable:
 
     Attributes:
         problem: what went wrong.
-        retry_after: seconds that the API asked to wait for; None: it named none.
+        retry_after: the seconds that the API asked to wait; None: it named none.
         blame: whose fault it is.
-        may_be_at_work: the answer was lost or late, so the call may still be at work.
+        may_be_at_work: the answer was lost or late, so the API may still be working on the call.
     """
 
     problem: Problem
@@ -55,7 +55,7 @@ class Retryable:
 
 @dataclass(frozen=True, slots=True)
 class Overloaded:
-    """The API asks for fewer calls; that is never the job's fault. ``retry_after`` as above."""
+    """The API asks for fewer calls, which is no job's fault. ``retry_after`` as for :class:`Retryable`."""
 
     problem: Problem
     retry_after: float | None = None
@@ -63,7 +63,7 @@ class Overloaded:
 
 Verdict: TypeAlias = Locked | Refused | Retryable | Overloaded
 
-#: Answers of a proxy or of the API that gave up waiting: the call itself may still be at work.
+#: Statuses of a proxy or an API that gave up waiting: the API may still be working on the call.
 _LATE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 _RETRYABLE = {
     HTTPStatus.UNAUTHORIZED: (
@@ -95,16 +95,16 @@ _SERVER_ERROR = range(500, 600)
 def judge(
     answer: Response, conversation_id: str, *, now: Callable[[], datetime], may_be_at_work: bool = False
 ) -> Verdict:
-    """What an answer means for a job.
+    """Return what an answer means for its job.
 
     Args:
         answer: the answer.
-        conversation_id: of the job.
-        now: tells the moment, for a ``Retry-After`` that is a date where the answer has no date of its own.
-        may_be_at_work: an earlier call of this job may still be at work.
+        conversation_id: the job's conversation.
+        now: returns the present time, for a ``Retry-After`` with a date in an answer without one.
+        may_be_at_work: the API may still be working on an earlier call of this job.
     """
     retry_after = None
-    if answer.retry_after is not None:  # dates take long to read, and are seldom of use
+    if answer.retry_after is not None:  # reading dates is slow and seldom needed
         retry_after = parse_retry_after(answer.retry_after, parse_date(answer.date) or now())
     if answer.status in SUCCESS:
         return _confirmation(answer, conversation_id, retry_after)
@@ -124,7 +124,7 @@ def _overload(status: int, retry_after: float | None) -> Overloaded | None:
     return None
 
 
-def _retryable(status: int, retry_after: float | None, may_be_at_work: bool) -> Retryable | None:  # noqa: FBT001 - as judge has it
+def _retryable(status: int, retry_after: float | None, may_be_at_work: bool) -> Retryable | None:  # noqa: FBT001 - as for judge
     if status == HTTPStatus.CONFLICT and (retry_after is not None or may_be_at_work):
         detail = "The API answered 409: an earlier call of this job may still be at work."
         return Retryable(Problem(ProblemType.UNCONFIRMED, detail, status), retry_after, Blame.JOB, may_be_at_work)
@@ -152,7 +152,7 @@ def _final(status: int) -> Refused:
 
 
 def judge_failure(failure: CallFailedError) -> Retryable:
-    """What a call without a usable answer means for a job."""
+    """Return what a call without a usable answer means for its job."""
     problem = Problem(_CALL_FAILED[failure.kind], failure.detail, failure.status)
     if failure.kind == "no_resources":
         return Retryable(problem, blame=Blame.RESOURCES)

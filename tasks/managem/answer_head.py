@@ -1,8 +1,8 @@
-"""The head of an answer that a strict parser refuses, written anew as browsers and httpx understand it.
+"""Repairs the head of an answer that a strict parser refuses, so that it means what browsers and httpx read in it.
 
-A host may lock a conversation and then answer with a head that breaks a rule: a length that stands there twice, or
-beside chunks, or a field that is none. Such an answer counts like any other; that its host is confused ends the
-connection behind it, so that no later answer is read by a wrong length.
+A host may lock a conversation and then answer with a head that breaks a rule: two lengths, a length beside chunks, or
+a line that is no field. Such an answer counts like any other. Its connection is closed afterwards, so that no later
+answer is read with a wrong length.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HTTP_1_0 = b"HTTP/1.0"
 
 
-def mended(head: bytes) -> bytes:
-    """A head that means the same; what is no field of it is left out.
+def repaired(head: bytes) -> bytes:
+    """Return a valid head with the same meaning; lines that are no fields are left out.
 
     Raises:
-        ValueError: it begins with no HTTP status, or says two different lengths.
+        ValueError: it does not begin with an HTTP status, or has two different lengths.
     """
     first, *lines = _LINE_BREAK.split(head.strip(b"\r\n"))
     begun = _STATUS_LINE.match(first)
@@ -30,7 +30,7 @@ def mended(head: bytes) -> bytes:
     lengths = {length.strip() for length in _values(fields, b"content-length")}
     kept = [(name, value) for name, value in fields if name.lower() not in {b"transfer-encoding", b"content-length"}]
     if b"chunked" in codings:
-        kept.append((b"Transfer-Encoding", b"chunked"))  # it counts, whatever a length beside it says
+        kept.append((b"Transfer-Encoding", b"chunked"))  # it overrides a length beside it
     elif lengths:
         if len(lengths) > 1:
             raise ValueError("more than one length")
@@ -43,7 +43,7 @@ def mended(head: bytes) -> bytes:
 def _fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
     fields: list[tuple[bytes, bytes]] = []
     for line in lines:
-        if line[:1] in {b" ", b"\t"}:  # the rest of a value
+        if line[:1] in {b" ", b"\t"}:  # the continuation of a value
             if fields:
                 name, value = fields[-1]
                 fields[-1] = name, b"%s %s" % (value, _value(line))
@@ -59,6 +59,6 @@ def _value(text: bytes) -> bytes:
     return text.replace(b"\r", b" ").strip()
 
 
-def _values(fields: list[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
-    """The members of all lists under this name."""
-    return [member for name, value in fields if name.lower() == wanted for member in value.split(b",")]
+def _values(fields: list[tuple[bytes, bytes]], wanted_name: bytes) -> list[bytes]:
+    """Return the members of all lists with this name."""
+    return [member for name, value in fields if name.lower() == wanted_name for member in value.split(b",")]

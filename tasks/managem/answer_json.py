@@ -1,11 +1,11 @@
-"""The JSON of an answer, so that an event can tell it: as it came, or with a note of what was changed and where.
+"""Reads the JSON of an answer in a form that an event can hold: unchanged, or with a note of each change.
 
-An answer that confirms a lock must not be lost over a detail of its JSON that some reader cannot take: half an emoji at
-the end of a name that was cut off, a number with twenty digits, a key that stands there twice.
+An answer that confirms a lock must not be lost over a detail of its JSON that some reader refuses: half an emoji at the
+end of a name that was cut off, a number with twenty digits, a duplicate key.
 
 pydantic's reader takes a quarter of the time of Python's, and is right for nearly every answer. But it keeps the last
-of two values, and reads every fraction as a double. Where writing what it read gives what came, nothing was lost. Else
-a few searches of the bytes tell whether that could be.
+of two values with one key, and reads every fraction as a double. If writing its result gives the same bytes, nothing
+was lost. Else a few searches of the bytes show if anything can be lost.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from tasks import verbatim
 from tasks.managem.conversation import path
 
 MAX_NOTES = 20
-"""Of the notes about one answer; what goes beyond them is not told."""
+"""The most notes about one answer; further ones are dropped."""
 
-_MAX_LEVELS = 200  # deeper ones pydantic neither reads nor writes
+_MAX_LEVELS = 200  # pydantic neither reads nor writes deeper ones
 _NOTED_LEVELS = 5
-#: What "id" and "locked" can be spelled with in another way: it stands for a lower-case letter.
+#: The escape of a lower-case letter, which allows other spellings of "id" and "locked".
 _ESCAPED_LETTER = b"\\u006"
-#: A double keeps every number of up to 15 digits, but for those of the smallest and the largest exponents.
+#: A double keeps every number of up to 15 digits, except with the smallest and the largest exponents.
 _SIXTEEN_DIGITS = b"0" * 17  # with a dot among them
-#: Looked for where digits begin and not at each of them, or a text of a million digits takes hours.
+#: Matches only where digits begin and not at each of them, or a text of a million digits would take hours.
 _LONG_FRACTION = re.compile(rb"(?<![0-9.])(?=[0-9.]{17})[0-9]++[.eE]")
 _EXPONENTS = b"0e0", b"0e-0"
 _FAR_EXPONENT = re.compile(rb"[0-9][eE][-+]?[0-9]{3,}[,}\]\s]")
 _KINDS = bytes.maketrans(b"123456789.E+", b"0000000000e-")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
-#: Readers in Python refuse longer ones, and the whole event with them.
+#: Readers in Python refuse longer integers, and the whole event with them.
 _MAX_INTEGER_DIGITS = 4300
 
 
 class Body(NamedTuple):
-    """What an answer says.
+    """The body of an answer.
 
     Attributes:
         value: the JSON value.
-        json: the same in UTF-8, as an event may hold it, its numbers as they came.
-        notes: where it could not be kept as it came: ``field.path: what was done``, at most ``MAX_NOTES``.
-        is_verbatim: it holds numbers that only :func:`tasks.verbatim.encode` writes as they came.
-        doubtful: the names of the outermost object that do not stand for one value as it came: they are there twice
-            with different values, or their value had to be changed.
+        json: the same as JSON in UTF-8 that an event may hold, with its numbers unchanged.
+        notes: where it was changed: ``field.path: what was done``, at most ``MAX_NOTES``.
+        is_verbatim: it holds numbers that only :func:`tasks.verbatim.encode` writes unchanged.
+        doubtful: the names in the outermost object without one certain value: they occur twice with different values,
+            or their value had to be changed.
     """
 
     value: Any
@@ -59,7 +59,7 @@ class Body(NamedTuple):
 
 
 def read(data: bytes, conversation_id: str) -> Body:
-    """Read an answer's body; ``conversation_id`` is the one that it should be about.
+    """Read an answer's body; ``conversation_id`` is the conversation that it should be about.
 
     Raises:
         ValueError: it is no JSON.
@@ -76,7 +76,7 @@ def read(data: bytes, conversation_id: str) -> Body:
 
 
 def _is_plain(data: bytes, conversation_id: str) -> bool:
-    """Whether ``id`` and ``locked`` are said once, and every number is one that a double keeps."""
+    """Return True if ``id`` and ``locked`` occur once, and doubles keep every number."""
     if data.count(b'"locked"') != 1 or _ESCAPED_LETTER in data:
         return False
     own_id = b'"id":%s' % to_json(conversation_id)
@@ -84,7 +84,7 @@ def _is_plain(data: bytes, conversation_id: str) -> bool:
     if where < 0:
         own_id = b'"id": %s' % to_json(conversation_id)
         where = data.find(own_id)
-    # Other objects of the answer have an id too; the outermost one's comes first, and no other is the same.
+    # Other objects of the answer have ids too; the outermost object's must come first, and no other may be equal.
     if where < 0 or where != data.find(b'"id"') or data.find(own_id, where + 1) > 0:
         return False
     kinds = data.translate(_KINDS)
@@ -94,7 +94,7 @@ def _is_plain(data: bytes, conversation_id: str) -> bool:
 
 
 class _Reader:
-    """Reads one body with Python's JSON reader, which tells of every pair, number and constant."""
+    """Reads one body with Python's JSON reader, which has hooks for every pair, number and constant."""
 
     def __init__(self) -> None:
         self._notes: dict[str, None] = {}
@@ -111,10 +111,10 @@ class _Reader:
             parse_int=self._integer,
             parse_constant=_no_number,
         )
-        if isinstance(value, dict) and len(value) < len(self._last_object):  # the outermost one is complete last
+        if isinstance(value, dict) and len(value) < len(self._last_object):  # the outermost object is complete last
             self._look_for_contradictions()
         if may_need_changes:
-            value = self._told(value, ())
+            value = self._clean(value, ())
         written = verbatim.encode(value) if self._is_verbatim else to_json(value)
         return Body(value, written, tuple(self._notes), self._is_verbatim, frozenset(self._doubtful))
 
@@ -147,8 +147,8 @@ class _Reader:
         self._note((), f"held an integer of over {_MAX_INTEGER_DIGITS:,} digits, told as null")
         return None
 
-    def _told(self, value: Any, location: tuple[int | str, ...]) -> Any:
-        """The value as an event can tell it."""
+    def _clean(self, value: Any, location: tuple[int | str, ...]) -> Any:
+        """Return the value in a form that an event can hold."""
         if isinstance(value, str):
             if value.isascii() or not _SURROGATE.search(value):
                 return value
@@ -161,9 +161,10 @@ class _Reader:
             self._note(location[:_NOTED_LEVELS], f"was nested deeper than {_MAX_LEVELS} levels, and is cut off there")
             return None
         if isinstance(value, list):
-            return [self._told(member, (*location, 0)) for member in value]
+            return [self._clean(member, (*location, 0)) for member in value]
         return {
-            self._told(name, (*location, name)): self._told(member, (*location, name)) for name, member in value.items()
+            self._clean(name, (*location, name)): self._clean(member, (*location, name))
+            for name, member in value.items()
         }
 
     def _note(self, location: tuple[int | str, ...], what: str) -> None:
@@ -172,7 +173,7 @@ class _Reader:
 
 
 def _text(data: bytes) -> str:
-    """A body as text. What is no character becomes half a surrogate pair, or several."""
+    """Return a body as text. Invalid bytes become lone surrogates."""
     encoding = json.detect_encoding(data)
     try:
         return data.decode(encoding, "surrogatepass")
@@ -181,5 +182,5 @@ def _text(data: bytes) -> str:
 
 
 def _no_number(name: str) -> None:
-    """NaN and the infinities are no JSON (RFC 8259, section 6), though Python reads them."""
+    """Refuse NaN and infinities, which Python reads but JSON does not have (RFC 8259, section 6)."""
     raise ValueError(name)

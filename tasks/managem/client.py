@@ -1,15 +1,14 @@
-"""The border to the Managem API: one call, and all that can come of it in two types.
+"""Calls the Managem API. Each call is one request with one of two results.
 
-``ManagemApi.lock`` ends in an :class:`Response` (the API spoke,
-whatever it said) or in :class:`CallFailedError` (it did not,
-or not in a way that can be read). Nothing else leaves it, whatever the host, the network and the TLS layer do; and no
-text it makes holds the token or anything that the host sent, since a host may echo the one in the other.
+``ManagemApi.lock`` returns a :class:`Response` (the API answered) or raises :class:`CallFailedError` (no answer that
+can be read). It raises nothing else, whatever the host, the network and the TLS layer do. No text of its errors
+contains the token or anything that the host sent, because a host may echo the token.
 
-Guaranteed: one call is one request, and takes at most ``timeout_seconds`` from the first look for a connection to the
-last byte of the answer. Redirects are not followed, cookies not kept, proxy variables and netrc not read. No more than
-about ``MAX_BODY_BYTES`` of an answer are ever held or inflated.
+Guaranteed: a call takes at most ``timeout_seconds``, from waiting for a connection to the last byte of the answer. It
+follows no redirects, keeps no cookies, and reads no proxy variables and no netrc. It never holds or decompresses more
+than about ``MAX_BODY_BYTES`` of an answer.
 
-Left out: what an answer means (``tasks.verdict``) and when to try again (``tasks.retry``).
+Not here: what an answer means (``tasks.verdict``), and when to try again (``tasks.retry``).
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ if TYPE_CHECKING:
     from tasks.managem.transport import Request, ResponseStream
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-"""The largest body that is taken, after its content encoding is undone."""
+"""The largest body, after its content encoding is undone."""
 
-_ENCODING_OVERHEAD_BYTES = 64 * 1024  # by far more than gzip or deflate make of a body that does not compress
+_ENCODING_OVERHEAD_BYTES = 64 * 1024  # far more than gzip or deflate add to a body that does not compress
 _GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-#: The ways to read each content coding. By the standard "deflate" is a zlib stream; some servers send the bare deflate
-#: stream that belongs inside one.
+#: The ways to read each content coding. By the standard, "deflate" is a zlib stream; some servers send only the deflate
+#: stream inside it.
 _WINDOWS = {"gzip": [_GZIP], "x-gzip": [_GZIP], "deflate": [_ZLIB, _BARE]}
-_NOT_UNDONE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
+_NOT_SUPPORTED = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
 _GZIP_MEMBER = b"\x1f\x8b"
-#: A gzip file may be several, one behind the other. Each costs time on the loop, and real answers have one or two.
+#: A gzip body may be several members in a row. Each costs time on the loop, and real answers have one or two.
 _MAX_MEMBERS = 100
 _MAX_CODINGS = 5
 SUCCESS = range(200, 300)
@@ -54,14 +53,14 @@ Kind: TypeAlias = Literal["unreachable", "timeout", "unusable", "no_resources"]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the API said.
+    """An answer of the API.
 
     Attributes:
         status: 200 to 599.
-        body: the body, its content encoding undone. Empty where the status is not 2xx and the body could not be had
-            (too large, cut short, too late, undecodable): such a status says enough by itself.
+        body: the body without its content encoding. Empty if the status is not 2xx and the body could not be read (too
+            large, cut short, too late, undecodable), because such a status is enough.
         retry_after: the header of that name, verbatim.
-        date: the header ``Date``, verbatim: the host's own clock.
+        date: the header ``Date``, verbatim: the time of the host's clock.
     """
 
     status: int
@@ -71,16 +70,16 @@ class Response:
 
 
 class CallFailedError(Exception):
-    """The call gave no answer that can be used.
+    """The call brought no usable answer.
 
     Attributes:
         kind: ``unreachable``: no connection (DNS, refused, TLS), or it broke before the answer was complete;
             ``timeout``: the call as a whole took too long; ``unusable``: the answer is no HTTP, beyond the limits, or
             in a content encoding that cannot be undone; ``no_resources``: the worker itself lacks what a connection
             needs, such as a file descriptor.
-        detail: a sentence for the person on call.
-        status: the status of the answer, where its head had come. It is a 2xx: see :class:`Response` for the others.
-        was_sent: whether the API may have had the request; False: there was no connection.
+        detail: a sentence for the operator on call.
+        status: the status, if the head of an answer came. It is a 2xx; other statuses become a :class:`Response`.
+        was_sent: the API may have received the request; False: there was no connection.
     """
 
     def __init__(self, kind: Kind, detail: str, status: int | None = None, *, was_sent: bool = True) -> None:
@@ -92,13 +91,13 @@ class CallFailedError(Exception):
 
 
 class ManagemApi:
-    """The client of one process, for all its jobs.
+    """The API client of one process, for all its jobs.
 
     Args:
-        base_url: where the API is; it may have a path, and holds no user, query or fragment.
-        token: gives the bearer token, visible ASCII; asked before each call.
-        timeout_seconds: the time that one call may take as a whole.
-        concurrency: how many calls may run at once; more wait for one to end, within their own time.
+        base_url: the URL of the API; it may have a path, and has no user, query or fragment.
+        token: returns the bearer token, in visible ASCII; called before each call.
+        timeout_seconds: the time that a whole call may take.
+        concurrency: how many calls may run at once; more have to wait, within their own time.
         user_agent: the header of that name.
     """
 
@@ -114,7 +113,7 @@ class ManagemApi:
             origin=url.copy_with(raw_path=b"/"),
             fields=[
                 (b"Accept", b"application/json"),
-                # An answer is about a kilobyte: inflating it would cost more than sending it as it is.
+                # An answer is about a kilobyte: decompressing it would cost more than sending it uncompressed.
                 (b"Accept-Encoding", b"identity"),
                 (b"User-Agent", user_agent.encode("ascii")),
             ],
@@ -133,7 +132,7 @@ class ManagemApi:
             tracestate: the W3C header that belongs to it, if there is one.
 
         Raises:
-            CallFailed: there was no answer that can be used.
+            CallFailedError: there was no usable answer.
         """
         fields = [(b"Idempotency-Key", idempotency_key.encode("ascii")), (b"traceparent", traceparent.encode("ascii"))]
         if tracestate is not None:
@@ -159,9 +158,9 @@ class ManagemApi:
             was_sent = not isinstance(error, httpx.ConnectError)
         except httpx.RequestError as error:
             kind, detail = "unusable", str(error)
-        except Exception as error:  # noqa: BLE001 - callers are promised that nothing else comes out
+        except Exception as error:  # noqa: BLE001 - the only errors that callers may see
             kind, detail = "unusable", f"The HTTP client failed with {type(error).__name__}."
-        # Out here, what is raised has no error behind it whose text could quote what the host sent.
+        # Raised outside of the handlers, the error has no cause whose text could quote what the host sent.
         if reply is None:
             raise CallFailedError(kind, detail, was_sent=was_sent)
         if reply.status in SUCCESS:
@@ -169,7 +168,7 @@ class ManagemApi:
         return self._answer(reply, b"")
 
     def token_is_new(self) -> bool:
-        """Whether the token is another one now than the API refused last."""
+        """Return True if the token is another one than the API refused last."""
         return self._refused_token is not None and hash(self._token()) != self._refused_token
 
     def _answer(self, reply: ResponseStream, body: bytes) -> Response:
@@ -180,10 +179,10 @@ class ManagemApi:
         await self._transport.aclose()
 
     def _request(self, conversation_id: str, fields: list[tuple[bytes, bytes]]) -> tuple[Request, int]:
-        """A request, and the hash of the token in it: no frame that an error could show has the token itself."""
+        """Return a request and the hash of its token. The token itself stays out of the caller's frame."""
         token = self._token()
         if not is_visible_ascii(token):
-            # Encoding it would fail too, with an error that holds it.
+            # Encoding the token would fail too, with an error that contains it.
             raise ValueError("the API token holds something else than visible ASCII")
         request = self._transport.request(
             b"%s/conversations/%s/lock" % (self._prefix, quote(conversation_id, safe="").encode("ascii")),
@@ -221,9 +220,9 @@ async def _read(reply: ResponseStream) -> bytes:
 
 
 def _codings(reply: ResponseStream) -> list[str]:
-    """The content codings that have to be undone, in the order in which they were applied.
+    """Return the content codings to undo, in the order in which they were applied.
 
-    As browsers and httpx have it, a name that is no content coding (``none``, ``utf-8``) means none.
+    As in browsers and httpx, a name that is no content coding (``none``, ``utf-8``) is ignored.
 
     Raises:
         httpx.DecodingError: there are too many.
@@ -231,15 +230,15 @@ def _codings(reply: ResponseStream) -> list[str]:
     if "Content-Encoding" not in reply.headers:
         return []
     named = ",".join(reply.headers.getall("Content-Encoding")).lower().split(",")
-    codings = [coding for name in named if (coding := name.strip()) in _WINDOWS or coding in _NOT_UNDONE]
+    codings = [coding for name in named if (coding := name.strip()) in _WINDOWS or coding in _NOT_SUPPORTED]
     if len(codings) > _MAX_CODINGS:
         raise httpx.DecodingError(f"The API's answer is encoded more than {_MAX_CODINGS} times.")
     return codings
 
 
 def _undo(coding: str, body: bytes) -> bytes:
-    if coding in _NOT_UNDONE:
-        if body[:1] == b"{":  # it says so, and is not
+    if coding in _NOT_SUPPORTED:
+        if body[:1] == b"{":  # the header is wrong: this is plain JSON
             return body
         raise httpx.DecodingError("The API answered in a content encoding that it was not asked for.")
     if not body:
@@ -265,6 +264,6 @@ def _inflated(body: bytes, window: int, coding: str) -> bytes:
         if not inflater.eof:
             raise httpx.DecodingError(f"The API's answer ends in the middle of its {coding}.")
         body = inflater.unused_data
-        if window != _GZIP or not body.startswith(_GZIP_MEMBER):  # the end, or padding that gzip has no use for either
+        if window != _GZIP or not body.startswith(_GZIP_MEMBER):  # the end, or padding, which gzip ignores too
             return bytes(plain)
     raise httpx.DecodingError(f"The API's answer is {coding} of more than {_MAX_MEMBERS} members.")

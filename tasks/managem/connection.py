@@ -1,12 +1,12 @@
-"""One HTTP/1.1 connection: takes bytes only while an answer is due, and keeps one answer for each request.
+"""One HTTP/1.1 connection: accepts bytes only while an answer is due, and one answer for each request.
 
-aiohttp's own protocol parses and queues whatever a host sends, asked for or not, and its parser drops an answer when
-anything wrong follows it in the same packet (a body behind a 304, more bytes than ``Content-Length`` says). Here the
-head of an answer is parsed on its own, so that what follows cannot undo it, and once more where it breaks a rule that
-browsers and httpx do not insist on. The first byte that no request asked for closes the connection: a host that sends
-answers for ever costs no memory, and none of them is taken for the answer to a later request.
+aiohttp's own protocol parses and queues everything that a host sends, even without a request. Its parser also drops an
+answer if something invalid follows it in the same packet (a body behind a 304, more bytes than ``Content-Length``).
+Here the head of an answer is parsed by itself, so that later bytes cannot undo it, and a second time, repaired, if it
+breaks a rule that browsers and httpx tolerate. The first byte without a request closes the connection. So a host that
+sends answers for ever costs no memory, and none of them is taken for the answer to a later request.
 
-This leans on parts of aiohttp that its documentation does not promise, as ``tasks.managem.transport`` does.
+This depends on parts of aiohttp that its documentation does not promise, as ``tasks.managem.transport`` does.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-"""The largest head of an answer, with the interim answers before it. Real ones have a few kilobytes at most."""
+"""The largest head of an answer, including interim answers before it. Real ones have a few kilobytes at most."""
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
-"""The most bytes of one answer as it is sent. A body of 1 MiB in the smallest chunks has 6 MiB; only chunk extensions
-and trailers could make it more."""
+"""The most bytes of one answer on the wire. A body of 1 MiB in the smallest chunks has 6 MiB; only chunk extensions and
+trailers could add more."""
 
 LIFE_SECONDS: Final = (30.0, 60.0)
-"""The shortest and the longest life of a connection. A new one finds the address that the name has by then, and the
-certificates that the host shows by then. Each has its own, so that not all are opened anew at once."""
+"""The shortest and the longest life of a connection, in seconds. A new connection uses the name's
+present address and checks the host's present certificate. The life is random, so that not all are reopened at once."""
 
 _LINE_BREAKS = b"\r\n"
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-#: What is no HTTP is told as such at once, and not when its head ends at last.
+#: Finds out at once that an answer is no HTTP, before its head is complete.
 _BEGINS_AS_HTTP = re.compile(rb"H(?:\Z|T(?:\Z|T(?:\Z|P(?:\Z|/))))", re.IGNORECASE)
 _INTERIM = frozenset(range(100, 200)) - {HTTPStatus.SWITCHING_PROTOCOLS}
 _FINAL = range(200, 600)
@@ -53,23 +53,23 @@ _UNASKED = "The host sent an answer that nobody had asked for."
 
 
 class HostConnection(ResponseHandler):
-    """What aiohttp's connector opens, keeps and closes.
+    """The connection that aiohttp's connector opens, keeps and closes.
 
     Attributes:
-        ends_at: the moment, on the loop's clock, after which the connection should not be used again.
+        ends_at: the time, on the loop's clock, after which the connection should not be used again.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.ends_at = loop.time() + random.uniform(*LIFE_SECONDS)  # noqa: S311 - it spreads, and is no secret
-        #: Of the answer that is due or came last; None: its head is still to come.
+        self.ends_at = loop.time() + random.uniform(*LIFE_SECONDS)  # noqa: S311 - jitter is no secret
+        #: The body of the answer that is due or came last; None: its head is not complete yet.
         self._body: StreamReader | None = EMPTY_PAYLOAD
         self._received = 0
         self._head = b""
         self._spoke_unasked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Prepare for all answers of this connection."""
+        """Set up the parser for all answers of this connection."""
         super().connection_made(transport)
         self._begin_to_parse()
 
@@ -86,13 +86,13 @@ class HostConnection(ResponseHandler):
         """Send a request, and return the head of its answer and its body, which may still be on its way.
 
         Raises:
-            httpx.RemoteProtocolError: the host spoke before it was asked, or its head is too large.
+            httpx.RemoteProtocolError: the host sent something before the request, or its head is too large.
             aiohttp.ClientError: the connection is lost.
             aiohttp.http_exceptions.HttpProcessingError: the answer is no HTTP.
         """
         if self._spoke_unasked:
             raise httpx.RemoteProtocolError(_UNASKED)
-        if self.transport is None:  # the host closed it as soon as it was open
+        if self.transport is None:  # the host closed it right after opening
             raise aiohttp.ServerDisconnectedError
         self._body = None
         self._received = 0
@@ -104,7 +104,7 @@ class HostConnection(ResponseHandler):
         return message, body
 
     def data_received(self, data: bytes) -> None:
-        """Take what the host sent; ``b""`` is aiohttp's way to go on with what it has held back."""
+        """Process what the host sent; aiohttp passes ``b""`` to continue with what it held back."""
         if self._body is None:
             data = self._take_heads(data)
             if not data:
@@ -123,24 +123,24 @@ class HostConnection(ResponseHandler):
         if body is None:
             return
         if not body.is_eof():
-            if error is not None:  # or the reader would only hear that the connection is lost
+            if error is not None:  # else the reader would only learn that the connection is lost
                 body.set_exception(error)
         elif self._has_begun_another():
             self.force_close()
 
     def _parse(self, data: bytes) -> HttpProcessingError | None:
-        """What aiohttp's own ``data_received`` does, less timers, of which this client has one over the whole call."""
+        """Do what aiohttp's own ``data_received`` does, without its timers: this client has one for the whole call."""
         if self._parser is None:  # the connection is lost
             return None
         try:
             messages, self._upgraded, _ = self._parser.feed_data(data)
-        except Exception:  # noqa: BLE001 - as aiohttp has it; what it was may quote the host
+        except Exception:  # noqa: BLE001 - as in aiohttp; the error may quote the host
             return self._refuse()
         self._take_all(messages)
         return None
 
     def _parse_head(self, head: bytes) -> bool:
-        """Parse one whole head; False: it is none, or the connection is lost."""
+        """Parse one whole head; False: it is invalid, or the connection is lost."""
         if self._parser is None:
             return False
         try:
@@ -148,7 +148,7 @@ class HostConnection(ResponseHandler):
         except Exception:  # noqa: BLE001 - as above
             self._begin_to_parse()
             try:
-                messages, self._upgraded, _ = self._parser.feed_data(answer_head.mended(head))
+                messages, self._upgraded, _ = self._parser.feed_data(answer_head.repaired(head))
             except Exception:  # noqa: BLE001 - as above
                 self._refuse()
                 return False
@@ -156,7 +156,7 @@ class HostConnection(ResponseHandler):
         return True
 
     def _refuse(self) -> HttpProcessingError:
-        """Close the connection: what came on it is no HTTP."""
+        """Close the connection, because the host sent no HTTP."""
         if self.transport is not None:
             self.transport.close()
         error = HttpProcessingError()
@@ -171,7 +171,7 @@ class HostConnection(ResponseHandler):
             self._take(message, EMPTY_PAYLOAD if message.code in _WITHOUT_BODY else body)
 
     def _take(self, message: RawResponseMessage, body: StreamReader) -> None:
-        """Take a head that was parsed."""
+        """Process a parsed head."""
         if message.code in _INTERIM:
             return
         if self._body is not None:  # a second answer, right behind the first one
@@ -179,7 +179,7 @@ class HostConnection(ResponseHandler):
             return
         self._body = body
         if message.code in _WITHOUT_BODY and _announces_body(message):
-            self.force_close()  # if it comes all the same, it would be in the way of the next answer
+            self.force_close()  # if the body comes all the same, it would be read as the next answer
         self.feed_data((message, body))
 
     def _take_heads(self, data: bytes) -> bytes:
@@ -204,7 +204,7 @@ class HostConnection(ResponseHandler):
         return data
 
     def _has_begun_another(self) -> bool:
-        """Whether the beginning of another answer came in one packet with the end of this one."""
+        """Return True if the beginning of another answer came in one packet with the end of this one."""
         if self._parser is None:
             return False
         try:

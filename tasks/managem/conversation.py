@@ -1,9 +1,8 @@
-"""The conversation as the API documents it, and what of it an event shows.
+"""The conversation as the API documents it, and the parts of it that an event shows.
 
-A lock is confirmed by ``id`` and ``locked`` alone; that is decided elsewhere. The rest of the documented shape is
-checked for *drift*: a deviation is worth a log line, and never an obstacle, because the conversation is locked all
-the same. The page marks the required fields of a conversation and none of the objects in it, so a field missing there
-is no drift.
+Only ``id`` and ``locked`` confirm a lock (``tasks.verdict``). The rest of the documented shape is checked for *drift*:
+a deviation is logged and changes nothing, because the conversation is locked. The API's page marks the required fields
+of a conversation but not those of the objects in it, so a missing field there is no drift.
 """
 
 from __future__ import annotations
@@ -28,23 +27,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ConversationView: TypeAlias = Literal["full", "without_last_message", "state"]
-"""How much of a conversation an event carries."""
+"""How much of a conversation an event contains."""
 
 _STATE_FIELDS = ("id", "source", "locked", "createdAt", "updatedAt")
 _CHECKED_MEMBERS = 100
-"""Of a list, so many are held against the documentation: that is a courtesy, and an answer may hold 100,000."""
+"""The most members of a list that are checked: drift is only information, and an answer may hold 100,000."""
 
 
-def _the_first(value: Any) -> Any:
+def _first_members(value: Any) -> Any:
     return value[:_CHECKED_MEMBERS] if isinstance(value, list) else value
 
 
-Moment = Annotated[str, Field(pattern=rfc3339.PATTERN, json_schema_extra={"format": "date-time"})]
-"""The shape of an RFC 3339 time; that every month has its days is not our concern in an answer."""
+Time = Annotated[str, Field(pattern=rfc3339.PATTERN, json_schema_extra={"format": "date-time"})]
+"""The shape of an RFC 3339 time; the days of each month are not checked in an answer."""
 
 
-# Objects of the API as dictionaries: nothing is made of an answer here but the word whether it is as documented.
-# What is not documented is not looked at.
+# Objects of the API as dictionaries: an answer is only checked here, and not converted. Other fields are ignored.
 _AS_DOCUMENTED = with_config(ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True))
 
 
@@ -67,7 +65,7 @@ class User(TypedDict, total=False):
     score: float
     sales: float
     purchases: float
-    joined: Moment
+    joined: Time
     avatar: str
     cover: str
     profile: str
@@ -92,7 +90,7 @@ class Message(TypedDict, total=False):
     body: str
     createdAt: str
     viewedAt: str
-    attachments: Annotated[list[Attachment], FailFast(), BeforeValidator(_the_first)]
+    attachments: Annotated[list[Attachment], FailFast(), BeforeValidator(_first_members)]
 
 
 @_AS_DOCUMENTED
@@ -116,7 +114,7 @@ _NAMES: frozenset[str] = frozenset().union(
 
 
 class LockedConversation(BaseModel):
-    """A conversation in an event: surely locked; all the rest is as the API returned it, documented or not."""
+    """A conversation in an event: locked, with all else as the API returned it, documented or not."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -125,9 +123,9 @@ class LockedConversation(BaseModel):
 
 
 def drift(body: Mapping[str, Any]) -> list[str]:
-    """Where an answer deviates from the documented shape: ``field.path: what it should be``, without any value.
+    """Return where an answer deviates from the documented shape: ``field.path: what it should be``, without values.
 
-    There are no more of them than documented fields: of a list, the first member that deviates is told alone.
+    There is one entry per documented field at most: of a list, only the first member that deviates is reported.
     """
     try:
         _documented(body)
@@ -138,7 +136,7 @@ def drift(body: Mapping[str, Any]) -> list[str]:
 
 
 def view(conversation: Mapping[str, Any], how_much: ConversationView) -> Mapping[str, Any]:
-    """The part of a conversation that an event carries."""
+    """Return the part of a conversation that an event contains."""
     match how_much:
         case "full":
             return conversation
@@ -149,9 +147,9 @@ def view(conversation: Mapping[str, Any], how_much: ConversationView) -> Mapping
 
 
 def path(location: Sequence[int | str]) -> str:
-    """``lastMessage.attachments[].url``: one path for all members of a list.
+    """Return a path such as ``lastMessage.attachments[].url``: one path for all members of a list.
 
-    A name that is not documented may be anything, a person's too, and is told as ``*``.
+    An undocumented name is shown as ``*``, because it may be anything, even a person's name.
     """
     parts = ["[]" if isinstance(part, int) else f".{part if part in _NAMES else '*'}" for part in location]
     return "".join(parts).removeprefix(".") or "conversation"

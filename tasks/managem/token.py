@@ -1,4 +1,4 @@
-"""The API's bearer token: given once, or kept in a file that is read again when it changes."""
+"""Provides the API's bearer token: a fixed one, or one in a file that is read again when it changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADVICE = (
 class TokenFile:
     """A token in a file, such as a mounted secret.
 
-    While the file is missing, empty, or holds what no header can carry, the last token stays.
+    While the file is missing, empty or invalid, the last token stays in use.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,10 +32,10 @@ class TokenFile:
         self._token = ""
 
     def __call__(self) -> str:
-        """The token; looks whether the file has changed."""
+        """Return the token, after reading the file if it has changed."""
         try:
-            found = self._path.stat()
-            version = (found.st_ino, found.st_mtime_ns, found.st_size)
+            status = self._path.stat()
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
             if version != self._seen:
                 self._token = _usable(self._path.read_text("utf-8").strip())
                 self._seen = version
@@ -43,9 +43,9 @@ class TokenFile:
                     logger.info("token_file_usable", extra={"path": str(self._path)})
                 self._was_usable = True
         except (OSError, ValueError) as error:
-            if self._was_usable:  # said once, not at every call
-                told = {"path": str(self._path), "problem": _problem(error), "advice": _ADVICE}
-                logger.warning("token_file_unusable", extra=told)
+            if self._was_usable:  # logged once, not at every call
+                fields = {"path": str(self._path), "problem": _problem(error), "advice": _ADVICE}
+                logger.warning("token_file_unusable", extra=fields)
             self._seen, self._was_usable = None, False
         return self._token
 
@@ -64,7 +64,7 @@ def _usable(token: str) -> str:
 
 
 def _problem(error: OSError | ValueError) -> str:
-    """What is wrong with the file, and nothing of what it holds."""
+    """Return what is wrong with the file, without its contents."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or type(error).__name__}"
     if isinstance(error, UnicodeDecodeError):  # its text shows a byte
@@ -73,7 +73,7 @@ def _problem(error: OSError | ValueError) -> str:
 
 
 def token_source(token: SecretStr | None, path: Path | None) -> Callable[[], str]:
-    """Where each call's token comes from."""
+    """Return the function that gives each call its token."""
     if token is not None:
         return token.get_secret_value
     if path is not None:

@@ -1,22 +1,21 @@
-"""POST requests to one host, over aiohttp's connections, in httpx's terms: ``httpx-aiohttp`` less its faults and cost.
+"""Sends POST requests to one host over aiohttp's connections, with httpx's errors: a leaner ``httpx-aiohttp``.
 
 aiohttp's connector resolves, opens, verifies, pools and closes the connections, and its C parser reads the answers
-(``tasks.managem.connection``). The request is written here, without a model of it: httpx's own looks at every header
-twice in either direction. Of what was measured (``docs/api-client.md``) that is the fastest, and nothing on its way can
-re-quote a path, follow a redirect, keep a cookie or read a proxy variable: no code that does is passed.
+(``tasks.managem.connection``). This module writes the request as bytes; httpx's own model visits every header twice in
+each direction. Of the ways that were measured (``docs/api-client.md``) this is the fastest. No code on its way
+re-quotes a path, follows a redirect, keeps a cookie or reads a proxy variable.
 
-Guaranteed: the target of a request goes into its first line byte for byte. Whatever network and host do ends in an
-httpx exception whose message is a sentence that quotes nothing sent or received: ``ConnectError`` and
-``ReadError`` where the network is at fault, ``RemoteProtocolError`` where the answer is, :class:`NoResourcesError`
-where this machine is. A connection that is not known to be clean is aborted and never used again, and none is used for
-much longer than a minute, so that the host's name may move.
+Guaranteed: the target of a request goes into its first line byte for byte. Every failure is an httpx exception with a
+sentence that quotes nothing sent or received: ``ConnectError`` and ``ReadError`` for the network,
+``RemoteProtocolError`` for the answer, :class:`NoResourcesError` for this machine. A connection that may be unclean is
+aborted and never used again. None is used for much longer than a minute, so that the host's name may move.
 
-Left out: timeouts (the caller sets one over the whole call), request bodies, content encodings, HTTP/2, retries. When
-the host closes an idle connection in the very moment a request goes out on it, the request ends in a ``ReadError``;
+Not here: timeouts (the caller sets one for the whole call), request bodies, content encodings, HTTP/2, retries. If the
+host closes an idle connection just as a request goes out on it, the request fails with a ``ReadError``;
 ``KEEP_ALIVE_SECONDS`` makes that rare.
 
-This leans on parts of aiohttp that its documentation does not promise (``ResponseHandler``, ``ClientRequest``), so its
-minor version has to stay pinned. ``tests/managem`` proves against real sockets that they work as they are used here.
+This depends on parts of aiohttp that its documentation does not promise (``ResponseHandler``, ``ClientRequest``), so
+its minor version must stay pinned. ``tests/managem`` proves with real sockets that they work as used here.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 KEEP_ALIVE_SECONDS = 4.0
-"""How long an idle connection is kept. The most impatient of the common servers (Node, uvicorn, Apache) close one after
-5 seconds; below that it is nearly always us who close it, so that no request meets a closing one."""
+"""How long an idle connection is kept. The fastest of the common servers (Node, uvicorn, Apache) close one after
+5 seconds. Below that, the worker nearly always closes first, so that no request meets a closing connection."""
 
 NAME_SECONDS: Final = 10
-"""How long the addresses of the host's name are taken for granted."""
+"""How long the addresses of the host's name are cached, in seconds."""
 
 _CLOSED = "This client is closed."
 _NO_TIMEOUT = aiohttp.ClientTimeout()
@@ -77,7 +76,7 @@ class OneHostTransport:
     Args:
         origin: scheme, host and port.
         fields: header fields of every request, beside ``Host`` and ``Content-Length``.
-        connections: connections at once at most.
+        connections: the most connections at once.
     """
 
     def __init__(self, *, origin: httpx.URL, fields: Sequence[tuple[bytes, bytes]], connections: int) -> None:
@@ -86,28 +85,28 @@ class OneHostTransport:
         self._fields = b"".join(
             b"%s: %s\r\n" % field for field in [(b"Host", origin.netloc), *fields, (b"Content-Length", b"0")]
         )
-        self._lines = 2 + self._fields.count(b"\r\n")  # with the first one, and the empty one at the end
+        self._lines = 2 + self._fields.count(b"\r\n")  # with the request line and the empty line at the end
         self._connections = connections
         self._trust = Trust() if origin.scheme == "https" else None
         self._pool: tuple[aiohttp.TCPConnector, aiohttp.ClientRequest] | None = None
         self._closed = False
 
     def request(self, target: bytes, fields: Sequence[tuple[bytes, bytes]]) -> Request:
-        """Make a request with these further header fields."""
+        """Return a request with further header fields."""
         own = b"".join([b"%s: %s\r\n" % field for field in fields])
         return Request(b"POST %s HTTP/1.1\r\n%s%s\r\n" % (target, self._fields, own), self._lines + len(fields))
 
     async def send(self, request: Request) -> ResponseStream:
         """Send a request, and return its answer as soon as the head is there.
 
-        The answer must be closed, whatever reading it led to.
+        The caller must close the answer, even after an error in reading it.
 
         Raises:
             httpx.LocalProtocolError: a header or the target holds a line break; nothing was sent.
-            httpx.ConnectError: there is no connection to be had: name not resolved, refused, TLS, client closed.
-            NoResourcesError: nor could there be one: no file descriptor or memory is left.
-            httpx.ReadError: the connection was lost before the head of the answer was there.
-            httpx.RemoteProtocolError: what came is no HTTP answer, or one beyond the limits.
+            httpx.ConnectError: no connection could be made: name not resolved, refused, TLS, client closed.
+            NoResourcesError: no file descriptor or memory is left for a connection.
+            httpx.ReadError: the connection was lost before the head of the answer came.
+            httpx.RemoteProtocolError: the answer is no HTTP, or beyond the limits.
         """
         if request.head.count(b"\r") != request.lines or request.head.count(b"\n") != request.lines:
             raise httpx.LocalProtocolError("A header or the target of the request holds a line break.")
@@ -122,7 +121,7 @@ class OneHostTransport:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
-                # Nobody cancelled the caller: this is how a closing connector turns away those who wait for it.
+                # The caller was not cancelled: a closing connector cancels the waits for a connection this way.
                 raise httpx.ConnectError(_CLOSED) from None
             raise
         try:
@@ -136,19 +135,19 @@ class OneHostTransport:
             raise
 
     async def aclose(self) -> None:
-        """Close every connection: calls in flight fail, and so does every later one."""
+        """Close every connection: calls in flight fail, and so do later ones."""
         self._closed = True
         if self._pool is not None:
             connector, _ = self._pool
             await connector.close()
 
     def _opened(self) -> tuple[aiohttp.TCPConnector, aiohttp.ClientRequest]:
-        """Return the pool, made in the first call because it belongs to the loop that runs."""
+        """Return the pool. The first call makes it, because it belongs to the running loop."""
         if self._closed:
             raise httpx.ConnectError(_CLOSED)
         if self._pool is None:
             connector = _Connector(limit=self._connections, trust=self._trust)
-            # A connector finds connections by the request they are for. This one is only ever shown to it, never sent.
+            # A connector finds connections by their request. This request is only shown to it and never sent.
             url = yarl.URL(f"{self._origin.scheme}://{self._host}/", encoded=True)
             route = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
             self._pool = connector, route
@@ -156,7 +155,7 @@ class OneHostTransport:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """aiohttp's pool, of connections of ours, each verified against the authorities of the moment it is opened."""
+    """aiohttp's pool with our connections, each verified against the authorities at the time it is opened."""
 
     def __init__(self, *, limit: int, trust: Trust | None) -> None:
         super().__init__(
@@ -173,7 +172,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Request:
-    """A request as it goes out. It has no ``repr`` of its own, so that no traceback with values shows the token."""
+    """The bytes of a request. It has no ``repr`` of its own, so that no traceback with values shows the token."""
 
     __slots__ = ("head", "lines")
 
@@ -183,11 +182,11 @@ class Request:
 
 
 class ResponseStream:
-    """An answer whose head is there.
+    """An answer whose head has come.
 
     Attributes:
         status: 200 to 599.
-        headers: its header fields; names in any case.
+        headers: its header fields; names are case-insensitive.
     """
 
     def __init__(
@@ -206,27 +205,27 @@ class ResponseStream:
         self._host = host
         self._lost: asyncio.Future[None] | None = None
         if not payload.is_eof():
-            # aiohttp 3.14 wakes whoever waits for the rest of a body when the host hangs up, but not when it closes the
-            # connection itself, over bytes that are no HTTP.
+            # aiohttp 3.14 wakes a reader of the body when the host hangs up, but not when aiohttp closes the connection
+            # itself because of invalid HTTP.
             self._lost = protocol.closed
             if self._lost is None:
                 self._end()
             else:
-                self._lost.remove_done_callback(_look_at)  # of an earlier answer on this connection
-                self._lost.add_done_callback(_look_at)
+                self._lost.remove_done_callback(_retrieve)  # left by an earlier answer on this connection
+                self._lost.add_done_callback(_retrieve)
                 self._lost.add_done_callback(self._end)
 
     @property
     def is_read(self) -> bool:
-        """Whether all of the body was read."""
+        """True once all of the body was read."""
         return self._payload.at_eof()
 
     async def read(self) -> bytes:
-        """Return what has come of the body, still encoded; wait where nothing has.
+        """Return the next part of the body, still encoded, and wait for it if there is none yet.
 
         Raises:
             httpx.ReadError: the connection was lost before the answer was complete.
-            httpx.RemoteProtocolError: what came is no HTTP.
+            httpx.RemoteProtocolError: the rest of the answer is no HTTP.
         """
         try:
             return await self._payload.readany()
@@ -234,7 +233,7 @@ class ResponseStream:
             raise _no_answer(error, self._host, "before its answer was complete") from error
 
     def close(self) -> None:
-        """Give the connection back if the whole body was read and it is not too old, abort it otherwise."""
+        """Return the connection to the pool if the whole body was read and it is not too old; else abort it."""
         if self._lost is not None:
             self._lost.remove_done_callback(self._end)
         if self._payload.at_eof() and asyncio.get_running_loop().time() < self._protocol.ends_at:
@@ -247,21 +246,21 @@ class ResponseStream:
             self._payload.set_exception(self._protocol.exception() or aiohttp.ClientPayloadError())
 
 
-def _look_at(lost: asyncio.Future[None]) -> None:
-    """Take note of how a connection ended, or asyncio logs that nobody did."""
+def _retrieve(lost: asyncio.Future[None]) -> None:
+    """Retrieve the error of a closed connection, or asyncio logs that it was never retrieved."""
     if not lost.cancelled():
         lost.exception()
 
 
 def _abort(connection: Connection) -> None:
-    """Drop a connection at once; closing a TLS one politely could wait 30 seconds for a host that is gone."""
+    """Drop a connection at once; an orderly TLS close could wait 30 seconds for a host that is gone."""
     if connection.protocol is not None:
         connection.protocol.abort()
     connection.close()
 
 
 def _lack(error: BaseException) -> str | None:
-    """What this machine lacks for a connection; None: that is not why there is none."""
+    """Return what this machine lacks for a connection; None if the reason is another one."""
     number = error.errno if isinstance(error, OSError) else None
     if number in _NO_DESCRIPTORS or (isinstance(error, aiohttp.ClientConnectorDNSError) and not _may_open_sockets()):
         return _NO_DESCRIPTOR_LEFT
@@ -271,7 +270,7 @@ def _lack(error: BaseException) -> str | None:
 
 
 def _may_open_sockets() -> bool:
-    """Whether there is a file descriptor left; a resolver that has none says only that it found no name."""
+    """Return True if a file descriptor is left; a resolver without one only reports that it found no name."""
     try:
         socket.socket().close()
     except OSError as error:
@@ -287,7 +286,7 @@ def _why_no_connection(error: BaseException, host: str) -> str:
             return f"TLS: no handshake with {host}: {error.os_error.reason}."
         case aiohttp.ClientConnectorDNSError():
             return f"DNS: the name of {host} cannot be resolved: {error.os_error.strerror}."
-        case aiohttp.ClientConnectorError(strerror=None):  # in the middle of a TLS handshake
+        case aiohttp.ClientConnectorError(strerror=None):  # during a TLS handshake
             return f"No connection to {host}: it broke off the connection before it was open."
         case OSError():
             return f"No connection to {host}: {error.strerror or type(error).__name__}."
@@ -295,9 +294,9 @@ def _why_no_connection(error: BaseException, host: str) -> str:
             return f"No connection to {host}: {type(error).__name__}."
 
 
-def _no_answer(error: BaseException, host: str, moment: str) -> httpx.TransportError:
-    """Say what became of a request that was sent. What the host sent is not quoted: it could echo the token."""
+def _no_answer(error: BaseException, host: str, when: str) -> httpx.TransportError:
+    """Return the error of a request that was sent. It quotes nothing from the host, which could echo the token."""
     if isinstance(error, HttpProcessingError):
         return httpx.RemoteProtocolError(f"{host} sent what is no HTTP answer.")
     reason = error.strerror if isinstance(error, OSError) else None
-    return httpx.ReadError(f"{host} broke off the connection {moment}" + (f": {reason}." if reason else "."))
+    return httpx.ReadError(f"{host} broke off the connection {when}" + (f": {reason}." if reason else "."))

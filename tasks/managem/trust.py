@@ -1,8 +1,8 @@
-"""The certificate authorities that the API is verified against, read again when their file changes.
+"""Provides the certificate authorities that the API is verified against; reads them again when their file changes.
 
-They are those that httpx trusts: the ones in ``SSL_CERT_FILE``, else those in ``SSL_CERT_DIR``, else certifi's. An
-authority is renewed by adding the new one to the file before the host shows a certificate of it, so a process that
-reads the file once would lose the API on that day.
+They are the ones that httpx trusts: the ones in ``SSL_CERT_FILE``, else those in ``SSL_CERT_DIR``, else certifi's. An
+authority is renewed by adding the new one to the file before the host uses a certificate of it. A process that reads
+the file only once would lose the API then.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 
 _Version: TypeAlias = "tuple[tuple[int, int, int] | None, ...]"
 
-_ADVICE = "New connections are verified against the authorities that were read last. Put the file in order; no restart."
+_ADVICE = (
+    "New connections are verified against the authorities that were read last. Fix the file; no restart is needed."
+)
 
 logger = logging.getLogger(__name__)
 
 
 class Trust:
-    """Gives the TLS settings of a new connection.
+    """Provides the TLS context of new connections.
 
-    While the file is missing or holds no certificates, the last ones stay.
+    While the file is missing or holds no certificates, the last ones stay in use.
 
     Raises:
-        OSError: there are none yet: the file cannot be read, or holds no certificate.
+        OSError: at the start the file cannot be read, or holds no certificate.
     """
 
     def __init__(self) -> None:
@@ -41,7 +43,7 @@ class Trust:
         self._context = _read()
 
     def context(self) -> ssl.SSLContext:
-        """The settings; looks whether the file has changed."""
+        """Return the TLS context, after reading the file if it has changed."""
         version = _version(self._paths)
         if version != self._version:
             self._renew(version)
@@ -53,8 +55,8 @@ class Trust:
             if not any(version):
                 raise FileNotFoundError
             self._context = _read()
-        except OSError as error:  # also ssl.SSLError: there is no certificate in it
-            if self._was_usable:  # said once, not at every connection
+        except OSError as error:  # ssl.SSLError too: the file has no certificate
+            if self._was_usable:  # logged once, not at every connection
                 extra = {"file": file, "error": type(error).__name__, "advice": _ADVICE}
                 logger.warning("authorities_unusable", extra=extra)
             self._version, self._was_usable = None, False
@@ -71,16 +73,16 @@ def _paths() -> Sequence[Path]:
 
 
 def _version(paths: Sequence[Path]) -> _Version:
-    """What differs once a file, or what a folder lists, has changed."""
+    """Return a value that changes when a file, or the listing of a folder, changes."""
     return tuple(_stamp(path) for path in paths)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _read() -> ssl.SSLContext:
