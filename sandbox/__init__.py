@@ -1,4 +1,4 @@
-"""What the demo and the tests run against: a Managem API with scripted faults, and a real Redis or Valkey server.
+"""A Managem API with scripted faults, and a real Redis or Valkey server, for the demo and the tests.
 
-Nothing of the worker is imported here, and nothing but the demo and the tests imports this.
+It imports nothing of the worker, and only the demo and the tests import it.
 """

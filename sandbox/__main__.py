@@ -30,13 +30,13 @@ def main() -> None:
 
 
 async def _serve(api: SandboxApi) -> None:
-    told_to_stop = asyncio.Event()
+    is_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_stop.set)
+        loop.add_signal_handler(number, is_to_stop.set)
     async with api:
-        print(api.url, flush=True)  # noqa: T201 - the promise to whoever started it
-        await told_to_stop.wait()
+        print(api.url, flush=True)  # noqa: T201 - the starting process reads it
+        await is_to_stop.wait()
 
 
 def _parser() -> argparse.ArgumentParser:

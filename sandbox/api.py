@@ -33,7 +33,7 @@ _BACKLOG = 4096  # a benchmark opens all its connections at once
 
 
 class SandboxApi:
-    """The sandbox API on a port of its own; 0 stands for a free one, which is kept over a stop and another start.
+    """The sandbox API on its own port; 0 means a free one, which stays the same after a stop and another start.
 
     While it is stopped, connections to it are refused. ``script``, ``token``, ``calls``, ``stats`` and ``reset`` may
     be used from any thread, also while it is stopped. ``token`` None accepts any call. Of the calls, the newest
@@ -59,12 +59,12 @@ class SandboxApi:
 
     @property
     def url(self) -> str:
-        """The base URL, to be used once it has been started."""
+        """The base URL, valid once the API was started."""
         return f"http{'s' if self._ssl_context else ''}://{self.host}:{self.port}"
 
     @property
     def script(self) -> Script:
-        """When it fails, and how."""
+        """The script: when it fails, and how."""
         return self._upstream.script
 
     @script.setter
@@ -93,7 +93,7 @@ class SandboxApi:
         self._upstream.log.reset()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         service = _Service(self._upstream, self._connections)
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(service), self.host, self.port, ssl=self._ssl_context, backlog=_BACKLOG
@@ -123,16 +123,16 @@ class SandboxApi:
 
 
 async def _accept_no_more(server: asyncio.Server) -> None:
-    """Let nobody in any more, and wait until each connection that was let in is known to its protocol.
+    """Accept no more connections, and wait until each accepted one has reached its protocol.
 
-    asyncio accepts a connection in one turn of its loop, makes the transport in the next one, and tells the protocol
-    in the one after. A server that is closed in between leaves the socket to the garbage collector, or open and in
-    nobody's hands (https://github.com/python/cpython/issues/109564).
+    asyncio accepts a connection in one turn of its loop, makes the transport in the next one, and calls the protocol in
+    the one after. A server that is closed in between leaves the socket to the garbage collector, or open without an
+    owner (https://github.com/python/cpython/issues/109564).
     """
     loop = asyncio.get_running_loop()
     for listening in server.sockets:
         loop.remove_reader(listening)
-    for _ in ("the transports are made", "the protocols are told"):
+    for _ in ("the transports are made", "the protocols are called"):
         await asyncio.sleep(0)
 
 

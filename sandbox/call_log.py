@@ -1,7 +1,7 @@
-"""What the sandbox API was asked and what it answered.
+"""Records the requests to the sandbox API and its answers.
 
-Bounded: of calls the newest are kept, and of conversations the calls of the latest million are counted. The token
-never enters it. `calls`, `stats` and `reset` may be used from another thread than the server's: they read, or replace,
+It is bounded: it keeps the newest calls, and counts the calls of the latest million conversations. The token never
+enters it. `calls`, `stats` and `reset` may be used from another thread than the server's: they read, or replace,
 the records in one step.
 """
 
@@ -27,11 +27,11 @@ class Call:
     at_wall: float
     method: str
     target: bytes
-    """The request target exactly as it stood on the wire."""
+    """The request target exactly as it was on the wire."""
     conversation_id: str | None
     """The percent-decoded path segment; None when the request was not one to lock a conversation."""
     attempt: int
-    """The how-manieth call of this conversation it is, from 1; 0 without one."""
+    """The number of this call among those of its conversation, from 1; 0 without a conversation."""
     authorization: Literal["absent", "right", "wrong", "unchecked"]
     idempotency_key: str | None
     traceparent: str | None
@@ -42,7 +42,7 @@ class Call:
     answer: str = ""
     """The status, or the fault that came in its place: ``200``, ``drop:body``, ``wrong_body:array``."""
     ended_monotonic: float | None = None
-    """When the answer, or the drop, was done; None while it is under way, and for ever when the client left before."""
+    """When the answer, or the drop, was done; None while it is under way, and for ever if the client left before."""
 
 
 class Stats(TypedDict):
@@ -73,7 +73,7 @@ class CallLog:
         self._records = _Records(limit, 0)
 
     def reset(self) -> None:
-        """Forget every call and count; calls in flight go on."""
+        """Delete every call and count; calls in flight go on."""
         self._records = _Records(self._limit, self._in_flight)
 
     def calls(self) -> list[Call]:
@@ -97,7 +97,7 @@ class CallLog:
         conversation_id: str | None,
         authorization: Literal["absent", "right", "wrong", "unchecked"],
     ) -> Call:
-        """Note a request that has just come."""
+        """Record a request that has just come."""
         records = self._records
         records.total += 1
         self._in_flight += 1
@@ -122,18 +122,18 @@ class CallLog:
         return call
 
     def decided(self, call: Call, answer: str) -> None:
-        """Note what the call is going to be answered."""
+        """Record the answer that the call is about to get."""
         call.answer = answer
         self._records.answers[answer] += 1
 
     def end(self, call: Call, *, complete: bool) -> None:
-        """Note that the answer is over: complete, or given up because the client left."""
+        """Record that the answer ended: complete, or given up because the client left."""
         self._in_flight -= 1
         if complete:
             call.ended_monotonic = time.monotonic()
 
     def dropped_at_accept(self) -> None:
-        """Note a connection that ended before it could ask anything."""
+        """Record a connection that ended before its first request."""
         self._records.answers["drop:accept"] += 1
 
 

@@ -1,7 +1,7 @@
 """One client's connection: reads requests in order and plays the steps of each answer.
 
-Written on `asyncio.Protocol` without a task for each request. That gives the say over every byte, FIN and RST that
-faults need, and costs little enough for the server to stand behind a benchmark.
+It uses `asyncio.Protocol` without a task for each request. That gives the control over every byte, FIN and RST that
+faults need (which HTTP servers hide), and is cheap enough for the server to be used in benchmarks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)  # close() then sends a RST
 
 
 class Service(Protocol):
-    """What a connection asks for: whether to go on at all, each answer, and to be told of its end."""
+    """Decides for a connection if it is dropped, and how each request is answered."""
 
     def opened(self, connection: Connection) -> Drop | None:
         """Return how the connection is to be dropped at once, or None."""
@@ -43,7 +43,7 @@ class Service(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. ``closed`` is done when its socket is."""
+    """One client's connection. ``closed`` is done once its socket is closed."""
 
     def __init__(self, service: Service) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,6 +1,6 @@
-"""The conversation that the sandbox answers with: the whole documented shape with plausible values, right or spoilt.
+"""Makes the conversation of the sandbox's answers: the whole documented shape with plausible values, right or wrong.
 
-The values follow from the id alone, so an answer can be checked without keeping it. What they say means nothing.
+The values follow from the id alone, so an answer can be checked without keeping it. They mean nothing.
 """
 
 from __future__ import annotations

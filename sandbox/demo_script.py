@@ -1,4 +1,4 @@
-"""The faults of the demo: ids that say by their first letters what will happen to them."""
+"""The faults of the demo: the prefix of an id decides what happens to its calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a script can make the sandbox API do: a closed set of frozen models, each one way in which a real API fails.
+"""The faults of the sandbox API: a closed set of frozen models, each one way in which a real API fails.
 
-These are data only, so that a script can be written in Python or as JSON, where ``kind`` names the model. How a fault
-looks on the wire stands in `sandbox.wire`; when one happens, in `sandbox.script`.
+These are data only, so that a script can be written in Python or as JSON, where ``kind`` names the model.
+`sandbox.wire` says how a fault looks on the wire, and `sandbox.script` when one happens.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DelayLognormal(_Fault):
 class Respond(_Fault):
     """Answer with this status, these headers, verbatim (``Retry-After``, ``Location``, ``Set-Cookie``), and this body.
 
-    Without a body a 2xx carries the right conversation, and any other status a short JSON message.
+    Without a body, a 2xx has the right conversation, and any other status a short JSON message.
     """
 
     kind: Literal["respond"] = "respond"
@@ -60,7 +60,7 @@ class Respond(_Fault):
 
 
 class Drop(_Fault):
-    """Close the connection without a word: at the accept, or after the request, half the head or half the body.
+    """Close the connection without notice: at the accept, or after the request, half the head or half the body.
 
     ``after_answer`` is a keep-alive connection that the server closes unannounced, so that the client meets it on its
     next request. ``reset`` sends a RST where there would be a FIN.

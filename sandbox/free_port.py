@@ -1,17 +1,17 @@
-"""A port for a server that will be stopped and come back to it."""
+"""Finds a port for a server that will be stopped and started again on it."""
 
 from __future__ import annotations
 
 import random
 import socket
 
-# Below the ports that systems give to outgoing connections. A client that keeps trying a server which is down for a
-# moment could otherwise be given the server's own port as its local one, connect to itself, and keep the server out.
+# Below the ports that systems give to outgoing connections. Otherwise a client that retries while the server is down
+# could get the server's port as its local one, connect to itself, and keep the server out.
 _PORTS = range(10_000, 32_000)
 
 
 def free_port(host: str) -> int:
-    """Return a port that nobody listens on just now; somebody may by the time it is used."""
+    """Return a port that is free now; another process may take it before it is used."""
     while True:
         port = random.choice(_PORTS)
         with socket.socket() as probe:

@@ -1,6 +1,6 @@
-"""Reading HTTP/1.1 requests off a buffer, with the request target kept as the bytes that came.
+"""Reads HTTP/1.1 requests from a buffer, and keeps the request target byte for byte.
 
-As strict as the sandbox needs to be to show a client's mistakes; of no use as a general server: no chunked request
+It is as strict as the sandbox needs to be to show a client's mistakes, and no general server: no chunked request
 bodies, no ``Expect``, and of a repeated header only the last counts.
 """
 
@@ -37,7 +37,7 @@ class Request:
 
 
 class BadRequestError(Exception):
-    """What came is no request that can be answered; ``status`` says how to refuse it."""
+    """The input is no request that can be answered; ``status`` says how to refuse it."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
@@ -45,7 +45,7 @@ class BadRequestError(Exception):
 
 
 def take_request(buffer: bytearray) -> Request | None:
-    """Take one whole request from the front of the buffer; None, and nothing taken, until it has all come.
+    """Take one whole request from the front of the buffer; None, with nothing taken, until all of it has come.
 
     Raises:
         BadRequestError: the buffer starts with something that is no request, or too large a one.

@@ -1,4 +1,4 @@
-"""Whether a Redis server is up, asked without a Redis client and without a password."""
+"""Checks if a Redis server is up, without a Redis client and without a password."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import socket
 import ssl
 
 _TIMEOUT_SECONDS = 1.0
-# The errors say that the server wants a password: it is up all the same. While it loads its data it says -LOADING.
+# The errors mean that the server wants a password, so it is up. While it loads its data it answers -LOADING.
 _READY_ANSWERS = (b"+PONG", b"-NOAUTH", b"-NOPERM")
 
 
 def answers_ping(host: str, port: int, *, tls: bool) -> bool:
-    """Tell whether the server there has loaded its data and takes commands."""
+    """Return True if the server has loaded its data and accepts commands."""
     try:
         with (
             socket.create_connection((host, port), _TIMEOUT_SECONDS) as plain,

@@ -1,4 +1,4 @@
-"""A real Redis or Valkey server for the demo, the tests and the chaos runs: started, killed, paused, restarted at will.
+"""Runs a real Redis or Valkey server for the demo, the tests and the chaos runs: start, kill, pause, restart.
 
 It listens on 127.0.0.1 alone, keeps its files in a directory of its own, and never outlives the process that started
 it, not even one that was killed (`sandbox.supervisor` sees to that). Nothing is persisted unless the options say so.
@@ -45,7 +45,7 @@ class RedisServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files that make a server speak TLS, and TLS only. Clients need no certificate of their own."""
+    """PEM files that make a server speak only TLS. Clients need no certificate of their own."""
 
     certificate: Path
     key: Path
@@ -82,7 +82,7 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there, be it paused."""
+        """True while the process exists, even if it is paused."""
         return self._supervisor is not None and self._supervisor.poll() is None
 
     def log(self) -> str:
@@ -95,7 +95,7 @@ class RedisServer:
         """Start on the port and data it had before, the first time on a free port with none.
 
         Raises:
-            RedisServerError: it did not come up, or nobody has stopped or killed it since its last start.
+            RedisServerError: it did not come up, or it was not stopped or killed since its last start.
         """
         if self._supervisor is not None:
             raise RedisServerError("the server has been started already; restart it, should it have ended by itself")
@@ -133,7 +133,7 @@ class RedisServer:
     def close(self) -> None:
         """Kill it and remove its data."""
         if self._supervisor is not None and self._supervisor.stdin is not None:
-            self._supervisor.stdin.close()  # as if we had ended: the supervisor does the rest
+            self._supervisor.stdin.close()  # as if this process had ended: the supervisor does the rest
             self._collect(_STOP_SECONDS)
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -159,7 +159,7 @@ class RedisServer:
                 self._launch(directory)
             except RedisServerError as error:
                 self.port = 0
-                # Another process may have taken the port since it was looked at.
+                # Another process may have taken the port since it was checked.
                 if not tries_left or "already in use" not in str(error):
                     raise
             else:
@@ -209,7 +209,7 @@ class RedisServer:
                 os.kill(self.pid, number)
 
     def _collect(self, seconds: float) -> None:
-        """Wait for the end of the process, with a SIGKILL when that takes too long."""
+        """Wait for the end of the process, and kill it if that takes too long."""
         if self._supervisor is None:
             return
         try:

@@ -1,6 +1,6 @@
-"""When the sandbox API fails: rules, and the choice among them.
+"""Decides when the sandbox API fails: rules, and the choice among them.
 
-Every matching delay adds up; of the other matching rules the first one is done. Chance is drawn from the seed, the
+All matching delays add up; of the other matching rules only the first one applies. Chance is drawn from the seed, the
 rule, the id and the number of the call, so a call meets the same fate in every run of a script, whatever order calls
 arrive in.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Rule(BaseModel):
-    """One fault and the calls it happens to. What is left out does not narrow the rule.
+    """One fault and the calls that it happens to. Fields that are left out do not narrow the rule.
 
     An id's calls are numbered from 1 as they come, those with a wrong token included.
     """
@@ -47,7 +47,7 @@ class Rule(BaseModel):
         return self
 
     def covers(self, conversation_id: str, call: int) -> bool:
-        """Tell whether the rule is about this call, chance and ``times`` aside."""
+        """Return True if the rule covers this call, apart from its probability and ``times``."""
         return (
             (self.id is None or self.id == conversation_id)
             and (self.ids is None or fnmatchcase(conversation_id, self.ids))
@@ -57,7 +57,7 @@ class Rule(BaseModel):
 
 
 class Quota(BaseModel):
-    """How many calls the API has room for in each window of time; what comes beyond that is answered 429.
+    """The calls that the API accepts in each window of time; further ones are answered 429.
 
     Windows follow each other without a gap, as the counters of most rate limiters do.
     """
@@ -70,7 +70,7 @@ class Quota(BaseModel):
 
 
 class Script(BaseModel):
-    """The rules of a sandbox API, in order, the seed of what is left to chance in them, and its quota."""
+    """The rules of a sandbox API in order, the seed of their random choices, and its quota."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,7 +80,7 @@ class Script(BaseModel):
 
 
 class Chooser:
-    """Chooses what happens to a call or a connection; remembers only how often each rule and the quota were used.
+    """Chooses what happens to a call or a connection. Its only state is how often each rule and the quota were used.
 
     ``clock`` is monotonic seconds.
     """
@@ -111,14 +111,14 @@ class Chooser:
         return total_ms / 1000
 
     def answer(self, conversation_id: str, call: int) -> AnyAnswer | None:
-        """Return what this call meets in place of the right answer, or None."""
+        """Return the fault that this call gets in place of the right answer, or None."""
         for index, rule, fault in self._answers:
             if rule.covers(conversation_id, call) and self._falls(index, rule, conversation_id, call):
                 return fault
         return None
 
     def over_quota(self) -> Respond | None:
-        """Use the quota for a call; return what it is answered where nothing is left."""
+        """Use the quota for a call; return the refusal if the quota is used up."""
         quota = self.script.quota
         if quota is None:
             return None

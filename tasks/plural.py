@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def plural(count: int, noun: str) -> str:
-    """Such as ``1 job`` or ``1,200 jobs``."""
+    """Return a text such as ``1 job`` or ``1,200 jobs``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

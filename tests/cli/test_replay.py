@@ -272,7 +272,7 @@ def test_a_letter_that_holds_the_beginning_of_its_message_alone_stays_and_says_s
     ended = terminal.run("replay", "--all")
 
     assert ended.returncode == 1
-    assert "large: Its message is too large: the first 65,536 bytes alone were kept." in ended.stderr
+    assert "large: Its message is too large: only the first 65,536 bytes were kept." in ended.stderr
     assert left(redis_client) == ["large"]
 
 

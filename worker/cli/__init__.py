@@ -1,1 +1,1 @@
-"""``lock-worker``: the command line, one file a command."""
+"""``lock-worker``: the command line, with a folder for each command."""

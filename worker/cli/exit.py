@@ -1,4 +1,4 @@
-"""How a command ends that cannot go on: one message on standard error, no traceback, a status that scripts can tell."""
+"""Ends commands that cannot go on: with one message on standard error, no traceback, and an exit status for scripts."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
-#: It could not be done: Redis is away, a job is not valid, something did not add up.
+#: The command failed: Redis is away, a job is invalid, or the demo did not add up.
 FAILED = 1
-#: It was asked for in the wrong way: settings or options.
+#: The settings or options are wrong.
 USAGE_ERROR = 2
-#: Ctrl-C, as shells tell it.
+#: Ctrl-C, with the status that shells use.
 INTERRUPTED = 130
 
 
 def fail(message: str, status: int = FAILED) -> NoReturn:
-    """End the command."""
-    shown = "\n".join(map(printable, message.split("\n")))  # it may quote arguments and settings
+    """End the command with a message and a status."""
+    shown = "\n".join(map(printable, message.split("\n")))  # the message may quote arguments and settings
     typer.echo(f"lock-worker: {shown}", err=True)
     raise typer.Exit(status)
 
 
 def require_known(option: str, given: Iterable[str] | None, known: Iterable[str]) -> None:
-    """A value of an option that is none of the known ones ends the command, with all of them."""
+    """End the command if a value of an option is unknown; the message lists the known ones."""
     unknown = sorted(set(given or ()) - set(known))
     if unknown:
         raise typer.BadParameter(f"{option} {printable(unknown[0])}: there are {', '.join(known)}")
 
 
 def load_settings(*, need_token: bool = False) -> Settings:
-    """The settings; wrong ones end the command with the one message that names every problem."""
+    """Return the settings; wrong ones end the command with one message that names every problem."""
     import settings  # noqa: PLC0415 - slow to import, and --help is quick
 
     try:
@@ -51,7 +51,7 @@ def load_settings(*, need_token: bool = False) -> Settings:
 
 @contextmanager
 def report_if_interrupted(account: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM, or output that cannot be written, ends the command with an account of what was done."""
+    """End the command on Ctrl-C, SIGTERM or a failure to write output, and report what was done until then."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -65,7 +65,7 @@ def report_if_interrupted(account: Callable[[], str]) -> Iterator[None]:
 
 
 def give_up_output(error: OSError) -> str:
-    """Drop what is left to write; return what went wrong."""
+    """Drop the output that is left; return what went wrong."""
     _drop(sys.stdout)
     if isinstance(error, BrokenPipeError):
         return "standard output was closed"
@@ -73,8 +73,8 @@ def give_up_output(error: OSError) -> str:
 
 
 @contextmanager
-def telling_of_output() -> Iterator[None]:
-    """Output that cannot be written, and that nothing inside accounts for, ends the program with one line."""
+def report_output_errors() -> Iterator[None]:
+    """End the program with one line if output cannot be written and no command reports it."""
     try:
         try:
             yield
@@ -83,7 +83,7 @@ def telling_of_output() -> Iterator[None]:
     except OSError as error:
         try:
             fail(give_up_output(error))
-        except OSError:  # nor can that be told
+        except OSError:  # standard error cannot be written either
             _drop(sys.stderr)
         except typer.Exit:
             pass
@@ -91,13 +91,13 @@ def telling_of_output() -> Iterator[None]:
 
 
 def _drop(output: TextIO) -> None:
-    """What is not written yet goes nowhere, or Python would try it once more at its end."""
+    """Send the unwritten output to /dev/null, or Python would try to write it again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 @contextmanager
 def redis_or_stop(settings: Settings) -> Iterator[None]:
-    """Trouble with Redis inside ends the command: what the server refused, or that it cannot be reached."""
+    """End the command on an error of Redis, with what the server refused, or that it cannot be reached."""
     from redis.exceptions import RedisError  # noqa: PLC0415 - slow to import, and --help is quick
 
     from worker.cli.refusals import described  # noqa: PLC0415 - as above
@@ -109,7 +109,7 @@ def redis_or_stop(settings: Settings) -> Iterator[None]:
 
 
 def redis_address(settings: Settings) -> str:
-    """Where Redis is, for people: host, port and database, and nothing secret."""
+    """Return the address of Redis for people: host, port and database, without user and password."""
     from worker.broker.connection import public_url  # noqa: PLC0415 - slow to import, and --help is quick
 
     return public_url(settings).partition("://")[2]

@@ -1,4 +1,4 @@
-"""The workers of a fleet, and where each of its queues stands, read without changing anything."""
+"""Reads the workers of a fleet and the counts of its queues, and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """How many jobs of a queue are ready, wait and are in flight, and who takes from it."""
+    """The jobs of a queue by their state, and the workers that take from it."""
 
     queue: str
     ready: int
@@ -29,22 +29,22 @@ class QueueCounts:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The workers that are there, and the queues that any of them took from, the one of LOCK_QUEUE first."""
+    """The workers, and the queues that they took from, LOCK_QUEUE first."""
 
     members: Sequence[Member]
     queues: Sequence[QueueCounts]
 
     @property
     def differences(self) -> dict[str, dict[Any, list[str]]]:
-        """The settings in which the workers differ: each value with the names of those that have it."""
+        """The settings in which the workers differ: each value with the names of its workers."""
         return differences(self.members)
 
 
 def read_fleet(client: Redis, settings: Settings) -> Fleet:
-    """Look at the fleet of these settings."""
+    """Read the fleet of LOCK_QUEUE."""
     fleet = Keys(settings.LOCK_QUEUE)
-    remembered: Any = client.zrange(fleet.queues, 0, -1)
-    others = sorted({queue.decode(errors="replace") for queue in remembered} - {fleet.queue})
+    known: Any = client.zrange(fleet.queues, 0, -1)
+    others = sorted({queue.decode(errors="replace") for queue in known} - {fleet.queue})
     queues = [fleet, *map(Keys, others)]
     with client.pipeline(transaction=False) as look:
         look.time()

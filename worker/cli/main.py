@@ -1,6 +1,6 @@
-"""``lock-worker``: puts the commands together, one file each.
+"""``lock-worker``: the program, with all its commands.
 
-A command's file holds its options and imports what it works with only when it runs, so that ``--help`` is quick.
+The module of a command has its options, and imports everything else only when it runs, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typer
 from worker.cli.adopt.command import adopt
 from worker.cli.demo.command import demo
 from worker.cli.enqueue.command import enqueue
-from worker.cli.exit import telling_of_output
+from worker.cli.exit import report_output_errors
 from worker.cli.replay.command import replay
 from worker.cli.run import run
 from worker.cli.status.command import status
@@ -50,10 +50,10 @@ app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo
 def main() -> None:
     """Run the command that the arguments name."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # the shell closed it (>&-), which nothing here expects
+        if getattr(sys, name) is None:  # the shell closed it (>&-), and no code expects None
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end of the process
     codecs.register_error(escape_unencodable.__name__, escape_unencodable)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=escape_unencodable.__name__)
-    with telling_of_output():
+    with report_output_errors():
         app()

@@ -1,8 +1,8 @@
-"""Sends jobs as any stock Celery producer does, and knows of each whether it is in Redis.
+"""Sends jobs like any stock Celery producer, and knows for each job if it is in Redis.
 
-``send_task`` of a plain ``celery.Celery`` makes the messages, over a transport that only takes them down, so that what
-works here works for every service that sends jobs. They are sent by a connection of our own, because kombu's does not
-say which commands of a batch Redis refused.
+``send_task`` of a plain ``celery.Celery`` makes the messages, over a transport that only records them. So what works
+here works for every service that sends jobs. Another connection sends them, because kombu's does not report which
+commands of a batch Redis refused.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
-#: Jobs in one round trip.
+#: The jobs in one round trip.
 BATCH_JOBS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingJob:
-    """A job to be sent.
+    """A job to send.
 
     Attributes:
-        fields: what is asked for.
+        fields: the job's fields.
         options: Celery's message options: ``task_id``, ``eta``, ``expires``, ``priority``.
         task: the task's name.
     """
@@ -49,7 +49,7 @@ class OutgoingJob:
 
 
 class Arrival(Enum):
-    """Whether a job is in Redis."""
+    """What is known of a job that was sent."""
 
     YES = "arrived"
     NO = "did not arrive"
@@ -60,8 +60,8 @@ class SendError(Exception):
     """Not all jobs of a batch arrived; the message says why.
 
     Attributes:
-        ids: the ids of the jobs that did.
-        arrivals: of each job of the batch, in its order; empty: there was no batch yet.
+        ids: the ids of the jobs that arrived.
+        arrivals: one for each job of the batch, in order; empty: there was no batch yet.
     """
 
     def __init__(self, error: RedisError, ids: Sequence[str] = (), arrivals: Sequence[Arrival] = ()) -> None:
@@ -71,7 +71,7 @@ class SendError(Exception):
 
 
 class _Channel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
-    """Takes down what would be sent: each message with its priority, as kombu's Redis transport writes it."""
+    """Records what would be sent: each message with its priority, as kombu's Redis transport writes it."""
 
     do_restore = False
 
@@ -88,7 +88,7 @@ class _Transport(virtual.Transport):  # type: ignore[misc]  # as above
 
 
 def celery_app(settings: Settings) -> Celery:
-    """A stock Celery app for this server, whose connections are to be made with ``connection.public_url``."""
+    """Return a stock Celery app for this server. Its connections need the URL of ``connection.public_url``."""
     app = Celery("lock-worker-producer", set_as_current=False)
     user = connection.credentials(settings)
     app.conf.update(
@@ -99,14 +99,14 @@ def celery_app(settings: Settings) -> Celery:
             "socket_timeout": connection.TIMEOUT_SECONDS,
             "socket_connect_timeout": connection.TIMEOUT_SECONDS,
         },
-        # A batch is sent at most once: whether to send it again is for whoever reads the message.
+        # A batch is sent at most once; the operator who reads the message decides on sending it again.
         task_publish_retry=False,
     )
     return app
 
 
 class Producer:
-    """A connection that jobs are sent over, from ``with`` to its end."""
+    """A connection that sends jobs, open within a ``with`` block."""
 
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings.LOCK_QUEUE)
@@ -131,44 +131,44 @@ class Producer:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def send(self, orders: Sequence[OutgoingJob]) -> list[str]:
+    def send(self, jobs: Sequence[OutgoingJob]) -> list[str]:
         """Send up to ``BATCH_JOBS`` jobs in one round trip, each once, and return their ids.
 
         Raises:
             SendError: some arrived and others did not, or may not have.
         """
-        ids = [order.options.get("task_id") or uuid() for order in orders]
-        pushes = [self._push(order, task_id) for order, task_id in zip(orders, ids, strict=True)]
+        ids = [job.options.get("task_id") or uuid() for job in jobs]
+        pushes = [self._push(job, task_id) for job, task_id in zip(jobs, ids, strict=True)]
         arrivals: list[Arrival] = []
-        trouble: RedisError | None = None
+        first_error: RedisError | None = None
         try:
             self._redis.send_packed_command(self._redis.pack_commands(pushes))
             while len(arrivals) < len(pushes):
                 refusal = self._answer()
                 arrivals.append(Arrival.YES if refusal is None else Arrival.NO)
-                trouble = trouble or refusal
+                first_error = first_error or refusal
         except RedisError as error:
-            trouble = error
-        if trouble is not None:
+            first_error = error
+        if first_error is not None:
             arrivals += [Arrival.UNKNOWN] * (len(pushes) - len(arrivals))
-            raise SendError(trouble, _of(ids, arrivals), arrivals)
+            raise SendError(first_error, _arrived(ids, arrivals), arrivals)
         return ids
 
-    def _push(self, order: OutgoingJob, task_id: str) -> tuple[str, str, bytes]:
+    def _push(self, job: OutgoingJob, task_id: str) -> tuple[str, str, bytes]:
         self._app.send_task(
-            order.task,
-            kwargs=order.fields,
+            job.task,
+            kwargs=job.fields,
             queue=self._keys.queue,
             producer=self._producer,
             ignore_result=True,
             retry=False,
-            **{**order.options, "task_id": task_id},
+            **{**job.options, "task_id": task_id},
         )
         priority, message = self._channel.written.pop()
         return "LPUSH", self._keys.priority_list(priority), message
 
     def _answer(self) -> RedisError | None:
-        """The answer to one push: None, or why it was refused. Raises where there is none."""
+        """Return None for a successful push, or its refusal; raises if there is no answer."""
         try:
             # A refusal must not close the connection: the answers to the other pushes are still to come.
             self._redis.read_response(disconnect_on_error=False)
@@ -179,5 +179,5 @@ class Producer:
         return None
 
 
-def _of(ids: Sequence[str], arrivals: Sequence[Arrival]) -> list[str]:
+def _arrived(ids: Sequence[str], arrivals: Sequence[Arrival]) -> list[str]:
     return [one for one, arrival in zip(ids, arrivals, strict=True) if arrival is Arrival.YES]

@@ -1,4 +1,4 @@
-"""Errors of Redis for people: what the server refused and how to fix that, or that it could not be reached."""
+"""Describes errors of Redis for people: what the server refused and the fix, or that it could not be reached."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def is_passing(error: RedisError) -> bool:
-    """Whether the same command may succeed later though nobody changes anything: an outage, or a failover."""
+    """Return True if the same command may succeed later by itself: after an outage or a failover."""
     if was_refused(error):
         return isinstance(meaning(error), Passing)
     return isinstance(error, (RedisConnectionError, RedisTimeoutError))
 
 
 def described(error: RedisError) -> str:
-    """What happened, to stand behind the server's address, and in a second line how to fix it."""
+    """Return the error, to follow the server's address, and in a second line how to fix it."""
     if not was_refused(error):
         return f": {error}\n{_fix_of_a_connection(error)}"
     answer = answer_in(error)
@@ -29,8 +29,8 @@ def described(error: RedisError) -> str:
     words = answer.words
     if answer.code not in {"", "ERR"} and not words.startswith(answer.code):
         words = f"{answer.code} {words}"
-    found = meaning(error)
-    fix = "" if found is None else f"\n{found.for_commands or found.advice}"
+    known = meaning(error)
+    fix = "" if known is None else f"\n{known.for_commands or known.advice}"
     return f" refused{command}: {words}{fix}"
 
 

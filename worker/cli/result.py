@@ -1,4 +1,4 @@
-"""A result event as the command line shows it: one line or one row, with nothing in it that a terminal would obey."""
+"""Formats a result event for the command line: one line or one row, without terminal control characters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OUTCOMES: tuple[str, ...] = get_args(OutcomeName)
 
 _STYLES = {"locked": "green", "would_lock": "cyan", "expired": "yellow", "revoked": "yellow"}
 _FAILED_STYLE = "red"
-#: JSON has line breaks and tabs between its values only.
+#: JSON has line breaks and tabs only between its values.
 _ONE_LINE = str.maketrans("\r\n\t", "   ")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an event says, as far as it is shown. Strings are as they came: make them printable before showing them."""
+    """The parts of an event that are shown. Strings are unchanged: make them printable before showing them."""
 
     job_id: str
     outcome: str
@@ -42,19 +42,19 @@ class Result:
 
     @property
     def clock_time(self) -> str:
-        """When the job ended, as a clock on the wall here shows it."""
+        """The time at which the job ended, in the local time zone."""
         return self._local_time("%H:%M:%S")
 
     def as_line(self) -> str:
-        """One line for people whose terminal is a log."""
-        return printable(f"{self.clock_time} {self.outcome:<10} {self._told()}".rstrip())
+        """Return one line for people, for output that is no terminal."""
+        return printable(f"{self.clock_time} {self.outcome:<10} {self._details()}".rstrip())
 
     def as_dated_line(self) -> str:
-        """The same with the date and the error's type, for what may have been there for long."""
+        """Return the line with date and error type, for events that may be old."""
         when = self._local_time("%Y-%m-%d %H:%M:%S")
-        return printable(f"{when} {self.outcome:<10} {self.error_type:<12} {self._told()}".rstrip())
+        return printable(f"{when} {self.outcome:<10} {self.error_type:<12} {self._details()}".rstrip())
 
-    def _told(self) -> str:
+    def _details(self) -> str:
         return f"{self.conversation_id or '-'} ({plural(self.attempts, 'call')}) {self.job_id} {self.problem}"
 
     def _local_time(self, pattern: str) -> str:
@@ -64,23 +64,23 @@ class Result:
             return "?"
 
     def as_json(self) -> str:
-        """The event on one line."""
+        """Return the event's JSON on one line."""
         return printable(self.text.translate(_ONE_LINE))
 
 
 def read_result(event: bytes) -> Result | None:
-    """An event that this worker wrote, or None: others may write to the stream too."""
+    """Return the result in an event; None if it has another form, as other programs may write to the stream."""
     try:
         text = event.decode()
-        found = json.loads(text)
-        data = found["data"]
+        event_json = json.loads(text)
+        data = event_json["data"]
         error: Mapping[str, Any] = data["error"] or {}
         return Result(
-            job_id=str(data.get("job_id", found["id"])),  # the version before told it by the event's id alone
+            job_id=str(data.get("job_id", event_json["id"])),  # in events of the previous version it is the event's id
             outcome=str(data["outcome"]),
-            conversation_id=str(found.get("subject", "")),
+            conversation_id=str(event_json.get("subject", "")),
             attempts=int(data["attempts"]),
-            finished_at=str(found["time"]),
+            finished_at=str(event_json["time"]),
             error_type=str(error.get("type", "")),
             problem=str(error.get("detail", "")),
             text=text,

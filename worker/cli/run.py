@@ -17,7 +17,7 @@ from worker.cli.exit import FAILED, USAGE_ERROR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Pools for which Celery loads a library, or fails in it, before it loads this worker, which could refuse them.
+#: Pools whose library Celery loads, perhaps with an error, before it loads this worker, which could refuse them.
 _LOADED_BY_CELERY = re.compile(r"(?:^| )(?:-P ?|--pool[ =])(eventlet|gevent)(?: |$)")
 
 
@@ -31,8 +31,8 @@ def run(context: typer.Context) -> None:
     from worker.observe import output  # noqa: PLC0415 - as above
 
     options = context.args
-    output.take_over_before_settings()  # this is the worker already: its log reader reads what follows
-    _refuse_a_stranger()
+    output.take_over_before_settings()  # from here on this is the worker, whose output goes to a log reader
+    _refuse_other_worker_module()
     _refuse_pools(options)
     try:
         settings.load(need_token=True)
@@ -42,7 +42,7 @@ def run(context: typer.Context) -> None:
         options = ["--loglevel", "INFO", *options]
     celery = Path(sysconfig.get_path("scripts")) / "celery"
     try:
-        os.execv(celery, [str(celery), "-A", "worker", "worker", *options])  # noqa: S606 - that is the point
+        os.execv(celery, [str(celery), "-A", "worker", "worker", *options])  # noqa: S606 - the purpose of this command
     except OSError as error:
         _stop(f"{celery} cannot be run ({error.strerror}); install lock-worker with its requirements", FAILED)
 
@@ -52,14 +52,14 @@ def _stop(why: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
-def _refuse_a_stranger() -> None:
-    """Celery looks for modules in the current directory first, and many a project has a ``worker.py`` of its own."""
-    found = PathFinder.find_spec("worker", [str(Path.cwd())])
-    if found is not None and found.origin is not None and found.origin != worker.__file__:
-        _stop(f"{found.origin} would be run in its place; start it from another directory", USAGE_ERROR)
+def _refuse_other_worker_module() -> None:
+    """Refuse another ``worker`` module in the current directory, which Celery searches first."""
+    spec = PathFinder.find_spec("worker", [str(Path.cwd())])
+    if spec is not None and spec.origin is not None and spec.origin != worker.__file__:
+        _stop(f"{spec.origin} would be run in its place; start it from another directory", USAGE_ERROR)
 
 
 def _refuse_pools(options: Sequence[str]) -> None:
-    found = _LOADED_BY_CELERY.search(" ".join(options))
-    if found is not None:
-        _stop(f"--pool: only the worker's own asyncio pool keeps its promises, not {found[1]}", USAGE_ERROR)
+    pool = _LOADED_BY_CELERY.search(" ".join(options))
+    if pool is not None:
+        _stop(f"--pool: only the worker's own asyncio pool keeps its promises, not {pool[1]}", USAGE_ERROR)

@@ -1,4 +1,4 @@
-"""Finds jobs that nobody will take, and moves each of them in one atomic step."""
+"""Finds jobs that no worker will take, and moves each of them in one atomic step."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from settings import Settings
 
 _BATCH = 100
-#: How long living workers have to answer.
+#: How long living workers have to answer, in seconds.
 _ANSWER_SECONDS = 2.0
 
 
 @dataclass(slots=True)
 class _Account:
-    """What was found and done so far."""
+    """The jobs found and moved so far."""
 
     adopted: int = 0
     unacked: int = 0
@@ -48,12 +48,12 @@ class _Account:
     queues: dict[str, int] = field(default_factory=dict)
     left: list[Abandoned] = field(default_factory=list)
 
-    def told(self) -> str:
-        """It, in one line."""
+    def summary(self) -> str:
+        """Return the summary in one line."""
         return f"{plural(self.adopted, 'job')} brought in"
 
     def as_json(self) -> str:
-        """It, for programs."""
+        """Return the details as JSON, for programs."""
         return json.dumps(
             {
                 "adopted": self.adopted,
@@ -67,13 +67,13 @@ class _Account:
 
 
 def adopt_jobs(settings: Settings, names: list[str], *, as_list: bool, as_json: bool) -> None:
-    """Bring in what there is, or show it; of these queues alone where some are named."""
+    """Adopt all abandoned jobs, or show them; with names, only those of these queues."""
     for name in names:
         problem = key_name_problem(name)
         if problem is not None or name == settings.LOCK_QUEUE:
             fail(f"--queue {name!r}: {problem or 'it is LOCK_QUEUE itself'}", USAGE_ERROR)
     account = _Account()
-    with report_if_interrupted(account.told), redis_or_stop(settings), sync_client(settings) as client:
+    with report_if_interrupted(account.summary), redis_or_stop(settings), sync_client(settings) as client:
         taken = {one.queue for one in read_fleet(client, settings).queues if one.workers} | {settings.LOCK_QUEUE}
         abandoned = abandoned_queues(client, taken)
         if names:
@@ -88,13 +88,13 @@ def adopt_jobs(settings: Settings, names: list[str], *, as_list: bool, as_json: 
             if foreign:
                 fail(
                     f"{each.queue!r} also holds {plural(foreign, 'message')} of other tasks, which would come along; "
-                    f"nothing of it was moved\n{account.told()}"
+                    f"nothing of it was moved\n{account.summary()}"
                 )
             moved = each.jobs if as_list else _adopt_queue(client, Keys(each.queue), Keys(settings.LOCK_QUEUE))
             account.queues[each.queue] = moved
             account.adopted += moved
     if as_json:
-        with report_if_interrupted(account.told):
+        with report_if_interrupted(account.summary):
             sys.stdout.write(account.as_json() + "\n")
     for line in _lines(settings, account, as_list=as_list):
         typer.echo(printable(line), err=True)
@@ -145,31 +145,36 @@ def _adopt_unacked(client: Redis, settings: Settings, account: _Account, queues:
 
 
 def _held_by_the_living(settings: Settings) -> frozenset[str]:
-    """The ids of jobs that a Celery worker says it has; none where nobody answers in time."""
+    """Return the ids of jobs that living Celery workers say they have; none if no worker answers in time."""
     ids: set[str] = set()
-    # Celery's own control would send over a pool of connections, to the URL that CELERY_BROKER_URL names.
+    # Celery's own control would use a pool of connections to the URL in CELERY_BROKER_URL.
     with (
         suppress(KombuError, RedisError, OSError),
         celery_app(settings).connection_for_write(connection.public_url(settings)) as broker,
     ):
         mailbox = Mailbox("celery", type="fanout", accept=["json"])(broker)
-        for question in ("scheduled", "reserved", "active"):  # as jobs go: asked otherwise, one could pass by unseen
+        for question in (
+            "scheduled",
+            "reserved",
+            "active",
+        ):  # in the order of a job's life, so that no job is missed between two questions
             answers = mailbox.multi_call(question, timeout=_ANSWER_SECONDS) or []
-            requests = [request for answer in answers for told in answer.values() for request in _requests(told)]
+            requests = [request for answer in answers for reply in answer.values() for request in _requests(reply)]
             ids.update(str(request.get("id")) for request in requests)
     return frozenset(ids)
 
 
-def _requests(told: Any) -> list[dict[str, Any]]:
-    """The requests in an answer; those that wait for their ETA stand in it together with when that is."""
-    found = [each.get("request", each) for each in told if isinstance(each, dict)] if isinstance(told, list) else []
-    return [each for each in found if isinstance(each, dict)]
+def _requests(reply: Any) -> list[dict[str, Any]]:
+    """Return the requests in a reply. Those that wait for their ETA are nested in it, beside the ETA."""
+    entries = [entry for entry in reply if isinstance(entry, dict)] if isinstance(reply, list) else []
+    requests = [entry.get("request", entry) for entry in entries]
+    return [request for request in requests if isinstance(request, dict)]
 
 
 def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
-    """Move all jobs of a queue. What is in flight there is moved once its lease is over."""
+    """Move all jobs of a queue; a job in flight there is moved once its lease has expired."""
     moved = 0
-    # The newest first, each to the end that is taken from: so they keep their order, before all that is there.
+    # The newest first, each to the end that workers take from. So they keep their order, and go before the others.
     for source, target in zip(
         (*old.priority_lists, old.arrived), (*new.priority_lists, new.priority_lists[0]), strict=True
     ):
@@ -194,7 +199,7 @@ def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
 
 
 def _move(client: Redis, old: Keys, new: Keys, ref: bytes, *, source: str, target: str) -> bool:
-    """Move a job that was taken before, with its record; False: it is not there any more."""
+    """Move a job that has a record, together with the record; False if the job is gone."""
     name = ref.decode(errors="replace")
     record, there = (f"{keys.record_prefix}{name}" for keys in (old, new))
     is_list = source not in {old.delayed, old.leases}

@@ -1,4 +1,4 @@
-"""``lock-worker adopt``: jobs that nobody will take come to LOCK_QUEUE."""
+"""``lock-worker adopt``: brings jobs that no worker will take to LOCK_QUEUE."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def adopt(
     as_list: Annotated[bool, typer.Option("--list", help="Show what there is, and change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
-    """Bring jobs to LOCK_QUEUE that nobody would ever take.
+    """Bring jobs to LOCK_QUEUE that no worker would ever take.
 
     These are: jobs that a killed stock Celery worker left in kombu's "unacked", and jobs of a queue that workers took
     from before and none does now, such as the one that LOCK_QUEUE named. Each job moves in one atomic step, so it is
-    in one place at any time, however often and beside whomever this runs.
+    in one place at any time, even if this command runs several times at once.
 
-    A job that a stock worker is running cannot be told from one that a dead worker left, unless that worker answers
-    when it is asked. Those that answer keep their jobs. Stop the others first: what they run would be called twice.
+    Stock workers that answer when they are asked keep their jobs. Stop the others first: the jobs that they run cannot
+    be told from those of dead workers, and would be called twice.
     """
     settings = load_settings()
 

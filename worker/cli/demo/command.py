@@ -1,4 +1,4 @@
-"""``lock-worker demo``: the command."""
+"""``lock-worker demo``: the whole system on one machine."""
 
 from __future__ import annotations
 

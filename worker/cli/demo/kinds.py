@@ -1,4 +1,4 @@
-"""What the demo sends: kinds of messages, good and bad, each with the end that the contract promises for it."""
+"""The messages of the demo: kinds of good and bad ones, each with the outcome that it must have."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.cli.producer import OutgoingJob
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: How a copy of a job ends, beside the outcomes that events have.
+#: The end of a duplicate, beside the outcomes that events have.
 DROPPED = "dropped"
 
 _HANGS_MS = 60_000
@@ -31,14 +31,14 @@ class Kind:
 
     Attributes:
         name: for people.
-        share: of all messages, of which there is at least one; 0 where something else decides how many there are.
-        max_jobs: and there are no more than that.
-        end: how each must end.
-        ids: what its conversation ids begin with; the sandbox's faults go by that.
+        share: its share of all messages, of which there is at least one; 0: its number does not follow from a share.
+        max_jobs: the most messages of it.
+        end: the outcome that each must have.
+        ids: the prefix of its conversation ids, which decides on the sandbox's faults.
         fields: the job's fields beside the conversation id.
-        seconds: Celery's ``eta`` and ``expires``, from now.
+        seconds: Celery's ``eta`` and ``expires``, in seconds from now.
         task: the task's name.
-        raw: makes a message as no Celery client does; given a job id and a conversation id.
+        raw: makes a message that no Celery client would send, from a job id and a conversation id.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Kind:
     max_jobs: int = 10_000
 
     def count(self, total: int) -> int:
-        """How many there are among so many messages."""
+        """Return how many of ``total`` messages are of this kind."""
         return min(self.max_jobs, max(1, int(total * self.share)))
 
 
@@ -61,9 +61,9 @@ class Sent:
     """A message of the demo.
 
     Attributes:
-        kind: what it is.
-        message: as a stock Celery producer sends it, or raw bytes for the queue.
-        job_id: the id in it; None: nobody can read it.
+        kind: its kind.
+        message: a job for a stock Celery producer, or raw bytes for the queue.
+        job_id: the id in it; None: it cannot be read.
         conversation_id: the conversation in it.
     """
 
@@ -74,7 +74,7 @@ class Sent:
 
 
 def make_messages(count: int) -> list[Sent]:
-    """The messages, in the order in which to send them: mixed, and the same mixture in every run."""
+    """Return the messages in the order to send them: mixed, in the same way in every run."""
     special = [_make(kind, number) for kind in _SPECIAL for number in range(kind.count(count))]
     copies = _COPY.count(count)
     valid = [_make(_VALID, number) for number in range(count - len(special) - copies)]
@@ -83,12 +83,12 @@ def make_messages(count: int) -> list[Sent]:
         *special,
         *(Sent(_COPY, job.message, job.job_id, job.conversation_id) for job in valid[:copies]),
     ]
-    random.Random(_SEED).shuffle(messages)  # noqa: S311 - nothing is kept secret by it
+    random.Random(_SEED).shuffle(messages)  # noqa: S311 - no secret depends on it
     return messages
 
 
 def script(latency_ms: float) -> Script:
-    """What the sandbox API does with them."""
+    """Return the faults of the sandbox API for these messages."""
     return Script(
         rules=(
             Rule(then=Delay(ms=latency_ms)),
@@ -112,7 +112,7 @@ def _make(kind: Kind, number: int) -> Sent:
 
 
 def _from_another_language(job_id: str, conversation_id: str) -> bytes:
-    """The least that is a job: no ``properties``, no ``delivery_info``, a body that is not encoded."""
+    """Return the smallest valid message: no ``properties``, no ``delivery_info``, a body that is not encoded."""
     headers = {"task": TASK_NAME, "id": job_id}
     return json.dumps({"headers": headers, "body": json.dumps([[conversation_id], {}, {}])}).encode()
 
@@ -126,7 +126,7 @@ _COPY = Kind("the same job, sent again", 0.04, DROPPED)
 JUNK = Kind("bytes that are no message", 0.02, "rejected", raw=_junk)
 _SPECIAL = (
     Kind("the API fails twice, then works", 0.06, "locked", ids="flaky"),
-    # Few, because each stops the whole fleet for its second.
+    # Few, because each pauses the whole fleet for a second.
     Kind("the API asks to wait for a second (429)", 0.01, "locked", ids="busy", max_jobs=3),
     Kind("the API hangs once", 0.01, "locked", ids="hanging", max_jobs=10),
     Kind("the API says once that it is not locked", 0.02, "locked", ids="unsure"),

@@ -1,4 +1,4 @@
-"""The demo's bookkeeping: what was sent, what came of it, and whether the two add up."""
+"""Compares what the demo sent with the results, and reports what does not add up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED = 5
 
 
 class Reconciliation:
-    """Sent messages on one side, result events on the other."""
+    """The sent messages on one side, the result events on the other."""
 
     def __init__(self, sent: Sequence[Sent]) -> None:
         self.sent = sent
@@ -29,13 +29,13 @@ class Reconciliation:
         self._by_job: dict[str, list[Result]] = {}
 
     def add(self, result: Result) -> None:
-        """Book an event."""
+        """Add a result event."""
         self.results.append(result)
         self.outcomes[result.outcome] += 1
         self._by_job.setdefault(result.job_id, []).append(result)
 
     def rows(self, dropped: int) -> Iterator[tuple[Kind, int, Mapping[str, int]]]:
-        """For each kind: how many were sent, and how they ended. ``dropped`` are the copies that gave no event."""
+        """Yield for each kind how many were sent, and how they ended. ``dropped`` counts the dropped duplicates."""
         sent = Counter(each.kind.name for each in self.sent)
         ends: dict[str, Counter[str]] = {kind.name: Counter() for kind in KINDS}
         for result in self.results:
@@ -45,7 +45,7 @@ class Reconciliation:
             yield kind, sent[kind.name], came
 
     def problems(self, stats: QueueStats, calls: Sequence[Call]) -> Iterator[str]:
-        """Everything that does not add up."""
+        """Yield everything that does not add up."""
         yield from self._without_event()
         yield from self._wrong_ends(stats.totals.get("deduplicated", 0))
         yield from self._wrong_calls(calls)
@@ -67,24 +67,26 @@ class Reconciliation:
                 yield f"{kind.name}: {sent} sent, all to end as {kind.end}; ended: {ends_text(came) or 'none'}"
 
     def _wrong_calls(self, calls: Sequence[Call]) -> Iterator[str]:
-        """The API saw the calls that the events tell of, and no other; but copies that were under way may call too.
+        """Compare the calls that the API saw with those that the events count; duplicates under way may call too.
 
-        Events leave out calls that count for no job: those refused for load, and those of an outage.
+        Events do not count calls that were refused for load, nor those of an outage.
         """
         seen = Counter(call.conversation_id for call in calls)
         uncounted = Counter(call.conversation_id for call in calls if call.answer == "429" or call.answer[:1] == "5")
-        told: Counter[str | None] = Counter()
+        counted: Counter[str | None] = Counter()
         for result in self.results:
-            told[result.conversation_id or None] += result.attempts
+            counted[result.conversation_id or None] += result.attempts
         copied = {each.conversation_id for each in self.sent if each.kind.end == DROPPED}
         wrong = [
-            f"{conversation_id} ({told[conversation_id]} told, {seen[conversation_id]} seen)"
-            for conversation_id in sorted(filter(None, seen | told))
-            if not seen[conversation_id] - uncounted[conversation_id] <= told[conversation_id] <= seen[conversation_id]
-            and not (conversation_id in copied and seen[conversation_id] > told[conversation_id])
+            f"{conversation_id} ({counted[conversation_id]} counted, {seen[conversation_id]} seen)"
+            for conversation_id in sorted(filter(None, seen | counted))
+            if not seen[conversation_id] - uncounted[conversation_id]
+            <= counted[conversation_id]
+            <= seen[conversation_id]
+            and not (conversation_id in copied and seen[conversation_id] > counted[conversation_id])
         ]
         if wrong:
-            yield f"calls told and calls seen differ: {_some(wrong)}"
+            yield f"calls counted and calls seen differ: {_some(wrong)}"
         strangers = sum(call.authorization != "right" for call in calls)
         if strangers:
             yield f"{strangers} of {len(calls)} calls came without the right token"
@@ -95,7 +97,7 @@ class Reconciliation:
 
 
 def ends_text(ends: Mapping[str, int]) -> str:
-    """``12 locked, 3 refused``."""
+    """Return a text such as ``12 locked, 3 refused``."""
     return ", ".join(f"{count:,} {end}" for end, count in sorted(ends.items(), key=lambda item: -item[1]))
 
 

@@ -1,4 +1,4 @@
-"""The demo, from the first server started to the last one stopped."""
+"""Runs the demo: starts the servers and the worker, sends the jobs, checks the results, and stops everything."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _PATIENCE_SECONDS = 20.0
 
 
 class StalledError(Exception):
-    """Nothing happens any more though there is work left; the message says what is known of the reason."""
+    """The demo makes no progress although there is work left; the message says what is known of the reason."""
 
 
 def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
-    """Run the demo; ends the process with a status that says whether everything added up."""
+    """Run the demo; exits with status 0 if everything added up, and with 1 if not."""
     console = Console(highlight=False)
     started = time.monotonic()
     try:
@@ -97,7 +97,7 @@ def _send(messages: Sequence[Sent], settings: Settings, client: Redis) -> None:
 def _watch(
     reconciliation: Reconciliation, settings: Settings, client: Redis, worker: WorkerProcess, console: Console
 ) -> QueueStats:
-    """Book events until the queue is empty."""
+    """Collect result events until the queue is empty."""
     follower = Follower(client, settings.RESULTS_CHANNEL)
     patient_until = time.monotonic() + _PATIENCE_SECONDS
     was_empty = False
@@ -111,7 +111,7 @@ def _watch(
                     reconciliation.add(result)
             screen.show(stats)
             is_empty = not (entries or stats.ready or stats.delayed or stats.in_flight)
-            if is_empty and was_empty:  # twice, because a job that moves during one look may be missing in it
+            if is_empty and was_empty:  # twice, because one read may miss a job that moves meanwhile
                 return stats
             was_empty = is_empty
             if entries:

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a bar and the newest events on a terminal, a line a second in a log."""
+"""Shows the progress of the demo: a bar and the newest events on a terminal, a line a second in a log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LEAST_ID = 12
 
 
 class Screen:
-    """The progress, from ``with`` to its end; then it is gone from a terminal, and stays in a log."""
+    """The progress within a ``with`` block; afterwards a terminal is cleared, and a log keeps it."""
 
     def __init__(self, console: Console, reconciliation: Reconciliation) -> None:
         self._console = console
@@ -49,7 +49,7 @@ class Screen:
             self._console.print()
 
     def show(self, stats: QueueStats) -> None:
-        """Show where things stand."""
+        """Show the present state."""
         seconds = time.monotonic() - self._started
         settled = len(self._reconciliation.results) + stats.totals.get("deduplicated", 0)
         total = len(self._reconciliation.sent)

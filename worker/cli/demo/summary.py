@@ -1,4 +1,4 @@
-"""The demo's last word: every message accounted for, what does not add up, and what to do next."""
+"""Prints the summary of the demo: how every message ended, what does not add up, and what to do next."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from worker.cli.status.queue_stats import QueueStats
 
 _TERMS_A_LINE = 4
-#: As wide as the most that one kind of message ends in, as a rule.
+#: Wide enough for the outcomes of most kinds.
 _LEAST_END = 14
 
 
 def summarize(console: Console, reconciliation: Reconciliation, stats: QueueStats, calls: Sequence[Call]) -> list[str]:
-    """Print how everything ended, and return what does not add up."""
+    """Print how every message ended, and return what does not add up."""
     dropped = stats.totals.get("deduplicated", 0)
     table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_column()  # where there is no room for all, the names are folded, and no number is left out
+    table.add_column()  # without room for all, names are folded and numbers kept whole
     table.add_column(justify="right", no_wrap=True)
     table.add_column(min_width=_LEAST_END)
     table.add_row(Text("sent", style="dim"), "", Text("ended", style="dim"))
@@ -45,7 +45,7 @@ def summarize(console: Console, reconciliation: Reconciliation, stats: QueueStat
     ends = Counter(reconciliation.outcomes)
     ends[DROPPED] = dropped
     terms = [f"{count:,} {end}" for end, count in ends.most_common()]
-    told = sum(result.attempts for result in reconciliation.results)
+    counted = sum(result.attempts for result in reconciliation.results)
     sign = "=" if ends.total() == len(reconciliation.sent) else "is not"
     console.print(f"\n{len(reconciliation.sent):,} sent {sign} {' + '.join(terms[:_TERMS_A_LINE])}")
     if terms[_TERMS_A_LINE:]:
@@ -56,8 +56,8 @@ def summarize(console: Console, reconciliation: Reconciliation, stats: QueueStat
     )
     refused = sum(call.answer == "429" for call in calls)
     more = "" if not refused else f", {refused:,} of them refused for load, which count for no job"
-    copies = "" if told >= len(calls) - refused else " (copies that were under way at once may call too)"
-    console.print(f"{told:,} calls told by the events, {len(calls):,} seen by the API{more}{copies}")
+    copies = "" if counted >= len(calls) - refused else " (copies that were under way at once may call too)"
+    console.print(f"{counted:,} calls told by the events, {len(calls):,} seen by the API{more}{copies}")
     return list(reconciliation.problems(stats, calls))
 
 

@@ -1,4 +1,4 @@
-"""The demo's worker: a process of its own, with settings of its own, that ends with the demo."""
+"""Runs the demo's worker: a process with its own settings, which ends with the demo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG_LINES = 25
 
 
 class WorkerProcess:
-    """A worker as an operator starts it, under the sandbox's supervisor, which ends it should the demo be killed."""
+    """A worker as an operator starts it, under the sandbox's supervisor, which ends it even if the demo is killed."""
 
     def __init__(self, folder: Path) -> None:
         self._log_file = folder / "worker.log"
@@ -45,11 +45,11 @@ class WorkerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is still there."""
+        """True while the process runs."""
         return self._supervisor.poll() is None
 
     def log(self) -> str:
-        """The last lines that it wrote."""
+        """Return the last lines of its output."""
         return "\n".join(self._log_file.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:])
 
     def stop(self) -> None:
@@ -64,7 +64,7 @@ class WorkerProcess:
 
 
 def use_settings(redis_url: str, api_url: str) -> None:
-    """Set this process's environment, and that of the worker, for the demo; what it was counts for nothing."""
+    """Set the environment of this process and of the worker for the demo; settings from before are dropped."""
     ours: Mapping[str, str] = {
         "REDIS_URL": redis_url,
         "API_URL": api_url,
@@ -73,13 +73,13 @@ def use_settings(redis_url: str, api_url: str) -> None:
         "HEALTH_PORT": "0",
         "LOG_FORMAT": "console",
         "SHUTDOWN_SECONDS": str(_SHUTDOWN_SECONDS),
-        # Short, so that the demo is: in production, retries are given minutes.
+        # Short, so that the demo is short; in production, retries take minutes.
         "ATTEMPT_TIMEOUT_SECONDS": "2",
         "LEASE_SECONDS": "5",
         "MAX_ATTEMPTS": "4",
         "RETRY_BASE_SECONDS": "0.2",
         "RETRY_MAX_DELAY_SECONDS": "2",
-        # Some conversations fail every time; when only these are left it would look like an outage.
+        # Some conversations always fail; when only these are left, it would look like an outage.
         "BREAKER_FAILURES": "0",
     }
     for name in os.environ:
@@ -90,7 +90,7 @@ def use_settings(redis_url: str, api_url: str) -> None:
 
 @contextmanager
 def running_worker() -> Iterator[WorkerProcess]:
-    """A worker, from ``with`` to its end."""
+    """Run a worker within a ``with`` block."""
     folder = Path(tempfile.mkdtemp(prefix="lock-worker-demo-"))
     try:
         process = WorkerProcess(folder)

@@ -1,4 +1,4 @@
-"""``lock-worker enqueue``: sends jobs, a few by hand or millions from a file; if one is wrong, none."""
+"""``lock-worker enqueue``: sends jobs, a few by hand or millions from a file; none if one is invalid."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def enqueue(
 ) -> None:
     """Send jobs to the queue, and print their ids, one a line.
 
-    The conversations stand in the arguments or in a file (- as the only argument: standard input). The options hold
-    for every job; a JSON line may set fields of its own. If a job is not valid, nothing is sent.
+    The conversation ids are arguments or lines of a file (- as the only argument: standard input). The options apply
+    to every job; a JSON line may set fields of its own. If a job is not valid, nothing is sent.
     """
     ids = conversation_ids or []
     if ids == [_STDIN] and file is None:

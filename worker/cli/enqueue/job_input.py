@@ -1,7 +1,7 @@
-"""The jobs that ``enqueue`` is given: conversation ids, or lines with an id or a JSON object each.
+"""Reads the jobs for ``enqueue``: conversation ids, or lines with an id or a JSON object each.
 
-What is wrong is told with its place and the mend, in the words of the rules that the worker itself applies. An input
-can be read twice, so that all of it is looked at before anything is sent.
+An invalid job is reported with its place and the fix, in the words of the rules that the worker itself applies. An
+input can be read twice, so that all of it is checked before any job is sent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _BLANKS = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: An object, a list, a string, a word, or a number that is no integer.
+#: An object, a list, a string, a literal such as null, or a number that is no integer.
 _LOOKS_LIKE_JSON = re.compile(rb'[{["]|(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+))\Z')
 _HOW_TO_WRITE_IT = (
     "Each line is one job: a conversation id as it is or in double quotes, or a JSON object with the fields of a job."
@@ -37,17 +37,17 @@ _NO_OPTIONS: Mapping[str, Any] = {
 
 
 class BadJobError(ValueError):
-    """The worker would reject the job; the message names the field and the mend."""
+    """The worker would reject the job; the message names the field and the fix."""
 
 
 Found: TypeAlias = "tuple[str, Mapping[str, Any] | BadJobError]"
-"""Where a job stands, and its fields, or what is wrong with it."""
+"""The place of a job in the input, and its fields, or what is wrong with it."""
 Read: TypeAlias = "Callable[[], Iterator[Found]]"
 
 
 @contextmanager
 def of_arguments(ids: Sequence[str], common: Mapping[str, Any]) -> Iterator[Read]:
-    """Jobs for these conversations. ``common`` are the fields that every job has."""
+    """Read jobs for these conversations; ``common`` are the fields that every job has."""
 
     def read() -> Iterator[Found]:
         for number, conversation_id in enumerate(ids, start=1):
@@ -64,9 +64,9 @@ def of_arguments(ids: Sequence[str], common: Mapping[str, Any]) -> Iterator[Read
 
 @contextmanager
 def of_file(name: str, common: Mapping[str, Any]) -> Iterator[Read]:
-    """Jobs from the lines of a file, or of standard input (``-``), which is read to its end first.
+    """Read jobs from the lines of a file, or of standard input (``-``), which is read to its end first.
 
-    ``common`` are the fields that a job has unless its line says otherwise. Blank lines are left out.
+    ``common`` are the fields that a job has unless its line says otherwise. Blank lines are skipped.
     """
     with _seekable(name) as lines:
 
@@ -109,10 +109,10 @@ def _jobs(lines: Iterable[bytes], common: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _fields(text: bytes) -> Mapping[str, Any]:
-    """The fields of a line: those of a JSON object, or an id, written as it is or as a JSON string.
+    """Return the fields of a line: those of a JSON object, or an id, written as it is or as a JSON string.
 
-    What else is JSON is not taken for an id: whoever wrote ``null`` or ``["c-1"]`` did not mean a conversation of that
-    name. An integer is an id, as it is in a message.
+    Other JSON is no id: ``null`` or ``["c-1"]`` does not mean a conversation of that name. An integer is an id, as
+    it is in a message.
     """
     if not _LOOKS_LIKE_JSON.match(text):
         try:
@@ -131,7 +131,7 @@ def _fields(text: bytes) -> Mapping[str, Any]:
 
 
 def _is_json(argument: str) -> bool:
-    """Whether an id that stands by itself is JSON by mistake, such as the output of jq without ``-r``."""
+    """Return True if an id on the command line is JSON by mistake, such as the output of jq without ``-r``."""
     text = argument.encode("utf-8", "surrogateescape")
     try:
         loads(text, max_levels=job.MAX_LEVELS + 1)
@@ -142,5 +142,5 @@ def _is_json(argument: str) -> bool:
 
 def _checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJobError:
     message = Message(id="", has_own_id=False, args=(), kwargs=fields, **_NO_OPTIONS)
-    intake = job.parse(message)
-    return BadJobError(intake.problem.detail) if isinstance(intake, Rejection) else intake.received_fields
+    parsed = job.parse(message)
+    return BadJobError(parsed.problem.detail) if isinstance(parsed, Rejection) else parsed.received_fields

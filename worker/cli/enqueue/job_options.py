@@ -1,4 +1,4 @@
-"""The options of ``enqueue`` as a job's fields and as Celery's message options; a wrong one ends the command."""
+"""Turns the options of ``enqueue`` into a job's fields and Celery's message options; a wrong one ends the command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def fields(*, metadata: str | None, **others: Any) -> Mapping[str, Any]:
-    """The fields that were given. Whether they make a job is looked at with the conversation id."""
+    """Return the given fields. They are checked later, together with the conversation id."""
     given = {name: value for name, value in others.items() if value is not None}
     if metadata is not None:
         try:
@@ -29,7 +29,7 @@ def fields(*, metadata: str | None, **others: Any) -> Mapping[str, Any]:
 def message_options(
     *, priority: int | None, eta: str | None, countdown: float | None, expires: str | None, job_id: str | None
 ) -> Mapping[str, Any]:
-    """The options that were given, as ``send_task`` takes them. Spans of time are counted from now on."""
+    """Return the given options as arguments of ``send_task``. Time spans count from now."""
     if eta is not None and countdown is not None:
         fail("give --eta or --countdown, not both", USAGE_ERROR)
     if job_id is not None and not (0 < len(job_id) <= MAX_JOB_ID_CHARACTERS and job_id.isprintable()):
@@ -46,14 +46,14 @@ def message_options(
 
 def _eta(now: datetime, eta: str | None, countdown: float | None) -> datetime | None:
     if eta is not None:
-        moment = _moment("--eta", eta)
+        time = _time("--eta", eta)
     elif countdown is not None:
-        moment = _later("--countdown", now, countdown)
+        time = _later("--countdown", now, countdown)
     else:
         return None
-    if moment - now > MAX_WAIT:
+    if time - now > MAX_WAIT:
         fail(f"--eta and --countdown: at most {MAX_WAIT.days} days from now", USAGE_ERROR)
-    return moment
+    return time
 
 
 def _expiry(now: datetime, text: str | None) -> datetime | None:
@@ -62,12 +62,12 @@ def _expiry(now: datetime, text: str | None) -> datetime | None:
     try:
         seconds = float(text)
     except ValueError:
-        moment = _moment("--expires", text, "or a number of seconds")
+        time = _time("--expires", text, "or a number of seconds")
     else:
-        moment = _later("--expires", now, seconds)
-    if moment <= now:
+        time = _later("--expires", now, seconds)
+    if time <= now:
         fail("--expires is over already: the jobs would never be called", USAGE_ERROR)
-    return moment
+    return time
 
 
 def _later(option: str, now: datetime, seconds: float) -> datetime:
@@ -77,7 +77,7 @@ def _later(option: str, now: datetime, seconds: float) -> datetime:
         fail(f"{option} must be a sensible number of seconds", USAGE_ERROR)
 
 
-def _moment(option: str, text: str, alternative: str = "") -> datetime:
+def _time(option: str, text: str, alternative: str = "") -> datetime:
     try:
         # People may leave out the time of day.
         return rfc3339.parse_isoformat(text if "T" in text.upper() else f"{text}T00:00:00")[0]

@@ -1,4 +1,4 @@
-"""Looks at all jobs, then sends them in batches. Job ids go to standard output, all else to standard error."""
+"""Checks all jobs, then sends them in batches. Job ids go to standard output, all else to standard error."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _PROBLEMS_SHOWN = 20
 
 @dataclass(slots=True)
 class _Account:
-    """What became of the jobs so far.
+    """The results of the jobs so far.
 
     Attributes:
-        total: jobs in the input.
-        arrived: those that are in Redis.
-        batch: where the jobs of the batch stand whose answers are not there yet.
-        last: where the last job stands that was sent.
+        total: the jobs in the input.
+        arrived: the jobs that are in Redis.
+        batch: the places in the input of the batch whose answers are missing.
+        last: the place in the input of the last job sent.
     """
 
     total: int
@@ -45,7 +45,7 @@ class _Account:
     last: str = ""
 
     def cut_short(self, arrivals: Sequence[Arrival] = ()) -> str:
-        """It, where the command ends before its time: of every job, whether it arrived.
+        """Return the report of a command that ends early: which jobs arrived and which did not.
 
         ``arrivals`` are those of the batch; empty: nothing is known of it.
         """
@@ -62,27 +62,27 @@ class _Account:
         return "\n".join(lines)
 
     def _runs(self, arrivals: Sequence[Arrival]) -> list[str]:
-        """Which jobs of the batch did not arrive, or may not have: those that stand together in one line."""
+        """Return the jobs of the batch that did not arrive, or may not have; one line for each run of neighbours."""
         if self.total == 1:
             return []
         runs = [
             ([where for where, _ in run], arrival)
             for arrival, run in groupby(zip(self.batch, arrivals, strict=True), key=lambda each: each[1])
         ]
-        told = [
+        lines = [
             f"{wheres[0]}{f' to {wheres[-1]}' if len(wheres) > 1 else ''}: {arrival.value}"
             for wheres, arrival in runs
             if arrival is not Arrival.YES
         ]
-        if len(told) > _PROBLEMS_SHOWN:
-            told[_PROBLEMS_SHOWN:] = [f"... and {len(told) - _PROBLEMS_SHOWN:,} more such places"]
+        if len(lines) > _PROBLEMS_SHOWN:
+            lines[_PROBLEMS_SHOWN:] = [f"... and {len(lines) - _PROBLEMS_SHOWN:,} more such places"]
         if self.last and self.arrived + len(self.batch) < self.total:
-            told.append(f"all after {self.last}: {Arrival.NO.value}")
-        return told
+            lines.append(f"all after {self.last}: {Arrival.NO.value}")
+        return lines
 
 
 def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
-    """How many jobs there are. Anything wrong with them ends the command, with all that is wrong."""
+    """Return the number of jobs. Invalid jobs end the command, with all that is wrong."""
     count = bad = 0
     for where, job in jobs:
         count += 1
@@ -102,7 +102,7 @@ def check(jobs: Iterable[Found], *, needs_one: bool) -> int:
 
 
 def send(settings: Settings, jobs: Iterator[Found], total: int, options: Mapping[str, Any]) -> None:
-    """Send them, and print their ids as each batch is in Redis."""
+    """Send the jobs, and print the ids of each batch that is in Redis."""
     started = time.monotonic()
     account = _Account(total)
     console = Console(stderr=True)
@@ -114,7 +114,7 @@ def send(settings: Settings, jobs: Iterator[Found], total: int, options: Mapping
         console=console,
         disable=not console.is_terminal or total <= BATCH_JOBS,
         transient=True,
-        # With both on one terminal the ids scroll by above the bar; otherwise they must not come near it.
+        # On a terminal, the ids scroll by above the bar; redirected output must bypass it.
         redirect_stdout=sys.stdout.isatty(),
     )
     try:
@@ -127,10 +127,10 @@ def send(settings: Settings, jobs: Iterator[Found], total: int, options: Mapping
                 _print(ids)
                 progress.update(bar, completed=account.arrived)
     except SendError as error:
-        told = account.cut_short(error.arrivals)
-        with report_if_interrupted(lambda: told):
+        report = account.cut_short(error.arrivals)
+        with report_if_interrupted(lambda: report):
             _print(error.ids)
-        fail(f"Redis at {redis_address(settings)}{error}\n{told}", FAILED)
+        fail(f"Redis at {redis_address(settings)}{error}\n{report}", FAILED)
     seconds = time.monotonic() - started
     typer.echo(
         f"{plural(account.arrived, 'job')} sent to {settings.LOCK_QUEUE} at {redis_address(settings)} "
@@ -145,10 +145,10 @@ def _print(ids: Sequence[str]) -> None:
 
 
 def _batch(jobs: Iterator[Found], options: Mapping[str, Any], account: _Account) -> dict[str, OutgoingJob]:
-    """The next jobs by where they stand."""
+    """Return the next jobs by their places in the input."""
     batch = {}
     for where, job in islice(jobs, BATCH_JOBS):
-        if isinstance(job, BadJobError):  # it was right when it was checked
+        if isinstance(job, BadJobError):  # it was valid when it was checked
             fail(f"{where}: the file was changed meanwhile. {printable(str(job))}\n{account.cut_short()}", FAILED)
         batch[where] = OutgoingJob(dict(job), options)
     return batch

@@ -1,4 +1,4 @@
-"""``lock-worker replay``: dead letters become new jobs."""
+"""``lock-worker replay``: sends the jobs of dead letters again."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def replay(
     """Send the jobs of dead letters again, and print the new jobs' ids, one a line.
 
     Choose them by job ids, outcome or error type, or take them all. Each becomes a new job on the queue that it came
-    from (LOCK_QUEUE where its letter does not tell), whose event names the old one in data.replay_of, and is a dead
-    letter no longer: both in one step, so that none is sent twice.
-    Its fields and its expiry are the old ones, its priority is not. A message that is no valid job stays.
+    from (LOCK_QUEUE if its letter does not name it), whose event names the old job in data.replay_of. The dead letter
+    is deleted in the same step, so that no job is sent twice.
+    The new job has the fields and the expiry of the old one, but not its priority. A message that is no valid job
+    stays.
     """
     from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - as above

@@ -1,4 +1,4 @@
-"""Reads dead letters: what each tells of its job, and the message of a new job that repeats it."""
+"""Reads dead letters, and makes the messages of new jobs that repeat theirs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class NoJobError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One entry of the dead stream: its id there, what its event tells, and the message as it came from the queue.
+    """One entry of the dead stream: its id there, the result in its event, and the message as it came from the queue.
 
-    ``queue`` is that queue's name; None: the letter does not tell, or what it tells is no name of a queue.
+    ``queue`` is the name of that queue; None: it is missing or invalid in the entry.
     """
 
     entry: str
@@ -41,18 +41,18 @@ class DeadLetter:
     queue: str | None = None
 
     def repeated(self, job_id: str, now: datetime) -> bytes:
-        """The message of a new job that does the same.
+        """Return the message of a new job that repeats this one.
 
-        It is made from the message and not from the event, whose job is, of a message that was rejected, only what was
-        understood: to lock by that could be the contrary of what was asked.
+        It is made from the message and not from the event. The event of a rejected message has only the fields that
+        were understood, and a job made of these could do the opposite of what the producer asked.
 
         Raises:
-            NoJob: the message is no valid job.
+            NoJobError: the message is no valid job.
         """
         job = _read_message(self.message, size=len(self.message), now=now)
         if isinstance(job, Rejection):
             if self.result.outcome != "rejected" and len(self.message) >= KEPT_BYTES:
-                raise NoJobError(f"Its message is too large: the first {KEPT_BYTES:,} bytes alone were kept.")
+                raise NoJobError(f"Its message is too large: only the first {KEPT_BYTES:,} bytes were kept.")
             raise NoJobError(self.result.problem if self.result.outcome == "rejected" else job.problem.detail)
         headers: dict[str, Any] = {"task": TASK_NAME, "id": job_id, "replay_of": self.result.job_id}
         if job.expires_at is not None:
@@ -75,14 +75,14 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which dead letters are meant. An empty set means all."""
+    """Selects dead letters. An empty set means all."""
 
     job_ids: frozenset[str]
     outcomes: frozenset[str]
     errors: frozenset[str]
 
     def __call__(self, letter: DeadLetter) -> bool:
-        """Whether this one is."""
+        """Return True if the filter selects this one."""
         return (
             (not self.job_ids or letter.result.job_id in self.job_ids)
             and (not self.outcomes or letter.result.outcome in self.outcomes)
@@ -91,9 +91,9 @@ class DeadLetterFilter:
 
 
 def pages(client: Redis, stream: str, chosen: DeadLetterFilter) -> Iterator[list[DeadLetter]]:
-    """The dead letters that are there now, the oldest first, some at a time; none that is added meanwhile.
+    """Yield the selected dead letters in pages, the oldest first, without those added meanwhile.
 
-    What others wrote into the stream is left out.
+    Entries of other programs in the stream are skipped.
     """
     newest: Any = client.xrevrange(stream, count=1)
     page, start = PageSize(), "-"

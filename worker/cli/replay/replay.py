@@ -1,4 +1,4 @@
-"""Lists dead letters, or sends their jobs again, in batches; the new ids alone go to standard output."""
+"""Lists dead letters, or sends their jobs again in batches. Only the new ids go to standard output."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _PROBLEMS_SHOWN = 20
 
 @dataclass(slots=True)
 class _Account:
-    """What became of the letters so far.
+    """The results of the letters so far.
 
-    ``unsure`` are those of a batch whose answer is not there yet, ``missing`` the job ids that no letter had so far.
+    ``unsure`` is the size of a batch without an answer yet, ``missing`` the job ids without a letter so far.
     """
 
     sent: int = 0
@@ -45,7 +45,7 @@ class _Account:
     queues: set[str] = field(default_factory=set)
 
     def cut_short(self) -> str:
-        """It, where the command ends before its time."""
+        """Return the report of a command that ends early."""
         known = f"{plural(self.sent, 'job')} sent again"
         if not self.unsure:
             return known
@@ -56,7 +56,7 @@ class _Account:
 
 
 def list_letters(settings: Settings, chosen: DeadLetterFilter, *, as_json: bool) -> None:
-    """Show what a replay would find, and what of it would stay."""
+    """Show the dead letters that a replay would send, and those that would stay."""
     count = 0
     with report_if_interrupted(lambda: "nothing was changed"), redis_or_stop(settings), sync_client(settings) as client:
         for letters in pages(client, settings.DEAD_STREAM, chosen):
@@ -67,7 +67,7 @@ def list_letters(settings: Settings, chosen: DeadLetterFilter, *, as_json: bool)
 
 
 def replay_letters(settings: Settings, chosen: DeadLetterFilter, priority: int) -> None:
-    """Send the jobs again. Ends with status 1 if there was none to send, or a job id that no letter has."""
+    """Send the jobs again. Exits with status 1 if there was none to send, or if a job id has no dead letter."""
     account = _Account(missing=set(chosen.job_ids))
     with report_if_interrupted(account.cut_short), redis_or_stop(settings), sync_client(settings) as client:
         for letters in pages(client, settings.DEAD_STREAM, chosen):
@@ -123,7 +123,7 @@ def _send(
     try:
         answers: Any = client.execute_command(*call)  # type: ignore[no-untyped-call]  # redis-py has no types for it
     except RedisError as error:
-        if was_refused(error):  # all or nothing, says replay.lua
+        if was_refused(error):  # replay.lua is all or nothing
             account.unsure = 0
         fail(f"Redis at {redis_address(settings)}{described(error)}\n{account.cut_short()}")
     sent = [job_id for (job_id, _, _), was_sent in zip(batch, answers, strict=True) if was_sent]

@@ -1,4 +1,4 @@
-"""``lock-worker status``: where the queue stands."""
+"""``lock-worker status``: shows the state of the queue."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from worker.cli.status.stream_stats import GroupStats, StreamStats
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
-#: What totals count whose names do not tell it.
+#: Explains the totals whose names do not.
 _TOTALS = {
     "crashes": "jobs in flight when their worker was lost",
-    "deduplicated": "copies of jobs that had ended",
-    "released": "jobs handed back by workers that stopped",
-    "vanished": "jobs whose record somebody deleted",
-    "workers_lost": "workers whose leases ran out",
+    "deduplicated": "duplicates of jobs that had ended",
+    "released": "jobs released by workers that stopped",
+    "vanished": "jobs whose record was deleted",
+    "workers_lost": "workers whose leases expired",
 }
-#: Consumer groups of a stream that people are shown, the slowest ones: consumers make them, and any number.
+#: The most consumer groups of a stream that are shown to people, the slowest ones; there may be any number.
 _GROUPS_SHOWN = 20
 _NAME_CHARACTERS = 100
 _KIB, _MIB = 1024, 1024 * 1024
@@ -35,7 +35,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False) -> None:
-    """Show where the queue stands.
+    """Show the state of the queue.
 
     Jobs ready, delayed and in flight, results, dead letters, and totals; how full the streams are, and how far their
     consumer groups have read them; and what the workers of the queue tell of themselves: their other queues, and
@@ -149,7 +149,7 @@ def _group_lines(stream: StreamStats, group: GroupStats) -> Iterator[str]:
 
 
 def _size(count: int) -> str:
-    """A number of bytes for people."""
+    """Return a number of bytes as text for people."""
     return f"{count / _MIB:,.1f} MiB" if count >= _MIB else f"{count / _KIB:,.1f} KiB"
 
 
@@ -165,8 +165,8 @@ def _fleet_lines(fleet: Fleet) -> Iterator[str]:
         yield ""
         yield "The workers differ in settings that must be the same for all of them:"
         for setting, values in fleet.differences.items():
-            told = "; ".join(f"{value} ({', '.join(nodes)})" for value, nodes in values.items())
-            yield printable(f"  {setting}: {told}")
+            settings = "; ".join(f"{value} ({', '.join(nodes)})" for value, nodes in values.items())
+            yield printable(f"  {setting}: {settings}")
 
 
 def _lines(settings: Settings, stats: QueueStats) -> Iterator[str]:
@@ -189,8 +189,8 @@ def _lines(settings: Settings, stats: QueueStats) -> Iterator[str]:
     if stats.limit is not None:
         rate = f"{stats.limit.rate:,.2f}".rstrip("0").rstrip(".")
         yield f"All workers keep to {rate} calls a second{_refusal(stats.limit)}."
-    for worker, told in stats.open_breakers.items():
-        yield f"{printable(worker)} holds back: {printable(told)}"
+    for worker, report in stats.open_breakers.items():
+        yield f"{printable(worker)} holds back: {printable(report)}"
     if stats.last_maintenance is None:
         yield "No worker has looked after this queue yet."
     else:
@@ -223,7 +223,7 @@ def _due(stats: QueueStats) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span for people."""
+    """Return a time span as text for people."""
     seconds = max(0.0, seconds)
     if seconds < _MINUTE:
         return f"{seconds:.1f} s"

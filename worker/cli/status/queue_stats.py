@@ -1,7 +1,7 @@
-"""Where a queue stands, read in one round trip; nothing is changed.
+"""Reads the state of a queue in one round trip, and changes nothing.
 
-It is no transaction: a server above its maxmemory refuses every MULTI, and this is what one looks at then. So a job
-that moves in that moment may be counted twice, or not at all.
+It uses no transaction, because a server above its maxmemory refuses every MULTI, and operators need this state then. So
+a job that moves at the same time may be counted twice, or not at all.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FleetLimit:
-    """The rate that all workers keep to because the API refused calls.
+    """The fleet's rate limit that follows from refusals of the API.
 
     Attributes:
         rate: calls a second.
-        by: the worker that was refused; empty: nobody tells.
-        status: the HTTP status of the refusal; 0: nobody tells.
+        by: the worker that was refused; empty: unknown.
+        status: the HTTP status of the refusal; 0: unknown.
     """
 
     rate: float
@@ -40,26 +40,26 @@ class FleetLimit:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How many jobs are in each state, and since when: in seconds, and None where there is nothing to tell.
+    """The jobs in each state, and times in seconds, which are None if there is no such job.
 
     Attributes:
         server_seconds: the server's time.
-        priorities: messages on each of the producers' lists, by the first priority on it.
+        priorities: the messages in each of the producers' lists, by its first priority.
         arrived: messages that woke a worker and are not taken yet.
-        again: jobs that are ready again: they waited for their moment, or were handed back or recovered.
+        requeued: jobs that are ready again after a delay, a release or a recovery.
         retries: the same for jobs whose call failed.
         suspects: jobs that workers died on, ready to be run alone.
         ready: the sum of all these.
-        oldest_ready: no ready job that is new has waited longer than that.
-        delayed: jobs that wait for their moment.
-        next_due: when the first of them is due; negative: it is overdue.
-        in_flight: jobs in the hands of workers.
-        paused: how long no worker takes a job yet, because the API asked for it.
-        limit: the rate that the API's refusals set.
-        open_breakers: what each worker tells of its breakers, where one is open.
+        oldest_ready: the longest that any new ready job can have waited.
+        delayed: jobs that wait until they are due.
+        next_due: the time until the first of them is due; negative: it is overdue.
+        in_flight: jobs that workers have.
+        paused: the rest of a pause that the API asked for.
+        limit: the rate limit that follows from the API's refusals.
+        open_breakers: the report of each worker with an open breaker.
         dead_letters: entries in the dead letter stream.
         results: events in the results stream.
-        last_maintenance: when a worker last looked after the queue, which every worker does all the time.
+        last_maintenance: the time since a worker last promoted or recovered jobs, which every worker does all the time.
         totals: counts since the queue was first used, by name.
     """
 
@@ -84,7 +84,7 @@ class QueueStats:
 
 
 def read_queue_stats(client: Redis, settings: Settings) -> QueueStats:
-    """Look at the queue of these settings."""
+    """Read the state of LOCK_QUEUE."""
     keys = Keys(settings.LOCK_QUEUE)
     with client.pipeline(transaction=False) as look:
         look.time()
@@ -115,7 +115,7 @@ def read_queue_stats(client: Redis, settings: Settings) -> QueueStats:
         retries=retries,
         suspects=suspects,
         ready=ready,
-        # A message carries no time, but the lists were empty then.
+        # Messages have no time of arrival, but at this time the lists were empty.
         oldest_ready=now - _natural(empty_at) / 1000 if ready and _natural(empty_at) else None,
         delayed=delayed,
         next_due=_due(first_due[0][1], now) if first_due else None,
@@ -131,21 +131,21 @@ def read_queue_stats(client: Redis, settings: Settings) -> QueueStats:
 
 
 def _natural(text: bytes | None) -> int:
-    """A number as a worker wrote it; 0 for whatever somebody else put there."""
+    """Return a number as a worker wrote it; 0 for any other text."""
     return int(text) if text and re.fullmatch(rb"\d{1,15}", text) else 0
 
 
 def _due(at_ms: float, now: float) -> float | None:
-    """In how many seconds; None for a moment that is none, as JSON has no infinity."""
+    """Return the seconds until a time; None for an infinite one, as JSON has no infinity."""
     return at_ms / 1000 - now if math.isfinite(at_ms) else None
 
 
 def _limit(rate: bytes | None, state: bytes | None) -> FleetLimit | None:
-    """The limit as takes read it: what is no number is none."""
+    """Return the limit as takes read it; any text that is no number means none."""
     if rate is None or not re.fullmatch(rb"\d{1,15}(\.\d*)?", rate) or float(rate) == 0:
         return None
-    found = from_json(state or b"")
-    return FleetLimit(float(rate), found.by, found.status)
+    limit = from_json(state or b"")
+    return FleetLimit(float(rate), limit.by, limit.status)
 
 
 def _open_breakers(reports: Mapping[bytes, bytes], now: float) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""How the streams of results and of dead letters stand, against their bounds, and how far their readers are."""
+"""Reads the fill of the results stream and the dead stream, and how far their consumer groups have read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class GroupStats:
     """A consumer group.
 
     Attributes:
-        name: given by whoever made it.
-        lag: events in the stream that it was not given yet.
-        pending: events that it was given and has not acknowledged.
-        near_loss: the next events that come push out some that it was not given yet.
+        name: its name.
+        lag: the events in the stream not delivered to it yet.
+        pending: the events delivered to it and not acknowledged.
+        near_loss: the next new events will trim events that were not delivered to it yet.
     """
 
     name: str
@@ -39,7 +39,7 @@ class StreamStats:
     Attributes:
         name: its key.
         events: the events in it.
-        held_bytes: the memory it takes, about.
+        held_bytes: the memory it takes, approximately.
         max_events: its bound in events, by the settings of this process.
         max_bytes: its bound in bytes, by the settings and the memory of the server.
         oldest_seconds: the age of the oldest event; None: there is none.
@@ -56,7 +56,7 @@ class StreamStats:
 
 
 def read_stream_stats(client: Redis, settings: Settings, server_seconds: float) -> list[StreamStats]:
-    """Look at both streams; ``server_seconds`` is the server's time."""
+    """Read both streams; ``server_seconds`` is the server's time."""
     names = [settings.RESULTS_CHANNEL, settings.DEAD_STREAM]
     (results, dead), memory = look_now(client, names)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES, memory.limit)

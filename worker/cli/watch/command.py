@@ -1,4 +1,4 @@
-"""``lock-worker watch``: result events as they come."""
+"""``lock-worker watch``: shows result events as they come."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def watch(
 ) -> None:
     """Show result events as they come, until Ctrl-C.
 
-    Follows the results stream, so no event is missed while Redis is away. On a terminal the newest events stand in a
-    table, with totals; elsewhere each has a line.
+    Follows the results stream, so no event is missed while Redis is away. A terminal shows the newest events in a
+    table, with totals; other output has a line for each event.
     """
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - slow to import, and --help is quick
 

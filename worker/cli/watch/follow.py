@@ -1,4 +1,4 @@
-"""Follows the results stream from a place on: not the channel of the same name, which forgets who was away."""
+"""Follows the results stream. It does not use the channel of the same name, which loses events during an outage."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _MAX_NUMBER = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the stream: its id, and the event's bytes (empty: somebody else wrote something else)."""
+    """One entry of the stream: its id, and the event's bytes (empty: another program wrote another kind of entry)."""
 
     id: str
     event: bytes
 
 
 class Follower:
-    """A place in a stream, which moves on with what is read.
+    """A position in a stream, which moves on with each read.
 
     Args:
         client: a client that does not repeat commands by itself.
         stream: the stream's key.
-        after: the entry to begin behind.
+        after: the id of the entry to begin after.
     """
 
     def __init__(self, client: Redis, stream: str, *, after: str = FROM_START) -> None:
@@ -40,24 +40,24 @@ class Follower:
         self._page = PageSize()
 
     def wait(self, seconds: float) -> list[Entry]:
-        """Some of what came since; waits up to ``seconds`` for the first of it. May be called again when it raised."""
+        """Return the next new entries; waits up to ``seconds`` for the first. It may be called again after an error."""
         block_ms = max(1, round(seconds * 1000))
         answer: Any = self._client.xread({self._stream: self._after}, count=self._page.count, block=block_ms)
-        found = [entry for _, entries in answer for entry in entries]
-        self._page.saw(fields for _, fields in found)
-        if found:
-            self._after = found[-1][0].decode()
-        return [Entry(name.decode(), fields.get(b"event", b"")) for name, fields in found]
+        new = [entry for _, entries in answer for entry in entries]
+        self._page.saw(fields for _, fields in new)
+        if new:
+            self._after = new[-1][0].decode()
+        return [Entry(name.decode(), fields.get(b"event", b"")) for name, fields in new]
 
     def disconnect(self) -> None:
-        """Connect anew for the next wait: a server that became a replica keeps its connections."""
+        """Close the connection, as a server that became a replica keeps it open. The next wait opens a new one."""
         self._client.close()
 
 
 def before_the_newest(client: Redis, stream: str, count: int, is_wanted: Callable[[bytes], bool]) -> str:
-    """The place in a stream from which the newest ``count`` wanted events follow, and unwanted ones between them.
+    """Return the position after which the newest ``count`` wanted events follow, with unwanted ones between them.
 
-    Reads backwards until it has seen so many. ``is_wanted`` is given an event's bytes.
+    It reads backwards until it has found so many. ``is_wanted`` gets an event's bytes.
     """
     if count == 0:
         newest: Any = client.xrevrange(stream, count=1)
@@ -76,7 +76,7 @@ def before_the_newest(client: Redis, stream: str, count: int, is_wanted: Callabl
 
 
 def _before(name: str) -> str:
-    """The last id that an entry before this one can have."""
+    """Return the last id that an entry before this one can have."""
     milliseconds, number = map(int, name.split("-"))
     if number:
         return f"{milliseconds}-{number - 1}"

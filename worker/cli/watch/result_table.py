@@ -1,4 +1,4 @@
-"""The newest result events in a table on a terminal, with the totals of all, redrawn in place."""
+"""Draws the newest result events in a table on a terminal, with the totals of all, in place."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from worker.cli.result import Result
 
 _RATE_SECONDS = 10.0
-#: Lines of the screen that are not rows of the table.
+#: The lines of the screen that are not rows of the table.
 _OTHER_LINES = 6
-#: No cell is longer, so that the table does not keep what a screen cannot show.
+#: The most characters kept for a cell: no screen shows more.
 _MAX_CELL = 300
-#: Between two columns, and behind the last one.
+#: The blanks after each column.
 _GAP = 2
 _TIME, _OUTCOME, _CALLS = 8, 10, 5
 _LEAST_ID = 12
@@ -39,7 +39,7 @@ _NARROW = 60
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What is shown of an event."""
+    """The cells of an event."""
 
     time: str
     outcome: str
@@ -51,7 +51,7 @@ class _Row:
 
 
 class ResultTable:
-    """A table that is on the screen from ``with`` to its end, and stays there as it was last drawn."""
+    """A table that is drawn within a ``with`` block; its last state stays on the screen."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -73,7 +73,7 @@ class ResultTable:
         self._live.stop()
 
     def add(self, result: Result) -> None:
-        """Count an event, and show it with the next drawing."""
+        """Count an event; the next drawing shows it."""
         self._newest.append(
             _Row(
                 result.clock_time,
@@ -93,7 +93,7 @@ class ResultTable:
         self._note = message
 
     def draw(self) -> None:
-        """Bring the screen up to date."""
+        """Redraw the table."""
         self._live.update(Group(self._totals(), self._table()), refresh=True)
 
     def _totals(self) -> RenderableType:
@@ -145,7 +145,7 @@ def _cell(text: str) -> str:
 
 
 def _widths(columns: int, rows: Sequence[_Row], *, is_narrow: bool) -> tuple[int, int, int]:
-    """How wide conversation, job and problem are: ids are whole where there is room, before a problem is."""
+    """Return the widths of conversation, job and problem: ids come first where the room is short."""
     if is_narrow:
         room, least_problem = columns - _OUTCOME - 3 * _GAP, 0
     else:

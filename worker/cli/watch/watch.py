@@ -1,4 +1,4 @@
-"""Shows result events as they come, as JSON, as lines, or in a table; goes on by itself when Redis comes back."""
+"""Shows result events as they come, as JSON, as lines or in a table, and goes on after an outage of Redis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _BACKOFF = wait_exponential(multiplier=0.25, max=2.0)
 
 @dataclass(frozen=True, slots=True)
 class ResultFilter:
-    """Which events to show, and after how many of them or how many seconds to end. An empty set means all."""
+    """Selects events, and says after how many of them or how many seconds to end. An empty set means all."""
 
     outcomes: frozenset[str]
     job_ids: frozenset[str]
@@ -48,13 +48,13 @@ class ResultFilter:
     timeout: float | None
 
     def __call__(self, result: Result) -> bool:
-        """Whether to show this one."""
+        """Return True if the filter selects this one."""
         return (not self.outcomes or result.outcome in self.outcomes) and (
             not self.job_ids or result.job_id in self.job_ids
         )
 
     def __str__(self) -> str:
-        """Which events, for people."""
+        """Return the selection as text for people."""
         jobs = f" of job {printable(' or '.join(sorted(self.job_ids)))}" if self.job_ids else ""
         outcomes = f" with outcome {' or '.join(sorted(self.outcomes))}" if self.outcomes else ""
         return f"events{jobs}{outcomes}"
@@ -63,13 +63,13 @@ class ResultFilter:
 def watch_results(settings: Settings, result_filter: ResultFilter, *, last: int | None, as_json: bool) -> None:
     """Show events until there were enough, until the time is over, or until Ctrl-C.
 
-    ``last``: how many of the newest events to begin with; None: with the first that is there.
+    ``last``: how many of the newest events to begin with; None: begin with the oldest event.
     """
     until = math.inf if result_filter.timeout is None else time.monotonic() + result_filter.timeout
     stream, server = settings.RESULTS_CHANNEL, redis_address(settings)
     with ExitStack() as stack, redis_or_stop(settings):
         client = stack.enter_context(sync_client(settings))
-        client.ping()  # a Redis that was never there is a mistake; one that goes away later comes back
+        client.ping()  # a Redis that is away at the start is a mistake; one that goes away later comes back
         console = Console()
         try:
             follower = Follower(client, stream, after=_begin(client, stream, result_filter, last))
@@ -99,9 +99,9 @@ def _begin(client: Redis, stream: str, result_filter: ResultFilter, last: int | 
 
 
 def _show_lines(pages: Iterator[list[Result]], result_filter: ResultFilter, waiting: str, *, as_json: bool) -> int:
-    """How many were shown; ``waiting`` is told once, when there is nothing more to show."""
+    """Return how many were shown; ``waiting`` is printed once, when there is nothing more to show."""
     shown = 0
-    is_told = False
+    is_waiting_shown = False
     for results in pages:
         for result in filter(result_filter, results):
             sys.stdout.write((result.as_json() if as_json else result.as_line()) + "\n")
@@ -109,9 +109,9 @@ def _show_lines(pages: Iterator[list[Result]], result_filter: ResultFilter, wait
             if shown == result_filter.count:
                 return shown
         sys.stdout.flush()
-        if not results and not is_told:
+        if not results and not is_waiting_shown:
             _tell(waiting)
-            is_told = True
+            is_waiting_shown = True
     return shown
 
 
