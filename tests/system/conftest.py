@@ -6,11 +6,13 @@ server that is always there.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sandbox.server_binaries import ServerBinary, available_servers
+from tests.system.pair import Pair
 from tests.system.stage import Stage
 
 if TYPE_CHECKING:
@@ -29,3 +31,10 @@ def stage(redis_url: str, tmp_path: Path) -> Iterator[Stage]:
     """A system without a worker yet."""
     with Stage(redis_url, tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def pair(server_binary: ServerBinary, tmp_path: Path) -> Iterator[Pair]:
+    """A primary with a replica, and a way to let the one fail over to the other."""
+    with ExitStack() as stack:
+        yield Pair(server_binary, tmp_path, stack)

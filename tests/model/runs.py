@@ -30,7 +30,8 @@ PROFILE = settings(
 )
 
 
-def test_whatever_three_workers_do_and_do_not_do_each_job_ends_with_one_event(redis_url: str) -> None:
+def run_on(redis_url: str) -> None:
+    """Let three workers do and not do whatever comes to hypothesis, on a server."""
     with Server(redis_url) as server:
 
         class OnServer(QueueMachine):
