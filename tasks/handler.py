@@ -30,7 +30,7 @@ from tasks.outcome import (
     WouldLock,
 )
 from tasks.progress import Progress
-from tasks.retry import IN_PLACE_SECONDS
+from tasks.retry import IN_PLACE_SECONDS, RetryDetails
 from tasks.verdict import Blame, Overloaded, Retryable, Verdict, judge, judge_failure
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tasks.managem.client import ManagemApi, Response
     from tasks.managem.conversation import ConversationView
     from tasks.message import Accepted, ParsedJob, Rejection
-    from tasks.retry import RetryPolicy
+    from tasks.retry import Place, RetryObserver, RetryPolicy
     from tasks.trace import Trace
 
 #: A larger answer is judged in a thread: half a million values in one would hold up the loop, which keeps the leases.
@@ -136,6 +136,7 @@ class LockConversation:
         api: the endpoint.
         flow: what holds calls back.
         policy: when to try again.
+        on_retry: told of each retry.
         shown: how much of a conversation an event carries.
         max_event_bytes: an event of more bytes carries less of it.
         source: what the events name as their source.
@@ -148,6 +149,7 @@ class LockConversation:
         api: ManagemApi,
         flow: Flow,
         policy: RetryPolicy,
+        on_retry: RetryObserver,
         shown: ConversationView,
         max_event_bytes: int = event.MAX_EVENT_BYTES,
         source: str = event.SOURCE,
@@ -156,6 +158,7 @@ class LockConversation:
         self._api = api
         self._flow = flow
         self._policy = policy
+        self._on_retry = on_retry
         self._shown = shown
         self._max_event_bytes = max_event_bytes
         self._source = source
@@ -167,9 +170,14 @@ class LockConversation:
             end = self._admit(job, run)
             if end is not None:
                 return self.report(job, run, end)
+            attempt = run.attempts + 1
             verdict = await self._call(job, run)
             decision = self._decide(job, run, verdict)
-            if isinstance(decision, Finished) or not self._may_wait_here(decision):
+            if isinstance(decision, Finished):
+                return decision
+            where: Place = "slot" if self._may_wait_here(decision) else "redis"
+            self._tell_retry(run, attempt, decision, where)
+            if where == "redis":
                 return decision
             await self._wait(decision.delay)
             if self._flow.holds_back():  # since then: this job must not pass by what holds takes back
@@ -177,6 +185,11 @@ class LockConversation:
 
     def _may_wait_here(self, later: Later) -> bool:
         return later.is_retry and later.delay <= IN_PLACE_SECONDS and self._flow.may_wait_in_slot()
+
+    def _tell_retry(self, run: Run, attempt: int, later: Later, where: Place) -> None:
+        problem = run.progress.problem
+        status = None if problem is None else problem.status
+        self._on_retry(RetryDetails(run.job, attempt, later.reason, status, later.delay, where))
 
     async def _wait(self, seconds: float) -> None:
         self._flow.waits_in_slot(+1)
@@ -216,7 +229,11 @@ class LockConversation:
     def failed(self, job: ParsedJob, run: Run, error: Exception) -> Decision:
         """Decide on a job that an error of the worker's own interrupted: it is retried as if the API had failed."""
         detail = f"The worker failed with {type(error).__name__}; its log tells more."
-        return self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
+        attempt = run.attempts + 1
+        decision = self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
+        if isinstance(decision, Later):
+            self._tell_retry(run, attempt, decision, "redis")
+        return decision
 
     def report(self, intake: ParsedJob, run: Run, outcome: Outcome) -> Finished:
         """Make the event that tells how a job ended."""

@@ -29,7 +29,7 @@ from tasks.managem.token import token_source
 from tasks.message import Message, Rejection, UndecodableMessage
 from tasks.outcome import Exhausted, Problem, ProblemType
 from tasks.redaction import describe
-from tasks.retry import RetryPolicy
+from tasks.retry import RetryDetails, RetryPolicy
 from tasks.strict_json import NotStrictError, loads
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ async def _ended(parsed: ParsedJob, received_at: datetime, found: Settings) -> E
         api=api,
         flow=flow,
         policy=policy,
+        on_retry=_log_retry,
         shown=found.RESULT_CONVERSATION,
         max_event_bytes=found.RESULT_MAX_BYTES,
         source=found.EVENT_SOURCE,
@@ -278,3 +279,10 @@ def _check(call: Call, args: Any, kwargs: Any) -> None:
         raise ValueError(f"args: must be a list, and is {describe(args)}.")  # noqa: TRY004 - the caller reads a ValueError
     if not isinstance(kwargs, dict):
         raise ValueError(f"kwargs: must be an object, and is {describe(kwargs)}.")  # noqa: TRY004 - as above
+
+
+def _log_retry(retry: RetryDetails) -> None:
+    logger.info(
+        "call %d of job %s failed (%s); the next one is in %.1f s",
+        retry.attempt, retry.job, retry.reason, retry.wait_seconds,
+    )  # fmt: skip

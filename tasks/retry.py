@@ -1,4 +1,4 @@
-"""When to call again after a failure: numbers only. The caller does the waiting.
+"""When to call again after a failure, and what is told of it: numbers only. The caller does the waiting.
 
 The backoff is exponential with full jitter
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). Which failures are worth another call is
@@ -8,7 +8,8 @@ decided where responses are judged, in ``tasks.verdict``.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,49 @@ _RETRY_AFTER_JITTER = 0.1
 #: The bound doubles no more often than this, so that no number of attempts is too large for a float. By then even the
 #: shortest base has long passed every cap.
 _MAX_DOUBLINGS = 1000
+
+#: Where a job waits for its next call: in the slot that it holds, or in Redis, holding none.
+Place: TypeAlias = Literal["slot", "redis"]
+#: Every reason for which a job is called again: the error types that a call may fail with and succeed another time, and
+#: ``token_refused`` for a 401.
+RETRY_REASONS = (
+    "internal",
+    "rate_limited",
+    "server_error",
+    "timeout",
+    "token_refused",
+    "unconfirmed",
+    "unreachable",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDetails:
+    """A call failed and its job will be called again.
+
+    Attributes:
+        job: the job id.
+        attempt: the number of the call that failed, from 1; calls before it that did not count as attempts are not in
+            it.
+        reason: one of :data:`RETRY_REASONS`.
+        status: the HTTP status; None: there was no answer.
+        wait_seconds: how long the job waits.
+        where: where it waits.
+    """
+
+    job: str
+    attempt: int
+    reason: str
+    status: int | None
+    wait_seconds: float
+    where: Place
+
+
+class RetryObserver(Protocol):
+    """Counts and logs retries."""
+
+    def __call__(self, retry: RetryDetails, /) -> None:
+        """Called once for each retry, before the job waits."""
 
 
 def backoff(attempts: int, *, base_seconds: float, max_seconds: float, rng: Callable[[], float]) -> float:

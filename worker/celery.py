@@ -38,7 +38,7 @@ from worker.celery_bridge.transport import JobConsumer
 from worker.celery_bridge.unsupported_options import queue_count, unsupported
 from worker.flow_control.flow_control import FlowControl
 from worker.message.decode import ReadAhead, decoder
-from worker.observe import logs, output
+from worker.observe import jobs, logs, output
 from worker.observe.health import HealthServer
 from worker.observe.page_server import listen
 from worker.runtime.admission import Admission
@@ -194,6 +194,7 @@ def _handler(settings: Settings, api: ManagemApi, flow: FlowControl) -> LockConv
             base_seconds=settings.RETRY_BASE_SECONDS,
             max_delay_seconds=settings.RETRY_MAX_DELAY_SECONDS,
         ),
+        on_retry=jobs.retried,
         shown=settings.RESULT_CONVERSATION,
         max_event_bytes=settings.RESULT_MAX_BYTES,
         source=settings.EVENT_SOURCE,

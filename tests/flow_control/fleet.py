@@ -306,7 +306,9 @@ class Pod:
             max_attempts=settings.max_attempts, base_seconds=0.5,
             max_delay_seconds=settings.retry_max_delay_seconds, rng=world.backoff_chance.random,
         )  # fmt: skip
-        self._handler = LockConversation(api=client, flow=self.flow, policy=policy, shown="state", sleep=pass_time)
+        self._handler = LockConversation(
+            api=client, flow=self.flow, policy=policy, on_retry=lambda _: None, shown="state", sleep=pass_time
+        )
         self._admission = Admission(
             read=_read,
             look_ahead=_look_ahead,

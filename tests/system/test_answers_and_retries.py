@@ -483,8 +483,12 @@ def test_a_job_that_waits_leaves_the_only_slot_to_another_job(
     assert stage.event_of(other)["data"]["outcome"] == "locked"
     assert stage.redis.zcard(stage.keys.delayed) == 1
     assert len(calls_for(stage, conversation)) == 1
-    (line,) = [line for line in worker.lines("job_delayed") if line["job"] == waiting]
-    assert (line["reason"], line["attempts"]) == ("server_error", 1)
+    (line,) = [line for line in worker.lines("job_retry") if line["job"] == waiting]
+    assert (line["level"], line["attempt"], line["reason"], line["status"], line["where"]) == (
+        "info", 1, "server_error", 500, "redis",
+    )  # fmt: skip
+    assert 30 <= line["wait"] <= 31
+    assert worker.lines("job_delayed") == []
     make_due(stage)
     assert end_of(stage.event_of(waiting)) == ("locked", 2, None, None)
 

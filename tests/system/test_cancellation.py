@@ -119,6 +119,7 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
         api=api,
         flow=flow,
         policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
+        on_retry=lambda _: None,
         shown="state",
     )
     read = ReadAhead(decoder(TASK_NAME))

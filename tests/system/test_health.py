@@ -7,12 +7,15 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
 import pytest
 
+from sandbox.faults import Respond
 from sandbox.redis_server import RedisServer
+from sandbox.script import Rule, Script
+from tasks.outcome import OutcomeName
 from tests.system.stage import Stage, WorkerProcess, eventually
 from worker.observe.page_server import MAX_CONNECTIONS
 
@@ -45,6 +48,35 @@ def test_a_worker_that_takes_jobs_is_alive_and_ready(stage: Stage, port: int) ->
     eventually(lambda: is_ready(port), "a worker that is ready")
 
 
+def test_each_retry_is_one_line_and_one_count_wherever_the_job_waits(stage: Stage, port: int) -> None:
+    stage.api.script = Script(
+        rules=(
+            Rule(id="in-slot", first_calls=1, then=Respond(status=500)),
+            Rule(id="in-redis", first_calls=1, then=Respond(status=502, headers={"Retry-After": "2"})),
+        )
+    )
+    worker = stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
+    for number in range(30):  # calls succeed, so that a failure is its job's own and may wait in the slot
+        stage.send(f"c-{number}")
+    stage.wait_events(30)
+    jobs = {
+        stage.send("in-slot"): ("server_error", 500, "slot"),
+        stage.send("in-redis"): ("server_error", 502, "redis"),
+    }
+
+    events = stage.wait_events(32, seconds=30)
+
+    assert {event["data"]["attempts"] for event in events if event["data"]["job_id"] in jobs} == {2}
+    lines = {line["job"]: line for line in worker.lines("job_retry")}
+    assert len(worker.lines("job_retry")) == len(lines)
+    assert {job: (line["reason"], line["status"], line["where"]) for job, line in lines.items()} == jobs
+    assert {(line["attempt"], line["level"], line["wait"] <= 3) for line in lines.values()} == {(1, "info", True)}
+    assert worker.lines("job_delayed") == []
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert 'lock_worker_job_retries_total{reason="server_error"} 2.0' in metrics
+    assert 'lock_worker_job_retries_total{reason="token_refused"} 0.0' in metrics
+
+
 def test_metrics_count_what_came_of_the_jobs(stage: Stage, port: int) -> None:
     stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
     stage.send("c-1")
@@ -55,9 +87,10 @@ def test_metrics_count_what_came_of_the_jobs(stage: Stage, port: int) -> None:
 
     lines = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text.splitlines()
 
+    ended = dict.fromkeys(("locked", "would_lock", "rejected"), 1.0)
     assert {line for line in lines if line.startswith("lock_worker_jobs_finished_total")} == {
-        f'lock_worker_jobs_finished_total{{outcome="{outcome}"}} 1.0'
-        for outcome in ("locked", "would_lock", "rejected")
+        f'lock_worker_jobs_finished_total{{outcome="{outcome}"}} {ended.get(outcome, 0.0)}'
+        for outcome in get_args(OutcomeName)
     }
     assert "lock_worker_job_seconds_count 3.0" in lines
     assert "lock_worker_jobs_in_flight 0.0" in lines

@@ -41,5 +41,5 @@ def test_a_worker_without_descriptors_for_all_its_slots_does_all_jobs_over_those
     assert {(event["data"]["outcome"], event["data"]["attempts"]) for event in events} == {("locked", 1)}
     (line,) = worker.lines("no_resources")
     assert "ulimit -n" in line["problem"]
-    assert {line["reason"] for line in worker.lines("job_delayed")} == {"internal"}
+    assert {line["reason"] for line in worker.lines("job_retry")} == {"internal"}
     assert worker.lines("breaker_opened") == []

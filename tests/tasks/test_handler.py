@@ -6,7 +6,7 @@ import json
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -17,15 +17,15 @@ from tasks.decision import Decision, Finished, Later
 from tasks.event import ResultEvent
 from tasks.handler import LockConversation, Run
 from tasks.job import Job
-from tasks.managem.client import CallFailedError, Response
+from tasks.managem.client import CallFailedError, Kind, Response
 from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
 from tasks.progress import Progress
-from tasks.retry import IN_PLACE_SECONDS, RetryPolicy
+from tasks.retry import IN_PLACE_SECONDS, RETRY_REASONS, RetryDetails, RetryPolicy
 from tasks.verdict import Blame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tasks.managem.client import ManagemApi
     from tasks.managem.conversation import ConversationView
@@ -64,6 +64,7 @@ class Scene:
         self.slept: list[float] = []
         self.calls: list[tuple[str, str, str]] = []
         self.states: list[str | None] = []
+        self.on_sleep: Callable[[], None] = lambda: None
         self.looks = 0
         self.answers = 0
         self.blamed: list[Blame] = []
@@ -73,12 +74,14 @@ class Scene:
         self.has_slots = True
         self.outage = self.doubts_token = self.needs_permits = self.is_token_new = False
         self.chance = 0.0
+        self.retries: list[RetryDetails] = []
         self.handler = LockConversation(
             api=cast("ManagemApi", self),
             flow=self,
             policy=RetryPolicy(
                 max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, rng=lambda: self.chance
             ),
+            on_retry=self.retries.append,
             shown=shown,
             sleep=self._sleep,
         )
@@ -152,6 +155,7 @@ class Scene:
 
     async def _sleep(self, seconds: float) -> None:
         assert self.waiting == 1
+        self.on_sleep()
         self.slept.append(seconds)
         self.is_held_back = self.is_held_back or self.closes_meanwhile
         self.now += timedelta(seconds=seconds)
@@ -379,6 +383,86 @@ def test_an_error_of_the_workers_own_is_retried_like_a_failure_of_the_api() -> N
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("exhausted", "internal")
     assert "ZeroDivisionError" in event["data"]["error"]["detail"]
     assert "secret" not in event["data"]["error"]["detail"]
+
+
+async def test_each_retry_is_told_once_before_its_wait_with_its_call_reason_status_wait_and_place() -> None:
+    scene = Scene(status(500, "1"), CallFailedError("timeout", "Too late."), status(502, "30"))
+    told_by_then: list[int] = []
+    scene.on_sleep = lambda: told_by_then.append(len(scene.retries))
+
+    await scene()
+
+    assert scene.retries == [
+        RetryDetails("job-1", 1, "server_error", 500, 1.0, "slot"),
+        RetryDetails("job-1", 2, "timeout", None, 0.0, "slot"),
+        RetryDetails("job-1", 3, "server_error", 502, 30.0, "redis"),
+    ]
+    assert told_by_then == [1, 2]
+
+
+async def test_a_retry_goes_on_counting_from_earlier_deliveries_and_calls_that_do_not_count_keep_the_number() -> None:
+    scene = Scene(status(429, "7"))
+    await scene(attempts=2)
+    assert scene.retries == [RetryDetails("job-1", 3, "rate_limited", 429, 7.0, "redis")]
+
+    outage = Scene(status(503))
+    outage.outage = True
+    await outage(attempts=1)
+    assert outage.retries == [RetryDetails("job-1", 2, "server_error", 503, 5.0, "redis")]
+
+    refused = Scene(status(401))
+    refused.has_slots = False
+    await refused()
+    (retry,) = refused.retries
+    assert (retry.attempt, retry.reason, retry.status) == (1, "token_refused", 401)
+
+
+@pytest.mark.parametrize(
+    "said", [locked(), status(404), status(403), status(301)], ids=["locked", "not found", "forbidden", "redirect"]
+)
+async def test_a_job_that_ends_with_its_first_call_has_no_retry(said: Response) -> None:
+    scene = Scene(said)
+    await scene.finished()
+    assert scene.retries == []
+
+
+async def test_the_last_call_of_a_job_that_is_exhausted_is_no_retry() -> None:
+    scene = Scene(status(500))
+    await scene.finished()
+    assert [retry.attempt for retry in scene.retries] == [*range(1, MAX_ATTEMPTS)]
+
+
+async def test_a_job_whose_slot_is_wanted_back_while_it_waits_has_one_retry_all_the_same() -> None:
+    scene = Scene(status(500))
+    scene.closes_meanwhile = True
+
+    assert await scene() == Later(0, "server_error", is_retry=True)
+
+    assert [(retry.attempt, retry.where) for retry in scene.retries] == [(1, "slot")]
+
+
+async def test_the_reasons_of_retries_are_those_that_are_known_and_each_of_them_occurs() -> None:
+    all_said: list[Said] = [status(code, retry_after) for code in range(99, 601) for retry_after in (None, "30")]
+    all_said += [CallFailedError(kind, "It failed.") for kind in get_args(Kind)]
+    reasons = set()
+    for said in all_said:
+        scene = Scene(said)
+        scene.has_slots = False
+        await scene()
+        reasons |= {retry.reason for retry in scene.retries}
+
+    assert reasons == set(RETRY_REASONS)
+
+
+def test_a_retry_after_an_error_of_the_workers_own_waits_in_redis() -> None:
+    scene = Scene()
+    scene.handler.failed(accepted(), scene.new_run(attempts=1), ZeroDivisionError("secret"))
+    assert [(retry.attempt, retry.reason, retry.status, retry.where) for retry in scene.retries] == [
+        (2, "internal", None, "redis")
+    ]
+
+    scene.handler.failed(accepted(), scene.new_run(attempts=MAX_ATTEMPTS), ZeroDivisionError("secret"))
+    assert len(scene.retries) == 1, "it has ended"
 
 
 # Reporting

@@ -73,7 +73,7 @@ _NO_RESOURCES_SECONDS = 1.0
 _NO_RESOURCES_LOG_SECONDS = 60.0
 _MEANWHILE = "Meanwhile jobs wait in Redis and lose no attempt; once a probe succeeds they go on by themselves."
 _API_DOWN = (
-    "Calls to the API fail one after the other, whatever the job; the problem of each is in its job_delayed line. "
+    "Calls to the API fail one after the other, whatever the job; the reason of each is in its job_retry line. "
     f"If this lasts, see whether the API is up and whether API_URL is right. {_MEANWHILE}"
 )
 _REFUSED = (

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tasks.event import Event
     from tasks.message import ParsedJob
     from tasks.outcome import Problem
+    from tasks.retry import RetryDetails
     from worker.broker.records import Recovered
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,26 @@ def _reason(problem: Problem | None) -> str | None:
     return None if problem is None else problem.type.value
 
 
+def retried(retry: RetryDetails) -> None:
+    """Record that a call for a job failed, and that it waits for the next one."""
+    metrics.RETRIES.labels(retry.reason).inc()
+    logger.info(
+        "job_retry",
+        extra={
+            "job": retry.job,
+            "attempt": retry.attempt,
+            "reason": retry.reason,
+            "status": retry.status,
+            "wait": round(retry.wait_seconds, 3),
+            "where": retry.where,
+        },
+    )
+
+
 def delayed(job: ParsedJob, later: Later, *, attempts: int) -> None:
-    """Record that a job was delayed in Redis."""
+    """Record that a job was delayed in Redis. A retry is not recorded again: :func:`retried` has done so."""
+    if later.is_retry:
+        return
     metrics.DELAYED.labels(later.reason).inc()
     logger.info(
         "job_delayed",

@@ -7,8 +7,12 @@ them.
 from __future__ import annotations
 
 from functools import cache
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from tasks.outcome import OutcomeName
+from tasks.retry import RETRY_REASONS
 
 REGISTRY = CollectorRegistry()
 
@@ -16,7 +20,16 @@ FINISHED = Counter(
     "lock_worker_jobs_finished", "Jobs whose result event is published, by outcome.", ["outcome"], registry=REGISTRY
 )
 DELAYED = Counter(
-    "lock_worker_jobs_delayed", "Times that a job was delayed in Redis, by reason.", ["reason"], registry=REGISTRY
+    "lock_worker_jobs_delayed",
+    "Times that a job was delayed in Redis before a call, by reason: its eta has not come, or calls are held back.",
+    ["reason"],
+    registry=REGISTRY,
+)
+RETRIES = Counter(
+    "lock_worker_job_retries",
+    "Calls that failed and whose job waits for another one, in its slot or in Redis, by reason.",
+    ["reason"],
+    registry=REGISTRY,
 )
 DUPLICATES = Counter(
     "lock_worker_duplicates_dropped",
@@ -95,3 +108,12 @@ REDIS_MEMORY_LIMIT = Gauge(
 def finished(outcome: str) -> Counter:
     """Return the counter of an outcome. It is cached, because each job needs it."""
     return FINISHED.labels(outcome)
+
+
+# Every series stands at 0 from the start, so that its first increase is seen as one.
+for _outcome in get_args(OutcomeName):
+    finished(_outcome)
+for _reason in ("eta", "requeued"):
+    DELAYED.labels(_reason)
+for _reason in RETRY_REASONS:
+    RETRIES.labels(_reason)
