@@ -102,12 +102,12 @@ def test_a_copy_that_was_not_dropped_is_told() -> None:
 
 def test_a_call_that_no_event_tells_of_is_told() -> None:
     (said,) = problems(calls=[*CALLS, call("missing-0000")])
-    assert "missing-0000 (1 told, 2 seen)" in said
+    assert "missing-0000 (1 counted, 2 seen)" in said
 
 
 def test_a_call_that_the_api_never_saw_is_told() -> None:
     (said,) = problems(calls=CALLS[1:])
-    assert "(1 told, 0 seen)" in said
+    assert "(1 counted, 0 seen)" in said
 
 
 def test_copies_may_call_more_often_but_not_less() -> None:
