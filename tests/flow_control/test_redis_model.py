@@ -55,6 +55,7 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
     client.lpush(QUEUE.queue, *range(2000))
     broker_options = replace(RULES, rate=rate)
     now_us = [0]
+    slack_ms = float(CLOCK_MS)
     model = FleetModel(lambda: now_us[0], interval_us=broker_options.interval_us)
     for number, drawn in enumerate(steps):
         before = _server_us(client)
@@ -72,7 +73,9 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
             done, found = client.execute_command(
                 *command(scripts.THROTTLE, [QUEUE.limit, QUEUE.pause], text, whole_text=True)
             )
-            now_us[0] = (before + _server_us(client)) // 2
+            after = _server_us(client)
+            now_us[0] = (before + after) // 2
+            slack_ms += (after - before) / 1000  # when within it the script ran is not known
             changed, news = model.throttle(step)
             assert (done == 1) == changed
             assert [float(part) for part in found[1:5]] == pytest.approx(
@@ -85,25 +88,29 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
         taken = read_take(
             client.execute_command(*call), QUEUE, broker_options, token=f"t{number}", sent_at=0.0, wanted=step.wanted
         )
-        now_us[0] = (before + _server_us(client)) // 2
+        after = _server_us(client)
+        now_us[0] = (before + after) // 2
+        slack_ms += (after - before) / 1000  # when within it the script ran is not known, nor of the steps before
         paused_before = model.paused_until_ms - model.now_ms
         allowed = model.admit(step)
         news = model.news(step.version)
         assert taken.fleet.version == news.version
         assert (taken.fleet.answered, taken.fleet.failed) == (news.answered, news.failed)
-        assert taken.fleet.paused_ms == pytest.approx(news.paused_ms, abs=CLOCK_MS)
+        assert taken.fleet.paused_ms == pytest.approx(news.paused_ms, abs=slack_ms)
         if isinstance(allowed, Held) and taken.jobs:
-            assert paused_before <= CLOCK_MS or allowed.wait_ms <= CLOCK_MS  # it was over just then
+            assert paused_before <= slack_ms or allowed.wait_ms <= slack_ms  # it was over just then
             return
         if isinstance(allowed, Held):
-            assert taken.state is allowed.state
-            assert taken.wait_ms == pytest.approx(allowed.wait_ms, abs=CLOCK_MS)
+            if taken.state is not allowed.state:
+                assert abs(paused_before) <= slack_ms  # one of the two saw the end of a pause, and the other did not
+                return
+            assert taken.wait_ms == pytest.approx(allowed.wait_ms, abs=slack_ms)
             continue
         if not taken.jobs:
-            assert taken.wait_ms <= CLOCK_MS
+            assert taken.wait_ms <= slack_ms
             return
         interval_ms = model._interval_us / 1000
-        assert abs(len(taken.jobs) - allowed) <= (CLOCK_MS / interval_ms if interval_ms else 0) + 1 * bool(interval_ms)
+        assert abs(len(taken.jobs) - allowed) <= (slack_ms / interval_ms if interval_ms else 0) + 1 * bool(interval_ms)
         model.use(len(taken.jobs), is_probe=step.is_probe)
 
 
