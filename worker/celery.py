@@ -129,7 +129,7 @@ def build(settings: Settings) -> WorkerApp:
         broker_options=_broker_options(settings, bounds),
         in_flight=in_flight,
         clock=clock,
-        flow=flow,
+        flow=flow.gates,
         name=name,
         registry=Registry(name, version("lock-worker"), settings.to_agree_on()),
         celery=app.monitoring,
@@ -138,7 +138,7 @@ def build(settings: Settings) -> WorkerApp:
     )
     app.runtime = Runtime(parts)
     app.runtime.add_service(_stream_monitor(settings, parts, bounds, app.runtime))
-    app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, flow=flow)
+    app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
     app.conf.update(_celery_settings(settings, app.runtime))
     return app
 
@@ -188,7 +188,7 @@ def _flow_control(
 def _handler(settings: Settings, api: ManagemApi, flow: FlowControl) -> LockConversation:
     return LockConversation(
         api=api,
-        flow=flow,
+        flow=flow.calls,
         policy=RetryPolicy(
             max_attempts=settings.MAX_ATTEMPTS,
             base_seconds=settings.RETRY_BASE_SECONDS,

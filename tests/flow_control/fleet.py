@@ -289,7 +289,7 @@ class Pod:
         clock: Any = _Clock(world.timeline)
         client: Any = _Client(world, number)
         self._client: _Client = client
-        self.flow = FlowControl(
+        flow = FlowControl(
             self.in_flight,
             name=f"pod-{number}",
             failures=settings.breaker_failures,
@@ -302,12 +302,13 @@ class Pod:
             clock=world.timeline,
             rng=world.chance.random,
         )
+        self.gates = flow.gates
         policy = RetryPolicy(
             max_attempts=settings.max_attempts, base_seconds=0.5,
             max_delay_seconds=settings.retry_max_delay_seconds, rng=world.backoff_chance.random,
         )  # fmt: skip
         self._handler = LockConversation(
-            api=client, flow=self.flow, policy=policy, on_retry=lambda _: None, shown="state", sleep=pass_time
+            api=client, flow=flow.calls, policy=policy, on_retry=lambda _: None, shown="state", sleep=pass_time
         )
         self._admission = Admission(
             read=_read,
@@ -365,7 +366,7 @@ class Pod:
             self._turn()
 
     def _ask_and_take(self) -> None:
-        answer = self.flow.ask()
+        answer = self.gates.ask()
         if isinstance(answer, Wait):
             self._wake(min(answer.seconds, _ASK_AGAIN_SECONDS))  # or sooner, when a job is settled
         elif answer.wanted > 0:
@@ -381,7 +382,7 @@ class Pod:
 
     def _taken(self, request: TakeRequest, taken: Taken, sent_at: float) -> None:
         self._is_taking = False
-        self.flow.took(request, taken)
+        self.gates.took(request, taken)
         for delivery in taken.jobs:
             self.in_flight.add(delivery)
         self._is_empty = taken.emptied_queue
@@ -431,7 +432,7 @@ class Pod:
     def _give_permit_back(self, delivery: Delivery) -> None:
         if delivery.has_permit:
             delivery.has_permit = False
-            self.flow.give_back_permit(delivery)
+            self.gates.give_back_permit(delivery)
             self._closed_until = self._full_until = 0.0
             self._timeline.after(0, self._turn)
 
@@ -472,7 +473,7 @@ class Pod:
             self._timeline.after(0, self._throttle)
 
     def _throttle(self) -> None:
-        change = self.flow.change()
+        change = self.gates.change()
         if change is None:
             self._is_throttling = False
         else:
@@ -487,18 +488,18 @@ class Pod:
         self._timeline.after(self._world.way(), self._throttled, news)
 
     def _throttled(self, news: Any) -> None:
-        self.flow.saw(news)
+        self.gates.saw(news)
         self._throttle()
 
     def _look_around(self) -> None:
         self._timeline.after(self._world.way(), self._promote)
 
     def _promote(self) -> None:
-        promoted = self._redis.promote(between_ms=_PROMOTE_BETWEEN_MS, version=self.flow.version)
+        promoted = self._redis.promote(between_ms=_PROMOTE_BETWEEN_MS, version=self.gates.version)
         self._timeline.after(self._world.way(), self._promoted, promoted)
 
     def _promoted(self, promoted: Any) -> None:
-        self.flow.saw(promoted.fleet)
+        self.gates.saw(promoted.fleet)
         if promoted.next_deadline_ms == 0:
             expired = self._redis.expire(f"{self.number}")
             for delivery in expired:

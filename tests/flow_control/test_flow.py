@@ -12,7 +12,8 @@ from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 from tests.flow_control.clock import Clock
 from worker.broker.records import Delivery, FleetNews, Taken, TakeRequest, TakeState
-from worker.flow_control.flow_control import NO_NEWS, FlowControl
+from worker.flow_control.fleet_counts import NO_NEWS
+from worker.flow_control.flow_control import FlowControl
 from worker.flow_control.gate import Wait
 from worker.flow_control.limit import Limit
 from worker.runtime.in_flight import InFlight
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SLOTS = 8
 PROBLEM = Problem(ProblemType.SERVER_ERROR, "The API answered 500.", 500)
+NO_FILES = Problem(ProblemType.INTERNAL, "No file descriptor is free.")
 
 
 class Scene:
@@ -33,11 +35,12 @@ class Scene:
         self.restored: Counter[tuple[str, str]] = Counter()
         self.changes = 0
         self._numbers = count()
-        self.flow = FlowControl(
+        flow = FlowControl(
             self.in_flight, name="pod", failures=10, is_rate_limited=False, max_pause=300, changes=self._changed,
             restore_attempts=self.restored.update,
             server_ms=lambda: self.clock.now * 1000, clock=self.clock, rng=lambda: 0.0,
         )  # fmt: skip
+        self.gates, self.calls = flow.gates, flow.calls
 
     def _changed(self) -> None:
         self.changes += 1
@@ -52,30 +55,30 @@ class Scene:
             name, ("q", name), 0, datetime.now(UTC), None, lambda: datetime.now(UTC), before_call,
             is_retry=is_retry, is_probe=is_probe,
         )  # fmt: skip
-        self.flow.begins(run)
+        self.calls.begins(run)
         return run
 
     def answer(self, times: int = 1) -> None:
         for _ in range(times):
-            self.flow.answered(self.run())
+            self.calls.answered(self.run())
 
     def fail(self, run: Run, blame: Blame = Blame.API) -> int:
-        counted = self.flow.failed(run, blame, PROBLEM)
+        counted = self.calls.failed(run, blame, PROBLEM)
         run.attempts += counted
         run.is_over = run.is_retry = True
         return counted
 
     def others_were_answered(self, answered: int) -> None:
-        self.flow.saw(FleetNews(0, 0, 0.0, answered, 0, 0, None))
+        self.gates.saw(FleetNews(0, 0, 0.0, answered, 0, 0, None))
 
     def request(self) -> TakeRequest:
-        request = self.flow.ask()
+        request = self.gates.ask()
         assert isinstance(request, TakeRequest)
         return request
 
     def probe(self) -> Run:
         """Wait until a probe may go, and begin its call."""
-        while isinstance(answer := self.flow.ask(), Wait):
+        while isinstance(answer := self.gates.ask(), Wait):
             self.clock.wait(answer.seconds)
         assert answer.is_probe
         return self.run(is_probe=True)
@@ -92,7 +95,7 @@ def down() -> tuple[Scene, list[Run]]:
     failed = [scene.run() for _ in range(10)]
     for run in failed:
         scene.fail(run)
-    assert scene.flow.api.is_open
+    assert scene.gates.api.is_open
     return scene, failed
 
 
@@ -105,7 +108,7 @@ def test_all_free_slots_are_asked_for_oldest_jobs_first() -> None:
 def test_counts_go_with_the_next_take_once() -> None:
     scene = well()
     request = scene.request()
-    scene.flow.took(request, Taken(TakeState.EMPTY, 0, 0, NO_NEWS, [], emptied_queue=True))
+    scene.gates.took(request, Taken(TakeState.EMPTY, 0, 0, NO_NEWS, [], emptied_queue=True))
 
     assert request.answered == SLOTS
     assert scene.request().answered == 0
@@ -129,7 +132,7 @@ def test_attempts_of_the_run_that_opened_the_breaker_come_back_when_a_fresh_prob
 
 def test_an_answered_probe_leaves_them_counted() -> None:
     scene, _ = down()
-    scene.flow.answered(scene.probe())
+    scene.calls.answered(scene.probe())
 
     assert not scene.restored
 
@@ -162,7 +165,7 @@ def test_a_token_that_never_worked_opens_its_breaker_at_once_and_costs_no_attemp
     scene = Scene()
 
     assert scene.fail(scene.run(), Blame.TOKEN) == 0
-    assert isinstance(scene.flow.ask(), Wait)
+    assert isinstance(scene.gates.ask(), Wait)
 
 
 def test_one_401_of_a_token_that_works_waits_for_the_next_answer_to_be_judged() -> None:
@@ -174,7 +177,7 @@ def test_one_401_of_a_token_that_works_waits_for_the_next_answer_to_be_judged() 
     assert scene.fail(run, Blame.TOKEN) == 1
     scene.others_were_answered(200)
     assert scene.fail(run, Blame.TOKEN) == 1
-    assert not scene.flow.token.is_open
+    assert not scene.gates.token.is_open
 
 
 def test_a_401_is_not_counted_for_what_was_answered_before_it() -> None:
@@ -192,21 +195,21 @@ def test_a_token_is_proven_where_others_succeed() -> None:
     scene.others_were_answered(6)
     scene.fail(scene.run(), Blame.TOKEN)
 
-    assert not scene.flow.token.is_open
+    assert not scene.gates.token.is_open
 
 
 def test_a_refusal_for_load_asks_for_a_cut_and_a_pause_once() -> None:
     scene = well()
     first, second = scene.run(), scene.run()
 
-    scene.flow.refused(first, 429, 7.0)
-    scene.flow.refused(second, 429, 7.0)
+    scene.calls.refused(first, 429, 7.0)
+    scene.calls.refused(second, 429, 7.0)
 
-    change = scene.flow.change()
+    change = scene.gates.change()
     assert change is not None
     assert change.pause_seconds == 7.0
     assert change.epoch == 1
-    assert scene.flow.is_paused
+    assert scene.gates.is_paused
     assert scene.changes == 1
 
 
@@ -219,9 +222,9 @@ def limit_of(scene: Scene) -> bytes:
 def test_a_refusal_of_before_the_cut_is_no_news() -> None:
     scene = well()
     run = scene.run()
-    scene.flow.saw(FleetNews(1, 1, 5.0, 0, 0, 0, limit_of(scene)))
+    scene.gates.saw(FleetNews(1, 1, 5.0, 0, 0, 0, limit_of(scene)))
 
-    scene.flow.refused(run, 429, None)
+    scene.calls.refused(run, 429, None)
 
     assert scene.changes == 0
 
@@ -229,11 +232,11 @@ def test_a_refusal_of_before_the_cut_is_no_news() -> None:
 def test_a_job_refused_again_while_others_are_answered_waits_by_itself() -> None:
     scene = well()
     run = scene.run()
-    scene.flow.refused(run, 429, None)
-    scene.flow.saw(FleetNews(1, 1, 5.0, 500, 0, 0, limit_of(scene)))
-    scene.flow.begins(run)
+    scene.calls.refused(run, 429, None)
+    scene.gates.saw(FleetNews(1, 1, 5.0, 500, 0, 0, limit_of(scene)))
+    scene.calls.begins(run)
 
-    waits = scene.flow.refused(run, 429, None)
+    waits = scene.calls.refused(run, 429, None)
 
     assert scene.changes == 1
     assert waits > 0
@@ -243,22 +246,22 @@ def test_what_came_to_no_call_is_given_back_with_the_next_take() -> None:
     scene = well()
     delivery = Delivery("r", "t", b"", 0, 0, 0, 0, 0.0, "q", taken_at=scene.clock())
 
-    scene.flow.give_back_permit(delivery)
+    scene.gates.give_back_permit(delivery)
     assert scene.request().unused == 1
 
-    scene.flow.give_back_permit(delivery)
+    scene.gates.give_back_permit(delivery)
     scene.clock.wait(1)
     assert scene.request().unused == 0, "the permits of a second ago could let calls of one second start in another"
 
 
 def test_no_job_waits_in_its_slot_where_failures_are_slow() -> None:
     scene = well()
-    assert scene.flow.may_wait_in_slot()
+    assert scene.calls.may_wait_in_slot()
     run = scene.run()
     scene.clock.wait(2)
     scene.fail(run)
 
-    assert not scene.flow.may_wait_in_slot()
+    assert not scene.calls.may_wait_in_slot()
 
 
 def test_a_call_that_was_interrupted_is_not_taken_for_a_stuck_one_for_ever() -> None:
@@ -282,9 +285,9 @@ def test_calls_that_are_stuck_let_takes_draw_from_both_ends() -> None:
 
 def test_a_rate_that_no_state_explains_is_taken_away() -> None:
     scene = well()
-    scene.flow.saw(FleetNews(version=7, epoch=1, rate=0.001, answered=0, failed=0, paused_ms=0, state=b"[]"))
+    scene.gates.saw(FleetNews(version=7, epoch=1, rate=0.001, answered=0, failed=0, paused_ms=0, state=b"[]"))
 
-    change = scene.flow.change()
+    change = scene.gates.change()
 
     assert change is not None
     assert (change.version, change.rate, change.pause_seconds) == (7, 0.0, 0.0)
@@ -297,9 +300,8 @@ def test_a_call_that_was_not_made_for_lack_of_resources_costs_nothing_and_holds_
     for _ in range(50):
         assert scene.fail(scene.run(), Blame.RESOURCES) == 0
 
-    assert scene.flow.ask() == Wait(1.0, "no_resources")
-    assert not scene.flow.api.is_open
-    assert scene.flow.last_problem is None
+    assert scene.gates.ask() == Wait(1.0, "no_resources")
+    assert not scene.gates.api.is_open
     scene.clock.wait(1.0)
     assert scene.request().wanted == SLOTS
     assert caplog.messages == ["no_resources"]
@@ -311,7 +313,8 @@ def test_a_call_that_was_not_made_for_lack_of_resources_costs_nothing_and_holds_
 def test_a_probe_that_was_not_made_for_lack_of_resources_is_made_again() -> None:
     scene, _ = down()
 
-    assert scene.fail(scene.probe(), Blame.RESOURCES) == 0
+    assert scene.calls.failed(scene.probe(), Blame.RESOURCES, NO_FILES) == 0
+    assert scene.calls.reason() == PROBLEM, "the last word on the API is that of the calls which were made"
 
-    scene.flow.answered(scene.probe())
-    assert not scene.flow.api.is_open
+    scene.calls.answered(scene.probe())
+    assert not scene.gates.api.is_open

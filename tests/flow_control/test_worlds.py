@@ -191,7 +191,7 @@ def test_in_a_brown_out_jobs_go_on_and_hardly_one_is_given_up() -> None:
     world.run(400)
 
     assert world.finished("good") >= 597
-    assert not any(pod.flow.api.is_open for pod in world.pods)
+    assert not any(pod.gates.api.is_open for pod in world.pods)
 
 
 # The API asks for less

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def flow_of(in_flight: InFlight, *, failures: int = 0) -> FlowControl:
-    """FlowControl control that never opens a breaker, unless told so, and writes nothing."""
+    """Flow control that never opens a breaker, unless told so, and writes nothing."""
     return FlowControl(
         in_flight,
         name="w",

@@ -117,7 +117,7 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
     flow = flow_of(in_flight)
     handler = LockConversation(
         api=api,
-        flow=flow,
+        flow=flow.calls,
         policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
         on_retry=lambda _: None,
         shown="state",
@@ -127,7 +127,7 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
         admission=Admission(read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=0),
         handler=handler, client=link_to(redis_url, timeout_seconds=5), broker_options=RULES,
         in_flight=in_flight,
-        clock=clock, flow=flow, name="w",
+        clock=clock, flow=flow.gates, name="w",
         registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),
         celery=NobodyWatches(), job_queues=lambda: ["moderation.lock"], close_api=api.aclose,
     )  # fmt: skip

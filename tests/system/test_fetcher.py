@@ -48,13 +48,13 @@ class Scene:
         self.received: list[Delivery] = []
         self.handed_back: list[Delivery] = []
         self.not_heard: list[str] = []
-        flow = flow_of(in_flight)
-        for breaker in flow.breakers:
+        gates = flow_of(in_flight).gates
+        for breaker in gates.breakers:
             breaker.succeeded(0.0, in_flight.limit)  # the slow start is over
         tokens = count(1)
         self.fetcher = Fetcher(
             name="w", moves=lambda queue: self.benches[queue].moves, in_flight=in_flight, clock=ServerClock(),
-            gates=flow,
+            gates=gates,
             next_lease_token=lambda: f"t.{next(tokens)}",
             not_heard=lambda _, token: self.not_heard.append(token), claim_of=claim_of,
         )  # fmt: skip

@@ -37,6 +37,8 @@ _SHORT_SECONDS = 3.0
 _FOLLOW_SECONDS = 1.5
 #: An outage is confirmed when a fresh probe failed, or when many jobs opened the breaker and this many probes failed.
 _PROBES_TO_CONFIRM = 2
+#: The end of each breaker's advice.
+PROBES_GO_ON = "Meanwhile jobs wait in Redis and lose no attempt; once a probe succeeds they go on by themselves."
 
 
 class State(Enum):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from worker.broker.client import RedisClient
     from worker.broker.moves import BrokerOptions
-    from worker.flow_control.flow_control import FlowControl
+    from worker.flow_control.gates import Gates
     from worker.runtime.background import Background
     from worker.runtime.registry import Registry
 
@@ -56,7 +56,7 @@ class Fleet:
         options: BrokerOptions,
         *,
         name: str,
-        flow: FlowControl,
+        flow: Gates,
         registry: Registry,
         consumed: Callable[[], Sequence[str]],
         use: Callable[[BrokerOptions], None],

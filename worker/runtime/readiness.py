@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from worker.observe import metrics
 
 if TYPE_CHECKING:
-    from worker.flow_control.flow_control import FlowControl
+    from worker.flow_control.gates import Gates
     from worker.runtime.clock import ServerClock
     from worker.runtime.fetcher import Fetcher
     from worker.runtime.in_flight import InFlight
@@ -24,14 +24,14 @@ class Readiness:
         in_flight: the jobs in flight.
         fetcher: takes jobs.
         clock: the server's clock.
-        flow: flow control.
+        gates: what holds this worker back.
     """
 
-    def __init__(self, *, in_flight: InFlight, fetcher: Fetcher, clock: ServerClock, flow: FlowControl) -> None:
+    def __init__(self, *, in_flight: InFlight, fetcher: Fetcher, clock: ServerClock, gates: Gates) -> None:
         self._in_flight = in_flight
         self._fetcher = fetcher
         self._clock = clock
-        self._flow = flow
+        self._gates = gates
 
     def reasons_not_ready(self) -> list[str]:
         """Return why this worker cannot work now, as stable labels; none: it can."""
@@ -39,22 +39,22 @@ class Readiness:
         if self._in_flight.is_closed:
             return ["stopping"]
         reasons = [] if self._clock.seconds_since_sync < _SILENT_SECONDS else ["redis_unreachable"]
-        open_reasons = [breaker.reason for breaker in self._flow.breakers if breaker.is_open]
+        open_reasons = [breaker.reason for breaker in self._gates.breakers if breaker.is_open]
         is_idle = last_fetch_at is None or time.monotonic() - last_fetch_at > _SILENT_SECONDS
-        if is_idle and self._in_flight.free_slots() and not open_reasons and not self._flow.is_paused:
+        if is_idle and self._in_flight.free_slots() and not open_reasons and not self._gates.is_paused:
             reasons.append("takes_no_jobs")
-        return reasons + [reason for reason in open_reasons if reason == self._flow.token.reason]
+        return reasons + [reason for reason in open_reasons if reason == self._gates.token.reason]
 
     def fleet_held_back_by(self) -> list[str]:
         """Return what holds back the whole fleet and is no fault of this pod: the API is down, or asked for a pause."""
-        found = [self._flow.api.reason] if self._flow.api.is_open else []
-        return [*found, "paused"] if self._flow.is_paused else found
+        found = [self._gates.api.reason] if self._gates.api.is_open else []
+        return [*found, "paused"] if self._gates.is_paused else found
 
     def refresh_gauges(self) -> None:
         """Set the gauges to the state of this worker."""
         metrics.IN_FLIGHT.set(len(self._in_flight))
         metrics.CONCURRENCY.set(self._in_flight.limit)
-        for breaker in self._flow.breakers:
+        for breaker in self._gates.breakers:
             metrics.BREAKER_OPEN.labels(breaker.reason).set(breaker.is_open)
-        metrics.FLEET_PAUSED.labels("api").set(self._flow.is_paused)
-        metrics.FLEET_LIMIT.set(self._flow.fleet.rate)
+        metrics.FLEET_PAUSED.labels("api").set(self._gates.is_paused)
+        metrics.FLEET_LIMIT.set(self._gates.rate)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tasks.handler import LockConversation
     from worker.broker.client import RedisClient
     from worker.broker.moves import BrokerOptions, Moves
-    from worker.flow_control.flow_control import FlowControl
+    from worker.flow_control.gates import Gates
     from worker.runtime.admission import Admission
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import InFlight
@@ -85,7 +85,7 @@ class Parts:
     broker_options: BrokerOptions
     in_flight: InFlight
     clock: ServerClock
-    flow: FlowControl
+    flow: Gates
     name: str
     registry: Registry
     celery: CeleryView

@@ -1,0 +1,75 @@
+"""The breakers of a pod together: what they admit, and what operators read about them in Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.flow_control.gate import Admit, GateAnswer, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.outcome import Problem
+    from worker.flow_control.breaker import Breaker
+
+#: A slow start also goes on with time, so ask again soon.
+_SLOW_START_SECONDS = 0.1
+#: How often a worker reports again that its breaker is open, in seconds.
+_REPORT_SECONDS = 10.0
+
+
+class PodBreakers:
+    """The breakers of a pod, in the order in which they are asked. ``clock`` returns monotonic seconds."""
+
+    def __init__(self, breakers: tuple[Breaker, ...], clock: Callable[[], float]) -> None:
+        self.all = breakers
+        #: The problem of the last failed call.
+        self.last_problem: Problem | None = None
+        self._clock = clock
+        self._reported: list[str] = []
+        self._reported_at = 0.0
+
+    @property
+    def is_any_open(self) -> bool:
+        """True while one of them lets only probes pass."""
+        return any(breaker.is_open for breaker in self.all)
+
+    @property
+    def is_any_in_doubt(self) -> bool:
+        """True from the opening of one of them until it is closed again."""
+        return any(breaker.is_in_doubt for breaker in self.all)
+
+    def ask(self, free: int, held: int, stuck: int) -> GateAnswer:
+        """Return how many jobs all of them admit, or how long to wait. Arguments as for :meth:`Breaker.ask`."""
+        jobs = free
+        probed: list[Breaker] = []
+        for breaker in self.all:
+            answer = breaker.ask(jobs, held, stuck)
+            if isinstance(answer, Wait) or answer.jobs == 0:
+                for other in probed:
+                    other.give_back_probe()
+                if isinstance(answer, Wait):
+                    return answer
+                return Wait(_SLOW_START_SECONDS, breaker.reason) if jobs else Admit(0)
+            if answer.is_probe:
+                probed.append(breaker)
+            jobs = answer.jobs
+        return Admit(jobs, is_probe=bool(probed))
+
+    def give_back_probe(self) -> None:
+        """Allow the next probe at once, because the last one made no call."""
+        for breaker in self.all:
+            breaker.give_back_probe()
+
+    def report(self) -> str | None:
+        """Return a report of the open ones for the operators (empty: none is open), or None where nothing is new."""
+        now, opened = self._clock(), [breaker for breaker in self.all if breaker.is_open]
+        reasons = [breaker.reason for breaker in opened]
+        if reasons == self._reported and (not reasons or now - self._reported_at < _REPORT_SECONDS):
+            return None
+        self._reported, self._reported_at = reasons, now
+        if not opened:
+            return ""
+        seconds = now - min(breaker.opened_at for breaker in opened)
+        problem = "" if self.last_problem is None else f": {self.last_problem.detail}"
+        return f"{','.join(reasons)} for {seconds:.0f} s{problem}"
