@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 QUEUE = Keys("moderation.lock")
 CLOCK_MS = 3
+#: Beyond this the machine stood still between the looks at the clock, and the rest of the example says nothing.
+MAX_SLACK_MS = 9
 
 WISHES = st.builds(
     TakeRequest,
@@ -48,7 +50,11 @@ def client(redis_url: str) -> Iterator[Any]:
         yield client
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=STEPS, rate=st.sampled_from([None, 5.0, 100.0]))
 def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: list[Any], rate: float | None) -> None:
     client.flushall()
@@ -76,6 +82,8 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
             after = _server_us(client)
             now_us[0] = (before + after) // 2
             slack_ms += (after - before) / 1000  # when within it the script ran is not known
+            if slack_ms > MAX_SLACK_MS:
+                return
             changed, news = model.throttle(step)
             assert (done == 1) == changed
             assert [float(part) for part in found[1:5]] == pytest.approx(
@@ -91,6 +99,8 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
         after = _server_us(client)
         now_us[0] = (before + after) // 2
         slack_ms += (after - before) / 1000  # when within it the script ran is not known, nor of the steps before
+        if slack_ms > MAX_SLACK_MS:
+            return
         paused_before = model.paused_until_ms - model.now_ms
         allowed = model.admit(step)
         news = model.news(step.version)
