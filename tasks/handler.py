@@ -64,7 +64,7 @@ class Run:
         attempts: calls made so far that count, earlier deliveries included.
         received_at: when the job was first taken.
         ends_at: when the job is too old to be called; None: never.
-        clock: the moment, on the Redis server's clock.
+        clock: returns the time on the Redis server's clock.
         before_call: awaited before each call; it raises when the job is not ours any more, and that ends the run.
         progress: what is known of the calls so far.
         is_retry: a call of the job failed before.
@@ -97,33 +97,33 @@ class Flow(Protocol):
     """What holds calls back, beside a job's own waits."""
 
     def begins(self, run: Run) -> None:
-        """Told that a call begins."""
+        """Note that a call begins."""
 
     def answered(self, run: Run) -> None:
-        """Told that a call was answered as it should, or with a final no."""
+        """Note that a call was answered as it should, or with a final no."""
 
     def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
-        """Told that a call failed; returns the attempts that its job has lost by that."""
+        """Note that a call failed; return the attempts that its job has lost by that."""
 
     def refused(self, run: Run, status: int, retry_after: float | None) -> float:
-        """Told that the API refused a call for load; returns the seconds that its job waits at least."""
+        """Note that the API refused a call for load; return the seconds that its job waits at least."""
 
     @property
     def doubts_token(self) -> bool:
-        """Whether the token was refused just now, so that a second try with the same one is in vain."""
+        """True if the token was refused just now, so that a second try with the same one is in vain."""
 
     @property
     def needs_permits(self) -> bool:
-        """Whether each call needs a permit, which only a take gives."""
+        """True if each call needs a permit, which only a take gives."""
 
     def holds_back(self) -> bool:
-        """Whether the next call has to ask first."""
+        """Return True if the next call must go through a take, because only a take checks what holds calls back."""
 
     def may_wait_in_slot(self) -> bool:
-        """Whether a job may keep its slot until its next call."""
+        """Return True if a job may keep its slot until its next call."""
 
     def waits_in_slot(self, change: int) -> None:
-        """Told that one more, or one less, waits in its slot."""
+        """Note that one more, or one less, waits in its slot."""
 
     def reason(self) -> Problem:
         """Why a job that was never called could not be."""
@@ -136,7 +136,7 @@ class LockConversation:
         api: the endpoint.
         flow: what holds calls back.
         policy: when to try again.
-        on_retry: told of each retry.
+        on_retry: called with each retry.
         shown: how much of a conversation an event carries.
         max_event_bytes: an event of more bytes carries less of it.
         source: what the events name as their source.
@@ -199,7 +199,7 @@ class LockConversation:
             self._flow.waits_in_slot(-1)
 
     def ends_without_call(self, job: Accepted, run: Run) -> bool:
-        """Whether a job that would run now comes to its end before a call."""
+        """Return True if a job that would run now ends before a call."""
         return self._admit(job, run) is not None
 
     def rejected(self, rejection: Rejection, run: Run) -> Finished:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import worker.runtime.gc_tuning  # isort: skip  # first, or the loading of the rest takes longer
-import worker.celery_bridge.startup_output  # isort: skip  # noqa: F401 - next, or an error in loading the rest is told in no format
+import worker.celery_bridge.startup_output  # isort: skip  # noqa: F401 - next, so that an error in loading the rest is logged in the right format
 
 import os
 import re

@@ -1,11 +1,11 @@
-"""Celery's books: what its remote control, its monitors and its signals know of the jobs here.
+"""What Celery's remote control, monitors and signals know of the jobs in this worker.
 
-Keeping them for every job would cost a tenth of its CPU time, and carry each job from the asyncio side to Celery's
-thread and back. So they are kept as far as somebody looks. While events of tasks are switched on or a signal of a task
-has a receiver, each job is shown to Celery before it begins and when it is over. Otherwise Celery is shown the jobs in
-hand in the moment in which somebody asks: before a command of the remote control and before a heartbeat.
+Celery is told of jobs lazily. To report each job would cost a tenth of its CPU time, because each would pass from the
+asyncio loop to Celery's thread and back. While task events or handlers of task signals are on, each job is announced
+before it runs and reported when it is settled. Otherwise Celery is shown the jobs in flight only just before a command
+of the remote control or a heartbeat is answered.
 
-Celery's own state belongs to Celery's thread, and what changes it is called there alone.
+Celery's own state belongs to Celery's thread, so only that thread calls what changes it.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class Monitoring:
     # -- called by the asyncio side --
 
     def is_watched(self, job: str) -> bool:
-        """Whether a job has to be shown before it begins."""
+        """Return whether Celery must be shown a job before it runs."""
         return job in state.revoked or self._is_watched()
 
     def is_revoked(self, job: str) -> bool:
-        """Whether this worker was told that a job is revoked."""
+        """Return whether Celery heard that a job is revoked."""
         return job in state.revoked
 
     def announce(self, assignments: Sequence[Assignment]) -> None:
@@ -128,15 +128,15 @@ class Monitoring:
         """Tell Celery what became of the jobs that it was shown."""
         while self._finished:
             request, how = self._finished.popleft()
-            if self._announced.pop(request.number, None) is None:  # terminated: Celery was told then
+            if self._announced.pop(request.number, None) is None:  # terminated: Celery knows already
                 continue
             try:
                 request.settled(how)
-            except Exception:  # somebody's signal handler; the job itself is settled
+            except Exception:  # a signal handler of the user's; the job itself is settled
                 logger.exception("callback_error", extra={"job": request.id})
 
     def sync(self) -> None:
-        """Show all jobs in hand, and count those that came and went unseen."""
+        """Show Celery all jobs in flight, and count those that came and went without it."""
         self.flush()
         for assignment in self._in_flight.running():
             if assignment.announced is None:
@@ -188,7 +188,7 @@ class Monitoring:
         return f"{told}: {lack}"
 
     def terminate(self, number: int) -> None:
-        """Stop a job and hand it back; whoever takes it next finds it revoked."""
+        """Stop a job and release it; the next worker that takes it finds it revoked."""
         request = self._announced.pop(number, None)
         if request is not None:
             self._runtime().cancel_job(request.delivery)
@@ -209,7 +209,7 @@ class Monitoring:
                     assignment.announced = request
                     request.received()
                     request.started()
-            except Exception:  # somebody's signal handler; it is no reason not to run the job
+            except Exception:  # a signal handler of the user's; it is no reason not to run the job
                 logger.exception("callback_error", extra={"job": request.id})
         self._runtime().resume(assignments)
 

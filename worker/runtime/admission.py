@@ -55,7 +55,7 @@ class Admission:
     Args:
         read: parses messages.
         look_ahead: parses a message before it is taken.
-        handler: knows how each end of a job is told.
+        handler: makes the event of each end of a job.
         clock: the server's clock.
         max_age_seconds: how old a job may become; 0: no bound.
     """
@@ -118,7 +118,7 @@ class Admission:
             delivery.has_permit = False  # it is used
 
         known = progress.from_bytes(delivery.progress)
-        # A worker that died, or was told to stop, in the middle of a call left no word of it.
+        # A worker that died, or was stopped, in the middle of a call left no record of it.
         known.may_be_at_work |= delivery.crashes > 0 or (delivery.attempts > 0 and not delivery.progress)
         deadline = self.deadline_ms(assignment)
         return Run(

@@ -1,4 +1,4 @@
-"""Tasks on the loop that nobody waits for, and that end with it."""
+"""Tasks on the loop that no caller waits for, and that end with the loop."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Batcher(Generic[Item, Answer]):
         send: makes the call; one answer for each item, in order.
         queue: whose items these are; as ``what``.
         weigh: an item's size in bytes, about.
-        settled: told each item with its answer.
+        settled: called with each item and its answer.
     """
 
     def __init__(

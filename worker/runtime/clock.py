@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 class ServerClock:
-    """The server's time, carried on by the monotonic clock between two answers that told it.
+    """The server's time, carried on by the monotonic clock between two answers that contain it.
 
     Until the first answer it is this machine's own time.
     """
@@ -17,7 +17,7 @@ class ServerClock:
         self._ahead_ms = time.time() * 1000 - self._told_at * 1000
 
     def sync(self, server_ms: int) -> None:
-        """Note a time that the server told just now."""
+        """Set the clock to a time that the server sent just now."""
         self._told_at = time.monotonic()
         self._ahead_ms = server_ms - self._told_at * 1000
 
@@ -27,7 +27,7 @@ class ServerClock:
         return time.monotonic() - self._told_at
 
     def now(self) -> datetime:
-        """The moment, aware, in UTC."""
+        """Return the time, aware, in UTC."""
         return self.at(self.now_ms())
 
     def now_ms(self) -> float:
@@ -36,5 +36,5 @@ class ServerClock:
 
     @staticmethod
     def at(server_ms: float) -> datetime:
-        """A time of the server's, in milliseconds, as a moment."""
+        """Return a server time in milliseconds as an aware time in UTC."""
         return datetime.fromtimestamp(server_ms / 1000, UTC)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Announcements(Protocol):
-    """What Celery is told of jobs before they run, and what it knows of them."""
+    """Shows Celery jobs before they run, and knows which of them it has revoked."""
 
     def is_watched(self, job: str) -> bool:
         """Return whether Celery must be shown a job before it runs."""
@@ -54,8 +54,8 @@ class Executor:
         in_flight: the jobs in flight.
         clock: the server's clock.
         settler: settles jobs.
-        celery: is told of jobs before they run, while it watches.
-        background: runs what nobody waits for.
+        celery: is shown jobs before they run, while it watches.
+        background: runs tasks that no caller waits for.
     """
 
     def __init__(

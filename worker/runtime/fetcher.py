@@ -1,19 +1,20 @@
 """Takes jobs while there is room for them, and waits for the next message while there are none.
 
-A job queue is read by turns: ``take`` until the lists are empty; then a ``BLMOVE`` from the producers' list to our
-``arrived`` list, which wakes exactly one waiting worker a message and leaves the message in Redis; then again a take.
-The take is not sent behind the wait, though that would save a round trip: where the connection was lost without a
-word, the server would take jobs for nobody, and they would come back only when their leases are over. But the next wait
-is sent behind the take, with the claim of the message that ended the last one (``worker.broker.follow_up``).
+The fetcher sends ``take`` until the lists are empty. Then it waits with ``BLMOVE``, which moves a message from the
+producers' list to our ``arrived`` list: that wakes exactly one waiting worker for each message and leaves the message
+in Redis. Then it sends a take again. It does not send the take behind the wait, although that would save a round trip:
+if the connection was lost without notice, the server would take jobs for a worker that never hears of them, and they
+would come back only when their leases expire. It does send the next wait behind the take, with the claim of the message
+that ended the last wait (``worker.broker.follow_up``).
 
-``BLMOVE`` knows one list, and the blocking pops that know several remove the message, which would be lost with the
-worker. So each queue has a wait and a connection of its own. Of several queues the waits are longer, so that their
-number a second stays about the same; what stands on lists that nobody waits on, ``worker.runtime.maintenance`` finds
-for all queues at once.
+``BLMOVE`` takes one list. The blocking pops that take several remove the message, which would be lost with the worker.
+So each queue has a wait and a connection of its own. With several queues the waits are longer, so that their number a
+second stays about the same. Jobs on the other lists are found by ``worker.runtime.maintenance``, for all queues at
+once.
 
-Runs on the asyncio side, where the jobs are run: a job that went through Celery's thread would be handed from core to
-core, and two threads that want the interpreter at once wake each other in vain at every system call. That cost as much
-as all else that a job needs besides its call.
+It runs on the asyncio loop, where the jobs run. A job that went through Celery's thread would pass from core to core,
+and two threads that compete for the interpreter wake each other in vain at every system call. That cost as much CPU as
+everything else that a job needs besides its call.
 """
 
 from __future__ import annotations
@@ -44,29 +45,29 @@ if TYPE_CHECKING:
 #: The queue of a message, and its bytes.
 Message: TypeAlias = tuple[str, bytes]
 
-#: How long the wait for a message lasts where there is one queue, in seconds; after it, take looks at the other lists.
+#: How long the wait for a message lasts with one queue, in seconds. Then a take looks at the other lists.
 WAIT_SECONDS = 0.5
-#: The same at most, where there are many: below what an answer of Redis may take.
+#: The longest wait with many queues, in seconds: less than the timeout for an answer of Redis.
 _LONGEST_WAIT_SECONDS = 3.0
-#: Where there are many, a take is due after so many seconds: readiness asks for one each five seconds.
+#: With many queues a take is sent at least this often, in seconds: readiness expects one in five seconds.
 _TAKE_SECONDS = 1.5
-#: How long a queue is left alone after the server refused a call for it, in seconds.
+#: How long a queue is skipped after the server refused a call for it, in seconds.
 _REFUSED_SECONDS = 1.0
-#: How long a closed gate is believed before it is asked again, in seconds.
+#: A gate that holds back is asked again at least this often, in seconds.
 _ASK_AGAIN_SECONDS = 1.0
 
 
 class Gates(Protocol):
-    """What holds a worker back from taking jobs."""
+    """Flow control, as the fetcher asks it before each take."""
 
     def ask(self) -> TakeRequest | Wait:
-        """What to take now, or how long to wait and why."""
+        """Return what to take now, or how long to wait and why."""
 
     def took(self, request: TakeRequest, taken: Taken) -> None:
-        """Told what a take brought."""
+        """Note what a take returned."""
 
     def not_taken(self) -> None:
-        """Told that a take failed."""
+        """Note that a take failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,11 @@ class Fetcher:
     Args:
         name: the worker's name in Redis.
         moves: a queue's moves.
-        hands: what the worker holds; taken jobs are added.
-        clock: told the server's time.
+        in_flight: the jobs in flight; taken jobs are added.
+        clock: set to the server's time by each answer.
         gates: this process's gates.
-        next_token: makes a lease token.
-        not_heard: told of a take whose answer was lost, with its queue and its lease token.
+        next_lease_token: makes a lease token.
+        not_heard: called with the queue and the lease token of a take whose answer was lost.
         claim_of: the claim that a message's job will need as soon as it is taken, if any.
     """
 
@@ -117,7 +118,7 @@ class Fetcher:
         self._not_heard = not_heard
         self._claim_of = claim_of
         self._queues: list[str] = []
-        #: Those of them that the last take found empty, until a message comes or somebody says that there is one.
+        #: The queues that the last take found empty, until a message arrives or `check_queues` is called.
         self._empty: set[str] = set()
         self._waits: dict[str, asyncio.Task[bytes | None]] = {}
         self._retries_may_wait: set[str] = set()
@@ -125,16 +126,16 @@ class Fetcher:
         self._held_back_until = self._full_until = 0.0
         self._backoff_seconds = FIRST_WAIT_SECONDS
         self._wakeup = asyncio.Event()
-        #: What still closes the connection of a wait.
+        #: Tasks that still close the connection of a wait.
         self._giving_up: set[asyncio.Task[Any]] = set()
         self._no_call = asyncio.Event()
         self._no_call.set()
-        #: When a take was answered last, on the monotonic clock.
+        #: The time of the last answer to a take, on the monotonic clock.
         self.last_fetch_at: float | None = None
 
     @property
     def is_fetching(self) -> bool:
-        """Whether the answer of a take is on its way. To end in such a moment would leave its jobs to their leases."""
+        """True while a take is in progress: cancelling then would strand its jobs until their leases expire."""
         return not self._no_call.is_set()
 
     @property
@@ -143,14 +144,14 @@ class Fetcher:
         return tuple(self._queues)
 
     def consume(self, queue: str) -> None:
-        """Take from this queue too."""
+        """Take jobs from this queue from now on."""
         if queue not in self._queues:
             self._queues.append(queue)
-            self._stop_waiting(queue)  # a wait of before may stand on a server that has become a replica
+            self._stop_waiting(queue)  # an earlier wait may be on a server that has become a replica
         self.check_queues(queue)
 
     def cancel(self, queue: str) -> None:
-        """Take no more from this queue; what is on its way goes back. See :meth:`has_let_go`."""
+        """Take no more from this queue; jobs of a take in progress are released. See :meth:`has_let_go`."""
         if queue in self._queues:
             self._queues.remove(queue)
         self._stop_waiting(queue)
@@ -158,25 +159,25 @@ class Fetcher:
         self._wakeup.set()
 
     async def has_let_go(self) -> None:
-        """Return when the take that is under way, if any, was answered, and the waits that were stopped are closed."""
+        """Return when a take in progress, if any, is answered, and the connections of stopped waits are closed."""
         await self._no_call.wait()
         while self._giving_up:
             await asyncio.wait(self._giving_up)
 
     def check_queues(self, queue: str) -> None:
-        """Look at a queue again: jobs may have become ready on lists that nobody can wait on."""
+        """Look at a queue again: jobs may have become ready on lists that cannot be waited on."""
         self._empty.discard(queue)
         self._wakeup.set()
 
     def slots_freed(self) -> None:
-        """Told that there may be room for more jobs."""
+        """Look again: there may be free slots."""
         if self._retries_may_wait:
             self._empty -= self._retries_may_wait
             self._retries_may_wait.clear()
         self._wakeup.set()
 
     def gates_changed(self) -> None:
-        """Told that what held takes back may not do so any more: a permit came back unused."""
+        """Ask the gates again: a permit was given back unused, so they may let more jobs pass."""
         self._held_back_until = self._full_until = 0.0
         self._wakeup.set()
 
@@ -198,7 +199,7 @@ class Fetcher:
 
     async def _step(self) -> Batch | None:
         """Take jobs, or wait for what is in the way."""
-        # Of the take that follows at once alone: later, others may have taken the message long ago.
+        # Only for the take that follows at once: later, another worker may have taken the message.
         woken_by = self._look_at_the_waits()
         now = time.monotonic()
         queues = [queue for queue in self._queues if now >= self._not_before.get(queue, now)]
@@ -208,7 +209,7 @@ class Fetcher:
         elif now < self._held_back_until:
             await self._wait_for_news(min(self._held_back_until - now, _ASK_AGAIN_SECONDS))
         elif now < self._full_until and wanted < len(self._in_flight):
-            # A moment later more slots will be free, and one take fills them all.
+            # Soon more slots will be free, and one take fills them all.
             await asyncio.sleep(self._full_until - now)
         elif (queue := next((queue for queue in queues if queue not in self._empty), None)) is not None:
             return await self._ask_and_take(queue, woken_by if woken_by is not None and woken_by[0] == queue else None)
@@ -218,7 +219,7 @@ class Fetcher:
         return None
 
     async def _wait_for_news(self, seconds: float = _ASK_AGAIN_SECONDS) -> None:
-        # Whoever changes what `_turn` looks at sets the event, and nothing awaits between that look and here.
+        # Every change of what `_step` looks at sets the event, and nothing awaits between that look and here.
         self._wakeup.clear()
         try:
             async with asyncio.timeout(seconds):
@@ -249,13 +250,13 @@ class Fetcher:
             self._giving_up.add(task)
             task.add_done_callback(self._giving_up.discard)
         elif not task.cancelled():
-            task.exception()  # or asyncio would complain that nobody has asked for it
+            task.exception()  # asyncio logs an exception that is never retrieved
 
     def _look_at_the_waits(self) -> Message | None:
-        """Look for jobs where a wait is over, or say why it failed; returns the message that ended one."""
+        """Mark queues whose wait has ended, and report waits that failed; return the message that ended one."""
         woken_by = None
-        # Of several waits that end without a message, one take is enough: `worker.runtime.maintenance` looks at the
-        # other lists.
+        # If several waits end without a message, one take is enough: `worker.runtime.maintenance` looks at the other
+        # lists.
         is_take_due = (
             len(self._queues) == 1
             or self.last_fetch_at is None
@@ -264,7 +265,7 @@ class Fetcher:
         for queue, task in [(queue, task) for queue, task in self._waits.items() if task.done()]:
             del self._waits[queue]
             was_empty = queue in self._empty
-            self._empty.discard(queue)  # also when it was refused: a full server refuses the wait alone
+            self._empty.discard(queue)  # also if it was refused: a full server refuses only the wait
             if task.cancelled():
                 continue
             error = task.exception()
@@ -281,7 +282,7 @@ class Fetcher:
         return woken_by
 
     def _wait_failed(self, queue: str, error: BaseException) -> None:
-        """Say so, but once for all waits that a lost server ended: together they are one reason to wait longer."""
+        """Report a failed wait, but only once for all waits that a lost server ended: they count as one failure."""
         is_lost = isinstance(error, RedisError | OSError) and (
             not isinstance(error, ResponseError) or connection_is_useless(error)
         )
@@ -325,19 +326,19 @@ class Fetcher:
             self._no_call.set()
 
     def _follow_up(self, queue: str, request: TakeRequest, woken_by: Message | None) -> FollowUp | None:
-        """What to send behind a take that follows a wait, and most likely leaves the lists empty and room for more."""
+        """Return what to send behind a take that most likely empties the lists and leaves free slots."""
         if woken_by is None or queue in self._waits or request.wanted <= 1:
             return None
         return self._moves(queue).follow_up(self._claim_of(woken_by[1]), wait_seconds=self._wait_seconds())
 
     def _go_on_waiting(self, queue: str, taken: Taken, follow_up: FollowUp, *, has_room: bool) -> None:
-        """Note what was claimed along with a take, and wait for the wait."""
+        """Note the claim that was sent behind a take, and go on with the wait that was sent behind it."""
         for delivery in taken.jobs:
             delivery.claimed = follow_up.claimed
         if not follow_up.is_waiting:
             return
-        is_cancelled = self._in_flight.is_closed or queue not in self._queues  # while the answer was on its way
-        # One that is held back, or has its hands full, would wait for messages that others could take at once.
+        is_cancelled = self._in_flight.is_closed or queue not in self._queues  # while the take was in progress
+        # A worker that is held back, or has no free slot, would wait for messages that others could take at once.
         if is_cancelled or not has_room:
             self._give_up(follow_up)
         else:
@@ -345,7 +346,7 @@ class Fetcher:
             task.add_done_callback(lambda _: self._give_up(follow_up))
 
     def _give_up(self, follow_up: FollowUp) -> None:
-        """Close the connection of a wait that nobody waits for; also of a task that was cancelled before it began."""
+        """Close the connection of a wait without a task, also if the task was cancelled before it began."""
         if follow_up.is_waiting:
             task = asyncio.create_task(follow_up.give_up())
             self._giving_up.add(task)
@@ -357,10 +358,10 @@ class Fetcher:
         self._backoff_seconds = FIRST_WAIT_SECONDS
         self._clock.sync(taken.server_ms)
         if sum(delivery.is_retry for delivery in taken.jobs) >= request.max_retries:
-            self._retries_may_wait.add(queue)  # on a list that nobody can wait on, until one that is in hand has ended
+            self._retries_may_wait.add(queue)  # on a list that cannot be waited on, until a retry in flight ends
         for delivery in taken.jobs:
             self._in_flight.add(delivery)
-        if self._in_flight.is_closed or queue not in self._queues:  # cancelled while the answer was on its way
+        if self._in_flight.is_closed or queue not in self._queues:  # since the take was sent
             return Batch(taken.jobs, is_late=True)
         self._in_flight.is_draining = taken.state is TakeState.DRAIN
         if taken.emptied_queue:
@@ -370,7 +371,7 @@ class Fetcher:
             self._full_until = sent_at + SPACING_SECONDS
         if taken.wait_ms:
             self._held_back_until = time.monotonic() + min(taken.wait_ms / 1000, _ASK_AGAIN_SECONDS)
-        # The others first; but not before a suspect: with their jobs in them, the hands would be emptied for ever.
+        # The other queues come first, but not before a suspect: with their jobs in flight it would never run alone.
         self._queues.remove(queue)
         self._queues.insert(0 if self._in_flight.is_draining else len(self._queues), queue)
         return Batch(taken.jobs, is_late=False) if taken.jobs else None
@@ -380,10 +381,10 @@ class Fetcher:
             raise error
         self._empty.discard(queue)
         if isinstance(error, ResponseError) and not connection_is_useless(error):
-            # The server would not: the queue is left alone for a while.
+            # The server refused the call: the queue is skipped for a while.
             self._not_before[queue] = time.monotonic() + _REFUSED_SECONDS
         else:
-            # What a lost answer held comes back when its lease is over. No loop repeats one call here, as in
+            # The jobs of a lost answer come back when their leases expire. No loop repeats one call here, as in
             # `worker.runtime.retries`: the wait holds the take and the waits of all queues back alike.
             self._held_back_until = time.monotonic() + self._backoff_seconds
             self._backoff_seconds = min(self._backoff_seconds * 2, MAX_WAIT_SECONDS)

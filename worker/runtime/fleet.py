@@ -47,7 +47,7 @@ class Fleet:
         registry: what the worker tells of itself, and knows of the others.
         consumed: returns the queues that jobs are taken from.
         use: called with other options of the moves, where the longest times in the fleet differ from this worker's.
-        background: runs what nobody waits for.
+        background: runs tasks that no caller waits for.
     """
 
     def __init__(

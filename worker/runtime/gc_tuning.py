@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 
-#: Objects made, less objects dropped, between two looks at the young ones. 200 jobs in hand are about 20,000 objects.
+#: Objects made, less objects dropped, between two looks at the young ones. 200 jobs in flight are about 20,000 objects.
 _YOUNG_OBJECTS = 10_000
 
 

@@ -44,7 +44,7 @@ def to_remember(intake: ParsedJob, *, is_conflict: bool, has_own_id: bool) -> Cl
 def own_event_id(intake: ParsedJob, *, is_conflict: bool) -> str:
     """The id of an event that its job's id cannot name.
 
-    No other event has it as long as the end is remembered. Messages that name no conversation are copies of nothing,
+    No other event has it as long as the end is remembered. A message that names no conversation is never a duplicate,
     however alike, so theirs is random.
     """
     if not intake.fingerprint:

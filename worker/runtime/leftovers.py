@@ -1,4 +1,4 @@
-"""Jobs that nobody will take: what a worker before this one left in Redis.
+"""Jobs that no worker will take: what an earlier worker left in Redis.
 
 A stock Celery worker that is killed leaves the jobs that it had in kombu's ``unacked``, and only another stock worker
 would ever push them back. When LOCK_QUEUE names another queue than before, what waits on the old one waits for good.
@@ -90,7 +90,7 @@ def _unacked(tag: bytes, entry: bytes, queues: Collection[str]) -> Unacked | Non
 
 
 def _is_ours(raw: bytes) -> tuple[bool, str]:
-    """Whether a message asks for our task, as far as it can be read; and its id."""
+    """Return whether a message asks for our task, as far as it can be read, and its id."""
     intake = _read_message(raw, size=len(raw), now=datetime.now(UTC))
     is_foreign = isinstance(intake, Rejection) and intake.problem.type in {
         ProblemType.UNKNOWN_TASK,
@@ -185,7 +185,7 @@ def look_in_the_background(connect: Callable[[], Redis], queues: Callable[[], Co
             try:
                 with connect() as client:
                     _tell(client, queues(), told)
-            except (RedisError, OSError) as error:  # advice is all that is lost; what is wrong is told elsewhere
+            except (RedisError, OSError) as error:  # only advice is lost; other parts log what is wrong
                 logger.info("leftovers_not_looked_for", extra={"error": str(error)})
             except Exception:  # what others left there must not end the looks
                 logger.exception("leftovers_not_looked_for")

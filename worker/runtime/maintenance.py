@@ -1,10 +1,11 @@
-"""What a worker does for its queue beside running jobs: it keeps leases, and finds jobs that are due or were lost.
+"""Maintains the queues of a worker: renews leases, promotes jobs that are due, recovers jobs that were lost.
 
-Runs on the asyncio side and on nothing else, because Celery's own loop stands still in a reconnect or a shutdown, and
-leases must not. Scripts hold a gate, so that a hundred idle workers do not look a hundred times.
+It runs on the asyncio loop, because Celery's loop stops during reconnects and shutdown, and leases must not lapse then.
+The scripts let one worker of the fleet through at a time, so a hundred idle workers do not look a hundred times as
+often.
 
-Where a worker has several queues, those without a job are looked at seldom. :class:`QueueWatch` asks for all of them at
-once whether something has come.
+If a worker has several queues, those without jobs are looked at seldom. :class:`QueueWatch` asks for all of them at
+once whether jobs have arrived.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The longest time between two looks at the queue, and the shortest, in seconds; the longest one also as a share of a
-#: lease, so that a fleet which is silent for most of a lease stands out.
+#: The longest and the shortest time between two looks at a queue, in seconds. There are at least six looks a lease:
+#: otherwise ``recover.lua`` would take an idle fleet for an outage of Redis.
 _LOOK_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.02
 _LOOKS_IN_A_LEASE = 6
-#: The same for a queue that is one of several and has no job: what comes meanwhile is found by the look at all queues.
+#: The longest time for a queue without jobs that is one of several: :class:`QueueWatch` finds jobs that arrive there.
 _IDLE_LOOK_SECONDS = 10.0
-#: The gates of the fleet, in milliseconds, and the second one also as a share of the time between two looks.
+#: The least time between two promotes, and between two recovers, of the whole fleet, in milliseconds. A recover is also
+#: allowed after this share of the time between two looks.
 _PROMOTE_BETWEEN_MS = 20
 _RECOVER_BETWEEN_MS = 400
 _RECOVER_SHARE = 0.8
@@ -58,7 +60,7 @@ class Fleet(Protocol):
         """The version of it that is known."""
 
     def saw(self, fleet: FleetNews) -> None:
-        """Told what stands in Redis."""
+        """Note the fleet's state as it is in Redis."""
 
 
 class Maintenance:
@@ -66,15 +68,15 @@ class Maintenance:
 
     Args:
         moves: the queue's moves.
-        hands: what this worker holds.
-        clock: told the server's time.
+        in_flight: the jobs in flight.
+        clock: set to the server's time.
         next_token: makes a lease token.
         fleet: given what stands in Redis of the fleet's flow control, and asked which version of it is known.
         on_ready: called when jobs became ready, so that this worker need not wait to see them.
-        on_recovered: told of jobs of workers that were lost, to say so.
+        on_recovered: called with jobs that lost workers had, to log them.
         on_poisoned: given each job that is to be ended as poisoned.
         on_expired: given jobs that are too old.
-        not_heard: told of a take whose answer was lost, with the queue and the lease token.
+        not_heard: called with the queue and the lease token of a take whose answer was lost.
     """
 
     def __init__(
@@ -218,14 +220,14 @@ class Maintenance:
 class QueueWatch:
     """Looks at all queues of a worker at once, so that idle ones cost little and none of them waits for its turn.
 
-    It finds jobs on lists that nobody can wait on, wakes maintenance of queues that have work for it, and lets that of
+    It finds jobs on lists that cannot be waited on, wakes maintenance of queues that have work for it, and lets that of
     the others rest; but that of the first one, which also brings the news of the fleet. A queue that no jobs are taken
     from any more is left once nothing of it is left to look after.
 
     Args:
         client: sends commands.
         maintenances: of each queue.
-        hands: what this worker holds.
+        in_flight: the jobs in flight.
         look_seconds: the time between two looks.
         is_consumed: whether jobs are taken from a queue.
         on_ready: called with a queue that has jobs to be taken.

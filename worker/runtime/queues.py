@@ -65,7 +65,7 @@ class Queues:
         settler: hears what Redis answered to a batch.
         on_ready: called with a queue that has jobs to be taken.
         is_consumed: whether jobs are taken from a queue.
-        background: runs what nobody waits for.
+        background: runs tasks that no caller waits for.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 #: A line in the log names so many workers at most.
 _NAMED_AT_MOST = 5
-#: No time that a worker can be set to is so long, in seconds: somebody else wrote it.
+#: No setting of a worker is so long, in seconds: something else is written there.
 _NO_SETTING = 1e9
 _TOLD = re.compile(rb"(\d{1,15}) \S+ (.*)", re.DOTALL)
 
@@ -47,7 +47,7 @@ class Member:
 
 
 def read_member(worker: str, told: bytes) -> Member | None:
-    """What a worker told of itself; None where somebody else wrote it. Never raises."""
+    """Parse what a worker registered; None if something else is written there. Never raises."""
     try:
         found = json.loads(told)
         node, queues, settings = found["node"], found["queues"], found["settings"]
@@ -60,7 +60,7 @@ def read_member(worker: str, told: bytes) -> Member | None:
 
 
 def read_members(workers: Mapping[bytes, bytes], now_ms: float) -> Iterator[Member]:
-    """Those that told lately that they are there, of what stands in Redis."""
+    """Return the workers that registered lately, from the hash in Redis."""
     for worker, told in workers.items():
         parts = _TOLD.fullmatch(told)
         if parts is not None and abs(now_ms - int(parts[1])) <= WORKER_MS:

@@ -1,4 +1,4 @@
-"""How a job left this worker: a small closed set, told by the asyncio side to Celery's."""
+"""How a job left this worker: a small closed set, reported by the asyncio loop to Celery's thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """It was put aside for so many seconds."""
+    """It was delayed for so many seconds."""
 
     seconds: float
     reason: str
@@ -24,7 +24,7 @@ class Delayed:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """There is nothing to tell of it: a copy was dropped, or another worker has it now."""
+    """Celery has nothing to report: a duplicate was dropped, or another worker has the job now."""
 
 
 Settlement: TypeAlias = Completed | Delayed | Ignored

@@ -1,6 +1,6 @@
 """Settles jobs: each leaves this worker completed, delayed or released, and is in flight until Redis has confirmed it.
 
-What the jobs of one moment need goes to Redis in one call for each queue (``worker.runtime.batcher``).
+Jobs that are settled at about the same time go to Redis in one call for each queue (``worker.runtime.batcher``).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _KEEPS_UP = 0.5
 #: The same for the server's memory.
 _NEARLY_FULL = 0.8
 _HAS_ROOM = 0.7
-#: A group that goes on losing events is told of again after so many seconds.
+#: A group that goes on losing events is logged again after so many seconds.
 _AGAIN_SECONDS = 3600.0
 
 
@@ -49,9 +49,9 @@ class _Reader:
         unread: events in the stream that it has not read.
         miscounted: how much too high Redis counts its lag, as seen when the group had read all.
         missed: by how much its lag was beyond what the stream holds, as far as that was noted.
-        lost: events that it can read no more, and that were not told of yet.
-        told_at: when a loss was told, on the monotonic clock.
-        is_behind: it was told that it is near to a loss.
+        lost: events that it can read no more, and that were not logged yet.
+        told_at: when a loss was logged last, on the monotonic clock.
+        is_behind: it was logged that the group is near to a loss.
     """
 
     unread: int = 0
@@ -73,7 +73,7 @@ class _Reader:
 
 
 def _surely_lost(group: Group, stream: Stream, before: Stream | None) -> int:
-    """How many events went since the last look that the group has surely not read: it is not told by Redis."""
+    """How many events went since the last look that the group has surely not read: Redis does not say."""
     if before is None:
         return 0
     gone = stream.gone - before.gone
@@ -141,7 +141,7 @@ class StreamMonitor:
             await self.look_once()
             self._is_in_vain = False
         except (RedisError, OSError) as error:
-            if not self._is_in_vain:  # once: what is away is told by those who need it
+            if not self._is_in_vain:  # once: the parts that need the server log that it is away
                 logger.warning("streams_not_watched", extra={"error": str(error)})
             self._is_in_vain = True
         except Exception:  # an error of ours must not end it

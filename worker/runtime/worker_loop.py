@@ -57,7 +57,7 @@ class Service(Protocol):
 
 
 class CeleryView(Announcements, Reports, Protocol):
-    """What Celery is told of jobs before and after they run. See :mod:`worker.celery_bridge.monitoring`."""
+    """Shows Celery jobs before and after they run. See :mod:`worker.celery_bridge.monitoring`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Parts:
         flow: flow control: what holds this worker back, and the fleet.
         name: this worker's name in Redis; new for every process.
         registry: what the workers of the fleet tell of themselves.
-        celery: what Celery is told of jobs.
+        celery: shows Celery the jobs.
         job_queues: returns the queues that Celery was told to consume.
         close_api: closes the API client.
     """
