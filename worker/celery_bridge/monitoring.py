@@ -226,7 +226,7 @@ def _slots_more(command: str, arguments: Mapping[str, Any]) -> int:
 
 class _Node(pidbox.Node):  # type: ignore[misc]
     def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
-        """Answer a command, with the books up to date."""
+        """Show Celery the jobs in flight, then answer a command."""
         monitoring = self.state.consumer.app.monitoring
         monitoring.sync()
         answer = monitoring.answer(method, arguments or {})
@@ -256,6 +256,6 @@ class _Mailbox(StockControl.Mailbox):  # type: ignore[misc]
 
 
 class Control(StockControl):
-    """Celery's remote control, before which the books are brought up to date."""
+    """Celery's remote control; before each command Celery is shown the jobs in flight."""
 
     Mailbox = _Mailbox

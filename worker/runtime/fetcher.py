@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
 
@@ -31,10 +31,11 @@ from worker.broker.refusals import connection_is_useless, may_have_been_run
 from worker.flow_control.gate import Wait
 from worker.observe.outages import outages
 from worker.runtime.batcher import SPACING_SECONDS
+from worker.runtime.message_waits import MessageWaits
 from worker.runtime.retries import FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.broker.follow_up import FollowUp
     from worker.broker.moves import Moves
@@ -114,20 +115,18 @@ class Fetcher:
         self._in_flight = in_flight
         self._clock = clock
         self._gates = gates
-        self._next_token = next_lease_token
+        self._next_lease_token = next_lease_token
         self._not_heard = not_heard
         self._claim_of = claim_of
         self._queues: list[str] = []
         #: The queues that the last take found empty, until a message arrives or `check_queues` is called.
         self._empty: set[str] = set()
-        self._waits: dict[str, asyncio.Task[bytes | None]] = {}
         self._retries_may_wait: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._held_back_until = self._full_until = 0.0
         self._backoff_seconds = FIRST_WAIT_SECONDS
         self._wakeup = asyncio.Event()
-        #: Tasks that still close the connection of a wait.
-        self._giving_up: set[asyncio.Task[Any]] = set()
+        self._waits = MessageWaits(self._wakeup.set)
         self._no_call = asyncio.Event()
         self._no_call.set()
         #: The time of the last answer to a take, on the monotonic clock.
@@ -161,8 +160,11 @@ class Fetcher:
     async def has_let_go(self) -> None:
         """Return when a take in progress, if any, is answered, and the connections of stopped waits are closed."""
         await self._no_call.wait()
-        while self._giving_up:
-            await asyncio.wait(self._giving_up)
+        await self._waits.closed()
+
+    def _stop_waiting(self, queue: str) -> None:
+        self._waits.stop(queue)
+        self._empty.discard(queue)
 
     def check_queues(self, queue: str) -> None:
         """Look at a queue again: jobs may have become ready on lists that cannot be waited on."""
@@ -194,8 +196,7 @@ class Fetcher:
 
     def stop_waiting(self) -> None:
         """End all waits for messages."""
-        for queue in list(self._waits):
-            self._stop_waiting(queue)
+        self._waits.stop_all()
 
     async def _step(self) -> Batch | None:
         """Take jobs, or wait for what is in the way."""
@@ -231,26 +232,10 @@ class Fetcher:
         """Wait on each queue that is empty and is not waited on yet."""
         for queue in queues:
             if queue in self._empty and queue not in self._waits:
-                self._begin_to_wait(queue, self._moves(queue).wait(self._wait_seconds()))
+                self._waits.start(queue, self._moves(queue).wait(self._wait_seconds()))
 
     def _wait_seconds(self) -> float:
         return min(WAIT_SECONDS * max(1, len(self._queues)), max(WAIT_SECONDS, _LONGEST_WAIT_SECONDS))
-
-    def _begin_to_wait(self, queue: str, wait: Coroutine[Any, Any, bytes | None]) -> asyncio.Task[bytes | None]:
-        task = self._waits[queue] = asyncio.create_task(wait)
-        task.add_done_callback(lambda _: self._wakeup.set())
-        return task
-
-    def _stop_waiting(self, queue: str) -> None:
-        task = self._waits.pop(queue, None)
-        self._empty.discard(queue)
-        if task is None:
-            return
-        if task.cancel():
-            self._giving_up.add(task)
-            task.add_done_callback(self._giving_up.discard)
-        elif not task.cancelled():
-            task.exception()  # asyncio logs an exception that is never retrieved
 
     def _look_at_the_waits(self) -> Message | None:
         """Mark queues whose wait has ended, and report waits that failed; return the message that ended one."""
@@ -262,8 +247,7 @@ class Fetcher:
             or self.last_fetch_at is None
             or time.monotonic() - self.last_fetch_at > _TAKE_SECONDS
         )
-        for queue, task in [(queue, task) for queue, task in self._waits.items() if task.done()]:
-            del self._waits[queue]
+        for queue, task in self._waits.take_ended():
             was_empty = queue in self._empty
             self._empty.discard(queue)  # also if it was refused: a full server refuses only the wait
             if task.cancelled():
@@ -301,7 +285,7 @@ class Fetcher:
 
     async def _take(self, queue: str, request: TakeRequest, woken_by: Message | None) -> Batch | None:
         follow_up = self._follow_up(queue, request, woken_by)
-        sent_at, token = time.monotonic(), self._next_token()
+        sent_at, token = time.monotonic(), self._next_lease_token()
         self._no_call.clear()
         try:
             taken = await self._moves(queue).take(
@@ -340,17 +324,9 @@ class Fetcher:
         is_cancelled = self._in_flight.is_closed or queue not in self._queues  # while the take was in progress
         # A worker that is held back, or has no free slot, would wait for messages that others could take at once.
         if is_cancelled or not has_room:
-            self._give_up(follow_up)
+            self._waits.give_up(follow_up)
         else:
-            task = self._begin_to_wait(queue, follow_up.wait())
-            task.add_done_callback(lambda _: self._give_up(follow_up))
-
-    def _give_up(self, follow_up: FollowUp) -> None:
-        """Close the connection of a wait without a task, also if the task was cancelled before it began."""
-        if follow_up.is_waiting:
-            task = asyncio.create_task(follow_up.give_up())
-            self._giving_up.add(task)
-            task.add_done_callback(self._giving_up.discard)
+            self._waits.start_behind_a_take(queue, follow_up)
 
     def _taken(self, queue: str, request: TakeRequest, taken: Taken, sent_at: float) -> Batch | None:
         self._gates.took(request, taken)

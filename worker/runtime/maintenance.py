@@ -70,7 +70,7 @@ class Maintenance:
         moves: the queue's moves.
         in_flight: the jobs in flight.
         clock: set to the server's time.
-        next_token: makes a lease token.
+        next_lease_token: makes a lease token.
         fleet: given what stands in Redis of the fleet's flow control, and asked which version of it is known.
         on_ready: called when jobs became ready, so that this worker need not wait to see them.
         on_recovered: called with jobs that lost workers had, to log them.
@@ -96,7 +96,7 @@ class Maintenance:
         self._moves = moves
         self._in_flight = in_flight
         self._clock = clock
-        self._next_token = next_lease_token
+        self._next_lease_token = next_lease_token
         self._on_ready = on_ready
         self._on_recovered = on_recovered
         self._on_poisoned = on_poisoned
@@ -182,7 +182,7 @@ class Maintenance:
         self._fleet.saw(promoted.fleet)
         sent_at = time.monotonic()
         recovered = await self._moves.recover(
-            token=self._next_token(), sent_at=sent_at, between_ms=self._recover_between_ms
+            token=self._next_lease_token(), sent_at=sent_at, between_ms=self._recover_between_ms
         )
         self._clock.sync(recovered.server_ms)
         if recovered.is_grace:
@@ -202,7 +202,7 @@ class Maintenance:
 
     async def _expire(self) -> None:
         for _ in range(_EXPIRE_CALLS):
-            sent_at, token = time.monotonic(), self._next_token()
+            sent_at, token = time.monotonic(), self._next_lease_token()
             try:
                 expired = await self._moves.expire(token=token, sent_at=sent_at)
             except (RedisError, OSError) as error:
