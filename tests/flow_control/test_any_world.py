@@ -14,6 +14,8 @@ from tests.flow_control.fleet import Settings, World
 
 MAX_ATTEMPTS = 8
 WELL_AGAIN = 60.0
+#: A pod whose slots are all busy hears of a pause at its next look at the queue; a job may wait in its slot so long.
+HEARD_SECONDS = 0.6
 
 FAILING = st.builds(Reply, seconds=st.sampled_from([0.002, 0.05, 1.0]), status=st.sampled_from([500, 502, 400]))
 TROUBLES = st.one_of(
@@ -58,4 +60,6 @@ def test_every_job_ends_and_nobody_calls_in_a_pause(
     assert "" not in world.outcomes("bad"), told
     assert world.outcomes("bad").keys() <= {"exhausted", "refused"}, told
     assert all(story.attempts <= MAX_ATTEMPTS for story in world.stories()), told
-    assert not any(call.at > began + 0.1 and call.at < ended for began, ended in world.pauses for call in world.calls)
+    assert not any(
+        began + HEARD_SECONDS < call.at < ended for began, ended in world.pauses for call in world.calls
+    )  # fmt: skip
