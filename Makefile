@@ -18,7 +18,8 @@ demo: .venv/.ready ## See it work: embedded Redis, sandbox API, a worker, jobs, 
 
 .PHONY: test
 test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts itself
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@# In the order of the folders: sorted by their number of tests, the longest single tests would come last, alone.
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: chaos
 chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, from SEED=, and judge what came of every job
