@@ -89,7 +89,7 @@ class Monitoring:
         return job in state.revoked
 
     def announce(self, assignments: Sequence[Assignment]) -> None:
-        """Show jobs that are about to begin; they come back to the executor."""
+        """Show jobs that are about to begin; they come back to the runtime."""
         self.call_soon(self._announce, assignments)
 
     def settled(self, assignment: Assignment, how: Settlement) -> None:

@@ -27,11 +27,17 @@ class LoopThread:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start the thread; return when ``begin`` has run on the loop and the loop goes on."""
-        ready: SimpleQueue[None] = SimpleQueue()
+        """Start the thread; return when ``begin`` has run on the loop and the loop goes on.
+
+        Raises:
+            BaseException: what ``begin`` raised; then the loop has ended.
+        """
+        ready: SimpleQueue[BaseException | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(begin, ready), name="asyncio", daemon=True)
         self._thread.start()
-        ready.get()
+        error = ready.get()
+        if error is not None:
+            raise error
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function on the loop, soon. From any thread; without effect before the start and after the end."""
@@ -48,11 +54,15 @@ class LoopThread:
         """End the loop. On the loop's own thread only."""
         asyncio.get_running_loop().stop()
 
-    def _run(self, begin: Callable[[], Coroutine[Any, Any, None]], ready: SimpleQueue[None]) -> None:
+    def _run(self, begin: Callable[[], Coroutine[Any, Any, None]], ready: SimpleQueue[BaseException | None]) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
             asyncio.set_event_loop(self._loop)
             self._loop.set_exception_handler(uncaught.in_a_loop)
-            runner.run(begin())
+            try:
+                runner.run(begin())
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for the start
+                ready.put(error)
+                return
             self._loop.call_soon(ready.put, None)
             self._loop.run_forever()
