@@ -16,20 +16,16 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import settings
-from tasks import message_options, trace
+from settings import load
+from tasks import from_settings, message_options, trace
 from tasks.decision import Finished
-from tasks.handler import LockConversation, Run
 from tasks.job import MAX_LEVELS, parse
-from tasks.managem.client import ManagemApi
-from tasks.managem.token import token_source
 from tasks.message import Message, Rejection, UndecodableMessage
 from tasks.outcome import Exhausted, Problem, ProblemType
 from tasks.redaction import describe
-from tasks.retry import RetryDetails, RetryPolicy
+from tasks.run import Run
 from tasks.strict_json import NotStrictError, loads
 
 if TYPE_CHECKING:
@@ -38,7 +34,9 @@ if TYPE_CHECKING:
     from settings import Settings
     from tasks.decision import Decision
     from tasks.event import Event
+    from tasks.handler import LockConversation
     from tasks.message import Accepted, ParsedJob
+    from tasks.retry import RetryDetails, RetryPolicy
     from tasks.verdict import Blame
 
 #: What a job's field may have, and the body, argument list and job object around it.
@@ -72,52 +70,33 @@ def run(call: Call) -> dict[str, Any]:
     Raises:
         SettingsError: they are wrong, or there is no token.
     """
-    found = settings.load(need_token=True)
+    settings = load(need_token=True)
     received_at = _now()
     parsed = parse(_message(call, received_at))
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        event = _in_a_loop(parsed, received_at, found)
+        event = _in_a_loop(parsed, received_at, settings)
     else:  # the caller's thread has a loop already, and it cannot run another one
         with ThreadPoolExecutor(1, "lock_conversation") as thread:
-            event = thread.submit(_in_a_loop, parsed, received_at, found).result()
+            event = thread.submit(_in_a_loop, parsed, received_at, settings).result()
     told: dict[str, Any] = json.loads(event.body, parse_int=_integer)
     return told
 
 
-def _in_a_loop(parsed: ParsedJob, received_at: datetime, found: Settings) -> Event:
+def _in_a_loop(parsed: ParsedJob, received_at: datetime, settings: Settings) -> Event:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # it leaves the caller's own loop alone
-        return runner.run(_ended(parsed, received_at, found))
+        return runner.run(_ended(parsed, received_at, settings))
 
 
-async def _ended(parsed: ParsedJob, received_at: datetime, found: Settings) -> Event:
-    policy = RetryPolicy(
-        max_attempts=found.MAX_ATTEMPTS,
-        base_seconds=found.RETRY_BASE_SECONDS,
-        max_delay_seconds=found.RETRY_MAX_DELAY_SECONDS,
-    )
-    api = ManagemApi(
-        base_url=found.API_URL,
-        token=token_source(found.API_TOKEN, found.API_TOKEN_FILE),
-        timeout_seconds=found.ATTEMPT_TIMEOUT_SECONDS,
-        concurrency=1,
-        user_agent=f"lock-worker/{version('lock-worker')}",
-    )
-    flow = _Flow(policy, found.RETRY_BASE_SECONDS)
-    handler = LockConversation(
-        api=api,
-        flow=flow,
-        policy=policy,
-        on_retry=_log_retry,
-        shown=found.RESULT_CONVERSATION,
-        max_event_bytes=found.RESULT_MAX_BYTES,
-        source=found.EVENT_SOURCE,
-    )
-    max_age = timedelta(seconds=found.JOB_MAX_AGE_SECONDS)
+async def _ended(parsed: ParsedJob, received_at: datetime, settings: Settings) -> Event:
+    api = from_settings.api_client(settings, concurrency=1)
+    flow = _Flow(from_settings.retry_policy(settings), settings.RETRY_BASE_SECONDS)
+    handler = from_settings.lock_conversation(settings, api=api, flow=flow, on_retry=_log_retry)
+    max_age = timedelta(seconds=settings.JOB_MAX_AGE_SECONDS)
     job_run = Run(
         job=parsed.id,
-        key=(found.LOCK_QUEUE, parsed.id),
+        key=(settings.LOCK_QUEUE, parsed.id),
         attempts=0,
         received_at=received_at,
         ends_at=received_at + max_age if max_age else None,
@@ -126,7 +105,7 @@ async def _ended(parsed: ParsedJob, received_at: datetime, found: Settings) -> E
     )
     try:
         if isinstance(parsed, Rejection):
-            return handler.rejected(parsed, job_run).event
+            return handler.reporter.rejected(parsed, job_run).event
         return await _to_the_end(handler, flow, parsed, job_run)
     finally:
         await api.aclose()
@@ -140,7 +119,7 @@ async def _to_the_end(handler: LockConversation, flow: _Flow, job: Accepted, job
         if flow.has_had_enough:
             problem = job_run.progress.problem or flow.reason()
             detail = f"{problem.detail} It did so at {flow.refusals} calls; a job that runs in-process waits no longer."
-            return handler.report(job, job_run, Exhausted(replace(problem, detail=detail))).event
+            return handler.reporter.report(job, job_run, Exhausted(replace(problem, detail=detail))).event
         await asyncio.sleep(decision.delay)
 
 

@@ -21,10 +21,7 @@ from celery.concurrency import get_implementation
 
 import tasks.lock_conversation  # noqa: F401 - registers the task
 from settings import SettingsError, load
-from tasks.handler import LockConversation
-from tasks.managem.client import ManagemApi
-from tasks.managem.token import token_source
-from tasks.retry import RetryPolicy
+from tasks import from_settings
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
@@ -56,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settings import Settings
+    from tasks.handler import LockConversation
 
 
 #: Of the host's name in the worker's: its end, where the names of pods differ. Each job that a worker took and that
@@ -115,9 +113,9 @@ def build(settings: Settings) -> WorkerApp:
     app.shutdown_seconds = settings.SHUTDOWN_SECONDS
     app.logs_json = settings.LOG_FORMAT == "json"
     in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
-    api = _api(settings)
+    api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
     flow = _flow_control(app, settings, in_flight, name=name, server_ms=clock.now_ms, token_is_new=api.token_is_new)
-    handler = _handler(settings, api, flow)
+    handler = from_settings.lock_conversation(settings, api=api, flow=flow.calls, on_retry=jobs.retried)
     streams = (settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, streams, runtime=lambda: app.runtime)
     client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
@@ -153,16 +151,6 @@ def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
     app.keys_together = [*keys.priority_lists, keys.arrived, keys.leases, keys.limit, *streams]
 
 
-def _api(settings: Settings) -> ManagemApi:
-    return ManagemApi(
-        base_url=settings.API_URL,
-        token=token_source(settings.API_TOKEN, settings.API_TOKEN_FILE),
-        timeout_seconds=settings.ATTEMPT_TIMEOUT_SECONDS,
-        concurrency=_CONNECTIONS,
-        user_agent=f"lock-worker/{version('lock-worker')}",
-    )
-
-
 def _flow_control(
     app: WorkerApp,
     settings: Settings,
@@ -182,22 +170,6 @@ def _flow_control(
         restore_attempts=lambda jobs: app.runtime.restore_attempts(jobs),  # noqa: PLW0108 - as above
         server_ms=server_ms,
         token_is_new=token_is_new,
-    )
-
-
-def _handler(settings: Settings, api: ManagemApi, flow: FlowControl) -> LockConversation:
-    return LockConversation(
-        api=api,
-        flow=flow.calls,
-        policy=RetryPolicy(
-            max_attempts=settings.MAX_ATTEMPTS,
-            base_seconds=settings.RETRY_BASE_SECONDS,
-            max_delay_seconds=settings.RETRY_MAX_DELAY_SECONDS,
-        ),
-        on_retry=jobs.retried,
-        shown=settings.RESULT_CONVERSATION,
-        max_event_bytes=settings.RESULT_MAX_BYTES,
-        source=settings.EVENT_SOURCE,
     )
 
 

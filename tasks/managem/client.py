@@ -139,8 +139,6 @@ class ManagemApi:
             fields.append((b"tracestate", tracestate.encode("ascii")))
         request, token_hash = self._request(conversation_id, fields)
         reply: ResponseStream | None = None
-        was_sent = True
-        kind: Kind
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 reply = await self._transport.send(request)
@@ -148,19 +146,9 @@ class ManagemApi:
             if reply.status == HTTPStatus.UNAUTHORIZED:
                 self._refused_token = token_hash
             return self._answer(reply, body)
-        except TimeoutError:
-            what = "answer" if reply is None else "complete answer"
-            kind, detail = "timeout", f"The API gave no {what} within {self._timeout_seconds:g} seconds."
-        except NoResourcesError as error:
-            kind, detail, was_sent = "no_resources", str(error), False
-        except httpx.NetworkError as error:
-            kind, detail = "unreachable", str(error)
-            was_sent = not isinstance(error, httpx.ConnectError)
-        except httpx.RequestError as error:
-            kind, detail = "unusable", str(error)
-        except Exception as error:  # noqa: BLE001 - the only errors that callers may see
-            kind, detail = "unusable", f"The HTTP client failed with {type(error).__name__}."
-        # Raised outside of the handlers, the error has no cause whose text could quote what the host sent.
+        except Exception as error:  # noqa: BLE001 - callers see no other error than CallFailedError
+            kind, detail, was_sent = self._what_failed(error, reply)
+        # Raised outside of the handler, the error has no cause whose text could quote what the host sent.
         if reply is None:
             raise CallFailedError(kind, detail, was_sent=was_sent)
         if reply.status in SUCCESS:
@@ -170,6 +158,21 @@ class ManagemApi:
     def token_is_new(self) -> bool:
         """Return True if the token is another one than the API refused last."""
         return self._refused_token is not None and hash(self._token()) != self._refused_token
+
+    def _what_failed(self, error: Exception, reply: ResponseStream | None) -> tuple[Kind, str, bool]:
+        """Return the kind and the detail of a failed call, and whether the API may have received the request."""
+        match error:
+            case TimeoutError():
+                what = "answer" if reply is None else "complete answer"
+                return "timeout", f"The API gave no {what} within {self._timeout_seconds:g} seconds.", True
+            case NoResourcesError():
+                return "no_resources", str(error), False
+            case httpx.NetworkError():
+                return "unreachable", str(error), not isinstance(error, httpx.ConnectError)
+            case httpx.RequestError():
+                return "unusable", str(error), True
+            case _:
+                return "unusable", f"The HTTP client failed with {type(error).__name__}.", True
 
     def _answer(self, reply: ResponseStream, body: bytes) -> Response:
         return Response(reply.status, body, reply.headers.get("Retry-After"), reply.headers.get("Date"))

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from tasks.decision import Decision, Finished, Later
 from tasks.handler import LockConversation
 from tasks.job import Job
+from tasks.lock_call import LockCall
 from tasks.managem.client import CallFailedError, Response
 from tasks.message import Accepted, ParsedJob, Rejection
 from tasks.outcome import Problem, ProblemType
+from tasks.reporter import Reporter
 from tasks.retry import RetryPolicy
 from tests.flow_control.apis import Call
 from tests.flow_control.redis_model import RedisModel
@@ -36,7 +38,7 @@ from worker.runtime.in_flight import InFlight
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
-    from tasks.handler import Run
+    from tasks.run import Run
     from tests.flow_control.apis import Api
     from worker.broker.records import Delivery, Taken, TakeRequest
     from worker.runtime.in_flight import Assignment
@@ -308,7 +310,12 @@ class Pod:
             max_delay_seconds=settings.retry_max_delay_seconds, rng=world.backoff_chance.random,
         )  # fmt: skip
         self._handler = LockConversation(
-            api=client, flow=flow.calls, policy=policy, on_retry=lambda _: None, shown="state", sleep=pass_time
+            call=LockCall(api=client, flow=flow.calls, shown="state"),
+            flow=flow.calls,
+            policy=policy,
+            on_retry=lambda _: None,
+            reporter=Reporter(),
+            sleep=pass_time,
         )
         self._admission = Admission(
             read=_read,

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
-from tasks.handler import Run
 from tasks.outcome import Problem, ProblemType
+from tasks.run import Run
 from tasks.verdict import Blame
 from tests.flow_control.clock import Clock
 from worker.broker.records import Delivery, FleetNews, Taken, TakeRequest, TakeState

@@ -18,7 +18,9 @@ from sandbox.api import SandboxApi, run_in_thread
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
 from tasks.handler import LockConversation
+from tasks.lock_call import LockCall
 from tasks.managem.client import ManagemApi, Response
+from tasks.reporter import Reporter
 from tasks.retry import RetryPolicy
 from tasks.task_name import TASK_NAME
 from tests.broker.workbench import RULES, Workbench, link_to
@@ -116,11 +118,11 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
     )
     flow = flow_of(in_flight)
     handler = LockConversation(
-        api=api,
+        call=LockCall(api=api, flow=flow.calls, shown="state"),
         flow=flow.calls,
         policy=RetryPolicy(max_attempts=8, base_seconds=0.002, max_delay_seconds=1),
         on_retry=lambda _: None,
-        shown="state",
+        reporter=Reporter(),
     )
     read = ReadAhead(decoder(TASK_NAME))
     parts = Parts(

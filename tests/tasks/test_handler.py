@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 from tasks import trace
 from tasks.decision import Decision, Finished, Later
 from tasks.event import ResultEvent
-from tasks.handler import LockConversation, Run
+from tasks.handler import LockConversation
 from tasks.job import Job
+from tasks.lock_call import LockCall
 from tasks.managem.client import CallFailedError, Kind, Response
 from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
 from tasks.progress import Progress
+from tasks.reporter import Reporter
 from tasks.retry import IN_PLACE_SECONDS, RETRY_REASONS, RetryDetails, RetryPolicy
+from tasks.run import Run
 from tasks.verdict import Blame
 
 if TYPE_CHECKING:
@@ -75,14 +78,15 @@ class Scene:
         self.outage = self.doubts_token = self.needs_permits = self.is_token_new = False
         self.chance = 0.0
         self.retries: list[RetryDetails] = []
+        self.lock_call = LockCall(api=cast("ManagemApi", self), flow=self, shown=shown)
         self.handler = LockConversation(
-            api=cast("ManagemApi", self),
+            call=self.lock_call,
             flow=self,
             policy=RetryPolicy(
                 max_attempts=MAX_ATTEMPTS, base_seconds=0.01, max_delay_seconds=60, rng=lambda: self.chance
             ),
             on_retry=self.retries.append,
-            shown=shown,
+            reporter=Reporter(),
             sleep=self._sleep,
         )
 
@@ -521,13 +525,13 @@ async def test_a_large_answer_is_judged_off_the_loop_with_the_same_result() -> N
     large = locked(policies=["x"] * 40_000)
     looked: list[str] = []
     scene = Scene(large)
-    judged = scene.handler._judged
+    judged = scene.lock_call._judged
 
     def judge(*arguments: Any) -> Any:
         looked.append(threading.current_thread().name)
         return judged(*arguments)
 
-    scene.handler._judged = judge  # type: ignore[assignment, method-assign]
+    scene.lock_call._judged = judge  # type: ignore[assignment, method-assign]
     event = await scene.finished()
 
     assert event["data"]["outcome"] == "locked"
@@ -548,7 +552,7 @@ async def test_a_replay_names_the_job_it_repeats() -> None:
 def test_a_message_that_is_no_job_is_rejected_with_what_was_understood() -> None:
     scene = Scene()
     rejection = Rejection("job-1", None, None, Problem(ProblemType.UNDECODABLE, "The message is empty."), None, None)
-    event = event_of(scene.handler.rejected(rejection, scene.new_run()))
+    event = event_of(scene.handler.reporter.rejected(rejection, scene.new_run()))
     assert "subject" not in event
     assert (event["data"]["outcome"], event["data"]["job"], event["data"]["attempts"]) == ("rejected", None, 0)
     assert event["data"]["error"] == {
@@ -558,14 +562,14 @@ def test_a_message_that_is_no_job_is_rejected_with_what_was_understood() -> None
 
 def test_an_id_that_stands_for_another_conversation_is_rejected() -> None:
     scene = Scene()
-    event = event_of(scene.handler.conflicting(accepted(), scene.new_run()))
+    event = event_of(scene.handler.reporter.conflicting(accepted(), scene.new_run()))
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("rejected", "invalid_job")
     assert event["subject"] == ID
 
 
 def test_a_revoked_job_was_skipped() -> None:
     scene = Scene()
-    event = event_of(scene.handler.revoked(accepted(), scene.new_run()))
+    event = event_of(scene.handler.reporter.revoked(accepted(), scene.new_run()))
     assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_skipped", "revoked")
     assert event["data"]["error"]["type"] == "revoked"
 
@@ -581,7 +585,7 @@ def test_a_revoked_job_was_skipped() -> None:
 )
 def test_a_job_revoked_after_a_call_has_failed_and_its_conversation_may_be_locked(known: dict[str, Any]) -> None:
     scene = Scene()
-    event = event_of(scene.handler.revoked(accepted(), scene.new_run(**known)))
+    event = event_of(scene.handler.reporter.revoked(accepted(), scene.new_run(**known)))
     assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
     assert event["data"]["attempts"] == known.get("attempts", 0)
     assert "the conversation may be locked" in event["data"]["error"]["detail"]
@@ -589,7 +593,7 @@ def test_a_job_revoked_after_a_call_has_failed_and_its_conversation_may_be_locke
 
 def test_a_poisoned_job_tells_how_many_workers_it_took_and_that_a_replay_begins_anew() -> None:
     scene = Scene()
-    event = event_of(scene.handler.poisoned(accepted(), scene.new_run(attempts=2), crashes=5))
+    event = event_of(scene.handler.reporter.poisoned(accepted(), scene.new_run(attempts=2), crashes=5))
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("poisoned", "poisoned")
     assert event["data"]["attempts"] == 2
     assert event["data"]["error"]["detail"].startswith("5 workers")

@@ -8,7 +8,7 @@ from tasks.outcome import Problem, ProblemType
 from tasks.verdict import Blame
 
 if TYPE_CHECKING:
-    from tasks.handler import Run
+    from tasks.run import Run
     from worker.flow_control.parts import Parts
 
 #: Jobs that wait for their next call may keep at most this share of the slots.
@@ -16,7 +16,7 @@ _WAITING_SHARE = 0.25
 
 
 class CallObserver:
-    """What the handler reports about each call, and asks between two: its ``tasks.handler.Flow``."""
+    """What the handler reports about each call, and asks between two: its ``tasks.flow.Flow``."""
 
     def __init__(self, parts: Parts) -> None:
         self._in_flight = parts.in_flight

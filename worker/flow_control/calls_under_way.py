@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.handler import Run
+    from tasks.run import Run
 
 #: A call is stuck if it takes longer than this, and so many times as long as answered calls usually do. A stuck call
 #: uses no place of a slow start.

@@ -15,7 +15,7 @@ from worker.flow_control.limit import MAX_MEASURE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.handler import Run
+    from tasks.run import Run
     from worker.broker.records import TakeRequest
 
 #: The time between two samples of the fleet's counts, which measure its rate, in seconds.

@@ -17,7 +17,7 @@ from worker.flow_control import limit as limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.handler import Run
+    from tasks.run import Run
     from worker.broker.records import FleetNews
     from worker.flow_control.fleet_counts import FleetCounts
 

@@ -13,7 +13,7 @@ from worker.flow_control.breaker import PROBES_GO_ON, Breaker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.handler import Run
+    from tasks.run import Run
     from worker.flow_control.fleet_counts import FleetCounts
 
 _PROBE_SECONDS = 5.0

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from tasks import progress
 from tasks.decision import Later
-from tasks.handler import Run
 from tasks.message import Accepted, Rejection
+from tasks.run import Run
 from worker.broker.moves import MAX_MESSAGE_BYTES
 from worker.observe import metrics
 from worker.runtime import job_ids
@@ -55,7 +55,7 @@ class Admission:
     Args:
         read: parses messages.
         look_ahead: parses a message before it is taken.
-        handler: makes the event of each end of a job.
+        handler: decides on jobs, and its reporter ends them.
         clock: the server's clock.
         max_age_seconds: how old a job may become; 0: no bound.
     """
@@ -85,7 +85,7 @@ class Admission:
         delivery = assignment.delivery
         job = assignment.read = self._read(delivery.raw, size=delivery.size, now=now)
         if isinstance(job, Rejection):
-            return self._handler.rejected(job, self.run_of(assignment))
+            return self._handler.reporter.rejected(job, self.run_of(assignment))
         for option in job.ignored:
             metrics.IGNORED_OPTIONS.labels(option).inc()
             if option not in self._warned:
@@ -157,11 +157,11 @@ class Admission:
 
     def revoked(self, assignment: Assignment) -> Finished:
         """End a job that was revoked through Celery."""
-        return self._handler.revoked(assignment.parsed, self.run_of(assignment))
+        return self._handler.reporter.revoked(assignment.parsed, self.run_of(assignment))
 
     def conflicting(self, assignment: Assignment) -> Finished:
         """End a job whose id stands for another conversation."""
-        return self._handler.conflicting(assignment.parsed, self.run_of(assignment))
+        return self._handler.reporter.conflicting(assignment.parsed, self.run_of(assignment))
 
     def claim_of(self, raw: bytes) -> Claim | None:
         """Return the claim of a message that is about to be taken; None: it is not claimed as soon as it is taken."""
@@ -179,4 +179,4 @@ class Admission:
         """End a job that too many workers died on, and that was not read yet."""
         delivery = assignment.delivery
         job = assignment.read = self._read(delivery.raw, size=delivery.size, now=self._clock.now())
-        return self._handler.poisoned(job, self.run_of(assignment), delivery.crashes)
+        return self._handler.reporter.poisoned(job, self.run_of(assignment), delivery.crashes)

@@ -1,0 +1,91 @@
+"""Calls the API for a job, and judges its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from tasks import verbatim
+from tasks.job import idempotency_key
+from tasks.managem import conversation
+from tasks.managem.client import CallFailedError
+from tasks.outcome import Locked
+from tasks.run import trace_of
+from tasks.verdict import Blame, Retryable, judge, judge_failure
+
+if TYPE_CHECKING:
+    from tasks.flow import Flow
+    from tasks.managem.client import ManagemApi, Response
+    from tasks.managem.conversation import ConversationView
+    from tasks.message import Accepted
+    from tasks.run import Run
+    from tasks.verdict import Verdict
+
+#: A larger answer is judged in a thread: half a million values in one would block the loop, which renews the leases.
+_LARGE_BODY_BYTES = 64 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+class LockCall:
+    """Makes the call of a job.
+
+    Args:
+        api: the API's client.
+        flow: is told when a call begins, and whether other jobs' calls are refused for the token.
+        shown: how much of a conversation an event contains.
+    """
+
+    def __init__(self, *, api: ManagemApi, flow: Flow, shown: ConversationView) -> None:
+        self._api = api
+        self._flow = flow
+        self._shown = shown
+
+    async def make(self, job: Accepted, run: Run) -> Verdict:
+        """Call; if the API refuses the token, call once more, because the token may have been renewed since.
+
+        Raises:
+            Exception: what ``run.before_call`` raised, because the job must not be called any more.
+        """
+        verdict = await self._call_once(job, run)
+        if isinstance(verdict, Retryable) and verdict.blame is Blame.TOKEN and self._is_worth_a_second_try(run):
+            verdict = await self._call_once(job, run)
+        return verdict
+
+    def _is_worth_a_second_try(self, run: Run) -> bool:
+        if self._api.token_is_new():
+            return True
+        return not (run.is_retry or run.is_probe or self._flow.doubts_token or self._flow.needs_permits)
+
+    async def _call_once(self, job: Accepted, run: Run) -> Verdict:
+        await run.before_call()
+        self._flow.begins(run)
+        run.is_calling = True
+        job_trace = trace_of(job, run)
+        try:
+            answer = await self._api.lock(
+                job.job.conversation_id,
+                idempotency_key=idempotency_key(job.id),
+                traceparent=job_trace.call(),
+                tracestate=job_trace.state,
+            )
+        except CallFailedError as failure:
+            run.is_calling = False
+            return judge_failure(failure)
+        run.is_calling = False
+        if len(answer.body) > _LARGE_BODY_BYTES:
+            return await asyncio.to_thread(self._judged, answer, job, run)
+        return self._judged(answer, job, run)
+
+    def _judged(self, answer: Response, job: Accepted, run: Run) -> Verdict:
+        may_be_at_work = run.progress.may_be_at_work
+        verdict = judge(answer, job.job.conversation_id, now=run.clock, may_be_at_work=may_be_at_work)
+        if isinstance(verdict, Locked):
+            fields = [*verdict.notes, *conversation.drift(verdict.conversation)]
+            if fields:
+                logger.warning("answer_drift", extra={"job": job.id, "fields": fields})
+            shown = conversation.view(verdict.conversation, self._shown)
+            if shown is not verdict.conversation:
+                return Locked(shown, verbatim.encode(shown) if verdict.is_verbatim else None)
+        return verdict

@@ -1,0 +1,66 @@
+"""One delivery of a job, as far as the job's life needs to know it.
+
+The worker makes a :class:`Run` for each delivery. The parts of the job's life (``tasks.handler``) and flow control read
+and change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tasks import trace
+from tasks.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+    from tasks.message import ParsedJob
+    from tasks.trace import Trace
+
+
+@dataclass(slots=True)
+class Run:
+    """One delivery of a job to this worker.
+
+    Attributes:
+        job: the job id.
+        key: what the worker knows the delivery by.
+        attempts: calls made so far that count, earlier deliveries included.
+        received_at: when the job was first taken.
+        ends_at: when the job is too old to be called; None: never.
+        clock: returns the time on the Redis server's clock.
+        before_call: awaited before each call; it raises when the job is not ours any more, and that ends the run.
+        progress: what is known of the calls so far.
+        is_retry: a call of the job failed before.
+        is_probe: the job was taken to find out whether calls succeed again.
+        is_newest: the job is new, and was taken from the end where the newest stand.
+        is_calling: a call is under way.
+        is_over: this delivery has come to its decision.
+        epoch: the fleet's, when the last call began.
+        trace: the job's, once it was needed.
+    """
+
+    job: str
+    key: tuple[str, str]
+    attempts: int
+    received_at: datetime
+    ends_at: datetime | None
+    clock: Callable[[], datetime]
+    before_call: Callable[[], Awaitable[None]]
+    progress: Progress = field(default_factory=Progress)
+    is_retry: bool = False
+    is_probe: bool = False
+    is_newest: bool = False
+    is_calling: bool = False
+    is_over: bool = False
+    epoch: int = 0
+    trace: Trace | None = None
+
+
+def trace_of(job: ParsedJob, run: Run) -> Trace:
+    """Return the trace of a job, the same one for all its calls and its event."""
+    if run.trace is None:
+        run.trace = trace.of_job(job.traceparent, job.tracestate, run.key)
+    return run.trace
