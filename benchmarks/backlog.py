@@ -25,10 +25,13 @@ from redis.asyncio.connection import parse_url
 from benchmarks import bulk
 from sandbox.redis_server import RedisServer
 from worker.broker.backoff import ConnectBackoff
+from worker.broker.broker_options import BrokerOptions
 from worker.broker.client import RedisClient
+from worker.broker.job_moves import JobMoves
 from worker.broker.keys import Keys, digest
-from worker.broker.moves import BrokerOptions, Moves, read_take, take_command
+from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.broker.records import Completion, Delay, TakeRequest
+from worker.broker.take import read_take, take_command
 
 if TYPE_CHECKING:
     from worker.broker.records import Delivery
@@ -67,7 +70,8 @@ class Backlog:
         self.client: Any = redis.Redis.from_url(url)
         where = parse_url(url)
         link = RedisClient(lambda: Connection(**where), timeout_seconds=_TIMEOUT_SECONDS, backoff=ConnectBackoff())
-        self.moves = Moves(link, KEYS, RULES)
+        self.moves = JobMoves(link, KEYS, RULES)
+        self.maintenance = MaintenanceMoves(link, KEYS, RULES)
         self._takes = 0
 
     def memory(self) -> int:
@@ -138,7 +142,7 @@ async def measure(backlog: Backlog, jobs: int) -> dict[str, Any]:
 
     backlog.forget_timings()
     for start in range(0, len(held), 500):
-        await backlog.moves.renew(held[start : start + 500])
+        await backlog.maintenance.renew(held[start : start + 500])
     timings.append(backlog.timing("renew", len(held)))
 
     # All that is in flight lapses at once, and a part of what waits is due at once.
@@ -147,7 +151,7 @@ async def measure(backlog: Backlog, jobs: int) -> dict[str, Any]:
     backlog.client.hset(KEYS.maintenance, mapping={"recovered_at": now, "awake_since": now - 3_600_000})
     backlog.forget_timings()
     recovered = 0
-    while found := (await backlog.moves.recover(token="bench.r", sent_at=0, between_ms=0)).count:  # noqa: S106
+    while found := (await backlog.maintenance.recover(token="bench.r", sent_at=0, between_ms=0)).count:  # noqa: S106
         recovered += found
     timings.append(backlog.timing("recover", recovered))
 
@@ -155,7 +159,7 @@ async def measure(backlog: Backlog, jobs: int) -> dict[str, Any]:
     _age(backlog.client, KEYS.delayed, due)
     backlog.forget_timings()
     promoted = 0
-    while found := (await backlog.moves.promote(between_ms=0)).count:
+    while found := (await backlog.maintenance.promote(between_ms=0)).count:
         promoted += found
     timings.append(backlog.timing("promote", promoted))
     return {

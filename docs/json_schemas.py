@@ -17,7 +17,7 @@ from tasks.message_options import MAX_JOB_ID_CHARACTERS, MAX_WAIT
 from tasks.outcome import Exhausted, Locked, Problem, ProblemType, Rejected, WouldLock
 from tasks.task_name import TASK_NAME
 from tasks.trace import of_job
-from worker.broker.moves import MAX_MESSAGE_BYTES
+from worker.broker.move_limits import MAX_MESSAGE_BYTES
 from worker.message.celery_protocol import (
     CONTENT_ENCODINGS,
     MAX_VALUES,

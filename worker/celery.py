@@ -25,8 +25,9 @@ from tasks import from_settings
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
+from worker.broker.broker_options import BrokerOptions
 from worker.broker.keys import Keys
-from worker.broker.moves import MIN_DELIVERIES, BrokerOptions
+from worker.broker.move_limits import MIN_DELIVERIES
 from worker.broker.stream_bounds import StreamBounds
 from worker.celery_bridge import transport
 from worker.celery_bridge.monitoring import Monitoring

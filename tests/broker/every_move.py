@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from worker.broker.keys import UNACKED, UNACKED_INDEX, digest
-from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.move_limits import SUSPICIOUS_CRASHES
 from worker.broker.records import Claim, Delay, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.broker.workbench import Workbench
-    from worker.broker.moves import Command
+    from worker.broker.script_calls import Command
 
 ID, BINDING = digest("a job"), digest("a conversation")
 #: Dead letters, and the messages they become.
@@ -148,19 +148,19 @@ async def _pause(bench: Workbench, _: Scene) -> None:
 
 
 async def _report_breakers(bench: Workbench, _: Scene) -> None:
-    await bench.moves.report_breakers("worker-1", "api_down for 3 s")
+    await bench.fleet.report_breakers("worker-1", "api_down for 3 s")
 
 
 async def _take_the_report_back(bench: Workbench, _: Scene) -> None:
-    await bench.moves.report_breakers("worker-2", "")
+    await bench.fleet.report_breakers("worker-2", "")
 
 
 async def _register(bench: Workbench, _: Scene) -> object:
-    return await bench.moves.register("worker-1", "a digest", TOLD)
+    return await bench.fleet.register("worker-1", "a digest", TOLD)
 
 
 async def _leave(bench: Workbench, _: Scene) -> object:
-    return await bench.moves.register("worker-2", "", "")
+    return await bench.fleet.register("worker-2", "", "")
 
 
 async def _restore_attempts(bench: Workbench, scene: Scene) -> None:
@@ -194,7 +194,7 @@ async def _release(bench: Workbench, scene: Scene) -> object:
 
 
 async def _renew(bench: Workbench, scene: Scene) -> object:
-    return await bench.moves.renew([scene.dead_letter, scene.copy])
+    return await bench.maintenance.renew([scene.dead_letter, scene.copy])
 
 
 async def _promote(bench: Workbench, _: Scene) -> object:

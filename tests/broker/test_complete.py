@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.moves import KEPT_BYTES
+from worker.broker.move_limits import KEPT_BYTES
 from worker.broker.records import Claim, CompleteAnswer, Duplicate
 
 if TYPE_CHECKING:

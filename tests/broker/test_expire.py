@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.broker.test_suspects import make_suspects
-from worker.broker import moves
-from worker.broker.moves import EXPIRE_JOBS, SUSPICIOUS_CRASHES
+from worker.broker import maintenance_moves
+from worker.broker.move_limits import EXPIRE_JOBS, SUSPICIOUS_CRASHES
 from worker.broker.records import CompleteAnswer, TakeState
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ async def test_one_call_looks_through_long_lists_only_so_far(bench: Workbench, m
     """So that a thousand old jobs behind a hundred thousand others do not hold the server up."""
     jobs = await released(bench, *(b"%d" % number for number in range(100)))
     bench.make_too_old(*jobs[90:95])
-    monkeypatch.setattr(moves, "EXPIRE_ENTRIES", 150)
+    monkeypatch.setattr(maintenance_moves, "EXPIRE_ENTRIES", 150)
 
     rounds = [await bench.expire(), await bench.expire(), await bench.expire(), await bench.expire()]
 
@@ -169,7 +169,7 @@ async def test_jobs_in_flight_are_not_looked_for_in_the_lists(
     for job in held:  # as a worker of the version before leaves them
         bench.run("ZADD", bench.keys.deadlines, 1, job.ref)
     bench.make_too_old(jobs[0])
-    monkeypatch.setattr(moves, "EXPIRE_ENTRIES", 15)
+    monkeypatch.setattr(maintenance_moves, "EXPIRE_ENTRIES", 15)
 
     assert [job.ref for job in await bench.expire()] == [jobs[0].ref]
 

@@ -8,12 +8,13 @@ import pytest
 import redis.exceptions
 
 from tests.broker.every_move import MOVES, script_of, set_scene
-from worker.broker.moves import Moves, take_command
+from tests.broker.workbench import Workbench
+from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.broker.records import TakeRequest
+from worker.broker.take import take_command
 
 if TYPE_CHECKING:
-    from tests.broker.workbench import Workbench
-    from worker.broker.moves import Client
+    from worker.broker.script_calls import Client
 
 
 class Listening:
@@ -42,8 +43,8 @@ class HangingUp:
 @pytest.mark.parametrize("name", [name for name in MOVES if script_of(name) not in {"take", "replay", "adopt"}])
 async def test_a_move_survives_a_flush_and_pays_for_it_once(bench: Workbench, name: str) -> None:
     scene = await set_scene(bench, name)
-    client: Any = Listening(bench.moves._client)
-    bench.moves = Moves(client, bench.keys, bench.broker_options)
+    client: Any = Listening(bench.async_client)
+    bench = Workbench(bench.client, client)
     before = bench.snapshot()
     bench.run("SCRIPT", "FLUSH")
 
@@ -82,6 +83,6 @@ async def test_a_move_whose_answer_was_lost_is_not_repeated_by_itself(bench: Wor
     client: Any = HangingUp()
 
     with pytest.raises(redis.exceptions.ConnectionError):
-        await Moves(client, bench.keys, bench.broker_options).promote(between_ms=0)
+        await MaintenanceMoves(client, bench.keys, bench.broker_options).promote(between_ms=0)
 
     assert client.sent == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from importlib.resources import files
 import pytest
 
 from tests.broker.every_move import MOVES, command_of
-from worker.broker import moves, scripts
+from worker.broker import scripts
 from worker.broker.scripts import Script
 
 TEXTS = {
@@ -88,9 +87,12 @@ def test_every_file_is_loaded_once_behind_the_prelude() -> None:
 
 
 def test_every_script_is_used_by_exactly_one_function() -> None:
+    modules = files(scripts.__package__).iterdir()
     functions = [
         node
-        for node in ast.walk(ast.parse(inspect.getsource(moves)))
+        for module in modules
+        if module.name.endswith(".py")
+        for node in ast.walk(ast.parse(module.read_text("utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     users = Counter(

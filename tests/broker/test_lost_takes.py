@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import LOST_TAKE_MS, SUSPICIOUS_CRASHES
+from worker.broker.move_limits import LOST_TAKE_MS, SUSPICIOUS_CRASHES
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

@@ -14,7 +14,7 @@ import pytest
 
 from tests.broker.test_rate_limit import CLOCK_SECONDS, TimeMachine, most_in_a_second, most_in_a_window
 from tests.broker.test_suspects import make_suspects
-from worker.broker.moves import LIMIT_BURST_US, PROBE_GAP_MS, UNUSED_SECONDS
+from worker.broker.move_limits import LIMIT_BURST_US, PROBE_GAP_MS, UNUSED_SECONDS
 from worker.broker.records import TakeState
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import SUSPICIOUS_CRASHES, UPKEEP_JOBS
+from worker.broker.move_limits import SUSPICIOUS_CRASHES, UPKEEP_JOBS
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import KEPT_BYTES, LOGGED_JOBS, SUSPICIOUS_CRASHES, TAKE_BYTES, UPKEEP_JOBS
+from worker.broker.move_limits import KEPT_BYTES, LOGGED_JOBS, SUSPICIOUS_CRASHES, TAKE_BYTES, UPKEEP_JOBS
 from worker.broker.records import CompleteAnswer
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def test_only_recover_counts_crashes(bench: Workbench) -> None:
         bench.make_due(job)
         await bench.promote()
         (job,) = bench.take().jobs
-        await bench.moves.renew([job])
+        await bench.maintenance.renew([job])
         await bench.moves.release([job])
         (job,) = bench.take().jobs
     assert job.crashes == 0
@@ -191,7 +191,7 @@ async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench:
     assert (await bench.recover()).count is None
 
     # and when the time is over, only those that did not renew are lost
-    await bench.moves.renew([held])
+    await bench.maintenance.renew([held])
     awake_since = int(bench.run("HGET", bench.keys.maintenance, "awake_since"))
     assert awake_since >= now
     bench.run("HSET", bench.keys.maintenance, "awake_since", awake_since - bench.broker_options.grace_ms)
@@ -202,7 +202,7 @@ async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench:
 async def test_every_worker_is_told_of_the_time_to_renew_and_only_of_that(bench: Workbench) -> None:
     bench.run("HSET", bench.keys.maintenance, "recovered_at", bench.now_ms() - bench.broker_options.silence_ms - 1)
 
-    first, second = [await bench.moves.recover(token=t, sent_at=0, between_ms=1_000) for t in ("first", "second")]
+    first, second = [await bench.maintenance.recover(token=t, sent_at=0, between_ms=1_000) for t in ("first", "second")]
     assert (first.is_grace, second.is_grace) == (True, True)
 
     bench.fleet_was_awake()
@@ -219,7 +219,7 @@ async def test_jobs_of_the_living_outlast_a_clock_that_is_set_forward(bench: Wor
 
     # when its worker comes by
     assert (await bench.recover()).is_grace
-    await bench.moves.renew([job])
+    await bench.maintenance.renew([job])
 
     # then its lease holds when the time to renew is over
     bench.run("HINCRBY", bench.keys.maintenance, "awake_since", -bench.broker_options.grace_ms)

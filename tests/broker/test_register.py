@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from worker.broker.moves import WORKER_MS
+from worker.broker.move_limits import WORKER_MS
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -18,14 +18,14 @@ def told(worker: str) -> str:
 
 
 async def test_workers_hear_of_those_that_are_set_otherwise_and_of_no_others(bench: Workbench) -> None:
-    assert await bench.moves.register("one", "alike", told("one")) == []
-    assert await bench.moves.register("two", "alike", told("two")) == []
+    assert await bench.fleet.register("one", "alike", told("one")) == []
+    assert await bench.fleet.register("two", "alike", told("two")) == []
 
-    assert sorted(await bench.moves.register("three", "otherwise", told("three"))) == [
+    assert sorted(await bench.fleet.register("three", "otherwise", told("three"))) == [
         ("one", told("one").encode()),
         ("two", told("two").encode()),
     ]
-    assert await bench.moves.register("one", "alike", told("one")) == [("three", told("three").encode())]
+    assert await bench.fleet.register("one", "alike", told("one")) == [("three", told("three").encode())]
 
 
 async def test_a_worker_that_tells_nothing_more_is_forgotten(bench: Workbench) -> None:
@@ -36,16 +36,16 @@ async def test_a_worker_that_tells_nothing_more_is_forgotten(bench: Workbench) -
         "recent", f"{now - 1000} otherwise I am here",
     )  # fmt: skip
 
-    assert await bench.moves.register("one", "alike", told("one")) == [("recent", b"I am here")]
+    assert await bench.fleet.register("one", "alike", told("one")) == [("recent", b"I am here")]
 
     assert set(bench.client.hkeys(bench.keys.workers)) == {b"recent", b"one"}
     assert 0 < bench.run("PTTL", bench.keys.workers) <= WORKER_MS
 
 
 async def test_a_worker_that_leaves_is_forgotten_at_once_and_its_queues_are_not(bench: Workbench) -> None:
-    await bench.moves.register("one", "alike", told("one"))
+    await bench.fleet.register("one", "alike", told("one"))
 
-    await bench.moves.register("one", "", "")
+    await bench.fleet.register("one", "", "")
 
     assert bench.client.exists(bench.keys.workers) == 0
     assert bench.client.zrange(bench.keys.queues, 0, -1) == [QUEUE.encode()]
@@ -55,7 +55,7 @@ async def test_the_latest_queues_are_remembered_and_not_ever_more(bench: Workben
     for number in range(300):
         bench.run("ZADD", bench.keys.queues, number, f"queue-{number}")
 
-    await bench.moves.register("one", "alike", told("one"))
+    await bench.fleet.register("one", "alike", told("one"))
 
     found = bench.client.zrange(bench.keys.queues, 0, -1)
     assert len(found) == 200
@@ -64,6 +64,6 @@ async def test_the_latest_queues_are_remembered_and_not_ever_more(bench: Workben
 
 async def test_one_worker_hears_of_a_bounded_number_of_others(bench: Workbench) -> None:
     for number in range(50):
-        await bench.moves.register(f"worker-{number}", f"otherwise-{number}", told("x"))
+        await bench.fleet.register(f"worker-{number}", f"otherwise-{number}", told("x"))
 
-    assert len(await bench.moves.register("one", "alike", told("one"))) == 20
+    assert len(await bench.fleet.register("one", "alike", told("one"))) == 20

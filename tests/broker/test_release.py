@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.move_limits import SUSPICIOUS_CRASHES
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench

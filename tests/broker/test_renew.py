@@ -25,7 +25,7 @@ async def test_a_renewed_lease_counts_from_now(bench: Workbench) -> None:
     job = bench.take_one()
     bench.run("ZADD", bench.keys.leases, bench.now_ms() + 100, job.ref)
 
-    assert await bench.moves.renew([job]) == [True]
+    assert await bench.maintenance.renew([job]) == [True]
 
     assert is_fresh(bench, job)
 
@@ -35,7 +35,7 @@ async def test_nothing_but_the_lease_changes(bench: Workbench) -> None:
     job.attempts = 3
     before = bench.snapshot()
 
-    await bench.moves.renew([job])
+    await bench.maintenance.renew([job])
 
     after = bench.snapshot()
     assert {key for key in before | after if before.get(key) != after.get(key)} <= {bench.keys.leases.encode()}
@@ -45,7 +45,7 @@ async def test_a_lease_that_is_over_but_not_yet_recovered_lives_again(bench: Wor
     job = bench.take_one()
     bench.lapse(job)
 
-    assert await bench.moves.renew([job]) == [True]
+    assert await bench.maintenance.renew([job]) == [True]
 
     assert is_fresh(bench, job)
     bench.fleet_was_awake()
@@ -67,7 +67,7 @@ async def test_a_lease_that_was_lost_stays_lost(bench: Workbench, state: str) ->
         bench.take()
     before = bench.snapshot()
 
-    assert await bench.moves.renew([job]) == [False]
+    assert await bench.maintenance.renew([job]) == [False]
 
     assert bench.snapshot() == before
 
@@ -77,7 +77,7 @@ async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench) -> None:
     jobs = bench.take().jobs
     bench.lapse(*jobs)
 
-    answers = await bench.moves.renew([jobs[0], replace(jobs[1], lease_token="not this one"), jobs[2]])
+    answers = await bench.maintenance.renew([jobs[0], replace(jobs[1], lease_token="not this one"), jobs[2]])
 
     assert answers == [True, False, True]
     assert [is_fresh(bench, job) for job in jobs] == [True, False, True]
@@ -86,7 +86,7 @@ async def test_each_job_of_a_call_gets_its_own_answer(bench: Workbench) -> None:
 async def test_a_repeated_call_only_sets_the_lease_again(bench: Workbench) -> None:
     job = bench.take_one()
 
-    assert [await bench.moves.renew([job]), await bench.moves.renew([job])] == [[True], [True]]
+    assert [await bench.maintenance.renew([job]), await bench.maintenance.renew([job])] == [[True], [True]]
 
     assert bench.in_flight() == [job.ref]
 
@@ -100,12 +100,12 @@ async def test_a_destroyed_record_does_not_stop_the_others(bench: Workbench, dam
     if damage == "overwritten":
         bench.run("SET", bench.record_key(jobs[0]), "somebody's own")
 
-    assert await bench.moves.renew(jobs) == [False, True]
+    assert await bench.maintenance.renew(jobs) == [False, True]
 
     if damage == "overwritten":
         assert bench.run("GETDEL", bench.record_key(jobs[0])) == b"somebody's own"
 
 
 async def test_a_call_with_no_jobs_changes_nothing(bench: Workbench) -> None:
-    assert await bench.moves.renew([]) == []
+    assert await bench.maintenance.renew([]) == []
     assert bench.snapshot() == {}

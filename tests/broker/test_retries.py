@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.broker.workbench import LONG_AGO_MS
-from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.move_limits import SUSPICIOUS_CRASHES
 from worker.broker.records import TakeState
 
 if TYPE_CHECKING:

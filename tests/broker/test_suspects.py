@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.broker.workbench import wait_until
-from worker.broker.moves import DRAIN_MS, SUSPICIOUS_CRASHES
+from worker.broker.move_limits import DRAIN_MS, SUSPICIOUS_CRASHES
 from worker.broker.records import TakeState
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.broker.moves import KEPT_BYTES, MAX_MESSAGE_BYTES
+from worker.broker.move_limits import KEPT_BYTES, MAX_MESSAGE_BYTES
 from worker.broker.records import TAKE_JOBS, TakeState
 
 if TYPE_CHECKING:

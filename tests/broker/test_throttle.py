@@ -142,7 +142,7 @@ async def test_what_is_in_flight_goes_on_during_a_pause(bench: Workbench, move: 
         case "release":
             assert await bench.moves.release([job]) == [True]
         case "renew":
-            assert await bench.moves.renew([job]) == [True]
+            assert await bench.maintenance.renew([job]) == [True]
         case "promote":
             await bench.delay(job)
             bench.make_due(job)

@@ -15,18 +15,23 @@ from redis.exceptions import NoScriptError
 
 from tests.broker import glossary
 from worker.broker.backoff import ConnectBackoff
+from worker.broker.broker_options import BrokerOptions
 from worker.broker.client import RedisClient
+from worker.broker.command_line_moves import adopt_command, replay_command
+from worker.broker.fleet_moves import FleetMoves
+from worker.broker.job_moves import JobMoves
 from worker.broker.keys import Keys, digest
-from worker.broker.moves import BrokerOptions, Moves, adopt_command, read_take, replay_command, take_command
+from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.broker.records import Change, Completion, Delay, TakeRequest
+from worker.broker.take import read_take, take_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
-    from worker.broker.moves import Client
     from worker.broker.records import Delivery, FleetNews, Promoted, Recovered, Taken
+    from worker.broker.script_calls import Client
 
 #: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
 RULES = BrokerOptions(
@@ -58,18 +63,21 @@ class Workbench:
         self.client: Any = client  # redis-py types its answers for all its modes at once
         self.keys = Keys(queue)
         self.broker_options = broker_options
-        self.moves = Moves(async_client, self.keys, broker_options)
+        self.async_client = async_client
+        self.moves = JobMoves(async_client, self.keys, broker_options)
+        self.maintenance = MaintenanceMoves(async_client, self.keys, broker_options)
+        self.fleet = FleetMoves(async_client, broker_options)
         self._tokens = (f"take{number}" for number in itertools.count(1))
 
     def under(self, **changes: Any) -> Workbench:
         """The same queue under other rules."""
-        other = Workbench(self.client, self.moves._client, replace(self.broker_options, **changes), self.keys.queue)
+        other = Workbench(self.client, self.async_client, replace(self.broker_options, **changes), self.keys.queue)
         other._tokens = self._tokens
         return other
 
     def beside(self, queue: str) -> Workbench:
         """Another queue of the same fleet."""
-        other = Workbench(self.client, self.moves._client, self.broker_options, queue)
+        other = Workbench(self.client, self.async_client, self.broker_options, queue)
         other._tokens = self._tokens
         return other
 
@@ -149,22 +157,22 @@ class Workbench:
         return jobs
 
     async def promote(self, *, between_ms: int = 0, version: int = -1) -> Promoted:
-        return await self.moves.promote(between_ms=between_ms, version=version)
+        return await self.maintenance.promote(between_ms=between_ms, version=version)
 
     async def expire(self) -> list[Delivery]:
-        return await self.moves.expire(token=self.new_token(), sent_at=time.monotonic())
+        return await self.maintenance.expire(token=self.new_token(), sent_at=time.monotonic())
 
     async def throttle(
         self, rate: float = 0.0, *, version: int = 0, epoch: int = 0, state: str = "a state", pause: float = 0.0
     ) -> tuple[bool, FleetNews]:
-        return await self.moves.throttle(Change(version, epoch, rate, state, pause, "a test"))
+        return await self.fleet.throttle(Change(version, epoch, rate, state, pause, "a test"))
 
     async def pause(self, seconds: float) -> None:
         """The fleet takes no job for so long, at the least."""
         assert (await self.throttle(state="", pause=seconds))[0]
 
     async def recover(self, *, between_ms: int = 0) -> Recovered:
-        return await self.moves.recover(token=self.new_token(), sent_at=time.monotonic(), between_ms=between_ms)
+        return await self.maintenance.recover(token=self.new_token(), sent_at=time.monotonic(), between_ms=between_ms)
 
     async def crash(self, *jobs: Delivery) -> Recovered:
         """The workers of these jobs died, a lease went by, and the fleet comes to look."""

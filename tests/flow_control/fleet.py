@@ -26,8 +26,8 @@ from tasks.retry import RetryPolicy
 from tests.flow_control.apis import Call
 from tests.flow_control.redis_model import RedisModel
 from tests.flow_control.simulation import BEGAN_MS, Timeline, pass_time
+from worker.broker.broker_options import BrokerOptions
 from worker.broker.keys import Keys
-from worker.broker.moves import BrokerOptions
 from worker.broker.records import Delay
 from worker.flow_control.flow_control import FlowControl
 from worker.flow_control.gate import Wait

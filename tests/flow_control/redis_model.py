@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from tests.flow_control.simulation import BEGAN_MS
-from worker.broker.moves import BURST_US, LIMIT_BURST_US, PROBE_GAP_MS, UPKEEP_JOBS
+from worker.broker.move_limits import BURST_US, LIMIT_BURST_US, PROBE_GAP_MS, UPKEEP_JOBS
 from worker.broker.records import TAKE_JOBS, Delivery, FleetNews, Promoted, Taken, TakeState
 
 if TYPE_CHECKING:

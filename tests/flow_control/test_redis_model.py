@@ -18,8 +18,9 @@ from tests.broker.workbench import RULES
 from tests.flow_control.redis_model import FleetModel, Held
 from worker.broker import scripts
 from worker.broker.keys import Keys
-from worker.broker.moves import command, read_take, take_command
 from worker.broker.records import Change, TakeRequest
+from worker.broker.script_calls import command
+from worker.broker.take import read_take, take_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

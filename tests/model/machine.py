@@ -25,13 +25,15 @@ from redis.exceptions import NoScriptError
 from tests.broker.workbench import RULES, Workbench, link_to
 from tests.model import reference, standing
 from tests.model.reference import End, Message, PutAside, Take
-from worker.broker import moves
+from worker.broker import maintenance_moves
+from worker.broker import take as take_call
 from worker.broker.keys import digest
-from worker.broker.moves import read_take, take_command
 from worker.broker.records import Claim, ClaimAnswer, CompleteAnswer, Completion, Delay, TakeRequest, TakeState
+from worker.broker.take import read_take, take_command
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from types import ModuleType
     from typing import Self, TypeVar
 
     from worker.broker.records import Delivery, FleetNews, Taken
@@ -388,8 +390,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(worker=workers, at_most=limits, most_bytes=byte_limits, is_lost=seldom)
     def expire(self, worker: str, at_most: int, most_bytes: int, *, is_lost: bool) -> None:
         token = self._new_token(worker)
-        with self._limits(EXPIRE_JOBS=at_most, TAKE_BYTES=most_bytes):
-            expired = self._wait(self.bench.moves.expire(token=token, sent_at=time.monotonic()))
+        with self._limits(maintenance_moves, EXPIRE_JOBS=at_most, TAKE_BYTES=most_bytes):
+            expired = self._wait(self.bench.maintenance.expire(token=token, sent_at=time.monotonic()))
         refs = self.model.expire(token=token, at_most=at_most, most_bytes=most_bytes)
         assert [job.ref for job in expired] == refs
         event(f"expire: {bool(refs)}")
@@ -491,7 +493,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(holds=_holds(lambda machine: machine.held))
     def renew(self, holds: list[Hold]) -> None:
         began = self.bench.now_ms()
-        answers = self._wait(self.bench.moves.renew([hold.job for hold in holds]))
+        answers = self._wait(self.bench.maintenance.renew([hold.job for hold in holds]))
         assert answers == self.model.renew([(hold.job.ref, hold.job.lease_token) for hold in holds])
         now = self._check("renew")
         for hold, is_ours in zip(holds, answers, strict=True):
@@ -506,8 +508,8 @@ class QueueMachine(RuleBasedStateMachine):
         """Gated: another worker of the fleet was here just now."""
         self.bench.run("HSET", self.bench.keys.maintenance, "promoted_at", self.bench.now_ms())
         for _ in range(repeats):
-            with self._limits(UPKEEP_JOBS=at_most):
-                promoted = self._wait(self.bench.moves.promote(between_ms=HOUR_MS if is_gated else 0))
+            with self._limits(maintenance_moves, UPKEEP_JOBS=at_most):
+                promoted = self._wait(self.bench.maintenance.promote(between_ms=HOUR_MS if is_gated else 0))
             assert promoted.count == (None if is_gated else self.model.promote(at_most))
             if self.model.due:
                 assert promoted.next_due_ms == 0
@@ -531,9 +533,9 @@ class QueueMachine(RuleBasedStateMachine):
         looked, awake = {"away": (now - hours, now - hours), "back": (now, now)}.get(fleet, (now, now - hours))
         self.bench.run("HSET", self.bench.keys.maintenance, "recovered_at", looked, "awake_since", awake)
         token = self._new_token(worker)
-        with self._limits(UPKEEP_JOBS=at_most, TAKE_BYTES=most_bytes):
+        with self._limits(maintenance_moves, UPKEEP_JOBS=at_most, TAKE_BYTES=most_bytes):
             recovered = self._wait(
-                self.bench.moves.recover(
+                self.bench.maintenance.recover(
                     token=token, sent_at=time.monotonic(), between_ms=hours if fleet == "just looked" else 0
                 )
             )
@@ -557,7 +559,7 @@ class QueueMachine(RuleBasedStateMachine):
             "complete": self._wait(self.bench.moves.complete([self._completion(end, hold) for end, hold in ends])),
             "delay": self._wait(self.bench.delay(*jobs, is_retry=True, deadline_ms=1, progress=b"late")),
             "release": self._wait(self.bench.moves.release(jobs)),
-            "renew": self._wait(self.bench.moves.renew(jobs)),
+            "renew": self._wait(self.bench.maintenance.renew(jobs)),
         }
         assert not any(answer for answers in made.values() for answer in answers), made
         assert self.bench.snapshot() == before
@@ -709,6 +711,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _take(self, take: Take) -> Taken:
         def call(*, whole_text: bool) -> Any:
             with self._limits(
+                take_call,
                 TAKE_BYTES=take.wanted_bytes,
                 MAX_MESSAGE_BYTES=reference.LARGEST_BYTES,
                 KEPT_BYTES=reference.KEPT_BYTES,
@@ -739,9 +742,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @staticmethod
     @contextmanager
-    def _limits(**limits: Any) -> Iterator[None]:
-        """The broker's own limits, made small."""
-        with mock.patch.multiple(moves, **limits):
+    def _limits(module: ModuleType, **limits: Any) -> Iterator[None]:
+        """The limits that a module of the broker uses, made small."""
+        with mock.patch.multiple(module, **limits):
             yield
 
     def _read(self) -> standing.Standing:

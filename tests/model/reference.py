@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.move_limits import SUSPICIOUS_CRASHES
 from worker.broker.records import ClaimAnswer, CompleteAnswer, Duplicate, TakeState
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from sandbox.redis_server import RedisServer
 from tests.broker.workbench import Workbench, link_to
 from worker.broker.keys import Keys
-from worker.broker.moves import EXPIRE_JOBS
+from worker.broker.move_limits import EXPIRE_JOBS
 from worker.broker.records import Delivery, FleetNews, Recovered
 from worker.observe.outages import Outages
 from worker.runtime.clock import ServerClock
@@ -79,7 +79,7 @@ class Scene:
         self.expired: list[Delivery] = []
         self.not_heard: list[str] = []
         self.maintenance = Maintenance(
-            bench.moves, self.in_flight, self.clock,
+            bench.maintenance, self.in_flight, self.clock,
             next_lease_token=bench.new_token, fleet=self.fleet, on_ready=self._on_ready,
             on_recovered=self.recovered.append, on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
             not_heard=lambda _, token: self.not_heard.append(token),

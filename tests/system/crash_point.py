@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp.client_proto import ResponseHandler
 
 from tasks.managem.client import ManagemApi
-from worker.broker.moves import Moves
+from worker.broker.job_moves import JobMoves
+from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.runtime.admission import Admission
 
 if TYPE_CHECKING:
@@ -68,21 +69,21 @@ def _after(owner: Any, name: str, which: Callable[[Any], object] = lambda _: Tru
 
 
 POINTS: Mapping[str, Callable[[], None]] = {
-    "taken, but the answer was not read": _after(Moves, "take", lambda taken: taken.jobs),
+    "taken, but the answer was not read": _after(JobMoves, "take", lambda taken: taken.jobs),
     "taken, but the message was not read": _before(Admission, "admit"),
-    "read, but the id was not claimed": _before(Moves, "claim"),
-    "claimed, but not called": _after(Moves, "claim"),
+    "read, but the id was not claimed": _before(JobMoves, "claim"),
+    "claimed, but not called": _after(JobMoves, "claim"),
     "called, but not answered": _before(ResponseHandler, "read"),
     "answered, but nothing decided": _after(ManagemApi, "lock"),
-    "decided, but not completed": _before(Moves, "complete"),
-    "completed, but the answer was not read": _after(Moves, "complete"),
-    "to be put aside, but nothing sent": _before(Moves, "delay"),
-    "put aside, but the answer was not read": _after(Moves, "delay"),
-    "promoted, but not taken": _after(Moves, "promote", lambda promoted: promoted.count),
-    "to be handed back, but nothing sent": _before(Moves, "release"),
-    "handed back, but the answer was not read": _after(Moves, "release"),
-    "recovered, but not taken": _after(Moves, "recover", lambda recovered: recovered.count),
-    "found poisoned, but not completed": _after(Moves, "recover", lambda recovered: recovered.poisoned),
+    "decided, but not completed": _before(JobMoves, "complete"),
+    "completed, but the answer was not read": _after(JobMoves, "complete"),
+    "to be put aside, but nothing sent": _before(JobMoves, "delay"),
+    "put aside, but the answer was not read": _after(JobMoves, "delay"),
+    "promoted, but not taken": _after(MaintenanceMoves, "promote", lambda promoted: promoted.count),
+    "to be handed back, but nothing sent": _before(JobMoves, "release"),
+    "handed back, but the answer was not read": _after(JobMoves, "release"),
+    "recovered, but not taken": _after(MaintenanceMoves, "recover", lambda recovered: recovered.count),
+    "found poisoned, but not completed": _after(MaintenanceMoves, "recover", lambda recovered: recovered.poisoned),
 }
 
 if "CRASH_POINT" in os.environ:

@@ -15,7 +15,7 @@ import worker.runtime.fetcher
 from tests.broker.workbench import Workbench, link_to
 from tests.system.parts import flow_of
 from worker.broker.keys import digest
-from worker.broker.moves import SUSPICIOUS_CRASHES
+from worker.broker.move_limits import SUSPICIOUS_CRASHES
 from worker.broker.records import Claim, ClaimAnswer, Delivery, TakeRequest
 from worker.broker.refusals import NotConnectedError
 from worker.flow_control.gate import Wait

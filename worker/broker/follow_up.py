@@ -77,7 +77,7 @@ class FollowUp:
         return self._answers is not None
 
     async def wait(self) -> bytes | None:
-        """Return the answer of the wait, as :meth:`worker.broker.moves.Moves.wait` does."""
+        """Return the answer of the wait, as :meth:`worker.broker.job_moves.JobMoves.wait` does."""
         answers, self._answers = self._answers, None
         assert answers is not None  # noqa: S101 - see `is_waiting`
         message: bytes | None = await answers.next()

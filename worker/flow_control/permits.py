@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from worker.broker.moves import UNUSED_SECONDS
+from worker.broker.move_limits import UNUSED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

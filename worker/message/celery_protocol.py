@@ -28,7 +28,7 @@ from tasks.message import Message, UndecodableMessage
 from tasks.outcome import Problem, ProblemType
 from tasks.redaction import describe, shorten
 from tasks.strict_json import NotStrictError, loads
-from worker.broker.moves import MAX_MESSAGE_BYTES
+from worker.broker.move_limits import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

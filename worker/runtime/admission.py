@@ -15,7 +15,7 @@ from tasks import progress
 from tasks.decision import Later
 from tasks.message import Accepted, Rejection
 from tasks.run import Run
-from worker.broker.moves import MAX_MESSAGE_BYTES
+from worker.broker.move_limits import MAX_MESSAGE_BYTES
 from worker.observe import metrics
 from worker.runtime import job_ids
 

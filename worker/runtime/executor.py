@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.handler import LockConversation
-    from worker.broker.moves import Moves
+    from worker.broker.job_moves import JobMoves
     from worker.broker.records import Claim, Delivery, Recovered
     from worker.runtime.admission import Admission
     from worker.runtime.background import Background
@@ -63,7 +63,7 @@ class Executor:
         *,
         admission: Admission,
         handler: LockConversation,
-        moves: Callable[[str], Moves],
+        moves: Callable[[str], JobMoves],
         in_flight: InFlight,
         clock: ServerClock,
         settler: Settler,

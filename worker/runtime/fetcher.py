@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from worker.broker.follow_up import FollowUp
-    from worker.broker.moves import Moves
+    from worker.broker.job_moves import JobMoves
     from worker.broker.records import Claim, Delivery, Taken, TakeRequest
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import InFlight
@@ -102,7 +102,7 @@ class Fetcher:
         self,
         *,
         name: str,
-        moves: Callable[[str], Moves],
+        moves: Callable[[str], JobMoves],
         in_flight: InFlight,
         clock: ServerClock,
         gates: Gates,

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from worker.broker.moves import WORKER_MS, Moves
+from worker.broker.fleet_moves import FleetMoves
+from worker.broker.move_limits import WORKER_MS
 from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from worker.broker.broker_options import BrokerOptions
     from worker.broker.client import RedisClient
-    from worker.broker.moves import BrokerOptions
+    from worker.broker.job_moves import JobMoves
     from worker.flow_control.gates import Gates
     from worker.runtime.background import Background
     from worker.runtime.registry import Registry
@@ -62,7 +64,7 @@ class Fleet:
         use: Callable[[BrokerOptions], None],
         background: Background,
     ) -> None:
-        self._moves = Moves(client, options.fleet, options)
+        self._moves = FleetMoves(client, options)
         self._name = name
         self._flow = flow
         self._registry = registry
@@ -81,7 +83,7 @@ class Fleet:
         if self._throttling is None or self._throttling.done():
             self._throttling = self._background.spawn(self._throttle())
 
-    def restore_attempts(self, moves: Moves, jobs: Sequence[tuple[str, int]]) -> None:
+    def restore_attempts(self, moves: JobMoves, jobs: Sequence[tuple[str, int]]) -> None:
         """Give attempts back to jobs of a queue that wait in Redis: refs, and how many each."""
         self._background.spawn(self._restore_attempts(moves, jobs))
 
@@ -124,7 +126,7 @@ class Fleet:
             _, fleet = await retry_forever("throttle", partial(self._moves.throttle, change))
             self._flow.saw(fleet)
 
-    async def _restore_attempts(self, moves: Moves, jobs: Sequence[tuple[str, int]]) -> None:
+    async def _restore_attempts(self, moves: JobMoves, jobs: Sequence[tuple[str, int]]) -> None:
         try:
             await moves.restore_attempts(jobs)
         except (RedisError, OSError) as error:  # they lose an attempt; a second try could give them two

@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
+from worker.broker.backlogs import backlogs
 from worker.broker.keys import Keys
-from worker.broker.moves import EXPIRE_JOBS, backlogs
+from worker.broker.move_limits import EXPIRE_JOBS
 from worker.broker.refusals import may_have_been_run
 from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from worker.broker.moves import Client, Moves
+    from worker.broker.maintenance_moves import MaintenanceMoves
     from worker.broker.records import Delivery, FleetNews, Recovered
+    from worker.broker.script_calls import Client
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import InFlight
 
@@ -81,7 +83,7 @@ class Maintenance:
 
     def __init__(
         self,
-        moves: Moves,
+        moves: MaintenanceMoves,
         in_flight: InFlight,
         clock: ServerClock,
         *,

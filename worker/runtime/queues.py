@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from worker.broker.job_moves import JobMoves
 from worker.broker.keys import Keys
-from worker.broker.moves import Moves
+from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.runtime.maintenance import Maintenance, QueueWatch, look_seconds
 from worker.runtime.retries import retry_forever
 from worker.runtime.settler import QueueBatches
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator, Sequence
 
+    from worker.broker.broker_options import BrokerOptions
     from worker.broker.client import RedisClient
-    from worker.broker.moves import BrokerOptions
     from worker.broker.records import Delivery, Recovered
     from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock
@@ -45,7 +46,8 @@ class FoundJobs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Queue:
-    moves: Moves
+    moves: JobMoves
+    maintenance_moves: MaintenanceMoves
     batches: QueueBatches
     maintenance: Maintenance
     tasks: tuple[asyncio.Task[None], ...]
@@ -110,9 +112,10 @@ class Queues:
         """Look after a queue from now on: keep its leases, promote what is due, recover what was lost."""
         if queue in self._queues:
             return
-        moves = Moves(self._client, Keys(queue), self._options)
+        moves = JobMoves(self._client, Keys(queue), self._options)
+        maintenance_moves = MaintenanceMoves(self._client, moves.keys, self._options)
         maintenance = Maintenance(
-            moves, self._in_flight, self._clock,
+            maintenance_moves, self._in_flight, self._clock,
             next_lease_token=self._next_lease_token, fleet=self._fleet,
             on_ready=partial(self._on_ready, queue),
             on_recovered=partial(self._jobs.report_recovered, queue),
@@ -120,9 +123,10 @@ class Queues:
             not_heard=self.note_lost_take,
         )  # fmt: skip
         tasks = tuple(self._background.spawn(work) for work in (maintenance.renew_leases(), maintenance.run()))
-        self._queues[queue] = _Queue(moves, QueueBatches(moves, self._settler), maintenance, tasks)
+        batches = QueueBatches(moves, self._settler)
+        self._queues[queue] = _Queue(moves, maintenance_moves, batches, maintenance, tasks)
 
-    def moves(self, queue: str) -> Moves:
+    def moves(self, queue: str) -> JobMoves:
         """Return the moves of a queue; one that was left is opened again."""
         return self._opened(queue).moves
 
@@ -139,7 +143,7 @@ class Queues:
         """Use other options for all moves from now on."""
         self._options = options
         for queue in self._queues.values():
-            queue.moves.broker_options = options
+            queue.moves.broker_options = queue.maintenance_moves.broker_options = options
 
     async def watch(self) -> None:
         """Look at all queues at once, for ever, so that idle ones cost little; leave those without jobs."""

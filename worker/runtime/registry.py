@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.broker.keys import digest
-from worker.broker.moves import WORKER_MS
+from worker.broker.move_limits import WORKER_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.event import Event
-    from worker.broker.moves import Moves
+    from worker.broker.job_moves import JobMoves
     from worker.broker.records import Delivery
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import Assignment, InFlight
@@ -58,7 +58,7 @@ class SettlementListener(Protocol):
 class QueueBatches:
     """The batches of one queue: completions, delays and releases on their way to Redis."""
 
-    def __init__(self, moves: Moves, listener: SettlementListener) -> None:
+    def __init__(self, moves: JobMoves, listener: SettlementListener) -> None:
         self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer | Duplicate] = Batcher(
             "complete",
             lambda batch: moves.complete([completion for _, completion in batch]),

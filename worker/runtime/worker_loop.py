@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from tasks.handler import LockConversation
+    from worker.broker.broker_options import BrokerOptions
     from worker.broker.client import RedisClient
-    from worker.broker.moves import BrokerOptions, Moves
+    from worker.broker.job_moves import JobMoves
     from worker.flow_control.gates import Gates
     from worker.runtime.admission import Admission
     from worker.runtime.clock import ServerClock
@@ -251,7 +252,7 @@ class WorkerLoop:
         is_fetching = self._fetching is not None and not self._fetching.done()
         return (is_fetching or len(self._parts.in_flight) > 0) and time.monotonic() < self._end_at
 
-    def _moves(self, queue: str) -> Moves:
+    def _moves(self, queue: str) -> JobMoves:
         return self.queues.moves(queue)
 
     def _batches(self, queue: str) -> QueueBatches:

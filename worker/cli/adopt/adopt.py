@@ -16,9 +16,9 @@ from redis.exceptions import RedisError, WatchError
 from settings import key_name_problem
 from tasks.plural import plural
 from worker.broker import connection
+from worker.broker.command_line_moves import adopt_command
 from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
-from worker.broker.moves import adopt_command
 from worker.cli.exit import USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.fleet import read_fleet
 from worker.cli.producer import celery_app

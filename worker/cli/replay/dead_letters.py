@@ -10,7 +10,7 @@ from settings import key_name_problem
 from tasks import verbatim
 from tasks.message import Rejection
 from tasks.task_name import TASK_NAME
-from worker.broker.moves import KEPT_BYTES
+from worker.broker.move_limits import KEPT_BYTES
 from worker.cli.paging import PageSize
 from worker.cli.result import Result, read_result
 from worker.message.decode import decoder

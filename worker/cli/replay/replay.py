@@ -12,9 +12,9 @@ import typer
 from redis.exceptions import RedisError
 
 from tasks.plural import plural
+from worker.broker.command_line_moves import replay_command
 from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
-from worker.broker.moves import replay_command
 from worker.broker.refusals import was_refused
 from worker.cli.exit import FAILED, fail, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.refusals import described

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.broker.keys import PRIORITY_STEPS, Keys
-from worker.broker.moves import BREAKER_REPORT_MS
+from worker.broker.move_limits import BREAKER_REPORT_MS
 from worker.flow_control.limit import from_json
 
 if TYPE_CHECKING:
