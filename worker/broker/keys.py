@@ -71,11 +71,57 @@ UNACKED = "unacked"
 UNACKED_INDEX = "unacked_index"
 
 
+def _key(name: str) -> cached_property[str]:
+    """Return a property for the key of this name, which is made when it is first read and then kept."""
+    return cached_property(lambda keys: f"{PREFIX}:{keys.queue}:{name}")
+
+
 @dataclass(frozen=True)
 class Keys:
-    """The keys of one queue."""
+    """The keys of one queue; the module's table says what each holds."""
 
     queue: str
+
+    #: Messages that woke a waiting worker.
+    arrived = _key("arrived")
+    #: Refs of jobs that are ready again.
+    requeued = _key("requeued")
+    #: Refs of jobs that are ready again after a failed call.
+    retries = _key("retries")
+    #: Refs of jobs to be run alone.
+    suspects = _key("suspects")
+    #: Refs of jobs that are ready again, by the time they are too old.
+    deadlines = _key("deadlines")
+    #: Refs of jobs in flight, by the time their leases expire.
+    leases = _key("leases")
+    #: Refs of delayed jobs, by the time they are due.
+    delayed = _key("delayed")
+    #: The beginning of a record's key; the ref follows.
+    record_prefix = _key("job:")
+    #: The beginning of a job id's key; the digest of the id follows.
+    id_prefix = _key("ids:")
+    #: Totals since the queue was first used.
+    counters = _key("counters")
+    #: When the fleet last promoted and recovered jobs of the queue.
+    maintenance = _key("maintenance")
+    #: The worker that drains its slots for a suspect.
+    draining = _key("draining")
+    #: Lease tokens of takes whose answers were lost.
+    lost_takes = _key("lost_takes")
+    # The rest is used for LOCK_QUEUE alone.
+
+    #: The workers of the fleet, and the settings of each.
+    workers = _key("workers")
+    #: The queues that workers of this fleet took from.
+    queues = _key("queues")
+    #: Exists while the fleet is paused.
+    pause = _key("pause")
+    #: The fleet's rate limit that follows from the API's answers, and its state.
+    limit = _key("limit")
+    #: The workers with an open breaker.
+    breakers = _key("breakers")
+    #: The time up to which the permits of the rate limit are given out.
+    rate = _key("rate")
 
     @cached_property
     def priority_lists(self) -> tuple[str, ...]:
@@ -87,81 +133,6 @@ class Keys:
         return self.priority_lists[bisect_right(PRIORITY_STEPS, priority) - 1]
 
     @cached_property
-    def arrived(self) -> str:
-        """Messages that woke a waiting worker."""
-        return f"{PREFIX}:{self.queue}:arrived"
-
-    @cached_property
-    def requeued(self) -> str:
-        """Refs of jobs that are ready again."""
-        return f"{PREFIX}:{self.queue}:requeued"
-
-    @cached_property
-    def retries(self) -> str:
-        """Refs of jobs that are ready again after a failed call."""
-        return f"{PREFIX}:{self.queue}:retries"
-
-    @cached_property
-    def deadlines(self) -> str:
-        """Refs of jobs that are ready again, by the time they are too old."""
-        return f"{PREFIX}:{self.queue}:deadlines"
-
-    @cached_property
-    def suspects(self) -> str:
-        """Refs of jobs to be run alone."""
-        return f"{PREFIX}:{self.queue}:suspects"
-
-    @cached_property
-    def record_prefix(self) -> str:
-        """The beginning of a record's key; the ref follows."""
-        return f"{PREFIX}:{self.queue}:job:"
-
-    @cached_property
-    def leases(self) -> str:
-        """Refs of jobs in flight, by the time their leases expire."""
-        return f"{PREFIX}:{self.queue}:leases"
-
-    @cached_property
-    def delayed(self) -> str:
-        """Refs of delayed jobs, by the time they are due."""
-        return f"{PREFIX}:{self.queue}:delayed"
-
-    @cached_property
-    def id_prefix(self) -> str:
-        """The beginning of a job id's key; the digest of the id follows."""
-        return f"{PREFIX}:{self.queue}:ids:"
-
-    @cached_property
-    def counters(self) -> str:
-        """Totals since the queue was first used."""
-        return f"{PREFIX}:{self.queue}:counters"
-
-    @cached_property
-    def maintenance(self) -> str:
-        """When the fleet last promoted and recovered jobs of the queue."""
-        return f"{PREFIX}:{self.queue}:maintenance"
-
-    @cached_property
-    def draining(self) -> str:
-        """The worker that drains its slots for a suspect."""
-        return f"{PREFIX}:{self.queue}:draining"
-
-    @cached_property
-    def lost_takes(self) -> str:
-        """Lease tokens of takes whose answers were lost."""
-        return f"{PREFIX}:{self.queue}:lost_takes"
-
-    @cached_property
-    def workers(self) -> str:
-        """The workers of the fleet, and the settings of each."""
-        return f"{PREFIX}:{self.queue}:workers"
-
-    @cached_property
-    def queues(self) -> str:
-        """The queues that workers of this fleet took from."""
-        return f"{PREFIX}:{self.queue}:queues"
-
-    @cached_property
     def ready(self) -> tuple[str, ...]:
         """The lists of jobs that are ready to be taken."""
         return (*self.priority_lists, self.arrived, self.requeued, self.retries, self.suspects)
@@ -170,26 +141,6 @@ class Keys:
     def under_way(self) -> tuple[str, ...]:
         """The indexes of jobs that were taken and are not completed: what maintenance works on."""
         return self.leases, self.delayed, self.deadlines
-
-    @cached_property
-    def pause(self) -> str:
-        """Exists while the fleet is paused."""
-        return f"{PREFIX}:{self.queue}:pause"
-
-    @cached_property
-    def limit(self) -> str:
-        """The fleet's rate limit that follows from the API's answers, and its state."""
-        return f"{PREFIX}:{self.queue}:limit"
-
-    @cached_property
-    def breakers(self) -> str:
-        """The workers with an open breaker."""
-        return f"{PREFIX}:{self.queue}:breakers"
-
-    @cached_property
-    def rate(self) -> str:
-        """The time up to which the permits of the rate limit are given out."""
-        return f"{PREFIX}:{self.queue}:rate"
 
 
 def ledger_of(stream: str) -> str:
