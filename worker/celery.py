@@ -48,7 +48,7 @@ from worker.runtime.readiness import Readiness
 from worker.runtime.registry import Registry
 from worker.runtime.runtime import Runtime
 from worker.runtime.stream_monitor import StreamMonitor
-from worker.runtime.worker_loop import Parts
+from worker.runtime.worker_loop import RuntimeParts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ def build(settings: Settings) -> WorkerApp:
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, streams, runtime=lambda: app.runtime)
     client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
-    parts = Parts(
+    parts = RuntimeParts(
         admission=_admission(settings, handler, clock),
         handler=handler,
         client=client,
@@ -181,7 +181,7 @@ def _admission(settings: Settings, handler: LockConversation, clock: ServerClock
     )
 
 
-def _stream_monitor(settings: Settings, parts: Parts, bounds: StreamBounds, runtime: Runtime) -> StreamMonitor:
+def _stream_monitor(settings: Settings, parts: RuntimeParts, bounds: StreamBounds, runtime: Runtime) -> StreamMonitor:
     return StreamMonitor(
         parts.client,
         results=settings.RESULTS_CHANNEL,

@@ -17,8 +17,8 @@ class Clock:
         return self.now
 
 
-def backoff_of(clock: Clock, chance: float = 0.0) -> ConnectBackoff:
-    return ConnectBackoff(rng=lambda: chance, now=clock)
+def backoff_of(clock: Clock, drawn: float = 0.0) -> ConnectBackoff:
+    return ConnectBackoff(rng=lambda: drawn, now=clock)
 
 
 def waits(backoff: ConnectBackoff, clock: Clock, attempts: int) -> list[float]:
@@ -47,11 +47,11 @@ def test_the_waits_between_failing_attempts_grow_to_a_limit() -> None:
     assert found[-1] == pytest.approx(MAX_SECONDS)
 
 
-@pytest.mark.parametrize(("chance", "share"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
-def test_a_wait_is_up_to_half_shorter_by_chance(chance: float, share: float) -> None:
+@pytest.mark.parametrize(("drawn", "share"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
+def test_jitter_shortens_a_wait_by_up_to_half(drawn: float, share: float) -> None:
     clock = Clock()
 
-    assert waits(backoff_of(clock, chance), clock, 1) == [pytest.approx(FIRST_SECONDS * share)]
+    assert waits(backoff_of(clock, drawn), clock, 1) == [pytest.approx(FIRST_SECONDS * share)]
 
 
 def test_after_a_failure_one_attempt_is_made_at_a_time() -> None:

@@ -38,7 +38,7 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 #: So many times as long as nothing may move.
-_LONGEST_DRAIN = 5
+_MAX_DRAINS = 5
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ def _drain(target: Target, client: Redis, producers: Producers, fleet: Fleet) ->
     """
     before: object = None
     deadline = 0.0
-    end = time.monotonic() + _LONGEST_DRAIN * target.drain_seconds
+    end = time.monotonic() + _MAX_DRAINS * target.drain_seconds
     while time.monotonic() < end:
         is_all_sent = producers.are_done  # asked first: the last message may be sent while we look at what is left
         left = target.left(client)

@@ -30,7 +30,7 @@ from worker.broker.broker_options import BrokerOptions
 from worker.broker.keys import Keys
 from worker.broker.records import Delay
 from worker.flow_control.flow_control import FlowControl
-from worker.flow_control.gate import Wait
+from worker.flow_control.gate_answer import Wait
 from worker.runtime.admission import Admission
 from worker.runtime.batcher import SPACING_SECONDS
 from worker.runtime.in_flight import InFlight

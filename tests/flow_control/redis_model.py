@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from worker.broker.records import Change, Delay, TakeRequest
 
-_LONGEST_INTERVAL_US = 20_000_000
+_MAX_INTERVAL_US = 20_000_000
 QUEUE = "moderation.lock"
 
 
@@ -79,7 +79,7 @@ class FleetModel:
                 return Held(TakeState.LIMITED, wait_ms)
         interval, burst = self._configured_us, BURST_US
         if self.rate > 0:
-            limit_us = min(math.ceil(1_000_000 / self.rate), _LONGEST_INTERVAL_US)
+            limit_us = min(math.ceil(1_000_000 / self.rate), _MAX_INTERVAL_US)
             if limit_us > interval:
                 interval, burst = limit_us, LIMIT_BURST_US
         self._interval_us = interval

@@ -6,7 +6,7 @@ import pytest
 
 from tests.flow_control.clock import Clock
 from worker.flow_control.breaker import Breaker, State
-from worker.flow_control.gate import Admit, Wait
+from worker.flow_control.gate_answer import Admit, Wait
 
 SLOTS = 8
 

@@ -14,7 +14,7 @@ from tests.flow_control.clock import Clock
 from worker.broker.records import Delivery, FleetNews, Taken, TakeRequest, TakeState
 from worker.flow_control.fleet_counts import NO_NEWS
 from worker.flow_control.flow_control import FlowControl
-from worker.flow_control.gate import Wait
+from worker.flow_control.gate_answer import Wait
 from worker.flow_control.limit import Limit
 from worker.runtime.in_flight import InFlight
 

@@ -77,12 +77,12 @@ class Scene:
         self.recovered: list[Recovered] = []
         self.poisoned: list[Delivery] = []
         self.expired: list[Delivery] = []
-        self.not_heard: list[str] = []
+        self.lost_takes: list[str] = []
         self.maintenance = Maintenance(
             bench.maintenance, self.in_flight, self.clock,
             next_lease_token=bench.new_token, fleet=self.fleet, on_ready=self._on_ready,
             on_recovered=self.recovered.append, on_poisoned=self.poisoned.append, on_expired=self.expired.extend,
-            not_heard=lambda _, token: self.not_heard.append(token),
+            on_lost_take=lambda _, token: self.lost_takes.append(token),
         )  # fmt: skip
 
     def _on_ready(self) -> None:
@@ -302,20 +302,20 @@ async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(server_bina
             seen.set(scene.bench.keys.deadlines, "no set")
             with pytest.raises(RedisError):
                 await scene.maintenance._expire()
-            assert scene.not_heard == [], "it was refused"
+            assert scene.lost_takes == [], "it was refused"
 
         server.pause()
         with pytest.raises((RedisError, OSError)):
             await scene.maintenance._expire()
         server.resume()
-        assert scene.not_heard == ["take2"], "it may have been run, and the answer was lost"
+        assert scene.lost_takes == ["take2"], "it may have been run, and the answer was lost"
 
         server.kill()
         with pytest.raises((RedisError, OSError)):
             await scene.maintenance._expire()
         with pytest.raises((RedisError, OSError)):
             await scene.maintenance._expire()
-        assert "take4" not in scene.not_heard, "there was no connection to send it over"
+        assert "take4" not in scene.lost_takes, "there was no connection to send it over"
         await client.disconnect()
 
 

@@ -34,7 +34,7 @@ from worker.runtime.executor import Executor
 from worker.runtime.in_flight import InFlight
 from worker.runtime.registry import Registry
 from worker.runtime.runtime import Runtime
-from worker.runtime.worker_loop import Parts
+from worker.runtime.worker_loop import RuntimeParts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -125,7 +125,7 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
         reporter=Reporter(),
     )
     read = ReadAhead(decoder(TASK_NAME))
-    parts = Parts(
+    parts = RuntimeParts(
         admission=Admission(read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=0),
         handler=handler, client=link_to(redis_url, timeout_seconds=5), broker_options=RULES,
         in_flight=in_flight,

@@ -18,7 +18,7 @@ from worker.broker.keys import digest
 from worker.broker.move_limits import SUSPICIOUS_CRASHES
 from worker.broker.records import Claim, ClaimAnswer, Delivery, TakeRequest
 from worker.broker.refusals import NotConnectedError
-from worker.flow_control.gate import Wait
+from worker.flow_control.gate_answer import Wait
 from worker.observe.outages import Outages
 from worker.runtime.clock import ServerClock
 from worker.runtime.fetcher import Fetcher
@@ -46,8 +46,8 @@ class Scene:
         self.benches = {QUEUE: bench} | {queue: bench.beside(queue) for queue in OTHERS}
         self.in_flight = in_flight
         self.received: list[Delivery] = []
-        self.handed_back: list[Delivery] = []
-        self.not_heard: list[str] = []
+        self.released: list[Delivery] = []
+        self.lost_takes: list[str] = []
         gates = flow_of(in_flight).gates
         for breaker in gates.breakers:
             breaker.succeeded(0.0, in_flight.limit)  # the slow start is over
@@ -56,13 +56,13 @@ class Scene:
             name="w", moves=lambda queue: self.benches[queue].moves, in_flight=in_flight, clock=ServerClock(),
             gates=gates,
             next_lease_token=lambda: f"t.{next(tokens)}",
-            not_heard=lambda _, token: self.not_heard.append(token), claim_of=claim_of,
+            on_lost_take=lambda _, token: self.lost_takes.append(token), claim_of=claim_of,
         )  # fmt: skip
 
     async def run(self) -> None:
         try:
             while (batch := await self.fetcher.fetch()) is not None:
-                (self.handed_back if batch.is_late else self.received).extend(batch.deliveries)
+                (self.released if batch.is_late else self.received).extend(batch.deliveries)
         finally:
             self.fetcher.stop_waiting()
 
@@ -174,7 +174,7 @@ async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more
     scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
     scene.bench.push(b"a job")
 
-    await until(lambda: scene.handed_back)
+    await until(lambda: scene.released)
     await scene.until_nobody_waits()
 
 
@@ -352,7 +352,7 @@ async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scen
     scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
     scene.bench.push(b"a job")
 
-    await until(lambda: scene.handed_back)
+    await until(lambda: scene.released)
     assert scene.received == []
 
 
@@ -362,15 +362,15 @@ async def test_a_take_whose_answer_was_lost_is_told_by_its_lease_token(scene: Sc
 
     async def take_and_lose(request: TakeRequest, **asked: object) -> Taken:
         taken = await take(request, **asked)  # type: ignore[arg-type]
-        if taken.jobs and not scene.not_heard:
+        if taken.jobs and not scene.lost_takes:
             raise RedisConnectionError("Connection closed by server.")
         return taken
 
     scene.bench.moves.take = take_and_lose  # type: ignore[method-assign]
     scene.bench.push(b"a job")
-    await until(lambda: scene.not_heard)
+    await until(lambda: scene.lost_takes)
     (ref,) = scene.bench.in_flight()
-    assert scene.bench.client.hget(scene.bench.keys.record_prefix + ref, "lease_token").decode() == scene.not_heard[0]
+    assert scene.bench.client.hget(scene.bench.keys.record_prefix + ref, "lease_token").decode() == scene.lost_takes[0]
 
 
 async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
@@ -386,7 +386,7 @@ async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
     scene.bench.push(b"a job")
 
     await scene.until_received(1)
-    assert scene.not_heard == []
+    assert scene.lost_takes == []
 
 
 async def test_every_queue_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

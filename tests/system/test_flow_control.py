@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLOCK_STEP_SECONDS = 0.01
 """How far the clocks of two processes may disagree about one moment."""
 
-LONGEST_WAIT_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 MAX_ATTEMPTS = 3
 OUTAGE = Script(rules=(Rule(then=Respond(status=503)),))
 
@@ -121,7 +121,7 @@ def running(server_binary: ServerBinary, tmp_path_factory: pytest.TempPathFactor
             stage,
             MAX_ATTEMPTS=MAX_ATTEMPTS,
             RETRY_BASE_SECONDS=0.3,
-            RETRY_MAX_DELAY_SECONDS=LONGEST_WAIT_SECONDS,
+            RETRY_MAX_DELAY_SECONDS=MAX_WAIT_SECONDS,
         )
         yield stage
 
@@ -193,7 +193,7 @@ def test_a_pause_of_a_year_is_cut_to_the_longest_wait_and_ends_at_once_when_its_
     )
     fleet.send("first")
     eventually(lambda: fleet.redis.exists(fleet.keys.pause), "the pause")
-    assert 0 < fleet.redis.pttl(fleet.keys.pause) <= LONGEST_WAIT_SECONDS * 1000
+    assert 0 < fleet.redis.pttl(fleet.keys.pause) <= MAX_WAIT_SECONDS * 1000
     send_jobs(fleet, 20)
 
     fleet.redis.delete(fleet.keys.pause)

@@ -181,7 +181,7 @@ def test_a_server_that_may_evict_can_be_allowed(server_binary: ServerBinary, tmp
         worker = stage.worker(REDIS_ALLOW_EVICTION="true")
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
-        (line,) = worker.lines("redis_may_forget")
+        (line,) = worker.lines("redis_may_lose_data")
         assert "allkeys-lru" in line["problem"]
         assert worker.stop() == 0
 
@@ -227,7 +227,7 @@ def test_a_server_without_an_append_only_file_is_told_of_once_and_used(
         make_celery_connect_again(stage, worker)
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
-        assert [line["level"] for line in worker.lines("redis_may_forget")] == ["warning"] * warnings
+        assert [line["level"] for line in worker.lines("redis_may_lose_data")] == ["warning"] * warnings
         assert not worker.lines("redis_not_checked")
 
 
@@ -297,7 +297,7 @@ def test_a_connection_lost_in_the_look_is_told_and_the_next_one_looks(
 
         assert stage.event_of(stage.send())["data"]["outcome"] == "locked"
         assert len(worker.lines("redis_unavailable")) == 1
-        assert len(worker.lines("redis_may_forget")) == 1
+        assert len(worker.lines("redis_may_lose_data")) == 1
         assert worker.stop() == 0
 
 

@@ -158,7 +158,7 @@ class Consumer(stock.Consumer):
                 if isinstance(finding, Unfit):
                     logger.error("redis_unfit", extra=fields)
                 elif isinstance(finding, Risk):
-                    logger.warning("redis_may_forget", extra=fields)
+                    logger.warning("redis_may_lose_data", extra=fields)
                 else:
                     logger.warning("redis_not_checked", extra=fields)
         self._findings = findings

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from worker.flow_control.evidence import Evidence
-from worker.flow_control.gate import Admit, GateAnswer, Wait
+from worker.flow_control.gate_answer import Admit, GateAnswer, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable

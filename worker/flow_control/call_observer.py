@@ -9,7 +9,7 @@ from tasks.verdict import Blame
 
 if TYPE_CHECKING:
     from tasks.run import Run
-    from worker.flow_control.parts import Parts
+    from worker.flow_control.flow_parts import FlowParts
 
 #: Jobs that wait for their next call may keep at most this share of the slots.
 _WAITING_SHARE = 0.25
@@ -18,7 +18,7 @@ _WAITING_SHARE = 0.25
 class CallObserver:
     """What the handler reports about each call, and asks between two: its ``tasks.flow.Flow``."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: FlowParts) -> None:
         self._in_flight = parts.in_flight
         self._counts = parts.counts
         self._calls = parts.calls

@@ -15,8 +15,8 @@ from worker.flow_control.call_observer import CallObserver
 from worker.flow_control.calls_under_way import CallsUnderWay
 from worker.flow_control.fleet_counts import FleetCounts
 from worker.flow_control.fleet_limit import FleetLimit
+from worker.flow_control.flow_parts import FlowParts, InFlight
 from worker.flow_control.gates import Gates
-from worker.flow_control.parts import InFlight, Parts
 from worker.flow_control.pod_breakers import PodBreakers
 from worker.flow_control.resource_shortage import ResourceShortage
 from worker.flow_control.token_gate import TokenGate
@@ -66,7 +66,7 @@ class FlowControl:
             name=name, is_rate_limited=is_rate_limited, max_pause=max_pause, changes=changes,
             server_ms=server_ms, clock=clock, rng=rng,
         )  # fmt: skip
-        parts = Parts(
+        parts = FlowParts(
             in_flight=in_flight,
             counts=counts,
             calls=CallsUnderWay(clock),

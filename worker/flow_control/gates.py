@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from worker.broker.records import TakeRequest
 from worker.flow_control.fleet_counts import NO_NEWS
-from worker.flow_control.gate import Wait
+from worker.flow_control.gate_answer import Wait
 from worker.flow_control.permits import Permits
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from worker.broker.records import Change, Delivery, FleetNews, Taken
     from worker.flow_control.breaker import Breaker
-    from worker.flow_control.parts import Parts
+    from worker.flow_control.flow_parts import FlowParts
 
 #: From this many stuck calls on, new jobs are taken from both ends of the queue.
 _SUSPICIOUS_STUCK = 3
@@ -30,7 +30,7 @@ class Gates:
     ``clock`` returns monotonic seconds.
     """
 
-    def __init__(self, parts: Parts, clock: Callable[[], float]) -> None:
+    def __init__(self, parts: FlowParts, clock: Callable[[], float]) -> None:
         self.api: Breaker = parts.api.breaker
         self.token: Breaker = parts.token.breaker
         self.breakers = parts.breakers.all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.flow_control.gate import Admit, GateAnswer, Wait
+from worker.flow_control.gate_answer import Admit, GateAnswer, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable

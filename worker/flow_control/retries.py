@@ -7,7 +7,7 @@ do not hold up the others, and after a short outage no retry waits behind a back
 
 from __future__ import annotations
 
-_LEAST_SHARE = 0.1
+_MIN_SHARE = 0.1
 #: The same while there are no new jobs.
 _IDLE_SHARE = 0.5
 #: The assumed success of retries at the start, and how much one result changes it.
@@ -25,7 +25,7 @@ class RetryShare:
     @property
     def share(self) -> float:
         """The share of the slots, and of each take."""
-        return max(_LEAST_SHARE, self._success)
+        return max(_MIN_SHARE, self._success)
 
     def ended(self, *, well: bool) -> None:
         """Record that a retry was answered (``well``) or failed again."""

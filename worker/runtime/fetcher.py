@@ -28,7 +28,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.records import TakeState
 from worker.broker.refusals import connection_is_useless, may_have_been_run
-from worker.flow_control.gate import Wait
+from worker.flow_control.gate_answer import Wait
 from worker.observe.outages import outages
 from worker.runtime.batcher import SPACING_SECONDS
 from worker.runtime.message_waits import MessageWaits
@@ -49,7 +49,7 @@ Message: TypeAlias = tuple[str, bytes]
 #: How long the wait for a message lasts with one queue, in seconds. Then a take looks at the other lists.
 WAIT_SECONDS = 0.5
 #: The longest wait with many queues, in seconds: less than the timeout for an answer of Redis.
-_LONGEST_WAIT_SECONDS = 3.0
+_MAX_MESSAGE_WAIT_SECONDS = 3.0
 #: With many queues a take is sent at least this often, in seconds: readiness expects one in five seconds.
 _TAKE_SECONDS = 1.5
 #: How long a queue is skipped after the server refused a call for it, in seconds.
@@ -94,7 +94,7 @@ class Fetcher:
         clock: set to the server's time by each answer.
         gates: this process's gates.
         next_lease_token: makes a lease token.
-        not_heard: called with the queue and the lease token of a take whose answer was lost.
+        on_lost_take: called with the queue and the lease token of a take whose answer was lost.
         claim_of: the claim that a message's job will need as soon as it is taken, if any.
     """
 
@@ -107,7 +107,7 @@ class Fetcher:
         clock: ServerClock,
         gates: Gates,
         next_lease_token: Callable[[], str],
-        not_heard: Callable[[str, str], None],
+        on_lost_take: Callable[[str, str], None],
         claim_of: Callable[[bytes], Claim | None],
     ) -> None:
         self._name = name
@@ -116,7 +116,7 @@ class Fetcher:
         self._clock = clock
         self._gates = gates
         self._next_lease_token = next_lease_token
-        self._not_heard = not_heard
+        self._on_lost_take = on_lost_take
         self._claim_of = claim_of
         self._queues: list[str] = []
         #: The queues that the last take found empty, until a message arrives or `check_queues` is called.
@@ -235,7 +235,7 @@ class Fetcher:
                 self._waits.start(queue, self._moves(queue).wait(self._wait_seconds()))
 
     def _wait_seconds(self) -> float:
-        return min(WAIT_SECONDS * max(1, len(self._queues)), max(WAIT_SECONDS, _LONGEST_WAIT_SECONDS))
+        return min(WAIT_SECONDS * max(1, len(self._queues)), max(WAIT_SECONDS, _MAX_MESSAGE_WAIT_SECONDS))
 
     def _look_at_the_waits(self) -> Message | None:
         """Mark queues whose wait has ended, and report waits that failed; return the message that ended one."""
@@ -294,7 +294,7 @@ class Fetcher:
         except (RedisError, OSError) as error:
             self._gates.not_taken()
             if may_have_been_run(error):
-                self._not_heard(queue, token)
+                self._on_lost_take(queue, token)
             self._failed("take", queue, error)
             return None
         else:

@@ -130,7 +130,7 @@ class Fleet:
         try:
             await moves.restore_attempts(jobs)
         except (RedisError, OSError) as error:  # they lose an attempt; a second try could give them two
-            logger.warning("attempts_not_given_back", extra={"error": str(error), "jobs": len(jobs)})
+            logger.warning("attempts_not_restored", extra={"error": str(error), "jobs": len(jobs)})
 
     def _learn_of(self, others: Sequence[tuple[str, bytes]]) -> None:
         """Note how the other workers are set. The longest times among them count here too."""

@@ -78,7 +78,7 @@ class Maintenance:
         on_recovered: called with jobs that lost workers had, to log them.
         on_poisoned: given each job that is to be ended as poisoned.
         on_expired: given jobs that are too old.
-        not_heard: called with the queue and the lease token of a take whose answer was lost.
+        on_lost_take: called with the queue and the lease token of a take whose answer was lost.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Maintenance:
         on_recovered: Callable[[Recovered], None],
         on_poisoned: Callable[[Delivery], None],
         on_expired: Callable[[Sequence[Delivery]], None],
-        not_heard: Callable[[str, str], None],
+        on_lost_take: Callable[[str, str], None],
     ) -> None:
         self._moves = moves
         self._in_flight = in_flight
@@ -103,7 +103,7 @@ class Maintenance:
         self._on_recovered = on_recovered
         self._on_poisoned = on_poisoned
         self._on_expired = on_expired
-        self._not_heard = not_heard
+        self._on_lost_take = on_lost_take
         self._fleet = fleet
         self._look_seconds = look_seconds(moves.broker_options.lease_ms)
         self._work = asyncio.Event()
@@ -209,7 +209,7 @@ class Maintenance:
                 expired = await self._moves.expire(token=token, sent_at=sent_at)
             except (RedisError, OSError) as error:
                 if may_have_been_run(error):
-                    self._not_heard(self._moves.keys.queue, token)
+                    self._on_lost_take(self._moves.keys.queue, token)
                 raise
             for delivery in expired:
                 self._in_flight.add(delivery)

@@ -120,7 +120,7 @@ class Queues:
             on_ready=partial(self._on_ready, queue),
             on_recovered=partial(self._jobs.report_recovered, queue),
             on_poisoned=self._jobs.end_poisoned, on_expired=self._jobs.end_expired,
-            not_heard=self.note_lost_take,
+            on_lost_take=self.note_lost_take,
         )  # fmt: skip
         tasks = tuple(self._background.spawn(work) for work in (maintenance.renew_leases(), maintenance.run()))
         batches = QueueBatches(moves, self._settler)

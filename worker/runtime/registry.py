@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: A line in the log names so many workers at most.
-_NAMED_AT_MOST = 5
+_MAX_NAMED = 5
 #: No setting of a worker is so long, in seconds: something else is written there.
 _NO_SETTING = 1e9
 _TOLD = re.compile(rb"(\d{1,15}) \S+ (.*)", re.DOTALL)
@@ -115,7 +115,7 @@ class Registry:
             for there, nodes in values.items():
                 if there != here and (setting, repr(there)) not in self._said:
                     self._said.add((setting, repr(there)))
-                    told = {"setting": setting, "here": here, "there": there, "workers": nodes[:_NAMED_AT_MOST]}
+                    told = {"setting": setting, "here": here, "there": there, "workers": nodes[:_MAX_NAMED]}
                     logger.warning("settings_differ", extra=told)
 
     def longest(self, setting: str) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worker.broker.records import Delivery
     from worker.runtime.fetcher import Fetcher
     from worker.runtime.in_flight import Assignment
-    from worker.runtime.worker_loop import Parts, Service
+    from worker.runtime.worker_loop import RuntimeParts, Service
 
 #: How long the loop may take at most to close what is open, once no job is in flight.
 _CLOSE_SECONDS = 5.0
@@ -28,7 +28,7 @@ _CLOSE_SECONDS = 5.0
 class Runtime:
     """The asyncio side of one worker. Its methods may be called from any thread."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: RuntimeParts) -> None:
         self.name = parts.name
         self.in_flight = parts.in_flight
         self.registry = parts.registry

@@ -62,7 +62,7 @@ class CeleryView(Announcements, Reports, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class RuntimeParts:
     """What a worker is made of.
 
     Attributes:
@@ -100,7 +100,7 @@ class WorkerLoop:
     ``services`` may be added to until the start.
     """
 
-    def __init__(self, parts: Parts, stop_loop: Callable[[], None]) -> None:
+    def __init__(self, parts: RuntimeParts, stop_loop: Callable[[], None]) -> None:
         self.services: list[Service] = []
         self._parts = parts
         self._stop_loop = stop_loop
@@ -109,7 +109,7 @@ class WorkerLoop:
         self.fetcher = Fetcher(
             name=parts.name, moves=self._moves, in_flight=parts.in_flight, clock=parts.clock, gates=parts.flow,
             next_lease_token=self.next_lease_token,
-            not_heard=self._note_lost_take,
+            on_lost_take=self._note_lost_take,
             claim_of=parts.admission.claim_of,
         )  # fmt: skip
         settler = Settler(

@@ -31,7 +31,7 @@ class InFlight(Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
+class FlowParts:
     """What one process knows; each part has one subject."""
 
     in_flight: InFlight
