@@ -67,6 +67,21 @@ async def retry_forever(
     else:
         outages.worked(part, queue)
         return answer
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Exception),  # and not CancelledError
+        wait=_backoff() if wait_seconds is None else wait_fixed(wait_seconds),
+        before_sleep=_failure_log(part, queue, facts, log_error),
+        sleep=sleep or asyncio.sleep,
+    )
+    answer = await retrying(_after(failure, call))
+    outages.worked(part, queue)
+    return answer
+
+
+def _failure_log(
+    part: str, queue: str, facts: Callable[[], Mapping[str, Any]], log_error: Callable[[Exception, str, float], None]
+) -> Callable[[RetryCallState], None]:
+    """Return what logs each failed call before its wait. Arguments as for :func:`retry_forever`."""
 
     def log(state: RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()
@@ -75,19 +90,11 @@ async def retry_forever(
         elif isinstance(error, Exception):
             log_error(error, part, state.upcoming_sleep)
 
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(Exception),  # and not CancelledError
-        wait=_backoff() if wait_seconds is None else wait_fixed(wait_seconds),
-        before_sleep=log,
-        sleep=sleep or asyncio.sleep,
-    )
-    answer = await retrying(_after(failure, call))
-    outages.worked(part, queue)
-    return answer
+    return log
 
 
 def _after(failure: Exception, call: Callable[[], Awaitable[Answer]]) -> Callable[[], Awaitable[Answer]]:
-    """The call as tenacity makes it: the one that has failed already is its first."""
+    """Return the call as tenacity makes it: its first try is the call that has failed already."""
     failed = [failure]
 
     async def again() -> Answer:
