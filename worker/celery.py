@@ -30,6 +30,7 @@ from worker.broker.keys import Keys
 from worker.broker.move_limits import MIN_DELIVERIES
 from worker.broker.stream_bounds import StreamBounds
 from worker.celery_bridge import transport
+from worker.celery_bridge.control import Commands
 from worker.celery_bridge.monitoring import Monitoring
 from worker.celery_bridge.pool import TaskPool
 from worker.celery_bridge.transport import JobConsumer
@@ -47,8 +48,8 @@ from worker.runtime.open_files import shortage
 from worker.runtime.readiness import Readiness
 from worker.runtime.registry import Registry
 from worker.runtime.runtime import Runtime
+from worker.runtime.runtime_parts import RuntimeParts
 from worker.runtime.stream_monitor import StreamMonitor
-from worker.runtime.worker_loop import RuntimeParts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,11 +74,12 @@ class Messaging(AMQP):
 class WorkerApp(Celery):
     """The Celery app, with what its pool and its consumer need."""
 
-    control_cls = "worker.celery_bridge.monitoring:Control"
+    control_cls = "worker.celery_bridge.control:Control"
     amqp_cls: Any = Messaging
 
     runtime: Runtime
     monitoring: Monitoring
+    commands: Commands
     readiness: Readiness
     shutdown_seconds: float
     redis_url: str
@@ -117,8 +119,7 @@ def build(settings: Settings) -> WorkerApp:
     api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
     flow = _flow_control(app, settings, in_flight, name=name, server_ms=clock.now_ms, token_is_new=api.token_is_new)
     handler = from_settings.lock_conversation(settings, api=api, flow=flow.calls, on_retry=jobs.retried)
-    streams = (settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
-    app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, streams, runtime=lambda: app.runtime)
+    app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
     client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     parts = RuntimeParts(
@@ -136,6 +137,7 @@ def build(settings: Settings) -> WorkerApp:
         close_api=api.aclose,
     )
     app.runtime = Runtime(parts)
+    app.commands = Commands(app.runtime.queues.looked_after, (settings.RESULTS_CHANNEL, settings.DEAD_STREAM))
     app.runtime.add_service(_stream_monitor(settings, parts, bounds, app.runtime))
     app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
     app.conf.update(_celery_settings(settings, app.runtime))
@@ -220,7 +222,7 @@ def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
         "broker_use_ssl": connection.tls_options(settings) or None,
         "broker_transport": "worker.celery_bridge.transport:Transport",
         "broker_transport_options": {
-            "job_consumer": JobConsumer(runtime.is_job_queue, runtime.consume, runtime.cancel),
+            "job_consumer": JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel),
             "credentials": connection.credentials(settings),
             # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.
             "health_check_interval": 2,

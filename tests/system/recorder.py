@@ -82,5 +82,5 @@ def monitoring(panel: Any, *_: Any) -> dict[str, Any]:
         "reserved": len(state.reserved_requests),
         "active": len(state.active_requests),
         "successful": len(state.successful_requests),
-        "in_care": panel.app.runtime.queues_looked_after(),
+        "in_care": panel.app.runtime.queues.looked_after(),
     }

@@ -34,7 +34,7 @@ from worker.runtime.executor import Executor
 from worker.runtime.in_flight import InFlight
 from worker.runtime.registry import Registry
 from worker.runtime.runtime import Runtime
-from worker.runtime.worker_loop import RuntimeParts
+from worker.runtime.runtime_parts import RuntimeParts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -217,7 +217,7 @@ def test_a_signal_handler_can_stop_it_at_any_line_of_the_wait_for_its_word_on_a_
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            runtime.cancel("moderation.lock")
+            runtime.queues.cancel("moderation.lock")
         finally:
             sys.settrace(before)
         runtime.stop(0)
@@ -263,7 +263,7 @@ def test_an_error_in_learning_of_other_workers_does_not_keep_it_from_taking_jobs
     runtime.start()
     with Redis.from_url(redis_url, protocol=2) as client:
         client.lpush("moderation.lock", MESSAGE % (b"job-1", b"c-1"))
-        runtime.consume("moderation.lock")
+        runtime.queues.consume("moderation.lock")
         try:
             eventually(lambda: counting.begun > 0, "the call of the job")
         finally:

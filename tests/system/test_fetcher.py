@@ -1,4 +1,4 @@
-"""The taker by itself, on a real server: whatever came in its way, the next message is found."""
+"""The fetcher by itself, on a real server: whatever came in its way, the next message is found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-import worker.runtime.fetcher
 from tests.broker.workbench import Workbench, link_to
 from tests.system.parts import flow_of
 from worker.broker.keys import digest
@@ -21,7 +20,7 @@ from worker.broker.refusals import NotConnectedError
 from worker.flow_control.gate_answer import Wait
 from worker.observe.outages import Outages
 from worker.runtime.clock import ServerClock
-from worker.runtime.fetcher import Fetcher
+from worker.runtime.fetcher import Fetcher, Gates
 from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def claim_of(raw: bytes) -> Claim:
 
 
 class Scene:
-    """A taker that runs, the queue it takes from, and what it received."""
+    """A fetcher that runs, the queue it takes from, and what it received."""
 
     def __init__(self, bench: Workbench, in_flight: InFlight) -> None:
         self.bench = bench
@@ -66,8 +65,12 @@ class Scene:
         finally:
             self.fetcher.stop_waiting()
 
+    def use(self, gates: Gates) -> None:
+        """Let the fetcher ask other gates from now on."""
+        self.fetcher._gates = self.fetcher._takes._observer = gates
+
     def drop(self, delivery: Delivery) -> None:
-        """The job has left the hands."""
+        """The job is in flight no more."""
         self.in_flight.remove(delivery)
         self.fetcher.slots_freed()
 
@@ -120,7 +123,7 @@ async def test_the_message_that_ended_a_wait_is_claimed_with_its_take_and_the_ne
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a wait that does not end by itself meanwhile, and a server that knows the scripts
-    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 4.0)
     scene.in_flight.limit = 3
     await scene.bench.moves.claim([Claim(digest("another job"), "")])
     await scene.until_it_waits()
@@ -132,7 +135,7 @@ async def test_the_message_that_ended_a_wait_is_claimed_with_its_take_and_the_ne
     scene.bench.push(b"a job")
     await scene.until_received(2)
 
-    assert scene.reads() - before == 3  # the push, what the taker sent, and the question for this number
+    assert scene.reads() - before == 3  # the push, what the fetcher sent, and the question for this number
     assert scene.received[1].claimed == (claim_of(b"a job"), ClaimAnswer.GO)
     await scene.until_it_waits()
 
@@ -178,7 +181,7 @@ async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more
     await scene.until_nobody_waits()
 
 
-async def test_a_wait_that_ended_while_the_hands_were_full_does_not_hide_the_next_message(scene: Scene) -> None:
+async def test_a_wait_that_ended_while_no_slot_was_free_does_not_hide_the_next_message(scene: Scene) -> None:
     await scene.until_it_waits()
     other = Delivery(
         ref="poisoned",
@@ -191,7 +194,7 @@ async def test_a_wait_that_ended_while_the_hands_were_full_does_not_hide_the_nex
         lease_until=0,
         queue=QUEUE,
     )
-    scene.in_flight.add(other)  # as the upkeep does
+    scene.in_flight.add(other)  # as maintenance does
     scene.fetcher.slots_freed()
     await scene.until_nobody_waits()
 
@@ -209,7 +212,7 @@ async def test_jobs_that_became_ready_are_taken_though_a_wait_is_under_way(scene
     await scene.until_it_waits()
 
     await scene.bench.moves.release([job])
-    scene.fetcher.check_queues(QUEUE)
+    scene.fetcher.check_queue(QUEUE)
 
     await scene.until_received(2)
 
@@ -217,7 +220,7 @@ async def test_jobs_that_became_ready_are_taken_though_a_wait_is_under_way(scene
 async def test_a_worker_that_is_held_back_waits_for_no_message_that_others_could_take(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 4.0)
     scene.in_flight.limit = 3
     await scene.until_it_waits()
     await scene.bench.pause(30)
@@ -227,65 +230,65 @@ async def test_a_worker_that_is_held_back_waits_for_no_message_that_others_could
     assert scene.bench.run("LRANGE", scene.bench.keys.arrived, 0, -1) == [b"a job"]
 
     scene.bench.run("DEL", scene.bench.keys.pause)
-    monkeypatch.setattr(scene.fetcher, "_gates", Told(scene.in_flight))
+    scene.use(RecordingGates(scene.in_flight))
     scene.fetcher.gates_changed()
     await scene.until_received(1)
 
 
-class Told:
-    """Gates that hold nothing back while they are open, and keep what they are told."""
+class RecordingGates:
+    """Gates that hold nothing back while they are open, and record the calls."""
 
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
         self.is_open = True
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def ask(self) -> TakeRequest | Wait:
-        self.told.append("asked")
+        self.calls.append("asked")
         return TakeRequest(self._in_flight.free_slots(), len(self._in_flight)) if self.is_open else Wait(60, "closed")
 
     def took(self, _request: TakeRequest, _taken: Taken) -> None:
-        self.told.append("took")
+        self.calls.append("took")
 
     def not_taken(self) -> None:
-        self.told.append("not taken")
+        self.calls.append("not taken")
 
 
-async def test_the_gates_are_asked_before_each_take_and_told_of_it_once_whatever_is_sent_with_it(
+async def test_the_gates_are_asked_before_each_take_and_notified_of_it_once_whatever_is_sent_with_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 4.0)
     scene.in_flight.limit = 3
     await scene.until_it_waits()
-    gates = Told(scene.in_flight)
-    monkeypatch.setattr(scene.fetcher, "_gates", gates)
+    gates = RecordingGates(scene.in_flight)
+    scene.use(gates)
 
     # when a message wakes it, and a wait behind a take fails
     scene.bench.push(b"a job")
     await scene.until_received(1)
     await scene.until_it_waits()
-    assert gates.told == ["asked", "took"]
+    assert gates.calls == ["asked", "took"]
     scene.bench.client.client_kill_filter(_type="normal")
 
-    # then that is no word of a take
-    await until(lambda: len(gates.told) >= 4)
-    assert gates.told == ["asked", "took"] * 2
+    # then that is reported as no take
+    await until(lambda: len(gates.calls) >= 4)
+    assert gates.calls == ["asked", "took"] * 2
 
 
 async def test_a_message_that_came_while_the_gates_were_closed_is_not_claimed_before_it_is_taken(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene,
 ) -> None:
     """It may have been taken by others, ended and forgotten by then."""
     scene.in_flight.limit = 3
     await scene.until_it_waits()
-    gates = Told(scene.in_flight)
+    gates = RecordingGates(scene.in_flight)
     gates.is_open = False
-    monkeypatch.setattr(scene.fetcher, "_gates", gates)
+    scene.use(gates)
     scene.bench.push(b"a job")
-    await until(lambda: gates.told)
+    await until(lambda: gates.calls)
 
     gates.is_open = True
-    scene.fetcher.check_queues(QUEUE)
+    scene.fetcher.check_queue(QUEUE)
 
     await scene.until_received(1)
     assert scene.received[0].claimed is None
@@ -313,14 +316,14 @@ async def test_a_retry_that_there_is_no_room_for_yet_is_taken_as_soon_as_there_i
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing that happens on its list ends the wait for a message, and waits for all of these would take too long."""
-    monkeypatch.setattr(worker.runtime.fetcher, "WAIT_SECONDS", 2.0)
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 2.0)
     scene.in_flight.limit = 4
-    monkeypatch.setattr(scene.fetcher, "_gates", OneRetryAtATime(scene.in_flight))
+    scene.use(OneRetryAtATime(scene.in_flight))
     bench, retries = scene.bench, [str(number) for number in range(10)]
     for ref in retries:
         bench.run("HSET", bench.keys.record_prefix + ref, "raw", "a job", "lease_token", "", "retry", 1)
     bench.run("RPUSH", bench.keys.retries, *retries)
-    scene.fetcher.check_queues(QUEUE)
+    scene.fetcher.check_queue(QUEUE)
 
     async with asyncio.timeout(SECONDS):
         for number in range(1, len(retries)):
@@ -356,7 +359,7 @@ async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scen
     assert scene.received == []
 
 
-async def test_a_take_whose_answer_was_lost_is_told_by_its_lease_token(scene: Scene) -> None:
+async def test_a_take_whose_answer_was_lost_is_reported_by_its_lease_token(scene: Scene) -> None:
     await scene.until_it_waits()
     take = scene.bench.moves.take
 
@@ -373,7 +376,7 @@ async def test_a_take_whose_answer_was_lost_is_told_by_its_lease_token(scene: Sc
     assert scene.bench.client.hget(scene.bench.keys.record_prefix + ref, "lease_token").decode() == scene.lost_takes[0]
 
 
-async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
+async def test_a_take_that_was_never_sent_is_not_reported(scene: Scene) -> None:
     await scene.until_it_waits()
     take, failures = scene.bench.moves.take, count()
 
@@ -390,7 +393,7 @@ async def test_a_take_that_was_never_sent_is_not_told(scene: Scene) -> None:
 
 
 async def test_every_queue_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 4.0)
     scene.in_flight.limit = 10
     for queue in OTHERS:
         scene.fetcher.consume(queue)
@@ -420,7 +423,7 @@ async def test_a_backlog_on_one_queue_does_not_hide_the_jobs_of_another(scene: S
 async def test_a_queue_that_is_cancelled_is_not_waited_on_and_the_others_are(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 4.0)
     scene.in_flight.limit = 10
     scene.fetcher.consume("second")
     await until(lambda: scene.blocked() == 2)
@@ -443,7 +446,7 @@ async def test_a_suspect_of_one_queue_runs_however_many_jobs_wait_on_the_others(
     scene.fetcher.consume("second")
     await scene.until_received(3)
     await scene.bench.moves.release([suspect])
-    scene.fetcher.check_queues(QUEUE)
+    scene.fetcher.check_queue(QUEUE)
 
     ended = 0
     while not any(job.runs_alone for job in scene.received):
@@ -451,16 +454,16 @@ async def test_a_suspect_of_one_queue_runs_however_many_jobs_wait_on_the_others(
         await scene.until_received(ended + 1)
         scene.drop(scene.received[ended])
         ended += 1
-        await until(lambda: not scene.in_flight.free_slots())  # it has taken another one, or empties its hands
+        await until(lambda: not scene.in_flight.free_slots())  # it has taken another one, or drains
 
 
-async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is_waited_for_again(
+async def test_a_lost_server_that_ends_many_waits_is_reported_once_and_each_queue_is_waited_for_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
-    monkeypatch.setattr("worker.runtime.fetcher.FIRST_WAIT_SECONDS", 0.5)
-    monkeypatch.setattr("worker.runtime.fetcher.outages", Outages())
-    scene.fetcher._backoff_seconds = 0.5
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.take_delays.FIRST_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("worker.runtime.take_delays.outages", Outages())
+    scene.fetcher._delays.backoff_seconds = 0.5
     scene.in_flight.limit = 10
     for queue in OTHERS:
         scene.fetcher.consume(queue)
@@ -470,7 +473,7 @@ async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is
 
     await until(lambda: scene.blocked() == 3)
     assert [record.message for record in caplog.records][:1] == ["redis_unavailable"]
-    assert scene.fetcher._backoff_seconds <= 1.0
+    assert scene.fetcher._delays.backoff_seconds <= 1.0
     scene.benches["third"].push(b"a job")
     await scene.until_received(1)
 
@@ -478,7 +481,7 @@ async def test_a_lost_server_that_ends_many_waits_is_told_once_and_each_queue_is
 async def test_a_queue_that_redis_refuses_is_left_alone_and_the_others_are_not(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.runtime.fetcher.WAIT_SECONDS", 4.0)
+    monkeypatch.setattr("worker.runtime.message_waits.WAIT_SECONDS", 4.0)
     scene.in_flight.limit = 10
     scene.bench.run("SET", "second", "no list")
     scene.fetcher.consume("second")

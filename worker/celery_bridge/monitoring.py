@@ -17,22 +17,17 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
-from celery.app.control import Control as StockControl
 from celery.worker import state
-from kombu import Producer, pidbox
-from redis.exceptions import RedisError
 
 from worker.broker.refusals import as_lost_connection
-from worker.celery_bridge.remote_control import refusal
 from worker.celery_bridge.request import Request, task_events_are_on
-from worker.runtime.in_flight import MAX_SLOTS, Announced, Assignment, InFlight
-from worker.runtime.open_files import shortage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from redis.exceptions import ResponseError
 
+    from worker.runtime.in_flight import Announced, Assignment, InFlight
     from worker.runtime.runtime import Runtime
     from worker.runtime.settlement import Settlement
 
@@ -46,8 +41,6 @@ _OF_A_TASK = (
     signals.task_retry,
     signals.task_postrun,
 )
-#: Commands that change the number of slots, and in which direction.
-_RESIZES = {"pool_grow": 1, "pool_shrink": -1}
 
 
 class Monitoring:
@@ -56,7 +49,6 @@ class Monitoring:
     Args:
         task: Celery's task that a job is a run of.
         in_flight: the jobs in flight.
-        streams: the names of the streams that results and dead letters go to.
         runtime: returns the asyncio side, which is made after this.
 
     ``consumer`` is Celery's, which sets itself.
@@ -65,11 +57,8 @@ class Monitoring:
 
     consumer: Any
 
-    def __init__(
-        self, task: Any, in_flight: InFlight, streams: Collection[str], *, runtime: Callable[[], Runtime]
-    ) -> None:
+    def __init__(self, task: Any, in_flight: InFlight, *, runtime: Callable[[], Runtime]) -> None:
         self._task = task
-        self._streams = streams
         self._in_flight = in_flight
         self._runtime = runtime
         self._numbers = count(1)
@@ -150,43 +139,6 @@ class Monitoring:
         state.all_total_count[0] += unseen - self._counted
         self._counted = unseen
 
-    def answer(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The answer to a command of the remote control that Celery is not to carry out; None: it is."""
-        problem = refusal(command, arguments, self._runtime().queues_looked_after(), self._streams)
-        problem = problem or self._lack_of_files(command, arguments)
-        if problem is not None:
-            logger.warning("control_refused", extra={"command": command, "reason": problem})
-            return {"error": problem}
-        if command in _RESIZES:
-            return {"ok": self._resize(_slots_more(command, arguments))}
-        if command == "cancel_consumer":  # Celery answers first and cancels then
-            self.consumer.cancel_task_queue(arguments["queue"])
-            return {"ok": f"no longer consuming from {arguments['queue']}"}
-        return None
-
-    def _lack_of_files(self, command: str, arguments: Mapping[str, Any]) -> str | None:
-        """Why the limit of open files does not allow what a command asks for, even in part; None: it does."""
-        slots, queues = self.consumer.pool.limit, self._runtime().queues_looked_after()
-        lack = None
-        if command in _RESIZES and _slots_more(command, arguments) > 0 and slots < MAX_SLOTS:
-            lack = shortage(slots + 1, len(queues))
-        elif command == "add_consumer" and arguments.get("queue") not in queues:
-            lack = shortage(slots, len(queues) + 1)
-        return None if lack is None else f"{command} is refused: {lack}"
-
-    def _resize(self, more: int) -> str:
-        pool = self.consumer.pool
-        wanted = pool.limit + more
-        pool.grow(more)
-        told = f"this worker runs up to {pool.limit:,} jobs at once now"
-        if pool.limit == wanted:
-            return told
-        lack = shortage(min(wanted, MAX_SLOTS), len(self._runtime().queues_looked_after())) if more > 0 else None
-        if lack is None:
-            return f"{told}: at least 1 and at most {MAX_SLOTS:,} are possible"
-        logger.warning("pool_limited", extra={"slots": pool.limit, "wanted": wanted, "reason": lack})
-        return f"{told}: {lack}"
-
     def terminate(self, number: int) -> None:
         """Stop a job and release it; the next worker that takes it finds it revoked."""
         request = self._announced.pop(number, None)
@@ -217,45 +169,3 @@ class Monitoring:
         number = next(self._numbers)
         request = self._announced[number] = Request(assignment, number, self._task, self.consumer)
         return request
-
-
-def _slots_more(command: str, arguments: Mapping[str, Any]) -> int:
-    number: int = arguments.get("n", 1)
-    return number * _RESIZES[command]
-
-
-class _Node(pidbox.Node):  # type: ignore[misc]
-    def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
-        """Show Celery the jobs in flight, then answer a command."""
-        monitoring = self.state.consumer.app.monitoring
-        monitoring.sync()
-        answer = monitoring.answer(method, arguments or {})
-        return super().handle(method, arguments) if answer is None else answer
-
-    def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
-        """Send an answer; whoever asked waits a second for it, so where Redis does not take it, it is given up.
-
-        It goes by Celery's connection, on which nothing is tried without end, and not by one of the app's pool.
-        """
-        try:
-            self.mailbox._publish_reply(  # noqa: SLF001 - as kombu's own does
-                data,
-                exchange,
-                routing_key,
-                ticket,
-                channel=self.channel,
-                producer=Producer(self.channel, auto_declare=False),
-                serializer=self.mailbox.serializer,
-            )
-        except (RedisError, OSError) as error:
-            logger.warning("control_not_answered", extra={"error": str(error)})
-
-
-class _Mailbox(StockControl.Mailbox):  # type: ignore[misc]
-    node_cls = _Node
-
-
-class Control(StockControl):
-    """Celery's remote control; before each command Celery is shown the jobs in flight."""
-
-    Mailbox = _Mailbox

@@ -50,7 +50,7 @@ class TaskPool(BasePool):
         slots = min(self.limit + n, MAX_SLOTS)
         if n > 0:
             # A limit of open files that was lowered meanwhile takes no slot away.
-            slots = max(self.limit, most_jobs(slots, len(self._runtime.queues_looked_after())))
+            slots = max(self.limit, most_jobs(slots, len(self._runtime.queues.looked_after())))
         self._resize(slots)
         self._runtime.slots_changed()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from worker.celery_bridge.remote_control import queue_problem
+from worker.celery_bridge.command_refusals import queue_problem
 from worker.runtime.in_flight import MAX_SLOTS
 from worker.runtime.queues import MAX_QUEUES
 

@@ -6,12 +6,11 @@ Celery's thread calls the methods of :class:`Runtime`; what they start runs on t
 
 from __future__ import annotations
 
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from worker.runtime.loop_thread import LoopThread
-from worker.runtime.worker_loop import CANCEL_SECONDS, WorkerLoop
+from worker.runtime.queue_control import QueueControl
+from worker.runtime.worker_loop import WorkerLoop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,14 +18,17 @@ if TYPE_CHECKING:
     from worker.broker.records import Delivery
     from worker.runtime.fetcher import Fetcher
     from worker.runtime.in_flight import Assignment
-    from worker.runtime.worker_loop import RuntimeParts, Service
+    from worker.runtime.runtime_parts import RuntimeParts, Service
 
 #: How long the loop may take at most to close what is open, once no job is in flight.
 _CLOSE_SECONDS = 5.0
 
 
 class Runtime:
-    """The asyncio side of one worker. Its methods may be called from any thread."""
+    """The asyncio side of one worker. Its methods may be called from any thread.
+
+    ``queues`` starts and stops work on queues.
+    """
 
     def __init__(self, parts: RuntimeParts) -> None:
         self.name = parts.name
@@ -35,6 +37,7 @@ class Runtime:
         self._parts = parts
         self._loop_thread = LoopThread()
         self._loop = WorkerLoop(parts, self._loop_thread.stop)
+        self.queues = QueueControl(self._loop_thread, self._loop, parts.in_flight, parts.job_queues)
 
     @property
     def fetcher(self) -> Fetcher:
@@ -48,28 +51,6 @@ class Runtime:
     def start(self) -> None:
         """Start the loop in its thread; return when it runs."""
         self._loop_thread.start(self._loop.begin)
-
-    def is_job_queue(self, queue: str) -> bool:
-        """Return whether a queue holds jobs, and is not one of Celery's remote control."""
-        return queue in self._parts.job_queues()
-
-    def consume(self, queue: str) -> None:
-        """Take jobs from a queue, keep their leases, promote those that are due and recover those that were lost."""
-        self._loop_thread.call(self._loop.consume, queue)
-
-    def cancel(self, queue: str) -> None:
-        """Take no more jobs from a queue; return when that is so. Its jobs in flight are looked after."""
-        # A signal handler may interrupt the wait and stop this runtime. An Event would deadlock then: who waits for it
-        # holds a lock that its setter needs. A SimpleQueue may be interrupted.
-        done: SimpleQueue[None] = SimpleQueue()
-        self._loop_thread.call(self._loop.cancel, queue, done)
-        if not self.in_flight.is_closed and self._loop_thread.is_alive:
-            with suppress(Empty):
-                done.get(timeout=CANCEL_SECONDS)
-
-    def queues_looked_after(self) -> list[str]:
-        """Return the queues that jobs are taken from, or will be at once, and those of which jobs are in flight."""
-        return list({*self._parts.job_queues(), *self._loop.queues.names()})
 
     def flush_monitoring(self) -> None:
         """Wake Celery's thread. For signal handlers: on that thread they only interrupt its sleep."""
@@ -98,7 +79,7 @@ class Runtime:
     def close(self, seconds: float) -> None:
         """Take no more; let the jobs in flight finish, and release what is left before ``seconds`` are over."""
         self.in_flight.is_closed = True
-        self._loop_thread.call(self._loop.shut_down, seconds)
+        self._loop_thread.call(self._loop.shutdown.begin, seconds)
 
     def stop(self, seconds: float) -> None:
         """Close as :meth:`close` does, wait until that has happened, and end the loop.
@@ -109,5 +90,5 @@ class Runtime:
         """
         if self._loop_thread.is_alive:
             self.close(seconds)
-            self._loop_thread.call(self._loop.celery_is_done)
+            self._loop_thread.call(self._loop.shutdown.celery_is_done)
             self._loop_thread.join(seconds + _CLOSE_SECONDS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from settings import Settings
-from worker.celery_bridge.remote_control import refusal
+from worker.celery_bridge.command_refusals import refusal
 from worker.runtime.in_flight import MAX_SLOTS
 from worker.runtime.queues import MAX_QUEUES
 
