@@ -28,6 +28,8 @@ from http import HTTPStatus
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from worker.observe.cpu_share import CpuShare
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -299,8 +301,7 @@ class PageServer:
         self._wakes.settimeout(0)
         self._is_stopping = False
         self._is_accepting = False
-        self._credit = _BURST_SECONDS
-        self._credited_at = time.monotonic()
+        self._cpu = CpuShare(_SHARE, burst_seconds=_BURST_SECONDS, now=time.monotonic())
         self._refused: Counter[str] = Counter()
         self._logged_at = -_LOG_SECONDS
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -372,14 +373,9 @@ class PageServer:
         now = time.monotonic()
         for request in [request for request in self._open if request.deadline <= now]:
             request.overdue(self._late)
-        self._rest(now, time.thread_time() - began)
-
-    def _rest(self, now: float, worked: float) -> None:
-        """Sleep after work beyond the thread's share."""
-        self._credit = min(_BURST_SECONDS, self._credit + (now - self._credited_at) * _SHARE) - worked
-        self._credited_at = now
-        if self._credit < 0:
-            time.sleep(-self._credit / _SHARE)
+        pause_seconds = self._cpu.spend(time.thread_time() - began, now=now)
+        if pause_seconds:
+            time.sleep(pause_seconds)
 
     def _seconds_to_the_next_deadline(self) -> float | None:
         if not self._calls.empty():
