@@ -38,9 +38,11 @@ _THE_SERVER = ""
 
 @dataclass(slots=True)
 class _Outage:
+    is_of_one_part: bool
     began_at: float
-    logged_at: float
     failed_at: float
+    #: None until the first line, which is logged when it begins.
+    logged_at: float | None = None
     failures: Counter[str] = field(default_factory=Counter)
     #: What has not worked since: the parts, or for the outage of one part, the queues.
     failing: set[str] = field(default_factory=set)
@@ -50,11 +52,25 @@ class _Outage:
     over_at: float | None = None
     is_flapping: bool = False
 
-    def is_news_of(self, queue: str, error: str) -> bool:
-        """Return True if a queue meets the outage for the first time, and with another error (such as another key)."""
-        is_known = queue in self.queues
-        self.queues.add(queue)
-        return not is_known and error != self.error
+    def note_failure(self, part: str, queue: str, error: str, means: Meaning | None, now: float) -> bool:
+        """Record a failed call; return True if a line is to be logged for it."""
+        is_due = self.logged_at is None or now - self.logged_at >= REPEAT_SECONDS
+        is_explained_now = means is not None and means not in self.meanings
+        # Another queue meets the outage of one part with another error, which may name another key.
+        is_another_queue = self.is_of_one_part and queue not in self.queues and error != self.error
+        if means is not None:
+            self.meanings.add(means)
+        if self.is_of_one_part:
+            self.queues.add(queue)
+        if self.over_at is not None:
+            self.over_at, self.is_flapping = None, True
+        self.failed_at, self.error = now, error
+        self.failures[part] += 1
+        self.failing.add(queue if self.is_of_one_part else part)
+        is_logged = is_due or is_explained_now or is_another_queue
+        if is_logged:
+            self.logged_at = now
+        return is_logged
 
 
 class Outages:
@@ -80,31 +96,11 @@ class Outages:
             facts: further fields for the first line of the outage.
         """
         is_of_one_part = isinstance(error, ResponseError) and not connection_is_useless(error)
-        scope = part if is_of_one_part else _THE_SERVER
         means = meaning(error)
         now = self._now()
         with self._lock:
-            outage = self._outages.get(scope)
-            if outage is not None and outage.over_at is not None:
-                is_another = is_of_one_part and str(error) != outage.error
-                if is_another or now - outage.over_at > QUIET_SECONDS:
-                    outage = None
-            is_new = outage is None
-            if outage is None:
-                outage = self._outages[scope] = _Outage(now, now, now)
-            is_logged = is_new or now - outage.logged_at >= REPEAT_SECONDS
-            if means is not None and means not in outage.meanings:
-                outage.meanings.add(means)
-                is_logged = True
-            if is_of_one_part:
-                is_logged |= outage.is_news_of(queue, str(error))
-            if outage.over_at is not None:
-                outage.over_at, outage.is_flapping = None, True
-            outage.failed_at, outage.error = now, str(error)
-            outage.failures[part] += 1
-            outage.failing.add(queue if is_of_one_part else part)
-            if is_logged:
-                outage.logged_at = now
+            outage, is_new = self._outage_of(part, error, now, is_of_one_part=is_of_one_part)
+            is_logged = outage.note_failure(part, queue, str(error), means, now)
             counts = dict(outage.failures)
             seconds = round(now - outage.began_at, 1)
             self._are_open = True
@@ -119,6 +115,19 @@ class Outages:
                 "redis_still_refuses" if is_of_one_part else "redis_still_unavailable",
                 extra={"seconds": seconds, "failures": counts, "error": str(error), **_explained(means), **where},
             )
+
+    def _outage_of(self, part: str, error: BaseException, now: float, *, is_of_one_part: bool) -> tuple[_Outage, bool]:
+        """Return the outage that an error belongs to, and True if it begins with this error."""
+        scope = part if is_of_one_part else _THE_SERVER
+        outage = self._outages.get(scope)
+        if outage is not None and outage.over_at is not None:
+            is_another = is_of_one_part and str(error) != outage.error
+            if is_another or now - outage.over_at > QUIET_SECONDS:
+                outage = None
+        if outage is not None:
+            return outage, False
+        outage = self._outages[scope] = _Outage(is_of_one_part, began_at=now, failed_at=now)
+        return outage, True
 
     def worked(self, part: str, queue: str = "") -> None:
         """Record that a call was answered."""
