@@ -151,23 +151,17 @@ def _parse(
     own_id = understood.id = message_options.usable_id(call.options.get("id"))
     understood.args = _list(call.args)
     understood.kwargs = _mapping(call.kwargs)
-
     _check_task(call.options.get("task"), task_name)
     if own_id is None and call.options.get("id") is not None:
         raise _InvalidMessageError(message_options.unusable_id(call.options["id"]), ProblemType.INVALID_JOB)
-    if understood.args is None:
-        raise _InvalidMessageError(f"args: must be a list, and is {describe(call.args)}.", ProblemType.INVALID_JOB)
-    if understood.kwargs is None:
-        raise _InvalidMessageError(
-            f"kwargs: must be an object, and is {describe(call.kwargs)}.", ProblemType.INVALID_JOB
-        )
+    args, kwargs = _checked_arguments(call, understood)
     naive_times: list[str] = []
     not_before, expires_at = _times(call.options, now, naive_times)
     return Message(
         id=own_id or derived_id(raw),
         has_own_id=own_id is not None,
-        args=understood.args,
-        kwargs=understood.kwargs,
+        args=args,
+        kwargs=kwargs,
         not_before=not_before,
         expires_at=expires_at,
         traceparent=understood.traceparent,
@@ -373,6 +367,16 @@ def _check_task(name: Any, task_name: str) -> None:
     else:
         detail = f"task: must be {task_name}, and is {shorten(name)}."
     raise _InvalidMessageError(detail, ProblemType.UNKNOWN_TASK)
+
+
+def _checked_arguments(call: _Call, understood: _Understood) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Return the arguments that were understood; raise if one of the two was not."""
+    if understood.args is None:
+        raise _InvalidMessageError(f"args: must be a list, and is {describe(call.args)}.", ProblemType.INVALID_JOB)
+    if understood.kwargs is None:
+        detail = f"kwargs: must be an object, and is {describe(call.kwargs)}."
+        raise _InvalidMessageError(detail, ProblemType.INVALID_JOB)
+    return understood.args, understood.kwargs
 
 
 def _times(
