@@ -167,7 +167,10 @@ class RedisClient:
             await opened.connection.disconnect(nowait=True)
 
     def takes_back(self, opened: _Open) -> bool:
-        """Keep a connection after its last answer; False, and to be closed, if one was lost since it was made."""
+        """Keep a connection after its last answer.
+
+        Returns False, and the caller must close it, if any connection was lost after this one began to connect.
+        """
         self._backoff.worked()
         is_kept = opened.began_at > self._lost_at
         if is_kept:
@@ -175,7 +178,7 @@ class RedisClient:
         return is_kept
 
     async def lost(self, opened: _Open, error: BaseException) -> None:
-        """Close the idle connections too, after an error closed one."""
+        """Note that an error closed a connection, and close the idle ones too."""
         self._lost_at = time.monotonic()
         self._backoff.failed(opened.began_at)
         if isinstance(error, ResponseError) and connection_is_useless(error):

@@ -136,9 +136,9 @@ def async_client(
     """Return the client of the asyncio side; see :class:`RedisClient` for ``on_useless``."""
     arguments = options(settings)
     connection = SSLConnection if arguments.pop("ssl") else Connection
-    # The client has one time-out over the whole command. With one for each write too, redis-py would send through
-    # `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes in the moment in which it is done: the
-    # worker would go on with its next command instead of ending.
+    # The client applies one timeout to the whole command, so redis-py's own one is off. With that, redis-py would send
+    # through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives just as it finishes. The worker
+    # would then go on with its next command instead of stopping.
     arguments["socket_timeout"] = None
     return RedisClient(
         lambda: connection(**arguments, retry=AsyncRetry(NoBackoff(), 0)),

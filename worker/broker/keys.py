@@ -28,13 +28,13 @@ key                                  type    holds                              
 ``lw:1:<LOCK_QUEUE>:pause``          string  exists while the API has asked the fleet to wait       Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
 ``lw:1:<LOCK_QUEUE>:limit``          hash    see ``worker.flow_control.limit``                      never
-``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when, and which        h a minute (TTL)
+``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when, and which          a minute (TTL)
 ``unacked``                          hash    kombu's: what stock Celery workers took, by their tag  acknowledged
 ``unacked_index``                    zset    kombu's: the tags, by the time of that (s)             acknowledged
 ``RESULTS_CHANNEL``                  stream  result events; the pub/sub channel has the same name   RESULTS_MAXLEN
 ``DEAD_STREAM``                      stream  dead letters: event, queue and raw message             DEAD_MAXLEN
 ``lw:1:<RESULTS_CHANNEL>:ledger``    string  what the results take in memory, see ``complete.lua``  never
-``lw:1:<DEAD_STREAM>:ledger``        string  the same of the dead letters                           never
+``lw:1:<DEAD_STREAM>:ledger``        string  the same for the dead letters                          never
 ===================================  ======  =====================================================  ====================
 
 ``maintenance`` also names the workers that were lost last, so that each is counted once.
@@ -42,11 +42,12 @@ key                                  type    holds                              
 The fleet's flow control, its workers and the queues that they took from have one set of keys, under LOCK_QUEUE, even
 if workers take from other queues: they all call the same API.
 
-A job id is ``ended`` once its real job is. The end of its dry run, which is a different thing, is kept under
-``:other``. So is that of a message that names no conversation (with an empty fingerprint), which is no duplicate of
-anything. A job whose id stands for another conversation is kept under a digest of both. ``<end>`` is ``<digest>`` or
-``<digest>:other``. ``<fingerprint>`` is a digest of the conversation id, so that the memory of an id does not depend
-on what producers send.
+The state of a job id becomes ``ended`` when the real job of that id is completed. Two other completions are kept under
+``:other``: that of a dry run, and that of a message that names no conversation (with an empty fingerprint, because it
+is a duplicate of no job). If an id stands for one conversation already, a job with that id for another conversation
+is kept under a digest of the id and the conversation. ``<end>`` is ``<digest>`` or ``<digest>:other``.
+``<fingerprint>`` is a digest of the conversation id, so that the memory of an id does not depend on what producers
+send.
 
 In a record, ``lease_token`` names the take that has the job (empty: none). ``size`` is the size of the whole message,
 where ``raw`` holds only its beginning. ``first`` is the time of the first take (ms). New records omit fields to save

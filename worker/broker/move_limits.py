@@ -30,8 +30,8 @@ QUEUES_KEPT = 200
 
 #: A job runs alone once this many workers died on it, at the latest one crash before it would end as poisoned.
 SUSPICIOUS_CRASHES = 2
-#: The least MAX_DELIVERIES: a worker's death does not show which of its jobs killed it. Only a second death, with that
-#: job running alone, does.
+#: The lowest value of MAX_DELIVERIES: a worker's death does not show which of its jobs killed it. Only a second death,
+#: with that job running alone, does.
 MIN_DELIVERIES = 2
 
 # The rate of calls

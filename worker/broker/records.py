@@ -269,7 +269,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Whether a queue has jobs that are ready, and jobs that were taken and are not completed (``Keys.under_way``)."""
+    """Which jobs a queue has: ready ones, and those that were taken and are not completed (``Keys.under_way``)."""
 
     is_ready: bool
     is_under_way: bool

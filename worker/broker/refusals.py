@@ -273,7 +273,7 @@ def is_demoted(error: BaseException) -> bool:
 
 
 def meaning(error: BaseException) -> Meaning | None:
-    """Return what an error means, in words for people; None if only the error's own words are known."""
+    """Return what an error means and what to do; None if only the error's own words are known."""
     says_no_more = isinstance(error, NotConnectedError | UnusableServerError) or not isinstance(error, RedisError)
     if error.__cause__ is not None and says_no_more:
         error = error.__cause__

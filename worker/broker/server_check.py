@@ -86,10 +86,10 @@ def _scripts(client: Redis, keys: Sequence[str]) -> Iterator[Finding]:
 
 def findings(info: Mapping[str, Any], *, allow_eviction: bool) -> list[Finding]:
     """Return the findings in the answer to ``INFO``; none if all is well."""
-    untold = [name for name in _NEEDED_FIELDS if name not in info]
+    missing = [name for name in _NEEDED_FIELDS if name not in info]
     found: list[Finding] = [*_kind(info), *_eviction(info, allow_eviction=allow_eviction), *_persistence(info)]
-    if untold:
-        found.append(Unknown(f"Redis does not tell its {', '.join(untold)}.", f"Please {_LOOK_YOURSELF}."))
+    if missing:
+        found.append(Unknown(f"Redis does not tell its {', '.join(missing)}.", f"Please {_LOOK_YOURSELF}."))
     return found
 
 

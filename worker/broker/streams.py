@@ -95,7 +95,7 @@ def unread(group: Group, stream: Stream, miscounted: int = 0) -> int:
 
 
 def _estimate(group: Group, stream: Stream) -> int:
-    """Estimate the unread events where Redis does not know them, after some were deleted: as if they came evenly."""
+    """Estimate the unread events where Redis does not know them, after some were deleted; assumes a steady rate."""
     first = stream.first or stream.last
     share = (stream.last[0] - group.last_delivered[0]) / max(1, stream.last[0] - first[0])
     return min(max(1, round(stream.length * share)), stream.length)

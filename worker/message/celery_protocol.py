@@ -353,7 +353,10 @@ def _call(body: Any, headers: Mapping[str, Any]) -> _Call:
 
 
 def derived_id(raw: bytes) -> str:
-    """Return an id for a message without one: its first part shows equal bytes, and no two messages share all of it."""
+    """Return an id for a message without one.
+
+    Messages with equal bytes get ids with the same first part; the rest is random, so that no two ids are the same.
+    """
     return f"anonymous-{hashlib.blake2b(raw, digest_size=8).hexdigest()}-{secrets.token_hex(8)}"
 
 
@@ -382,7 +385,7 @@ def _checked_arguments(call: _Call, understood: _Understood) -> tuple[Sequence[A
 def _times(
     options: Mapping[str, Any], now: datetime, naive_times: list[str]
 ) -> tuple[datetime | None, datetime | None]:
-    """``eta`` and ``expires``; the name of one that names no offset is added to ``naive_times``."""
+    """Return ``eta`` and ``expires``; add the name of each that has no UTC offset to ``naive_times``."""
     try:
         eta, is_eta_naive = message_options.not_before(options.get("eta"), now)
         expires, is_expires_naive = message_options.moment("expires", options.get("expires"))

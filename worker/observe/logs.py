@@ -26,7 +26,7 @@ _MAX_TEXT = (4000, 500, 50)
 _HALF_PAIRS = re.compile("[\ud800-\udfff]")
 #: Text that needs no quotes in a line for people.
 _WORD = re.compile(r"[^\s=\"']+")
-#: Integers beyond this are told as text: few readers of JSON keep them.
+#: Integers with more bits are written as text, because few JSON parsers keep all their digits.
 _INTEGER_BITS = 64
 
 #: The attributes of every record; all others are the line's own fields.
@@ -64,10 +64,10 @@ class Record(logging.LogRecord):
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object."""
+    """Formats a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format; whatever the record holds, there is a line."""
+        """Return the line. It never raises, whatever the record holds."""
         line = _own_fields(record)
         line["event"] = _message(record)
         line["level"] = record.levelname.lower()
@@ -79,10 +79,10 @@ class JsonLines(logging.Formatter):
 
 
 class ConsoleLines(logging.Formatter):
-    """A record for people: time, level, event, logger and fields in one line, then the traceback, indented.
+    """Formats a record for people: time, level, event, logger and fields in one line, then the traceback, indented.
 
     Args:
-        is_coloured: with a terminal's colours.
+        is_coloured: use a terminal's colours.
     """
 
     def __init__(self, *, is_coloured: bool) -> None:
@@ -90,7 +90,7 @@ class ConsoleLines(logging.Formatter):
         self._paint = _painted if is_coloured else _plainly
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format; whatever the record holds, there is a line."""
+        """Return the line. It never raises, whatever the record holds."""
         paint = self._paint
         level = record.levelname.lower()
         parts = [
@@ -122,7 +122,7 @@ def _plainly(text: str, _: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A field's value: a text of several words in quotes; all that is not printable is escaped."""
+    """Return a field's value for people: a text of several words in quotes, all that is not printable escaped."""
     if not isinstance(value, str):
         return printable(str(_plain(value, _MAX_TEXT[0])))
     text = _cut(value, _MAX_TEXT[0])
@@ -130,12 +130,12 @@ def _shown(value: object) -> str:
 
 
 def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What the line has beside what every record has."""
+    """Return the fields that the record has beside the standard ones."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
 def _time(record: logging.LogRecord) -> str:
-    """RFC 3339 in UTC, with microseconds."""
+    """Return the record's time as RFC 3339 in UTC, with microseconds."""
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{seconds}.{int(record.created % 1 * 1_000_000):06d}Z"
 
@@ -211,7 +211,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
-    """What makes a line of a record."""
+    """Return the formatter of log lines."""
     return JsonLines() if log_format == "json" else ConsoleLines(is_coloured=sys.stderr.isatty())
 
 

@@ -147,7 +147,7 @@ class Outages:
                     over.append((scope, outage))
             self._are_open = any(outage.over_at is None for outage in self._outages.values())
         for scope, outage in over:
-            # A warning, so that an operator who is told of the beginning is told of the end.
+            # A warning, so that an operator who filters out lower levels sees the end as well as the beginning.
             logger.warning(
                 "redis_refuses_no_more" if scope else "redis_available",
                 extra={"seconds": round(now - outage.began_at, 1), "failures": dict(outage.failures)},

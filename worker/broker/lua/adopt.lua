@@ -1,4 +1,4 @@
--- adopt: make jobs that a stock worker took and did not acknowledge messages of their queue again, to be taken next.
+-- adopt: turn jobs that a stock worker took and did not acknowledge into messages of their queue again, to be taken next.
 -- KEYS  1 unacked   2 unacked_index   3 producers' list
 -- ARGV  then for each job: tag in unacked, message
 -- Returns for each job  1 sent | 0 the tag is gone: acknowledged, or adopted by another call (nothing changed)

@@ -216,7 +216,7 @@ for at, value in ipairs(redis.call('MGET', unpack(asked))) do
 end
 open_ledger(to_results, known[results_ledger], event_bytes)
 if has_dead_letters then
-  open_ledger(to_dead, known[dead_ledger], dead_bytes) -- the sizes of their messages are not read before
+  open_ledger(to_dead, known[dead_ledger], dead_bytes) -- as if they filled it: their sizes are not known yet
 end
 
 local function keep(key, meaning)

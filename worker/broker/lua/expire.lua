@@ -1,4 +1,4 @@
--- expire: lease jobs that are ready again and too old to the caller, which completes them. So they end even while takes are held back.
+-- expire: lease to the caller the jobs that are ready again and too old; it completes them. So they end even while no job may be taken.
 -- KEYS  1 deadlines   2 requeued   3 retries   4 suspects   5 leases
 -- ARGV  1 record prefix   2 jobs at most   3 bytes at most, about   4 lease token   5 lease in milliseconds
 --       6 crashes that make a suspect   7 entries of the lists to look through, about
@@ -33,8 +33,8 @@ require_permission('HSET', record_prefix, '', '')
 
 local now, jobs, bytes = now_ms(), {}, 0
 
--- A ready job is in the list that its record says, mostly near its head, or in another one, as workers of the previous version know no
--- retries. The server reads a list up to the place of the job, so one call is bounded by the entries read.
+-- A ready job is in the list that its record says, mostly near the head. It may be in another list, because workers of the previous
+-- version know no retries. The server reads a list up to the job, so the entries read bound the time of one call.
 local read = 0
 local function leaves_its_list(ref, record)
   local lists = {requeued, retries, suspects}

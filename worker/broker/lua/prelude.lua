@@ -1,6 +1,6 @@
--- prelude: stands before every move. Time, records, and the checks that make a move all or nothing.
+-- prelude: the code that every move begins with: the time, the records, and the checks that make a move all or nothing.
 -- Redis does not roll a script back, so everything that can fail is checked here, before the first write. Only counters may fail: they
--- are raised with pcall, because a total that was overwritten with text must not cost an answer.
+-- are raised with pcall: if a client overwrote a total with text, the move still completes and answers.
 
 local function now_ms()
   local time = redis.call('TIME')

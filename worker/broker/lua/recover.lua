@@ -48,7 +48,7 @@ if last <= now and now - last < between_ms then
   return {now - awake_since < grace_ms and -2 or -1, integer(now), {}, {}}
 end
 redis.call('HSET', maintenance, 'recovered_at', integer(now))
--- The fleet was silent, or the server's clock was set: after an outage every lease has expired, and no worker died.
+-- If the fleet was silent, or the server's clock was set, leases expired although no worker died: the workers get time to renew them.
 if last > now or now - last > silence_ms then
   awake_since = now
   redis.call('HSET', maintenance, 'awake_since', integer(now))

@@ -1,4 +1,4 @@
--- register: note that a worker is there, and its settings, and return the workers with other settings.
+-- register: note that a worker lives, and its settings; return the workers with other settings.
 -- KEYS  1 workers   2 queues that workers took from
 -- ARGV  1 worker   2 digest of its settings (empty: it leaves)   3 description: JSON with its queues
 --       4 milliseconds after which a worker expires   5 workers returned at most   6 queues kept at most

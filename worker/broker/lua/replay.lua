@@ -1,4 +1,4 @@
--- replay: make dead letters messages of new jobs, each only once, even if several operators replay it at the same time.
+-- replay: turn dead letters into messages of new jobs, each only once, even if several operators replay it at the same time.
 -- KEYS  1 dead stream   2 producers' list
 -- ARGV  then for each job: entry of the dead stream, message
 -- Returns for each job  1 sent | 0 the dead letter is gone (nothing changed)

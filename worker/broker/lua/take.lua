@@ -1,6 +1,6 @@
 -- take: lease ready jobs to a worker, oldest first; requeued jobs go before new ones, retries only in part.
 -- KEYS  1 requeued   2 suspects   3 arrived   4 leases   5 counters   6 maintenance   7 draining   8 pause   9 rate   10 limit
---       11 retries   12 deadlines   13.. the priority lists, first priority first
+--       11 retries   12 deadlines   13.. the priority lists, highest priority first
 -- ARGV  1 record prefix   2 lease token   3 jobs wanted   4 bytes wanted, about   5 lease in milliseconds
 --       6 worker   7 jobs this worker holds   8 milliseconds it may take to drain its slots
 --       9 bytes of the largest message   10 bytes kept of a larger one
@@ -188,7 +188,7 @@ if paused_ms > 0 then
   return answer('paused', paused_ms)
 end
 
--- While the API is down, the whole fleet sends a few probes a second. A probe without a call lets the next one pass.
+-- While the API is down, the whole fleet sends a few probes a second. After a probe that made no call the next one need not wait.
 if is_probe and unused == 0 then
   local wait_ms = (tonumber(redis.call('HGET', limit, 'probe_at')) or 0) - now
   if wait_ms > 0 and wait_ms <= probe_gap_ms then

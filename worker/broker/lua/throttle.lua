@@ -1,8 +1,8 @@
--- throttle: change the rate that the fleet keeps to, if nobody changed it meanwhile, and let it pause.
+-- throttle: change the rate that the fleet keeps to, if no other worker changed it meanwhile, and start a pause.
 -- KEYS  1 limit   2 pause
 -- ARGV  1 version that the change was made from   2 epoch (one more with each cut)   3 calls a second (0: no limit)
 --       4 state of the limit (empty: the pause alone is asked for)   5 milliseconds of pause (0: none)   6 what to say of the pause
--- Returns {1 changed | 0 somebody else was first (nothing changed), fleet}, the latter as in take
+-- Returns {1 changed | 0 another worker changed it first (nothing changed), fleet}, the latter as in take
 -- Crash: all or nothing; repeating it is harmless: the version has changed.
 
 local limit, pause = KEYS[1], KEYS[2]
@@ -19,7 +19,7 @@ if state ~= '' then
   if fleet[1] ~= version then
     return {0, fleet}
   end
-  -- Never the number of an earlier change, not even where somebody deleted the limit meanwhile: some worker may still know that one.
+  -- The time, so that no version comes twice, even if a client deletes the limit: a worker may still know the version from before.
   local next_version = math.max(tonumber(version) + 1, now)
   redis.call('HSET', limit, 'version', integer(next_version), 'epoch', epoch, 'rate', rate, 'state', state)
 end
