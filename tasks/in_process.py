@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from settings import load
 from tasks import from_settings, message_options, trace
+from tasks.attempts import Attempts
 from tasks.decision import Finished
 from tasks.job import MAX_LEVELS, parse
 from tasks.message import Message, Rejection, UndecodableMessage
@@ -97,7 +98,7 @@ async def _ended(parsed: ParsedJob, received_at: datetime, settings: Settings) -
     job_run = Run(
         job=parsed.id,
         key=(settings.LOCK_QUEUE, parsed.id),
-        attempts=0,
+        counter=Attempts(),
         received_at=received_at,
         ends_at=received_at + max_age if max_age else None,
         clock=_now,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
+    from tasks.attempts import AttemptCounter
     from tasks.message import ParsedJob
     from tasks.trace import Trace
 
@@ -27,7 +28,7 @@ class Run:
     Attributes:
         job: the job id.
         key: what the worker knows the delivery by.
-        attempts: calls made so far that count, earlier deliveries included.
+        counter: counts the attempts, earlier deliveries included.
         received_at: when the job was first taken.
         ends_at: when the job is too old to be called; None: never.
         clock: returns the time on the Redis server's clock.
@@ -44,7 +45,7 @@ class Run:
 
     job: str
     key: tuple[str, str]
-    attempts: int
+    counter: AttemptCounter
     received_at: datetime
     ends_at: datetime | None
     clock: Callable[[], datetime]
@@ -57,6 +58,15 @@ class Run:
     is_over: bool = False
     epoch: int = 0
     trace: Trace | None = None
+
+    @property
+    def attempts(self) -> int:
+        """Calls made so far that count, earlier deliveries included."""
+        return self.counter.attempts
+
+    @attempts.setter
+    def attempts(self, attempts: int) -> None:
+        self.counter.attempts = attempts
 
 
 def trace_of(job: ParsedJob, run: Run) -> Trace:

@@ -431,7 +431,7 @@ class Pod:
             seconds = item.life.send(None)
         except StopIteration as end:
             item.run.is_over = True
-            item.delivery.attempts, item.delivery.progress = item.run.attempts, item.run.progress.to_bytes()
+            item.delivery.progress = item.run.progress.to_bytes()
             self._carry_out(item, end.value)
         else:
             self._timeline.after(seconds, self._go_on, item)

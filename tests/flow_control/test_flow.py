@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
+from tasks.attempts import Attempts
 from tasks.outcome import Problem, ProblemType
 from tasks.run import Run
 from tasks.verdict import Blame
@@ -52,7 +53,7 @@ class Scene:
         async def before_call() -> None: ...
 
         run = Run(
-            name, ("q", name), 0, datetime.now(UTC), None, lambda: datetime.now(UTC), before_call,
+            name, ("q", name), Attempts(), datetime.now(UTC), None, lambda: datetime.now(UTC), before_call,
             is_retry=is_retry, is_probe=is_probe,
         )  # fmt: skip
         self.calls.begins(run)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sandbox.redis_server import RedisServer
 
 MAX_ATTEMPTS = 3
-MAX_WAIT_SECONDS = 60
+LONGEST_WAIT_SECONDS = 60
 CLOCK_STEP_SECONDS = 0.01
 """How far the clocks of two processes may disagree about one moment."""
 
@@ -109,7 +109,7 @@ def worker(stage: Stage, token_file: Path) -> WorkerProcess:
         CONCURRENCY=1,
         MAX_ATTEMPTS=MAX_ATTEMPTS,
         ATTEMPT_TIMEOUT_SECONDS=1,
-        RETRY_MAX_DELAY_SECONDS=MAX_WAIT_SECONDS,
+        RETRY_MAX_DELAY_SECONDS=LONGEST_WAIT_SECONDS,
         BREAKER_FAILURES=0,  # the failures of one test are no outage for the next
         API_TOKEN="",
         API_TOKEN_FILE=token_file,
@@ -465,8 +465,8 @@ def test_a_retry_after_of_a_year_is_cut_to_the_longest_wait(header: str, stage: 
     job = stage.send(conversation)
 
     due_at = wait_parked(stage)
-    assert due_at - sent_at > MAX_WAIT_SECONDS - CLOCK_STEP_SECONDS
-    assert due_at - time.time() < MAX_WAIT_SECONDS + CLOCK_STEP_SECONDS
+    assert due_at - sent_at > LONGEST_WAIT_SECONDS - CLOCK_STEP_SECONDS
+    assert due_at - time.time() < LONGEST_WAIT_SECONDS + CLOCK_STEP_SECONDS
     make_due(stage)
     assert end_of(stage.event_of(job)) == ("locked", 2, None, None)
 

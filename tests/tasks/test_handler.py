@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import trace
+from tasks.attempts import Attempts
 from tasks.decision import Decision, Finished, Later
 from tasks.event import ResultEvent
 from tasks.handler import LockConversation
@@ -101,7 +102,7 @@ class Scene:
     def new_run(self, attempts: int = 0, **facts: Any) -> Run:
         usual: dict[str, Any] = {"ends_at": None, "is_retry": attempts > 0, **facts}
         return Run(
-            job="job-1", key=("q", "r"), attempts=attempts, received_at=RECEIVED, clock=lambda: self.now,
+            job="job-1", key=("q", "r"), counter=Attempts(attempts), received_at=RECEIVED, clock=lambda: self.now,
             before_call=self._before_call, **usual,
         )  # fmt: skip
 

@@ -124,7 +124,7 @@ class Admission:
         return Run(
             job=job.id,
             key=(delivery.queue, delivery.ref),
-            attempts=delivery.attempts,
+            counter=delivery,
             received_at=self._clock.at(delivery.received_ms),
             ends_at=self._clock.at(deadline) if deadline else None,
             clock=self._clock.now,
@@ -144,20 +144,22 @@ class Admission:
         begin = received_ms if not_before is None else max(received_ms, not_before.timestamp() * 1000)
         return round(begin + self._max_age_ms)
 
-    def failed(self, assignment: Assignment, error: Exception, attempts: int) -> Decision:
-        """An error of the worker's own interrupted a job; it counts as a call."""
+    def failed(self, assignment: Assignment, error: Exception, run: Run | None = None) -> Decision:
+        """Decide on a job that an error of the worker's own interrupted; it counts as a call.
+
+        ``run`` is the interrupted run of the job; None: it was not begun.
+        """
         metrics.ERRORS.inc()
-        delivery, job = assignment.delivery, assignment.parsed
+        job = assignment.parsed
         logger.error("job_error", exc_info=error, extra={"job": job.id})
-        run = self.run_of(assignment)
-        run.attempts = max(attempts, delivery.attempts)
+        run = run or self.run_of(assignment)
         decision = self._handler.failed(job, run, error)
-        delivery.attempts, delivery.progress = run.attempts, run.progress.to_bytes()
+        assignment.delivery.progress = run.progress.to_bytes()
         return decision
 
-    def revoked(self, assignment: Assignment) -> Finished:
-        """End a job that was revoked through Celery."""
-        return self._handler.reporter.revoked(assignment.parsed, self.run_of(assignment))
+    def revoked(self, assignment: Assignment, run: Run | None = None) -> Finished:
+        """End a job that was revoked through Celery. ``run`` as for :meth:`failed`."""
+        return self._handler.reporter.revoked(assignment.parsed, run or self.run_of(assignment))
 
     def conflicting(self, assignment: Assignment) -> Finished:
         """End a job whose id stands for another conversation."""

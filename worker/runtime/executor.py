@@ -94,7 +94,7 @@ class Executor:
                 is_to_run = assignment.decision is None
                 assignment.is_at_celery = is_to_run and self._celery.is_watched(assignment.parsed.id)
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its take from running
-                assignment.decision = self._admission.failed(assignment, error, 0)
+                assignment.decision = self._admission.failed(assignment, error)
             if isinstance(assignment.decision, Later):
                 assignment.deadline_ms = 0 if may_call else self._admission.deadline_ms(assignment)
                 self._settler.settle(assignment, assignment.decision)
@@ -180,25 +180,22 @@ class Executor:
 
     async def _run(self, assignment: Assignment) -> None:
         """Run one job. Whatever happens, it ends in one decision, is released, or has been lost to another worker."""
-        delivery = assignment.delivery
         run = self._admission.run_of(assignment, self._celery.is_revoked)
         try:
             decision = await self._handler(assignment.accepted, run)
         except asyncio.CancelledError:
-            delivery.attempts = run.attempts + run.is_calling
+            run.attempts += run.is_calling  # nobody knows what came of that call
             raise
         except LeaseLostError:
             self._settler.lost(assignment)
             return
         except RevokedError:
-            delivery.attempts, delivery.progress = run.attempts, run.progress.to_bytes()
-            decision = self._admission.revoked(assignment)
+            decision = self._admission.revoked(assignment, run)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours
-            decision = self._admission.failed(assignment, error, run.attempts)
+            decision = self._admission.failed(assignment, error, run)
         else:
-            delivery.attempts = run.attempts
             if isinstance(decision, Later):
-                delivery.progress = run.progress.to_bytes()
+                assignment.delivery.progress = run.progress.to_bytes()
                 assignment.deadline_ms = self._admission.deadline_ms(assignment)
         finally:
             run.is_over = True
