@@ -44,7 +44,7 @@ def problems(*, need_token: bool = False) -> list[str]:
     return [line.removeprefix("  - ") for line in lines]
 
 
-def test_authorities_that_cannot_be_read_are_told_with_all_other_problems(
+def test_authorities_that_cannot_be_read_are_reported_with_all_other_problems(
     environment: Environment, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty.pem"

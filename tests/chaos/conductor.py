@@ -105,9 +105,9 @@ class Conductor:
 
     def ended(self, process: Process) -> None:
         """A process ended, though nobody killed it: what it left in flight comes back when the leases are over."""
-        jobs = self._in_hands(process)
+        jobs = self._in_flight(process)
         if jobs is None or jobs:
-            self._lost(process, "ended with jobs in its hands", jobs)
+            self._lost(process, "ended with jobs in flight", jobs)
 
     # -- how each fault begins and ends
     # ------------------------------------------------------------------------------------
@@ -115,14 +115,14 @@ class Conductor:
     def _kill(self, fault: Fault) -> None:
         process = self._process(fault)
         process.freeze()
-        self._lost(process, fault.act, self._in_hands(process))
+        self._lost(process, fault.act, self._in_flight(process))
         process.tell(signal.SIGKILL)
 
     def _stall(self, fault: Fault) -> None:
         process = self._stalled[fault] = self._process(fault)
         process.freeze()
         if fault.act is Act.STALL:
-            self._lost(process, fault.act, self._in_hands(process), may_call_late=True)
+            self._lost(process, fault.act, self._in_flight(process), may_call_late=True)
 
     def _go_on(self, fault: Fault) -> None:
         self._stalled[fault].thaw()
@@ -156,7 +156,7 @@ class Conductor:
         self._is_redis_up = True
         for at, process in self._unseen:
             if process.status is not None or process.is_stopped:
-                self.losses[at] = replace(self.losses[at], jobs=self._in_hands(process))
+                self.losses[at] = replace(self.losses[at], jobs=self._in_flight(process))
         self._unseen.clear()
 
     def _cut(self, _: Fault) -> None:
@@ -193,8 +193,8 @@ class Conductor:
     # -- what a fault costs
     # ------------------------------------------------------------------------------------
 
-    def _in_hands(self, process: Process) -> tuple[str, ...] | None:
-        """The jobs in the hands of a process that stands or has ended; None: Redis cannot be asked."""
+    def _in_flight(self, process: Process) -> tuple[str, ...] | None:
+        """The jobs in flight in a process that stands or has ended; None: Redis cannot be asked."""
         if not self._is_redis_up:
             return None
         try:

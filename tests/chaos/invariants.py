@@ -100,8 +100,8 @@ def no_call_too_many(history: History) -> Found:
     """A job is called once, but again after each failed call, and once for each loss that it was in the middle of.
 
     Two bounds, and only what passes both is a violation. By the API: of calls that it answered for good, in time and
-    in full, one, and one more for each loss, and for each message beyond the first (copies in flight at once may both
-    call). By the worker: as many calls as the event counts, and the same extra. The first alone would be unfair to
+    in full, one, and one more for each loss, and for each message beyond the first (duplicates in flight at once may
+    both call). By the worker: as many calls as the event counts, and the same extra. The first alone would be unfair to
     a worker that never got a good answer: it counts that call. The second alone would be unfair to one that was
     killed: with it go the counts of failed calls that it made again in their slot; nor does it count a breaker's
     probes and calls with an old token.
@@ -127,8 +127,8 @@ def no_call_where_none_is_due(history: History) -> Found:
 def no_call_after_the_end(history: History) -> Found:
     """When a job's event is out it is not called any more, but once for each stall that it was in the middle of.
 
-    A stalled worker may have been about to call. So may a worker that holds a copy: copies in flight at once may
-    both call, and each as often as the API fails.
+    A stalled worker may have been about to call. So may a worker that holds a duplicate: duplicates in flight at once
+    may both call, and each as often as the API fails.
     """
     for key in history.jobs:
         events = history.events_of[key]
@@ -171,9 +171,9 @@ def counters_add_up(history: History) -> Found:
     counters = history.counters
     if counters is None:
         return
-    taken, finished, copies = (counters.get(name, 0) for name in ("taken", "finished", "deduplicated"))
-    if taken != finished + copies:
-        yield None, f"{taken} taken, but {finished} finished and {copies} deduplicated"
+    taken, finished, duplicates = (counters.get(name, 0) for name in ("taken", "finished", "deduplicated"))
+    if taken != finished + duplicates:
+        yield None, f"{taken} taken, but {finished} finished and {duplicates} deduplicated"
     if finished != len(history.events):
         yield None, f"{finished} finished, but {len(history.events)} events in the stream"
     if counters.get("vanished", 0):

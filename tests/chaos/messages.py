@@ -1,6 +1,6 @@
 """The messages that clients other than stock Celery send: right, sloppy, and spoilt in ways that all must be told.
 
-What a job's variant is decides how its message looks, so a copy of it looks the same.
+What a job's variant is decides how its message looks, so a duplicate of it looks the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A plugin for a worker under test (``--include``): prints the name that its lease tokens begin with.
 
-So the harness knows which jobs were in the hands of the process that it is about to kill. Only a worker can import it.
+So the harness knows which jobs were in flight in the process that it is about to kill. Only a worker can import it.
 """
 
 from __future__ import annotations

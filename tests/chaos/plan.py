@@ -31,7 +31,7 @@ _JOBS_PER_SECOND = 100
 _LOAD_SHARE = 0.3
 #: Of the API's latency.
 _MEAN_OVER_MEDIAN = 1.4
-_COPY_SHARE = 0.06
+_DUPLICATE_SHARE = 0.06
 _COUNTDOWN_SHARE = 0.06
 _PRIORITY_SHARE = 0.15
 _INSISTENT_SHARE = 0.5
@@ -80,7 +80,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job with its messages: the first one, and copies of it.
+    """A job with its messages: the first one, and duplicates of it.
 
     Attributes:
         id: the job id; that of a nameless job says only which one it is.
@@ -249,8 +249,12 @@ def _job(random: Random, number: int, at: float, kind: Kind, *, is_plain: bool) 
         may_insist = kind not in {Kind.INVALID, Kind.NAMELESS}
         return Send(at, route, is_insistent=may_insist and random.random() < _INSISTENT_SHARE)
 
-    is_copied = not is_plain and kind in {Kind.GOOD, Kind.MISSING, Kind.DRY_RUN} and random.random() < _COPY_SHARE
-    copies = [send(at + random.choice([0.0, random.uniform(0, 10)])) for _ in range(random.randint(1, 2) * is_copied)]
+    is_duplicated = (
+        not is_plain and kind in {Kind.GOOD, Kind.MISSING, Kind.DRY_RUN} and random.random() < _DUPLICATE_SHARE
+    )
+    duplicates = [
+        send(at + random.choice([0.0, random.uniform(0, 10)])) for _ in range(random.randint(1, 2) * is_duplicated)
+    ]
     has_countdown = not is_plain and kind in {Kind.GOOD, Kind.CONFLICT} and random.random() < _COUNTDOWN_SHARE
     name = f"{kind}-{number:06d}"
     job = Job(
@@ -261,7 +265,7 @@ def _job(random: Random, number: int, at: float, kind: Kind, *, is_plain: bool) 
         countdown=random.uniform(0.1, 5.0) if has_countdown else 0.0,
         expires=random.choice([0.5, 2.0, 60.0]) if kind is Kind.EXPIRING else 0.0,
         priority=random.randint(0, 9) if not is_plain and random.random() < _PRIORITY_SHARE else 0,
-        sends=(send(at), *copies),
+        sends=(send(at), *duplicates),
     )
     yield job
     if kind is Kind.CONFLICT:

@@ -57,7 +57,7 @@ class Target(Protocol):
         """Its environment variables."""
 
     def in_flight(self, client: Redis, name: str) -> list[bytes]:
-        """The messages in the hands of the worker of that name."""
+        """The messages in flight in the worker of that name."""
 
     def left(self, client: Redis) -> dict[str, int]:
         """What is left of jobs: the place, and how many."""

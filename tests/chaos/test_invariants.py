@@ -298,12 +298,12 @@ ALLOWED: dict[str, Sequence[Change]] = {
         counts(outcome_locked=4, outcome_expired=0),
         loses(replace(STALL, jobs=("expiring-1",))),
     ],
-    "a call by each of two copies that were lost together": [
+    "a call by each of two duplicates that were lost together": [
         lambda history: history.messages.append(message("good-1")),
         loses(replace(KILL, jobs=("good-1", "good-1"))),
         *[called()] * 3,
     ],
-    "a call by a copy": [lambda history: history.messages.append(message("good-1")), called()],
+    "a call by a duplicate": [lambda history: history.messages.append(message("good-1")), called()],
     "many calls in a second in which the API was late": [
         too_fast,
         lambda history: history.late.append(Span(BEGAN + 3.0, BEGAN + 3.3)),

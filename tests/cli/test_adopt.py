@@ -110,7 +110,7 @@ def test_jobs_of_other_tasks_are_left_where_they_are(stage: Stage) -> None:
     assert stage.redis.llen(QUEUE) == 2
 
 
-def test_a_queue_that_lock_queue_named_before_is_told_of_and_brought_in(stage: Stage) -> None:
+def test_a_queue_that_lock_queue_named_before_is_reported_and_brought_in(stage: Stage) -> None:
     # given an old worker that has put a job aside, and jobs that came after its end
     old = stage.worker(LOCK_QUEUE=OLD)
     later = stage.send(queue=OLD, countdown=1)

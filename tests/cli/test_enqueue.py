@@ -268,7 +268,7 @@ def test_a_server_that_stops_answering_leaves_open_what_arrived_and_says_so(
     assert "argument 1 to argument 2: may have arrived\n0 of 2 jobs arrived; 2 may have arrived" in several.stderr
 
 
-def test_a_reader_who_goes_away_in_between_is_told_from_where_on_nothing_arrived(
+def test_a_reader_who_goes_away_in_between_is_notified_from_where_on_nothing_arrived(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:
     (terminal.directory / "jobs").write_text("".join(f"c-{number}\n" for number in range(50_000)))
@@ -312,7 +312,9 @@ def test_a_server_that_is_away_got_nothing(tmp_path: Path) -> None:
     assert ended.stderr.endswith("0 of 1 job arrived; 1 did not arrive\n")
 
 
-def test_a_reader_of_the_ids_who_is_gone_is_told_what_arrived(terminal: Terminal, redis_client: redis.Redis) -> None:
+def test_a_reader_of_the_ids_who_is_gone_is_notified_of_what_arrived(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
     with terminal.start("enqueue", "c-1", stderr=subprocess.PIPE) as command:
         assert command.stdout is not None
         assert command.stderr is not None

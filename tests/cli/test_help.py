@@ -58,7 +58,7 @@ def test_a_redis_that_is_away_is_one_line_without_the_password(command: str, tmp
 
 
 @pytest.mark.parametrize("command", WITH_REDIS)
-def test_a_wrong_password_is_told_without_showing_it(command: str, terminal: Terminal) -> None:
+def test_a_wrong_password_is_reported_without_showing_it(command: str, terminal: Terminal) -> None:
     url = terminal.environment["REDIS_URL"].replace("redis://", "redis://nobody:hunter2@")
     ended = terminal.run(command, *WITH_REDIS[command], REDIS_URL=url)
     assert ended.returncode == 1

@@ -51,7 +51,7 @@ def on_a_full_disk(terminal: Terminal, *arguments: str, errors_too: bool = False
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_full_disk_is_told_in_a_line(terminal: Terminal, redis_client: redis.Redis, command: str) -> None:
+def test_a_full_disk_is_reported_in_a_line(terminal: Terminal, redis_client: redis.Redis, command: str) -> None:
     for stream in ("moderation.results", "moderation.dead"):
         redis_client.xadd(stream, {"event": json.dumps(EVENT), "message": b""})
 
@@ -91,7 +91,7 @@ def test_what_an_encoding_lacks_is_escaped_and_json_stays_the_same(
     assert ("☃" if encoding == "utf-8" else "\\u2603") in watch()
 
 
-def test_a_file_that_cannot_be_read_to_its_end_is_told_by_its_name(terminal: Terminal) -> None:
+def test_a_file_that_cannot_be_read_to_its_end_is_reported_by_its_name(terminal: Terminal) -> None:
     ended = terminal.run("enqueue", "--file", "/proc/self/mem")
     assert (ended.returncode, ended.stderr) == (2, "lock-worker: --file /proc/self/mem: Input/output error\n")
 

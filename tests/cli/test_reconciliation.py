@@ -84,43 +84,43 @@ def test_a_job_with_two_events_is_named() -> None:
     assert any(line.startswith("more than one event for 1 of ") and str(VALID.job_id) in line for line in said)
 
 
-def test_a_wrong_outcome_is_told() -> None:
+def test_a_wrong_outcome_is_reported() -> None:
     (said,) = problems(result(VALID, "refused"))
     assert said.startswith("a valid job: ")
     assert "1 refused" in said
 
 
-def test_an_event_that_belongs_to_no_job_is_told() -> None:
+def test_an_event_that_belongs_to_no_job_is_reported() -> None:
     stranger = Sent(VALID.kind, VALID.message, "stranger", "c-1")
     assert any("bytes that are no message: 1 sent" in line for line in problems(result(stranger, "rejected", 0)))
 
 
-def test_a_copy_that_was_not_dropped_is_told() -> None:
+def test_a_duplicate_that_was_not_dropped_is_reported() -> None:
     (said,) = problems(dropped=DUPLICATES - 1)
     assert "the same job, sent again" in said
 
 
-def test_a_call_that_no_event_tells_of_is_told() -> None:
+def test_a_call_that_no_event_tells_of_is_reported() -> None:
     (said,) = problems(calls=[*CALLS, call("missing-0000")])
     assert "missing-0000 (1 counted, 2 seen)" in said
 
 
-def test_a_call_that_the_api_never_saw_is_told() -> None:
+def test_a_call_that_the_api_never_saw_is_reported() -> None:
     (said,) = problems(calls=CALLS[1:])
     assert "(1 counted, 0 seen)" in said
 
 
-def test_copies_may_call_more_often_but_not_less() -> None:
+def test_duplicates_may_call_more_often_but_not_less() -> None:
     copied = next(sent.conversation_id for sent in SENT if sent.kind.end == DROPPED)
     assert problems(calls=[*CALLS, call(copied)]) == []
     assert problems(calls=[each for each in CALLS if each.conversation_id != copied]) != []
 
 
-def test_a_call_without_the_right_token_is_told() -> None:
+def test_a_call_without_the_right_token_is_reported() -> None:
     (said,) = problems(calls=[call(CALLS[0].conversation_id or "", "wrong"), *CALLS[1:]])
     assert said.startswith("1 of ")
     assert said.endswith("without the right token")
 
 
-def test_jobs_left_in_the_queue_are_told() -> None:
+def test_jobs_left_in_the_queue_are_reported() -> None:
     assert problems(in_flight=2) == ["left in the queue: 2"]

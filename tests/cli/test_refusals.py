@@ -142,7 +142,7 @@ def server(server_binary: ServerBinary) -> Iterator[RedisServer]:
         (another_type, "WRONGTYPE ", "another name", COMMANDS),
     ],
 )
-def test_a_refusal_is_told_as_one_with_what_to_do(
+def test_a_refusal_is_reported_as_one_with_what_to_do(
     server: RedisServer, tmp_path: Path, *, trouble: Trouble, words: str, fix: str, commands: set[str]
 ) -> None:
     with redis.Redis.from_url(server.url) as client, trouble(client):
@@ -207,7 +207,7 @@ def test_a_wrong_password_and_a_missing_one_say_where_to_look(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_database_that_is_not_there_is_told(terminal: Terminal, command: str) -> None:
+def test_a_database_that_is_not_there_is_reported(terminal: Terminal, command: str) -> None:
     url = terminal.environment["REDIS_URL"].removesuffix("/0") + "/99"
 
     ended = terminal.run(*COMMANDS[command], REDIS_URL=url)

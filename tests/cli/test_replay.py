@@ -365,7 +365,7 @@ def test_letters_that_are_added_meanwhile_are_for_the_next_time(redis_client: re
     assert [each.result.job_id for each in [*first, *chain.from_iterable(found)]] == ["old"]
 
 
-def test_a_letter_that_another_command_was_quicker_with_is_not_told_as_sent(
+def test_a_letter_that_another_command_was_quicker_with_is_not_reported_as_sent(
     redis_client: redis.Redis, terminal: Terminal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     letter(redis_client, "old")
@@ -470,7 +470,7 @@ def test_nothing_to_replay_is_said_and_a_status_that_scripts_can_tell(
     ],
     ids=str,
 )
-def test_a_wrong_use_is_told_and_sends_nothing(
+def test_a_wrong_use_is_reported_and_sends_nothing(
     terminal: Terminal, redis_client: redis.Redis, arguments: list[str], said: str
 ) -> None:
     letter(redis_client, "good")

@@ -57,7 +57,7 @@ def wrong_start(terminal: Terminal, case: str, **settings: str) -> tuple[str, st
 
 
 @pytest.mark.parametrize("case", WRONG_STARTS)
-def test_a_wrong_start_is_told_in_json_as_the_worker_would(terminal: Terminal, case: str) -> None:
+def test_a_wrong_start_is_reported_in_json_as_the_worker_would(terminal: Terminal, case: str) -> None:
     printed, told = wrong_start(terminal, case, LOG_FORMAT="json")
 
     lines = [json.loads(line) for line in printed.splitlines()]
@@ -66,7 +66,7 @@ def test_a_wrong_start_is_told_in_json_as_the_worker_would(terminal: Terminal, c
 
 
 @pytest.mark.parametrize("case", sorted({*WRONG_STARTS} - {"a format that there is not"}))
-def test_a_wrong_start_is_told_to_people_in_plain_text(terminal: Terminal, case: str) -> None:
+def test_a_wrong_start_is_reported_to_people_in_plain_text(terminal: Terminal, case: str) -> None:
     printed, told = wrong_start(terminal, case, LOG_FORMAT="console")
 
     assert told in printed
@@ -87,7 +87,7 @@ def test_a_module_of_the_same_name_in_the_directory_is_not_run_by_mistake(termin
     assert "somebody else was run" not in ended.stderr
 
 
-def test_options_that_break_a_promise_are_told_by_the_worker(terminal: Terminal) -> None:
+def test_options_that_break_a_promise_are_reported_by_the_worker(terminal: Terminal) -> None:
     ended = terminal.run("run", "--purge", API_TOKEN="t", HEALTH_PORT="0")
     assert ended.returncode != 0
     assert "--purge" in ended.stderr

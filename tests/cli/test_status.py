@@ -154,7 +154,7 @@ def test_streams_that_are_not_there_yet_are_empty(terminal: Terminal) -> None:
     assert "  moderation.results: 0 of 100,000 events, 0.0 KiB of 128.0 MiB\n" in shown
 
 
-def test_streams_are_told_with_bytes_and_age_and_how_far_each_group_is(
+def test_streams_are_reported_with_bytes_and_age_and_how_far_each_group_is(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:
     client: Any = redis_client
@@ -236,7 +236,9 @@ def test_the_streams_of_a_full_server_can_be_looked_at_and_their_bound_is_its_ow
         assert own.run("status").returncode == 0
 
 
-def test_where_info_is_forbidden_the_streams_are_told_all_the_same(server_binary: ServerBinary, tmp_path: Path) -> None:
+def test_where_info_is_forbidden_the_streams_are_reported_all_the_same(
+    server_binary: ServerBinary, tmp_path: Path
+) -> None:
     with RedisServer(server_binary) as server, redis.Redis.from_url(server.url) as client:
         client.xadd("moderation.results", {"event": "an event"})
         client.acl_setuser("looker", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"])
@@ -255,7 +257,7 @@ def test_looking_changes_nothing(terminal: Terminal, redis_client: redis.Redis) 
     assert [redis_client.dump(key) for key in keys] == before
 
 
-def test_a_key_of_another_type_is_told(terminal: Terminal, redis_client: redis.Redis) -> None:
+def test_a_key_of_another_type_is_reported(terminal: Terminal, redis_client: redis.Redis) -> None:
     redis_client.set(KEYS.delayed, "no zset")
     ended = terminal.run("status")
     assert ended.returncode == 1

@@ -335,7 +335,7 @@ def test_no_event_is_missed_when_redis_restarts(server_binary: ServerBinary, tmp
             assert json.loads(watch.stdout.readline())["id"] == "after"
 
 
-def test_that_redis_went_away_and_came_back_is_told_once_each(server_binary: ServerBinary, tmp_path: Path) -> None:
+def test_that_redis_went_away_and_came_back_is_reported_once_each(server_binary: ServerBinary, tmp_path: Path) -> None:
     with RedisServer(server_binary) as server:
         terminal = Terminal({"REDIS_URL": server.url}, tmp_path)
         watch = terminal.start("watch", "--json", stderr=subprocess.PIPE)
@@ -367,7 +367,7 @@ def test_a_reader_that_goes_away_ends_it(terminal: Terminal, redis_client: redis
     assert [line for line in said.splitlines() if "waiting for events" not in line] == []
 
 
-def test_a_key_of_another_type_is_told(terminal: Terminal, redis_client: redis.Redis) -> None:
+def test_a_key_of_another_type_is_reported(terminal: Terminal, redis_client: redis.Redis) -> None:
     redis_client.set(STREAM, "no stream")
     ended = terminal.run("watch")
     assert ended.returncode == 1

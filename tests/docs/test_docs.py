@@ -394,7 +394,7 @@ def test_the_channels_are_those_of_the_settings() -> None:
     ]
 
 
-def test_a_job_and_its_event_are_told_to_belong_together_by_the_job_id() -> None:
+def test_a_job_and_its_event_are_said_to_belong_together_by_the_job_id() -> None:
     messages = ASYNCAPI["components"]["messages"]
     for name in ("job", "result"):
         location = messages[name]["correlationId"]["location"].removeprefix("$message.payload#")

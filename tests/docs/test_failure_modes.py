@@ -69,7 +69,7 @@ def test_each_word_for_operators_that_it_names_is_one_that_the_worker_says(kind:
     assert named(kind) <= said
 
 
-def test_each_warning_and_error_that_the_worker_logs_is_told_of() -> None:
+def test_each_warning_and_error_that_the_worker_logs_is_documented() -> None:
     found = troubles_logged()
 
     assert len(found) > 10

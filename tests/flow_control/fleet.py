@@ -1,8 +1,9 @@
 """A fleet of workers, their queue and an API, in simulated time.
 
 Real are the flow control, the handler with its judgements and decisions, the admission, the policy of retries and the
-hands. A pod here does what ``worker.runtime.fetcher``, ``worker.runtime.executor`` and ``worker.runtime.maintenance``
-do about them, each in a few lines; Redis is :class:`~tests.flow_control.redis_model.RedisModel`.
+register of jobs in flight. A pod here does what ``worker.runtime.fetcher``, ``worker.runtime.executor`` and
+``worker.runtime.maintenance`` do about them, each in a few lines; Redis is
+:class:`~tests.flow_control.redis_model.RedisModel`.
 """
 
 from __future__ import annotations
@@ -472,7 +473,7 @@ class Pod:
         waiting = [(ref, attempts) for (_, ref), attempts in jobs.items()]
         self._timeline.after(self._world.way(), self._redis.restore_attempts, waiting)
 
-    # -- flow control and upkeep
+    # -- flow control and maintenance
 
     def _flow_changes(self) -> None:
         if not self._is_throttling:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tests.system.stage import Stage
 
 
-def test_a_job_is_locked_and_told_once(stage: Stage) -> None:
+def test_a_job_is_locked_and_reported_once(stage: Stage) -> None:
     stage.worker()
 
     job = stage.send("c-42")  # as any Celery app does
@@ -33,7 +33,7 @@ def test_any_language_can_send_a_job_as_json(stage: Stage) -> None:
     assert stage.outcome_of("from-anywhere") == "locked"
 
 
-def test_a_bad_message_is_told_and_kept(stage: Stage) -> None:
+def test_a_bad_message_is_reported_and_kept(stage: Stage) -> None:
     stage.worker()
 
     stage.push(b"no JSON")

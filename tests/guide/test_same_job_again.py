@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.system.stage import Stage
 
 
-def test_a_job_sent_twice_is_called_and_told_once(stage: Stage) -> None:
+def test_a_job_sent_twice_is_called_and_reported_once(stage: Stage) -> None:
     stage.worker()
     stage.send("c-42", task_id="job-1")
     stage.wait_events(1)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.system.stage import Stage
 
 
-def test_the_job_of_a_killed_worker_is_taken_again_and_told_once(stage: Stage) -> None:
+def test_the_job_of_a_killed_worker_is_taken_again_and_reported_once(stage: Stage) -> None:
     stage.api.script = Script(rules=(Rule(then=Delay(ms=60_000), nth_call=1),))
     short_lease = {"LEASE_SECONDS": 1.5, "ATTEMPT_TIMEOUT_SECONDS": 1.4}
     first = stage.worker(**short_lease)

@@ -55,7 +55,9 @@ def test_an_answer_is_read_as_it_came_however_its_json_is_written(data: bytes) -
 
 @pytest.mark.parametrize("what", HALVES)
 @pytest.mark.parametrize("place", ["a name", "the end of a name", "the key of a name", "a list"])
-def test_half_a_character_is_told_as_a_replacement_character_and_all_the_rest_as_it_came(what: str, place: str) -> None:
+def test_half_a_character_is_reported_as_a_replacement_character_and_all_the_rest_as_it_came(
+    what: str, place: str
+) -> None:
     half = HALVES[what]
     members = {
         "a name": b'"userA":{"username":"x%by","rating":4.5},"n":1',
@@ -148,7 +150,7 @@ def test_an_id_that_is_right_only_after_a_replacement_is_doubtful() -> None:
 
 
 @pytest.mark.parametrize("levels", [250, 900])
-def test_what_is_nested_too_deep_to_be_told_is_cut_off_there_and_noted(levels: int) -> None:
+def test_what_is_nested_too_deep_to_be_reported_is_cut_off_there_and_noted(levels: int) -> None:
     deep = "[" * levels + "]" * levels
     found = read(raw(f'"a":{deep},"b":1'), ID)
     assert found.value["b"] == 1

@@ -85,7 +85,7 @@ def test_unknown_fields_are_no_drift() -> None:
         ("lastMessage.sender", "\ud800private"),
     ],
 )
-def test_a_deviation_is_told_by_its_path_and_never_by_its_value(path: str, value: Any) -> None:
+def test_a_deviation_is_reported_by_its_path_and_never_by_its_value(path: str, value: Any) -> None:
     (deviation,) = drift(changed(path, value))
     assert deviation.startswith(f"{path}: ")
     assert "private" not in deviation
@@ -99,13 +99,13 @@ def test_a_missing_required_field_is_drift() -> None:
     ]
 
 
-def test_the_same_deviation_in_a_long_list_is_told_once() -> None:
+def test_the_same_deviation_in_a_long_list_is_reported_once() -> None:
     answer = changed("lastMessage.attachments", [{"url": None}] * 1000)
     assert drift(answer) == ["lastMessage.attachments[].url: Input should be a valid string"]
 
 
 @pytest.mark.parametrize("attachments", [[{"url": None, "id": None, "imageId": None}], [None], [{}, {"url": 1}]])
-def test_of_half_a_million_members_the_first_that_deviates_is_told_and_the_rest_is_not_looked_at(
+def test_of_half_a_million_members_the_first_that_deviates_is_reported_and_the_rest_is_not_looked_at(
     attachments: list[Any],
 ) -> None:
     found = drift(changed("lastMessage.attachments", attachments * 500_000))

@@ -35,7 +35,7 @@ async def test_a_name_that_does_not_exist(make_api: MakeApi) -> None:
     assert failure.detail.startswith("DNS: the name of nonexistent.invalid cannot be resolved")
 
 
-async def test_a_host_that_hangs_up_in_a_handshake_is_told_as_such(make_api: MakeApi) -> None:
+async def test_a_host_that_hangs_up_in_a_handshake_is_reported_as_such(make_api: MakeApi) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10_000)
         writer.close()
@@ -48,7 +48,9 @@ async def test_a_host_that_hangs_up_in_a_handshake_is_told_as_such(make_api: Mak
     assert failure.detail == told
 
 
-async def test_a_certificate_for_another_host_is_told_in_one_sentence(make_api: MakeApi, authority: trustme.CA) -> None:
+async def test_a_certificate_for_another_host_is_reported_in_one_sentence(
+    make_api: MakeApi, authority: trustme.CA
+) -> None:
     async with RawHost(answering(answer()), tls=server_tls(authority, "other.example")) as host:
         failure = await fail_to_lock(make_api(host.url))
     assert failure.detail.endswith(": IP address mismatch, certificate is not valid for '127.0.0.1'.")

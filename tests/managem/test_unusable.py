@@ -73,7 +73,7 @@ async def test_a_host_that_speaks_first(make_api: MakeApi) -> None:
 
 
 @pytest.mark.parametrize("what", ["a huge header", "too many headers", "headers without end", "a huge reason"])
-async def test_a_head_beyond_all_measure_is_told_as_such(make_api: MakeApi, what: str) -> None:
+async def test_a_head_beyond_all_measure_is_reported_as_such(make_api: MakeApi, what: str) -> None:
     async def talk(visit: Visit) -> None:
         await visit.request()
         await visit.send(GARBAGE[what])

@@ -23,7 +23,7 @@ FIELDS = {"conversation_id": "c-1", "reason": None, "dry_run": True}
         pytest.param([[], {"conversation_id": -7}], {"conversation_id": "-7"}, id="a negative integer"),
     ],
 )
-def test_each_way_of_giving_the_fields_is_told_as_received(body: Any, echo: dict[str, Any]) -> None:
+def test_each_way_of_giving_the_fields_is_reported_as_received(body: Any, echo: dict[str, Any]) -> None:
     found = accepted(made(body))
     assert found.received_fields == echo
     assert found.fingerprint == found.subject == echo["conversation_id"]

@@ -192,22 +192,22 @@ def test_a_refusal_is_short_whatever_the_fields_are_called() -> None:
         ("reasons", "reason"),
     ],
 )
-def test_a_misspelt_field_is_told_beside_the_likely_one(name: str, meant: str) -> None:
+def test_a_misspelt_field_is_reported_beside_the_likely_one(name: str, meant: str) -> None:
     found = refused(with_fields(**{name: 1}))
     assert found.problem.detail == f"{name!r}: there is no such field; {meant} may be meant."
 
 
-def test_every_field_in_another_spelling_is_told_beside_the_right_one() -> None:
+def test_every_field_in_another_spelling_is_reported_beside_the_right_one() -> None:
     names = ["conversationId", "ruleId", "correlationId", "requestedAt", "dryRun", "Reason", "Actor", "Policies"]
     assert refused(with_fields(**dict.fromkeys(names, 1))).problem.detail.count(" may be meant.") == len(names)
 
 
-def test_a_long_name_of_a_field_is_told_whole() -> None:
+def test_a_long_name_of_a_field_is_reported_whole() -> None:
     name = "identifier_of_the_moderated_conversation_in_the_legacy_system"
     assert refused(with_fields(**{name: 1})).problem.detail == f"{name!r}: there is no such field; remove it."
 
 
-def test_a_refused_job_is_told_as_received_up_to_16_kibibytes() -> None:
+def test_a_refused_job_is_reported_as_received_up_to_16_kibibytes() -> None:
     fields: dict[str, Any] = {"reason": None, "dryrun": 1, "conversation_id": 7, "metadata": {"a": [1]}}
     assert refused(made([[], fields])).received_fields == {**fields, "conversation_id": "7"}
     room = 16 * 1024 - len('{"reason":""}')

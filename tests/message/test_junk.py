@@ -62,7 +62,7 @@ MANY_FIELDS = ",".join(f'"{number}":1' for number in range(75_000))
 
 
 @pytest.mark.parametrize("written", [plain, in_base64, compressed])
-def test_of_many_unknown_fields_ten_are_told_and_the_others_counted(written: Callable[[str], bytes]) -> None:
+def test_of_many_unknown_fields_ten_are_reported_and_the_others_counted(written: Callable[[str], bytes]) -> None:
     raw = written(f'[[], {{"conversation_id": "c-1", {MANY_FIELDS}}}, {{}}]')
     found, peak = peak_of(lambda: refused(raw))
     assert found.problem.type is ProblemType.INVALID_JOB
@@ -73,7 +73,7 @@ def test_of_many_unknown_fields_ten_are_told_and_the_others_counted(written: Cal
 
 
 @pytest.mark.parametrize("policy", ["1", '""', "null", "1.5"])
-def test_of_many_policies_the_field_is_told_once(policy: str) -> None:
+def test_of_many_policies_the_field_is_reported_once(policy: str) -> None:
     raw = with_field("policies", filled(policy))
     found, peak = peak_of(lambda: refused(raw))
     count = len(json.loads(filled(policy)))
@@ -136,7 +136,7 @@ def test_a_good_job_beside_too_many_values_is_refused_for_them() -> None:
         assert (found.id, found.subject, found.received_fields) == (JOB_ID, "c-1", None)
 
 
-def test_of_values_that_cannot_even_be_read_loosely_their_number_is_told() -> None:
+def test_of_values_that_cannot_even_be_read_loosely_their_number_is_reported() -> None:
     for unit in ("NaN", '"\\ud800"', f"{'[' * 300}{']' * 300},{',1' * 10_000}", "x", "{}"):
         found = refused(plain(f"[[], {{}}, {filled(unit)}]"))
         assert found.problem.detail == "The body holds more than 50,000 values; send the job's fields alone."
@@ -167,7 +167,7 @@ def test_as_many_values_as_a_message_of_celery_may_have_are_read() -> None:
     assert accepted(plain(padded)).received_fields == job
 
 
-def test_many_arguments_and_a_huge_number_are_told_by_their_count_and_kind() -> None:
+def test_many_arguments_and_a_huge_number_are_reported_by_their_count_and_kind() -> None:
     assert refused(plain(f"[{filled('1')}, {{}}]")).problem.detail.startswith(
         "The job has 300,001 positional arguments; "
     )

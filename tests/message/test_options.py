@@ -106,7 +106,7 @@ def test_a_moment_that_cannot_be_read_is_refused_by_name(name: str, value: Any) 
         assert (found.subject, found.received_fields) == ("c-1", {"conversation_id": "c-1"})
 
 
-def test_a_time_that_cannot_be_read_is_told_as_it_was_written() -> None:
+def test_a_time_that_cannot_be_read_is_reported_as_it_was_written() -> None:
     for value in ("1764112010500", "2027W011", "2026-11-22T24:00:00+00:00"):
         assert refused(made(headers={"eta": value})).problem.detail.endswith(f", and is {value!r}.")
 
@@ -271,7 +271,7 @@ def test_an_unknown_task_is_refused_and_its_arguments_kept(task: Any, told: str)
         "lock_conversation",
     ],
 )
-def test_a_misspelt_task_is_told_whole_beside_the_likely_one(task: str) -> None:
+def test_a_misspelt_task_is_reported_whole_beside_the_likely_one(task: str) -> None:
     found = refused(made(headers={"task": task}))
     assert found.problem.type is ProblemType.UNKNOWN_TASK
     assert found.problem.detail == f"task: there is no task {task!r}; did you mean {TASK_NAME}?"

@@ -101,7 +101,7 @@ def test_options_without_effect_are_listed_and_the_job_runs(option: dict[str, An
     assert accepted(stock(ignore_result=True, **option)).ignored == names
 
 
-def test_a_producer_that_may_wait_for_a_result_is_told_of() -> None:
+def test_a_producer_that_may_wait_for_a_result_is_reported() -> None:
     # Celery sets reply_to in every message, and nobody ever answers.
     assert accepted(stock()).ignored == ("reply_to",)
 

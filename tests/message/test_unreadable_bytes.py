@@ -140,7 +140,7 @@ def test_a_missing_body_is_refused_under_the_messages_id() -> None:
         pytest.param(b"\x80\x04}.", "The message is not UTF-8 (byte 0). ", id="pickle"),
     ],
 )
-def test_who_pushes_something_else_than_a_message_is_told_what_to_push(raw: bytes, said: str) -> None:
+def test_who_pushes_something_else_than_a_message_is_answered_what_to_push(raw: bytes, said: str) -> None:
     found = refused(raw)
     assert found.problem.type is ProblemType.UNDECODABLE
     assert found.problem.detail.startswith(said)
@@ -150,7 +150,7 @@ def test_who_pushes_something_else_than_a_message_is_told_what_to_push(raw: byte
     assert found.problem.detail.isprintable()
 
 
-def test_a_job_that_is_no_message_is_told_as_it_was_understood() -> None:
+def test_a_job_that_is_no_message_is_reported_as_it_was_understood() -> None:
     found = refused(b'{"conversation_id": "c-3", "reason": "spam"}')
     assert (found.subject, found.received_fields) == ("c-3", {"conversation_id": "c-3", "reason": "spam"})
     assert found.fingerprint is None

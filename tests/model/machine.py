@@ -178,17 +178,17 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.waiting < MOST_WAITING)
     @rule(
         job_id=st.sampled_from([None, *IDS]), conversation=st.sampled_from(CONVERSATIONS), names_none=seldom,
-        is_dry_run=st.booleans(), priority=st.sampled_from(PRIORITIES), padding=paddings, copies=times,
+        is_dry_run=st.booleans(), priority=st.sampled_from(PRIORITIES), padding=paddings, duplicates=times,
     )  # fmt: skip
     def produce(
-        self, job_id: str | None, conversation: str, priority: int, padding: int, copies: int, *,
+        self, job_id: str | None, conversation: str, priority: int, padding: int, duplicates: int, *,
         names_none: bool, is_dry_run: bool,
     ) -> None:  # fmt: skip
         if names_none:
             conversation = ""
         elif job_id == ONE_CONVERSATION_ID:
             conversation = "x"
-        for _ in range(copies):
+        for _ in range(duplicates):
             self._send(job_id, conversation, priority, padding, is_dry_run=is_dry_run)
         self._check("produce")
 
@@ -291,7 +291,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.bench.run("DEL", self.bench.keys.id_prefix + digest(ONE_CONVERSATION_ID) + rest)
             self.model.ids.pop(ONE_CONVERSATION_ID + rest, None)
         for number, *_ in self.model.events:
-            # From here on a copy is a new job: in the laws it has another id.
+            # From here on a duplicate is a new job: in the laws it has another id.
             if self.sent[number - 1].id == ONE_CONVERSATION_ID:
                 self.sent[number - 1] = replace(self.sent[number - 1], id=f"{ONE_CONVERSATION_ID}, the one of {number}")
 
@@ -628,12 +628,12 @@ class QueueMachine(RuleBasedStateMachine):
                 (message.id, message.conversation, message.is_dry_run)
                 == (other.id and other.id.partition(",")[0], other.conversation, other.is_dry_run)
                 for other in told
-            ), f"{message} has no event, and is no copy of one that has"
+            ), f"{message} has no event, and is no duplicate of one that has"
         assert now.counters.get("deduplicated", 0) == len(silent)
         assert list(self.bench.troubles()) == []
         assert [standing.read_event(heard) for heard in self.server.heard()] == now.events
 
-    # -- hands
+    # -- jobs in flight
 
     def _unclaimed(self) -> list[Hold]:
         """What must be claimed before it is called or ended."""

@@ -75,7 +75,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A completion. Without ``outcome`` it drops a copy; without ``id`` nothing is remembered.
+    """A completion. Without ``outcome`` it drops a duplicate; without ``id`` nothing is remembered.
 
     ``event_id``, which is all that the event's id says in this model: the job's, or one of its own.
     """

@@ -86,7 +86,7 @@ async def test_however_many_ask_the_loop_is_asked_once_at_a_time(worker: Worker)
     assert worker.looks == 2, "once for the first one, and once for all others"
 
 
-async def test_an_error_in_what_it_is_told_is_a_500_and_the_next_question_is_answered(
+async def test_an_error_in_an_answer_of_the_worker_is_a_500_and_the_next_question_is_answered(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker.server._reasons = lambda: 1 / 0  # type: ignore[assignment, return-value]

@@ -49,7 +49,7 @@ def test_a_retry_is_one_line_and_one_count(
     assert counted("lock_worker_job_retries_total", reason=reason) == before + 1
 
 
-def test_a_job_put_aside_before_a_call_is_told_and_one_that_waits_for_a_retry_is_not_told_again(
+def test_a_job_put_aside_before_a_call_is_reported_and_one_that_waits_for_a_retry_is_not_reported_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = counted("lock_worker_jobs_delayed_total", reason="eta") or 0

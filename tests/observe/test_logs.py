@@ -168,7 +168,7 @@ HALVES = {"the first": "\ud83d", "the second": "\ude00", "both": "\ude00\ud83d"}
 
 
 @pytest.mark.parametrize("half", HALVES.values(), ids=HALVES.keys())
-def test_half_a_pair_is_told_as_text_which_every_reader_of_json_takes(half: str) -> None:
+def test_half_a_pair_is_reported_as_text_which_every_reader_of_json_takes(half: str) -> None:
     line = written("event", job=half)
 
     assert json.loads(line)["job"].isascii()

@@ -58,7 +58,7 @@ def test_nothing_is_taken_beside_a_suspect() -> None:
     assert in_flight.free_slots() == 3
 
 
-def test_hands_that_are_emptied_for_a_suspect_take_nothing_until_they_are_empty() -> None:
+def test_a_worker_that_drains_for_a_suspect_has_no_free_slot_until_no_job_is_in_flight() -> None:
     in_flight = InFlight(3)
     in_flight.add(delivery())
 
@@ -70,7 +70,7 @@ def test_hands_that_are_emptied_for_a_suspect_take_nothing_until_they_are_empty(
     assert in_flight.free_slots() == 2, "it has asked once, and is not draining any more"
 
 
-def test_closed_hands_want_nothing() -> None:
+def test_a_closed_worker_has_no_free_slot() -> None:
     in_flight = InFlight(3)
 
     in_flight.is_closed = True

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 OLD = "moderation.old"
 
 
-def test_jobs_that_are_left_on_a_queue_that_was_brought_in_before_are_told_of_too(
+def test_jobs_that_are_left_on_a_queue_that_was_brought_in_before_are_reported_too(
     redis_client: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis_client.hset(Keys(OLD).maintenance, "recovered_at", 1)

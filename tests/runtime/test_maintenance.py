@@ -66,7 +66,7 @@ class Fleet:
 
 
 class Scene:
-    """The maintenance of a queue, with what it told others."""
+    """The maintenance of a queue, with what it reported to others."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
@@ -234,11 +234,11 @@ async def test_looks_go_on_whatever_redis_answers(bench: Workbench, caplog: pyte
         await eventually(lambda: bench.again() == [job.ref], "the job is promoted")
 
 
-async def test_who_waits_for_jobs_is_told_when_some_became_ready(scene: Scene) -> None:
+async def test_who_waits_for_jobs_is_notified_when_some_became_ready(scene: Scene) -> None:
     delayed, lost = scene.bench.take_one(b"delayed"), scene.bench.take_one(b"lost")
     await scene.bench.delay(delayed)
 
-    async def told_by_a_round() -> bool:
+    async def notified_by_a_round() -> bool:
         before = scene.ready
         scene.bench.run("HDEL", scene.bench.keys.maintenance, "promoted_at")
         scene.bench.fleet_was_awake()
@@ -246,15 +246,15 @@ async def test_who_waits_for_jobs_is_told_when_some_became_ready(scene: Scene) -
         await scene.maintenance.run_once()
         return scene.ready > before
 
-    assert not await told_by_a_round()
+    assert not await notified_by_a_round()
     scene.bench.make_due(delayed)
-    assert await told_by_a_round()
-    assert not await told_by_a_round()
+    assert await notified_by_a_round()
+    assert not await notified_by_a_round()
     scene.bench.lapse(lost)
-    assert await told_by_a_round()
+    assert await notified_by_a_round()
 
 
-async def test_jobs_of_a_lost_worker_are_told_of(scene: Scene) -> None:
+async def test_jobs_of_a_lost_worker_are_reported(scene: Scene) -> None:
     bench = scene.bench
     await scene.maintenance.run_once()
     assert scene.recovered == []
@@ -263,10 +263,10 @@ async def test_jobs_of_a_lost_worker_are_told_of(scene: Scene) -> None:
 
     await scene.maintenance.run_once()
 
-    assert [told.count for told in scene.recovered] == [1]
+    assert [recovered.count for recovered in scene.recovered] == [1]
 
 
-async def test_a_poisoned_job_is_held_and_handed_over_to_be_ended(bench: Workbench) -> None:
+async def test_a_poisoned_job_is_in_flight_and_passed_on_to_be_ended(bench: Workbench) -> None:
     scene = Scene(bench.under(max_deliveries=2))
     await scene.bench.crash(scene.bench.take_one(b"killer"))
     (job,) = scene.bench.take(1).jobs
@@ -294,7 +294,7 @@ async def test_jobs_that_are_too_old_are_held_and_ended_in_several_calls(scene: 
     assert scene.in_flight.deliveries() == scene.expired
 
 
-async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(server_binary: ServerBinary) -> None:
+async def test_a_lost_take_of_jobs_to_be_ended_is_reported(server_binary: ServerBinary) -> None:
     with RedisServer(server_binary) as server:
         client = link_to(server.url, timeout_seconds=0.2)
         with Redis.from_url(server.url, protocol=2) as seen:
@@ -319,7 +319,7 @@ async def test_what_was_taken_to_be_ended_and_never_heard_of_is_told(server_bina
         await client.disconnect()
 
 
-async def test_what_stands_in_redis_of_the_fleets_flow_control_is_told_at_every_look(scene: Scene) -> None:
+async def test_what_stands_in_redis_of_the_fleets_flow_control_is_reported_at_every_look(scene: Scene) -> None:
     await scene.maintenance.run_once()
     await scene.bench.throttle(12.5)
 
@@ -359,7 +359,7 @@ async def client(redis_url: str) -> AsyncIterator[RedisClient]:
     await found.disconnect()
 
 
-class Upkeep:
+class RecordedMaintenance:
     """What a queue's maintenance is asked for."""
 
     state = "as ever"
@@ -372,10 +372,10 @@ class Upkeep:
 
 
 class Watched:
-    """Several queues under one watch, and what it told."""
+    """Several queues under one watch, and what it reported."""
 
     def __init__(self, client: RedisClient, *queues: str) -> None:
-        self.queues: dict[str, Any] = {queue: Upkeep() for queue in queues}
+        self.queues: dict[str, Any] = {queue: RecordedMaintenance() for queue in queues}
         self.consumed = set(queues)
         self.in_flight = InFlight(10)
         self.ready: list[str] = []
@@ -387,7 +387,7 @@ class Watched:
         )  # fmt: skip
 
     def states(self) -> dict[str, str]:
-        return {queue: upkeep.state for queue, upkeep in self.queues.items()}
+        return {queue: maintenance.state for queue, maintenance in self.queues.items()}
 
 
 def put_a_job_on(redis_client: Redis, key: str) -> None:
@@ -427,7 +427,7 @@ async def test_a_queue_with_jobs_under_way_is_woken(client: RedisClient, redis_c
 
 
 @pytest.mark.parametrize("key", Keys("b").ready)
-async def test_who_takes_is_told_of_a_queue_with_jobs_that_are_ready(
+async def test_who_takes_is_notified_of_a_queue_with_jobs_that_are_ready(
     client: RedisClient, redis_client: Redis, key: str
 ) -> None:
     scene = Watched(client, "a", "b", "c")
@@ -460,7 +460,7 @@ async def test_a_queue_that_is_not_consumed_is_left_once_no_job_of_it_is_under_w
     assert (scene.left, scene.ready) == (["b"], [])
 
 
-async def test_where_redis_refuses_the_look_at_all_queues_each_is_looked_at_and_that_is_told_once(
+async def test_where_redis_refuses_the_look_at_all_queues_each_is_looked_at_and_that_is_reported_once(
     redis_url: str, redis_client: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis_client.acl_setuser("watcher", enabled=True, passwords="+secret", keys="*", commands=["+@all", "-exists"])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SETTINGS = {"LEASE_SECONDS": 30.0, "DEDUPLICATE_SECONDS": 900, "RESULTS_CHANNEL": "results"}
 
 
-def told(node: str, **changes: Any) -> bytes:
+def registered(node: str, **changes: Any) -> bytes:
     registry = Registry("x", "1.0", SETTINGS | changes)
     registry.node = node
     return registry.told(["a queue"]).encode()
@@ -28,7 +28,10 @@ def said(caplog: pytest.LogCaptureFixture) -> list[Mapping[str, Any]]:
 
 def test_each_setting_in_which_others_differ_is_said_once_with_their_names(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry("me", "1.0", SETTINGS)
-    others = [("one", told("lock-1@pod", LEASE_SECONDS=0.5)), ("two", told("lock-2@pod", LEASE_SECONDS=0.5))]
+    others = [
+        ("one", registered("lock-1@pod", LEASE_SECONDS=0.5)),
+        ("two", registered("lock-2@pod", LEASE_SECONDS=0.5)),
+    ]
 
     registry.heard(others)
     registry.heard(others)
@@ -41,8 +44,8 @@ def test_each_setting_in_which_others_differ_is_said_once_with_their_names(caplo
 def test_another_value_of_a_setting_is_said_too(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry("me", "1.0", SETTINGS)
 
-    registry.heard([("one", told("lock-1@pod", RESULTS_CHANNEL="elsewhere"))])
-    registry.heard([("one", told("lock-1@pod", RESULTS_CHANNEL="nowhere"))])
+    registry.heard([("one", registered("lock-1@pod", RESULTS_CHANNEL="elsewhere"))])
+    registry.heard([("one", registered("lock-1@pod", RESULTS_CHANNEL="nowhere"))])
 
     assert [line["there"] for line in said(caplog)] == ["elsewhere", "nowhere"]
 
@@ -51,10 +54,12 @@ def test_the_longest_time_in_the_fleet_counts_and_only_while_its_worker_is_there
     registry = Registry("me", "1.0", SETTINGS)
     assert registry.longest("DEDUPLICATE_SECONDS") == 900
 
-    registry.heard([("one", told("a", DEDUPLICATE_SECONDS=1)), ("two", told("b", DEDUPLICATE_SECONDS=3600))])
+    registry.heard(
+        [("one", registered("a", DEDUPLICATE_SECONDS=1)), ("two", registered("b", DEDUPLICATE_SECONDS=3600))]
+    )
     assert registry.longest("DEDUPLICATE_SECONDS") == 3600
 
-    registry.heard([("one", told("a", DEDUPLICATE_SECONDS=1))])
+    registry.heard([("one", registered("a", DEDUPLICATE_SECONDS=1))])
     assert registry.longest("DEDUPLICATE_SECONDS") == 900
 
 
@@ -65,7 +70,7 @@ def test_the_longest_time_in_the_fleet_counts_and_only_while_its_worker_is_there
         b'{"node": "n", "queues": {}, "settings": {}}', b'{"node": "n", "queues": [], "settings": []}',
     ],
 )  # fmt: skip
-def test_what_no_worker_told_is_none(text: bytes) -> None:
+def test_what_no_worker_registered_is_none(text: bytes) -> None:
     assert read_member("one", text) is None
     registry = Registry("me", "1.0", SETTINGS)
     registry.heard([("one", text)])
@@ -76,18 +81,18 @@ def test_what_no_worker_told_is_none(text: bytes) -> None:
 def test_a_time_that_no_worker_can_be_set_to_does_not_count(value: Any) -> None:
     registry = Registry("me", "1.0", SETTINGS)
 
-    registry.heard([("one", told("a", LEASE_SECONDS=value))])
+    registry.heard([("one", registered("a", LEASE_SECONDS=value))])
 
     assert registry.longest("LEASE_SECONDS") == 30.0
 
 
 def test_workers_that_agree_do_not_differ() -> None:
-    members = [read_member(worker, told(worker)) for worker in ("one", "two")]
+    members = [read_member(worker, registered(worker)) for worker in ("one", "two")]
 
     assert differences([member for member in members if member is not None]) == {}
 
 
-def test_nothing_secret_is_told() -> None:
+def test_nothing_secret_is_reported() -> None:
     settings = Settings(API_TOKEN="a-token", REDIS_URL="redis://:a-password@h")
 
     text = Registry("me", "1.0", settings.to_agree_on()).told([])

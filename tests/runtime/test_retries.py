@@ -57,7 +57,7 @@ async def test_a_call_that_is_answered_is_made_once(waits: list[float], caplog: 
     assert (call.made, waits, caplog.records) == (1, [], [])
 
 
-async def test_the_waits_between_calls_grow_to_a_limit_and_all_failures_are_told_of_in_two_lines(
+async def test_the_waits_between_calls_grow_to_a_limit_and_all_failures_are_reported_in_two_lines(
     waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     call = Call(*(RedisConnectionError(f"no {number}") for number in range(9)))
@@ -92,7 +92,7 @@ async def test_an_outage_begins_with_the_facts_as_they_are_when_the_call_has_fai
     assert waits == [0.05, 0.1]
 
 
-async def test_an_error_of_our_own_is_told_with_its_traceback_and_lets_go_of_no_job(
+async def test_an_error_of_our_own_is_reported_with_its_traceback_and_lets_go_of_no_job(
     waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     call = Call(ValueError("a bug"), RedisConnectionError("gone"), ValueError("another bug"))

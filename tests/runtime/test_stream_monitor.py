@@ -1,4 +1,4 @@
-"""Whether consumers keep up, and whether Redis has room, is told in metrics, and in the log in time and once."""
+"""Whether consumers keep up, and whether Redis has room, is reported in metrics, and in the log in time and once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Scene:
         self.client.xreadgroup(name, "a consumer", {RESULTS: ">"}, count=count)
 
     async def look(self) -> list[tuple[str, dict[str, Any]]]:
-        """What is told at this look: the line's name, and its fields."""
+        """What is reported at this look: the line's name, and its fields."""
         self._caplog.clear()
         await self.monitor.look_once()
         return [(record.getMessage(), vars(record)) for record in self._caplog.records]
@@ -82,7 +82,7 @@ async def test_a_stream_that_is_not_there_yet_has_no_events(scene: Scene) -> Non
     assert metric("results_oldest_seconds") == 0
 
 
-async def test_events_bytes_and_the_age_of_the_oldest_are_told(scene: Scene) -> None:
+async def test_events_bytes_and_the_age_of_the_oldest_are_reported(scene: Scene) -> None:
     now_ms = round(scene.client.time()[0] * 1000)
     scene.client.xadd(RESULTS, {"event": "an event"}, id=f"{now_ms - 60_000}-0")
     scene.add(4)
@@ -155,7 +155,7 @@ async def test_only_the_slowest_groups_have_a_series_and_one_that_is_gone_has_no
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", "g\n\u202e".encode(), b"x" * 5_000])
-async def test_any_name_of_a_group_can_be_told(scene: Scene, name: bytes) -> None:
+async def test_any_name_of_a_group_can_be_reported(scene: Scene, name: bytes) -> None:
     scene.add(MAXLEN)
     scene.client.xgroup_create(RESULTS, name, id="0")
     await scene.look()
@@ -164,7 +164,7 @@ async def test_any_name_of_a_group_can_be_told(scene: Scene, name: bytes) -> Non
     assert [(sample.value, len(sample.labels["group"]) <= 100) for sample in lags] == [(MAXLEN, True)]
 
 
-async def test_a_group_that_is_near_to_losing_events_is_told_of_once(scene: Scene) -> None:
+async def test_a_group_that_is_near_to_losing_events_is_reported_once(scene: Scene) -> None:
     scene.group("g")
     scene.add(MAXLEN // 2)
     assert await scene.look() == []  # there is room
@@ -182,7 +182,7 @@ async def test_a_group_that_is_near_to_losing_events_is_told_of_once(scene: Scen
 
 
 @pytest.mark.parametrize("start", ["0", "$"])
-async def test_a_group_that_never_read_and_loses_events_is_told_of_with_their_number(scene: Scene, start: str) -> None:
+async def test_a_group_that_never_read_and_loses_events_is_reported_with_their_number(scene: Scene, start: str) -> None:
     scene.add(3)
     scene.group("g", start)
     await scene.look()
@@ -194,7 +194,7 @@ async def test_a_group_that_never_read_and_loses_events_is_told_of_with_their_nu
     assert fields["events"] == (53 if start == "0" else 50)
 
 
-async def test_a_group_that_read_some_and_loses_events_is_told_of_with_their_number(scene: Scene) -> None:
+async def test_a_group_that_read_some_and_loses_events_is_reported_with_their_number(scene: Scene) -> None:
     scene.group("g")
     scene.add(50)
     scene.read("g", 20)
@@ -215,7 +215,7 @@ async def test_a_worker_that_starts_after_the_loss_tells_it_too(scene: Scene) ->
     assert await scene.names() == ["results_trimmed_unread"]
 
 
-async def test_a_group_that_goes_on_losing_events_is_told_of_again_after_an_hour_with_all_of_them(
+async def test_a_group_that_goes_on_losing_events_is_reported_again_after_an_hour_with_all_of_them(
     scene: Scene,
 ) -> None:
     scene.group("g")
@@ -242,7 +242,7 @@ async def test_events_that_all_groups_have_read_may_go(scene: Scene) -> None:
         assert await scene.look() == []
 
 
-async def test_a_group_that_reads_on_after_a_loss_is_not_told_of_again(scene: Scene) -> None:
+async def test_a_group_that_reads_on_after_a_loss_is_not_reported_again(scene: Scene) -> None:
     scene.group("g")
     scene.add(10)
     scene.read("g", 5)
@@ -270,7 +270,7 @@ def restore_memory(redis_client: redis.Redis) -> Any:
 
 
 @pytest.mark.usefixtures("restore_memory")
-async def test_a_server_that_is_nearly_full_is_told_of_once_until_it_has_room_again(scene: Scene) -> None:
+async def test_a_server_that_is_nearly_full_is_reported_once_until_it_has_room_again(scene: Scene) -> None:
     await scene.look()
     assert metric("redis_memory_max_bytes") == 0
     used = scene.client.info("memory")["used_memory"]

@@ -29,7 +29,7 @@ def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_prints_its_url_when_ready_and_ends_well_when_told_to(number: signal.Signals) -> None:
+def test_it_prints_its_url_when_ready_and_ends_well_when_asked_to(number: signal.Signals) -> None:
     with program() as (process, url):
         assert url.startswith("http://127.0.0.1:")
         assert httpx.post(f"{url}/conversations/missing-1/lock").status_code == 200

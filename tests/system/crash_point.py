@@ -80,8 +80,8 @@ POINTS: Mapping[str, Callable[[], None]] = {
     "to be put aside, but nothing sent": _before(JobMoves, "delay"),
     "put aside, but the answer was not read": _after(JobMoves, "delay"),
     "promoted, but not taken": _after(MaintenanceMoves, "promote", lambda promoted: promoted.count),
-    "to be handed back, but nothing sent": _before(JobMoves, "release"),
-    "handed back, but the answer was not read": _after(JobMoves, "release"),
+    "to be released, but nothing sent": _before(JobMoves, "release"),
+    "released, but the answer was not read": _after(JobMoves, "release"),
     "recovered, but not taken": _after(MaintenanceMoves, "recover", lambda recovered: recovered.count),
     "found poisoned, but not completed": _after(MaintenanceMoves, "recover", lambda recovered: recovered.poisoned),
 }

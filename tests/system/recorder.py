@@ -1,4 +1,4 @@
-"""A plugin for a worker process (``--include``): notes Celery's signals in Redis, and counts its books on request."""
+"""A plugin for a worker process (``--include``): notes Celery's signals in Redis, and counts what Celery knows."""
 
 from __future__ import annotations
 

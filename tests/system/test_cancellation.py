@@ -1,4 +1,4 @@
-"""A job that is cancelled is handed back, in whatever moment that happens, and nothing of it goes on.
+"""A job that is cancelled is released, in whatever moment that happens, and nothing of it goes on.
 
 So it is with the runtime as a whole: a signal handler may stop it, whatever the thread below is about.
 """
@@ -101,7 +101,7 @@ class Bench:
         return delivery
 
     def wait_settled(self) -> None:
-        eventually(lambda: not len(self.runtime.in_flight), "empty hands", seconds=5)
+        eventually(lambda: not len(self.runtime.in_flight), "no job in flight", seconds=5)
 
 
 @pytest.fixture
@@ -145,10 +145,10 @@ def bench(redis_url: str, api: SandboxApi) -> Iterator[Bench]:
         runtime.stop(1)
 
 
-def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
+def test_a_job_that_is_cancelled_before_its_run_has_begun_is_released(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task that is cancelled before its first step never takes one: nothing in it could hand the job back."""
+    """A task that is cancelled before its first step never takes one: nothing in it could release the job."""
     delivery, run = bench.take("c-1"), Executor._run
 
     def and_cancel(executor: Executor, item: Assignment) -> Coroutine[Any, Any, None]:
@@ -164,10 +164,10 @@ def test_a_job_that_is_cancelled_before_its_run_has_begun_is_handed_back(
 
 
 @pytest.mark.parametrize("calls", range(4))
-def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_handed_back_and_does_not_go_on(
+def test_a_job_that_is_cancelled_in_any_turn_of_the_loop_is_released_and_does_not_go_on(
     bench: Bench, calls: int
 ) -> None:
-    """No layer below loses the word, be it in a claim, a connect, a call or a wait. Only so a shutdown ends in time."""
+    """No layer below loses the cancellation, be it in a claim, a connect, a call or a wait. A shutdown needs that."""
     for turns in range(TURNS):
         delivery = bench.take(f"c-{turns}")
         calls_by_then = bench.api.begun + calls

@@ -92,7 +92,7 @@ def test_the_signals_of_a_job_are_sent_in_order_and_tell_its_end_when_the_event_
     assert (seen[3]["request"], seen[3]["state"]) == (job, "SUCCESS")
 
 
-def test_while_the_event_cannot_be_published_nobody_is_told_of_a_success(life: Stage) -> None:
+def test_while_the_event_cannot_be_published_nobody_is_notified_of_a_success(life: Stage) -> None:
     life.redis.set(RESULTS, "no stream")
     job = life.send("c-1")
     life_log = life.workers[0]
@@ -167,7 +167,7 @@ def test_a_stock_app_can_inspect_the_worker(life: Stage) -> None:
     assert stats["broker"]["hostname"] == "127.0.0.1"
 
 
-def test_no_secret_is_told_to_who_inspects(life: Stage) -> None:
+def test_no_secret_is_reported_to_who_inspects(life: Stage) -> None:
     for question in ("conf", "stats", "report", "active_queues"):
         answer = json.dumps(ask(life, question))
         assert TOKEN not in answer, question
@@ -212,7 +212,7 @@ def test_a_waiting_job_can_be_revoked(life: Stage) -> None:
     assert life.api.calls() == []
 
 
-def test_a_terminated_job_is_handed_back_and_ends_as_revoked_with_one_event(life: Stage) -> None:
+def test_a_terminated_job_is_released_and_ends_as_revoked_with_one_event(life: Stage) -> None:
     job = life.send("slow-1")
     eventually(life.api.calls, "the call")
 
@@ -349,7 +349,7 @@ def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_w
 
     for queue in ("waits", "is-over"):
         control.add_consumer(queue, destination=[NAME], reply=True, timeout=10)
-    eventually(lambda: maintenance("waits") and maintenance("is-over"), "upkeep of both queues")
+    eventually(lambda: maintenance("waits") and maintenance("is-over"), "maintenance of both queues")
     keys = Keys("waits")
     life.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
     life.redis.zadd(keys.delayed, {"ref-1": 9e15})
@@ -359,11 +359,11 @@ def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_w
     def in_care() -> set[str]:
         return set(ask(life, "_request", "monitoring")["in_care"])
 
-    eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the upkeep of the queue without jobs")
+    eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the maintenance of the queue without jobs")
     life.redis.zadd(keys.delayed, {"ref-1": 1})
     eventually(lambda: life.redis.llen(keys.requeued), "a job that was promoted though nobody takes from its queue")
     life.redis.delete(keys.requeued, keys.deadlines, f"{keys.record_prefix}ref-1")
-    eventually(lambda: in_care() == {QUEUE}, "the end of the upkeep of the other queue")
+    eventually(lambda: in_care() == {QUEUE}, "the end of the maintenance of the other queue")
 
 
 def test_a_queue_can_be_added_and_cancelled_on_request(life: Stage) -> None:

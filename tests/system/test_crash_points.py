@@ -61,11 +61,11 @@ CRASHES = [
     Crash(("put aside, but the answer was not read",), calls=2, attempts=2, crashes=0, script=FAILS_ONCE),
     Crash(("promoted, but not taken",), calls=2, attempts=2, crashes=0, script=FAILS_ONCE),
     Crash(
-        ("to be handed back, but nothing sent",),
+        ("to be released, but nothing sent",),
         calls=2, attempts=1, crashes=1, script=ANSWERS_LATE, is_stopped=True,
     ),
     Crash(
-        ("handed back, but the answer was not read",),
+        ("released, but the answer was not read",),
         calls=2, attempts=2, crashes=0, script=ANSWERS_LATE, is_stopped=True,
     ),
     Crash(("claimed, but not called", "recovered, but not taken"), calls=1, attempts=1, crashes=1),

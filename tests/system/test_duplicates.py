@@ -73,8 +73,8 @@ def calls_for(stage: Stage, conversation: str) -> int:
     return sum(call.conversation_id == conversation for call in stage.api.calls())
 
 
-def copies_told(stage: Stage, job: str) -> list[tuple[str, str | None]]:
-    """How the workers tell of the copies of a job that they dropped: the level, and how the first one ended."""
+def duplicates_logged(stage: Stage, job: str) -> list[tuple[str, str | None]]:
+    """What the workers logged of the duplicates of a job that they dropped: the level, and how the first one ended."""
     lines = [line for worker in stage.workers for line in worker.lines("job_duplicate_dropped") if line["job"] == job]
     return [(line["level"], line.get("first_outcome")) for line in lines]
 
@@ -83,21 +83,24 @@ def dropped(stage: Stage) -> int:
     return stage.counters().get("deduplicated", 0)
 
 
-def test_a_copy_that_comes_after_the_event_is_dropped_without_a_call_and_counted(stage: Stage, job: str) -> None:
+def test_a_duplicate_that_comes_after_the_event_is_dropped_without_a_call_and_counted(stage: Stage, job: str) -> None:
     before = dropped(stage)
     stage.push(message(job, job))
     stage.event_of(job)
 
     stage.push(message(job, job))
-    stage.push(message(job, job, reason="a copy may differ in all but id and conversation"))
+    stage.push(message(job, job, reason="a duplicate may differ in all but id and conversation"))
 
     assert outcomes(stage, job) == ["locked"]
     assert calls_for(stage, job) == 1
     assert dropped(stage) - before == 2
-    assert eventually(lambda: len(told := copies_told(stage, job)) == 2 and told, "two lines") == [("info", None)] * 2
+    assert (
+        eventually(lambda: len(told := duplicates_logged(stage, job)) == 2 and told, "two lines")
+        == [("info", None)] * 2
+    )
 
 
-def test_a_copy_of_a_stock_producer_is_a_copy_too(stage: Stage, job: str) -> None:
+def test_a_duplicate_of_a_stock_producer_is_a_duplicate_too(stage: Stage, job: str) -> None:
     stage.send(job, task_id=job)
     stage.event_of(job)
 
@@ -107,7 +110,7 @@ def test_a_copy_of_a_stock_producer_is_a_copy_too(stage: Stage, job: str) -> Non
     assert calls_for(stage, job) == 1
 
 
-def test_copies_that_are_in_flight_at_once_give_one_event(stage: Stage, job: str) -> None:
+def test_duplicates_that_are_in_flight_at_once_give_one_event(stage: Stage, job: str) -> None:
     stage.api.script = Script(rules=(Rule(id=job, then=Delay(ms=200)),))
 
     stage.redis.lpush(QUEUE, *[message(job, job)] * 10)
@@ -116,7 +119,7 @@ def test_copies_that_are_in_flight_at_once_give_one_event(stage: Stage, job: str
     assert 1 <= calls_for(stage, job) <= 10
 
 
-def test_a_copy_that_comes_when_the_id_is_forgotten_is_a_new_job(stage: Stage, job: str) -> None:
+def test_a_duplicate_that_comes_when_the_id_is_forgotten_is_a_new_job(stage: Stage, job: str) -> None:
     stage.push(message(job, job))
     stage.event_of(job)
     key = stage.keys.id_prefix + digest(job)
@@ -131,7 +134,7 @@ def test_a_copy_that_comes_when_the_id_is_forgotten_is_a_new_job(stage: Stage, j
     assert calls_for(stage, job) == 2
 
 
-def test_a_copy_of_a_job_that_the_api_refused_is_dropped_as_well(stage: Stage, job: str) -> None:
+def test_a_duplicate_of_a_job_that_the_api_refused_is_dropped_as_well(stage: Stage, job: str) -> None:
     stage.api.script = Script(rules=(Rule(id=job, then=Respond(status=404)),))
     stage.push(message(job, job))
     stage.event_of(job)
@@ -139,12 +142,12 @@ def test_a_copy_of_a_job_that_the_api_refused_is_dropped_as_well(stage: Stage, j
     stage.push(message(job, job))
 
     assert outcomes(stage, job) == ["refused"]
-    assert eventually(lambda: copies_told(stage, job), "the line") == [("warning", "refused")]
+    assert eventually(lambda: duplicates_logged(stage, job), "the line") == [("warning", "refused")]
     assert calls_for(stage, job) == 1
     assert [event["id"] for event, _ in stage.dead_letters()].count(job) == 1
 
 
-def test_a_copy_of_a_message_that_was_no_job_is_dropped_as_well(stage: Stage, job: str) -> None:
+def test_a_duplicate_of_a_message_that_was_no_job_is_dropped_as_well(stage: Stage, job: str) -> None:
     stage.push(message(job, job, dryrun=True))
     stage.event_of(job)
 
@@ -156,7 +159,7 @@ def test_a_copy_of_a_message_that_was_no_job_is_dropped_as_well(stage: Stage, jo
     assert [event["id"] for event, _ in stage.dead_letters()].count(job) == 1
 
 
-def test_a_message_that_is_no_job_is_a_copy_if_its_id_and_conversation_are(stage: Stage, job: str) -> None:
+def test_a_message_that_is_no_job_is_a_duplicate_if_its_id_and_conversation_are(stage: Stage, job: str) -> None:
     stage.push(message(job, job))
     stage.event_of(job)
 
@@ -165,7 +168,7 @@ def test_a_message_that_is_no_job_is_a_copy_if_its_id_and_conversation_are(stage
     assert outcomes(stage, job) == ["locked"]
 
 
-def test_a_copy_that_overtakes_a_job_put_aside_takes_its_place(stage: Stage, job: str) -> None:
+def test_a_duplicate_that_overtakes_a_job_put_aside_takes_its_place(stage: Stage, job: str) -> None:
     failure = Respond(status=500, headers={"Retry-After": "30"})
     stage.api.script = Script(rules=(Rule(id=job, first_calls=1, then=failure),))
     stage.push(message(job, job))
@@ -264,7 +267,7 @@ def test_a_dry_run_after_the_job_itself_has_its_event_too(stage: Stage, job: str
 
 
 @pytest.mark.parametrize("is_dry_run_first", [True, False], ids=["dry run first", "job first"])
-def test_copies_of_a_dry_run_and_of_the_job_are_each_copies_of_their_own(
+def test_duplicates_of_a_dry_run_and_of_the_job_are_each_duplicates_of_their_own(
     stage: Stage, job: str, *, is_dry_run_first: bool
 ) -> None:
     before = dropped(stage)
@@ -278,7 +281,7 @@ def test_copies_of_a_dry_run_and_of_the_job_are_each_copies_of_their_own(
     ]  # fmt: skip
     assert calls_for(stage, job) == 1
     assert dropped(stage) - before == 2
-    told = eventually(lambda: len(found := copies_told(stage, job)) == 2 and found, "two lines")
+    told = eventually(lambda: len(found := duplicates_logged(stage, job)) == 2 and found, "two lines")
     assert sorted(told) == [("info", None), ("warning", "would_lock")]
 
 
@@ -315,7 +318,7 @@ def test_a_dry_run_that_was_rejected_stands_in_no_jobs_way(stage: Stage, job: st
     assert outcomes(stage, job) == ["rejected", "locked"]
 
 
-def test_a_message_without_a_conversation_is_a_copy_of_nothing_and_stands_in_no_jobs_way(
+def test_a_message_without_a_conversation_is_a_duplicate_of_nothing_and_stands_in_no_jobs_way(
     stage: Stage, job: str
 ) -> None:
     for _ in range(3):
@@ -331,7 +334,7 @@ def test_a_message_without_a_conversation_is_a_copy_of_nothing_and_stands_in_no_
     assert outcomes(stage, job) == [*["rejected"] * 3, "locked", "would_lock", "rejected"]
 
 
-def test_messages_without_an_id_are_never_copies_however_alike(stage: Stage, job: str) -> None:
+def test_messages_without_an_id_are_never_duplicates_however_alike(stage: Stage, job: str) -> None:
     stage.redis.lpush(QUEUE, *[message(None, job)] * 3)
     stage.wait_idle()
     stage.push(message(None, job))
@@ -348,7 +351,7 @@ def test_two_workers_give_200_jobs_that_were_sent_twice_200_events(stage: Stage,
     jobs = [f"{job}-{number}" for number in range(200)]
     before, dropped_before = len(stage.events()), dropped(stage)
 
-    # A copy beside its job, and a copy 100 jobs behind it.
+    # A duplicate beside its job, and a duplicate 100 jobs behind it.
     near = [message(each, each) for each in jobs[:100] for _ in range(2)]
     far = [message(each, each) for each in jobs[100:] * 2]
     stage.redis.lpush(QUEUE, *near, *far)

@@ -153,7 +153,7 @@ def test_a_retry_after_of_an_overloaded_api_pauses_both_workers(fleet: Stage, st
 
     # when there is much to do for both
     jobs = send_jobs(fleet, 200)
-    eventually(lambda: in_flight(fleet) == 0, "empty hands")
+    eventually(lambda: in_flight(fleet) == 0, "no job in flight")
     assert fleet.jobs_left() == 201 or not fleet.redis.exists(fleet.keys.pause)
 
     # then nobody calls before the time is over, and both go on by themselves
@@ -228,7 +228,7 @@ def test_an_outage_is_met_with_single_probes_and_costs_no_job_its_attempts(stage
     stage.api.script = OUTAGE
     jobs = send_jobs(stage, 300)
     worker = stage.worker(CONCURRENCY=30, MAX_ATTEMPTS=MAX_ATTEMPTS, RETRY_MAX_DELAY_SECONDS=1)
-    eventually(lambda: worker.lines("breaker_opened") and in_flight(stage) == 0, "an open breaker and empty hands")
+    eventually(lambda: worker.lines("breaker_opened") and in_flight(stage) == 0, "an open breaker and no job in flight")
     at_first = len(stage.api.calls())
     assert at_first <= 30 + 10
 
@@ -278,7 +278,7 @@ def test_a_refused_token_stops_the_worker_loudly_and_a_renewed_one_lets_it_go_on
     worker = stage.worker(API_TOKEN="", API_TOKEN_FILE=token, CONCURRENCY=4, MAX_ATTEMPTS=1, RETRY_MAX_DELAY_SECONDS=1)
 
     # then the worker takes no more, keeps every job, and says in its log what to do
-    eventually(lambda: worker.lines("breaker_opened") and in_flight(stage) == 0, "a closed gate and empty hands")
+    eventually(lambda: worker.lines("breaker_opened") and in_flight(stage) == 0, "an open breaker and no job in flight")
     at_first = len(stage.api.calls())
     assert at_first <= 4 * 2
     assert stage.jobs_left() == 50

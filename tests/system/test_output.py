@@ -121,7 +121,7 @@ def test_a_start_that_fails_says_so_in_json(
     assert told in "\n".join(line["event"] + line.get("exception", "") for line in objects(worker))
 
 
-def test_a_library_that_cannot_be_loaded_is_told_in_json(stage: Stage, tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_is_reported_in_json(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "tenacity.py").write_text("raise ZeroDivisionError('a broken installation')\n", "utf-8")
     worker = stage.start(LOG_FORMAT="json", PYTHONPATH=tmp_path)
 
@@ -130,7 +130,7 @@ def test_a_library_that_cannot_be_loaded_is_told_in_json(stage: Stage, tmp_path:
     assert any("a broken installation" in line["event"] for line in objects(worker))
 
 
-def test_a_port_in_use_is_told_in_json(stage: Stage) -> None:
+def test_a_port_in_use_is_reported_in_json(stage: Stage) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         worker = stage.start(LOG_FORMAT="json", HEALTH_HOST="127.0.0.1", HEALTH_PORT=listening.getsockname()[1])
         assert worker.process.wait(20) == 1

@@ -85,7 +85,7 @@ def test_the_fleet_finds_the_quota_of_an_api_and_keeps_to_it(stage: Stage, worke
     assert answers["429"] <= 2 * quota, "the start of each worker finds out, and then nearly none is refused"
 
 
-def test_what_the_fleet_keeps_to_is_told_by_log_metric_readiness_and_redis(stage: Stage) -> None:
+def test_what_the_fleet_keeps_to_is_reported_by_log_metric_readiness_and_redis(stage: Stage) -> None:
     port = free_port("127.0.0.1")
     stage.api.script = refusing(429, "60")
     stage.send()
@@ -126,7 +126,7 @@ def test_a_limit_that_somebody_overwrote_stops_nobody(stage: Stage, nonsense: tu
     stage.wait_events(3, 60)
 
 
-def told(worker: WorkerProcess) -> list[str]:
+def reported(worker: WorkerProcess) -> list[str]:
     return [line["event"] for event in ("fleet_paused", "breaker_opened") for line in worker.lines(event)]
 
 
@@ -144,4 +144,4 @@ def test_a_conversation_that_is_refused_for_load_again_and_again_slows_nobody_el
     stage.wait_idle()
     (event,) = [event for event in stage.events() if event["id"] == job]
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("exhausted", "rate_limited")
-    assert len(told(worker)) <= 3
+    assert len(reported(worker)) <= 3

@@ -54,7 +54,7 @@ def test_what_nobody_can_wait_on_is_found_on_idle_queues_too(stage: Stage) -> No
     urgent = stage.send(queue="c", priority=9)
     later = stage.send(queue="b", countdown=0.2)
 
-    for job in (urgent, later):  # an idle queue's own upkeep comes every ten seconds
+    for job in (urgent, later):  # an idle queue's own maintenance comes every ten seconds
         assert stage.event_of(job, seconds=8)["data"]["outcome"] == "locked"
 
 

@@ -111,7 +111,7 @@ def test_the_documented_user_can_do_all_that_a_worker_does(server_binary: Server
             assert secret not in conf
 
 
-def test_a_password_that_is_changed_later_is_told_with_what_to_do_and_the_worker_goes_on_once_it_is_right(
+def test_a_password_that_is_changed_later_is_reported_with_what_to_do_and_the_worker_goes_on_once_it_is_right(
     server_binary: ServerBinary, tmp_path: Path
 ) -> None:
     with RedisServer(server_binary) as server, Stage(server.url, tmp_path) as stage:

@@ -65,7 +65,7 @@ def stage(running: Stage) -> Stage:
     return running
 
 
-def fill_the_hands(stage: Stage, kind: str = "slow") -> set[str]:
+def fill_the_slots(stage: Stage, kind: str = "slow") -> set[str]:
     """Give both workers as much as they can hold, so that no take is under way."""
     jobs = {stage.send(f"{kind}-{number}") for number in range(20)}
     eventually(lambda: len(stage.api.calls()) >= 20, "twenty calls")
@@ -101,27 +101,27 @@ def times_connected(stage: Stage) -> int:
     return sum(worker.log.count("Connected to ") for worker in stage.workers)
 
 
-def told(stage: Stage, event: str) -> list[dict[str, Any]]:
-    """What all workers have told of."""
+def logged(stage: Stage, event: str) -> list[dict[str, Any]]:
+    """What all workers have logged."""
     return [line for worker in stage.workers for line in worker.lines(event)]
 
 
 def test_a_killed_server_that_comes_back_finds_its_workers_with_their_jobs(stage: Stage, server: RedisServer) -> None:
-    jobs = fill_the_hands(stage)
+    jobs = fill_the_slots(stage)
 
     server.kill()
     eventually(lambda: all(worker.lines("redis_unavailable") for worker in stage.workers), "both workers to say so")
     server.start()
 
     assert_all_is_well(stage, jobs)
-    assert "onnect" in told(stage, "redis_unavailable")[0]["error"]
+    assert "onnect" in logged(stage, "redis_unavailable")[0]["error"]
 
 
 @pytest.mark.parametrize("leases", [1.05, 1.6])
 def test_an_outage_longer_than_a_lease_costs_no_living_worker_its_jobs(
     stage: Stage, server: RedisServer, leases: float
 ) -> None:
-    jobs = fill_the_hands(stage, "hangs")
+    jobs = fill_the_slots(stage, "hangs")
 
     server.kill()
     gone_at = time.monotonic()
@@ -133,7 +133,7 @@ def test_an_outage_longer_than_a_lease_costs_no_living_worker_its_jobs(
 
 @pytest.mark.parametrize("leases", [0.9, 3.5])
 def test_a_server_that_froze_costs_no_living_worker_its_jobs(stage: Stage, server: RedisServer, leases: float) -> None:
-    jobs = fill_the_hands(stage, "hangs")
+    jobs = fill_the_slots(stage, "hangs")
 
     server.pause()
     frozen_at = time.monotonic()
@@ -143,7 +143,7 @@ def test_a_server_that_froze_costs_no_living_worker_its_jobs(stage: Stage, serve
     assert_all_is_well(stage, jobs, calls=2)
 
 
-def test_a_server_that_forgot_the_scripts_is_told_them_again(stage: Stage) -> None:
+def test_a_server_that_forgot_the_scripts_is_sent_them_again(stage: Stage) -> None:
     jobs = {stage.send("slow-1")}
     eventually(stage.api.calls, "the call")
 
@@ -164,7 +164,7 @@ def test_connections_cut_again_and_again_lose_no_job(stage: Stage) -> None:
 
 
 def test_a_lost_connection_ends_no_worker_whose_running_jobs_celery_knows(stage: Stage) -> None:
-    jobs = fill_the_hands(stage, "hangs")
+    jobs = fill_the_slots(stage, "hangs")
     active = stage.producer.control.inspect(timeout=10, destination=NAMES).active() or {}
     assert all(active.get(name) for name in NAMES), active
 
@@ -230,7 +230,7 @@ def test_a_take_whose_answer_was_lost_counts_as_no_crash(server_binary: ServerBi
 def test_a_server_that_takes_no_writes_for_longer_than_a_lease_costs_no_living_worker_its_jobs(
     stage: Stage, trouble: tuple[str, ...], end: tuple[str, ...]
 ) -> None:
-    jobs = fill_the_hands(stage, "hangs")
+    jobs = fill_the_slots(stage, "hangs")
 
     stage.redis.execute_command(*trouble)
     refused_at = time.monotonic()

@@ -154,7 +154,7 @@ def test_a_server_that_is_something_else_ends_the_start(stage: Stage, banner: by
         assert_it_ended_with(worker, "does not speak the protocol")
 
 
-def test_an_address_that_leads_to_a_cluster_for_a_while_is_told_of_once_and_the_worker_goes_on_afterwards(
+def test_an_address_that_leads_to_a_cluster_for_a_while_is_reported_once_and_the_worker_goes_on_afterwards(
     server_binary: ServerBinary, tmp_path: Path
 ) -> None:
     with (
@@ -219,7 +219,7 @@ def make_celery_connect_again(stage: Stage, worker: WorkerProcess) -> None:
 
 
 @pytest.mark.parametrize(("options", "warnings"), [({}, 1), (DURABLE, 0)])
-def test_a_server_without_an_append_only_file_is_told_of_once_and_used(
+def test_a_server_without_an_append_only_file_is_reported_once_and_used(
     server_binary: ServerBinary, tmp_path: Path, options: dict[str, str], warnings: int
 ) -> None:
     with RedisServer(server_binary, options) as server, Stage(server.url, tmp_path) as stage:
@@ -231,7 +231,7 @@ def test_a_server_without_an_append_only_file_is_told_of_once_and_used(
         assert not worker.lines("redis_not_checked")
 
 
-def test_a_server_that_cannot_be_looked_at_is_told_of_once_and_used(
+def test_a_server_that_cannot_be_looked_at_is_reported_once_and_used(
     server_binary: ServerBinary, tmp_path: Path
 ) -> None:
     with RedisServer(server_binary, EVICTING) as server, Stage(server.url, tmp_path) as stage:
@@ -285,7 +285,7 @@ def cut_at_the_first_look(server_port: int) -> Iterator[int]:
     assert is_cut.is_set()
 
 
-def test_a_connection_lost_in_the_look_is_told_and_the_next_one_looks(
+def test_a_connection_lost_in_the_look_is_reported_and_the_next_one_looks(
     server_binary: ServerBinary, tmp_path: Path
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""How a worker stops: it takes no more, finishes or hands back what it holds, and nothing is lost or doubled."""
+"""How a worker stops: it takes no more, finishes or releases its jobs in flight, and nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_a_busy_worker_takes_no_more_and_finishes_what_it_holds(stage: Stage) ->
     finished = len(stage.api.calls())
     assert finished <= called + 2 * 5, "it went on taking jobs"
     assert len(stage.wait_events(finished)) == finished
-    # Those of a take whose answer was on its way were handed back; the others were never taken.
+    # Those of a take whose answer was on its way were released; the others were never taken.
     assert stage.redis.llen(QUEUE) + stage.redis.llen(stage.keys.requeued) == stage.jobs_left() == 50 - finished
     take_over(stage)
     stage.wait_events(50)
 
 
-def test_jobs_that_do_not_end_in_time_are_handed_back_and_taken_by_another_worker_at_once(stage: Stage) -> None:
+def test_jobs_that_do_not_end_in_time_are_released_and_taken_by_another_worker_at_once(stage: Stage) -> None:
     worker = stage.warm_up(stage.worker(SHUTDOWN_SECONDS=1, LEASE_SECONDS=60))
     jobs = {stage.send(f"slow-{number}") for number in range(3)}
     eventually(lambda: len(stage.api.calls()) == 3, "three calls")

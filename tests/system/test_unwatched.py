@@ -1,4 +1,4 @@
-"""Celery's books where nobody looks all the time (no events, no signal handlers): who asks is told the truth."""
+"""What Celery knows of jobs while nothing watches them (no events, no signal handlers): its answers are right."""
 
 from __future__ import annotations
 

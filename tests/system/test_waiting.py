@@ -109,7 +109,7 @@ def test_a_message_whose_woken_worker_died_is_taken_by_the_next_one(fleet: Stage
     assert fleet.event_of("woke-a-dead-one")["data"]["outcome"] == "locked"
 
 
-def test_a_queue_that_is_no_list_is_told_of_at_a_bounded_rate_until_it_is_mended(fleet: Stage) -> None:
+def test_a_queue_that_is_no_list_is_reported_at_a_bounded_rate_until_it_is_mended(fleet: Stage) -> None:
     def lines_of_each() -> list[list[dict[str, Any]]]:
         return [worker.lines("redis_refuses") for worker in fleet.workers]
 
