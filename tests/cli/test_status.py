@@ -267,7 +267,7 @@ def test_a_key_of_another_type_is_reported(terminal: Terminal, redis_client: red
 def register(client: redis.Redis, worker: str, queues: list[str], **settings: object) -> None:
     """A worker tells of itself, as the script writes it."""
     registry = Registry(worker, "1.0", settings)
-    told = f"{int(time.time() * 1000)} {registry.digest} {registry.told(queues)}"
+    told = f"{int(time.time() * 1000)} {registry.digest} {registry.entry(queues)}"
     client.hset(KEYS.workers, worker, told)
     client.zadd(KEYS.queues, dict.fromkeys(queues, 1))
 

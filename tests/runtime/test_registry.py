@@ -19,7 +19,7 @@ SETTINGS = {"LEASE_SECONDS": 30.0, "DEDUPLICATE_SECONDS": 900, "RESULTS_CHANNEL"
 def registered(node: str, **changes: Any) -> bytes:
     registry = Registry("x", "1.0", SETTINGS | changes)
     registry.node = node
-    return registry.told(["a queue"]).encode()
+    return registry.entry(["a queue"]).encode()
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[Mapping[str, Any]]:
@@ -33,8 +33,8 @@ def test_each_setting_in_which_others_differ_is_said_once_with_their_names(caplo
         ("two", registered("lock-2@pod", LEASE_SECONDS=0.5)),
     ]
 
-    registry.heard(others)
-    registry.heard(others)
+    registry.learn_of(others)
+    registry.learn_of(others)
 
     (line,) = said(caplog)
     assert (line["setting"], line["here"], line["there"]) == ("LEASE_SECONDS", 30.0, 0.5)
@@ -44,8 +44,8 @@ def test_each_setting_in_which_others_differ_is_said_once_with_their_names(caplo
 def test_another_value_of_a_setting_is_said_too(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry("me", "1.0", SETTINGS)
 
-    registry.heard([("one", registered("lock-1@pod", RESULTS_CHANNEL="elsewhere"))])
-    registry.heard([("one", registered("lock-1@pod", RESULTS_CHANNEL="nowhere"))])
+    registry.learn_of([("one", registered("lock-1@pod", RESULTS_CHANNEL="elsewhere"))])
+    registry.learn_of([("one", registered("lock-1@pod", RESULTS_CHANNEL="nowhere"))])
 
     assert [line["there"] for line in said(caplog)] == ["elsewhere", "nowhere"]
 
@@ -54,12 +54,12 @@ def test_the_longest_time_in_the_fleet_counts_and_only_while_its_worker_is_there
     registry = Registry("me", "1.0", SETTINGS)
     assert registry.longest("DEDUPLICATE_SECONDS") == 900
 
-    registry.heard(
+    registry.learn_of(
         [("one", registered("a", DEDUPLICATE_SECONDS=1)), ("two", registered("b", DEDUPLICATE_SECONDS=3600))]
     )
     assert registry.longest("DEDUPLICATE_SECONDS") == 3600
 
-    registry.heard([("one", registered("a", DEDUPLICATE_SECONDS=1))])
+    registry.learn_of([("one", registered("a", DEDUPLICATE_SECONDS=1))])
     assert registry.longest("DEDUPLICATE_SECONDS") == 900
 
 
@@ -73,7 +73,7 @@ def test_the_longest_time_in_the_fleet_counts_and_only_while_its_worker_is_there
 def test_what_no_worker_registered_is_none(text: bytes) -> None:
     assert read_member("one", text) is None
     registry = Registry("me", "1.0", SETTINGS)
-    registry.heard([("one", text)])
+    registry.learn_of([("one", text)])
     assert registry.longest("LEASE_SECONDS") == 30.0
 
 
@@ -81,7 +81,7 @@ def test_what_no_worker_registered_is_none(text: bytes) -> None:
 def test_a_time_that_no_worker_can_be_set_to_does_not_count(value: Any) -> None:
     registry = Registry("me", "1.0", SETTINGS)
 
-    registry.heard([("one", registered("a", LEASE_SECONDS=value))])
+    registry.learn_of([("one", registered("a", LEASE_SECONDS=value))])
 
     assert registry.longest("LEASE_SECONDS") == 30.0
 
@@ -95,7 +95,7 @@ def test_workers_that_agree_do_not_differ() -> None:
 def test_nothing_secret_is_reported() -> None:
     settings = Settings(API_TOKEN="a-token", REDIS_URL="redis://:a-password@h")
 
-    text = Registry("me", "1.0", settings.to_agree_on()).told([])
+    text = Registry("me", "1.0", settings.to_agree_on()).entry([])
 
     assert json.loads(text)["settings"].keys() == set(MUST_AGREE)
     assert "a-token" not in text

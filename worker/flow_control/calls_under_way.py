@@ -1,4 +1,4 @@
-"""Knows the calls under way in this process, and which of them are stuck."""
+"""Keeps track of the calls under way in this process, and finds those that are stuck."""
 
 from __future__ import annotations
 

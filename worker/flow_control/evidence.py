@@ -18,7 +18,8 @@ _PRIOR_WEIGHT = 10.0
 _PRIOR_SHARE = 0.01
 #: The share counts as this at most, or no run would ever be long enough.
 _MAX_SHARE = 0.9
-#: A run is evidence if chance brings it about once in so many runs; fewer are enough while the API is in doubt.
+#: A run is evidence if bad jobs alone would bring it about once in so many runs; fewer are enough while the API is in
+#: doubt.
 _ODDS = 1e6
 _ODDS_IN_DOUBT = 1e4
 #: The least number of different fresh jobs in a run.

@@ -32,7 +32,7 @@ class InFlight(Protocol):
 
 @dataclass(frozen=True)
 class FlowParts:
-    """What one process knows; each part has one subject."""
+    """The parts of one process's flow control; each has one subject."""
 
     in_flight: InFlight
     counts: FleetCounts

@@ -21,7 +21,7 @@ _LOG_SECONDS = 60.0
 
 
 class ResourceShortage:
-    """Whether this worker lacked resources just now. ``clock`` returns monotonic seconds."""
+    """Remembers whether this worker lacked resources just now. ``clock`` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         #: The monotonic time until which no job is taken.

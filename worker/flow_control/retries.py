@@ -10,8 +10,8 @@ from __future__ import annotations
 _MIN_SHARE = 0.1
 #: The same while there are no new jobs.
 _IDLE_SHARE = 0.5
-#: The assumed success of retries at the start, and how much one result changes it.
-_FIRST_BELIEF = 0.2
+#: The share of retries that is assumed to succeed at the start, and how much one result changes that share.
+_INITIAL_SUCCESS = 0.2
 _WEIGHT = 0.1
 
 
@@ -19,7 +19,7 @@ class RetryShare:
     """The share of retries, by their results."""
 
     def __init__(self) -> None:
-        self._success = _FIRST_BELIEF
+        self._success = _INITIAL_SUCCESS
         self._credit = 0.0
 
     @property

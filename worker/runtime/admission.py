@@ -1,7 +1,7 @@
-"""What is decided of a job before it is run: whether it is one, and whether its time has come; and ends without a call.
+"""Decides on jobs outside their runs: is a message a job, has its time come, and how does it end without a call?
 
-Celery's own ways to refuse a message (unknown task, decoding, expiry) acknowledge it without a word and write its body
-to the log. kombu and Celery never see a message here.
+Celery's own ways to refuse a message (unknown task, decoding, expiry) acknowledge it without an event and write its
+body to the log. kombu and Celery never see a message here.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class Admission:
         self._warned_of_time: set[str] = set()
 
     def admit(self, assignment: Assignment, now: datetime, *, may_call: bool = True) -> Decision | None:
-        """Read a message; what is decided of it at once, or None where it is a job to be run now.
+        """Parse a message; return the decision that needs no run, or None for a job to be run now.
 
-        ``may_call``: whether the job passed what holds takes back. One that did not goes back if it would be called.
+        ``may_call``: flow control let the job be taken. A job that it did not is released instead of being called.
         """
         delivery = assignment.delivery
         job = assignment.read = self._read(delivery.raw, size=delivery.size, now=now)
@@ -104,18 +104,18 @@ class Admission:
         return None
 
     def run_of(self, assignment: Assignment, is_revoked: Callable[[str], bool] | None = None) -> Run:
-        """The run of a job as the handler sees it; ``is_revoked`` is asked before each call."""
+        """Return a run of a job for the handler; ``is_revoked`` is asked before each call."""
         delivery, job = assignment.delivery, assignment.parsed
 
         async def before_call() -> None:
             if is_revoked is not None and is_revoked(job.id):
                 raise RevokedError
-            # The server was away: whose the job is, the next renewal tells.
+            # Redis was away, and the lease may have expired: the next renewal says whose the job is.
             while time.monotonic() >= delivery.lease_until and not delivery.lease_lost:  # noqa: ASYNC110 - once in an outage
                 await asyncio.sleep(0.05)
             if delivery.lease_lost:
                 raise LeaseLostError
-            delivery.has_permit = False  # it is used
+            delivery.has_permit = False  # the call uses it
 
         known = progress.from_bytes(delivery.progress)
         # A worker that died, or was stopped, in the middle of a call left no record of it.
@@ -136,7 +136,7 @@ class Admission:
         )
 
     def deadline_ms(self, assignment: Assignment) -> int:
-        """When a job is too old, in milliseconds of the server's clock; 0: never."""
+        """Return when a job is too old, in milliseconds of the server's clock; 0: never."""
         if not self._max_age_ms:
             return 0
         job, received_ms = assignment.parsed, assignment.delivery.received_ms
@@ -166,7 +166,7 @@ class Admission:
         return self._handler.reporter.conflicting(assignment.parsed, self.run_of(assignment))
 
     def claim_of(self, raw: bytes) -> Claim | None:
-        """Return the claim of a message that is about to be taken; None: it is not claimed as soon as it is taken."""
+        """Return the claim to send with the take of a message; None: its job needs none then."""
         if len(raw) > MAX_MESSAGE_BYTES:
             return None
         job = self._look_ahead(raw, now=self._clock.now())

@@ -1,4 +1,4 @@
-"""Many small moves in one call: what the jobs of one moment need from Redis goes there together.
+"""Sends many small moves in one call: what several jobs need from Redis at about the same time goes there together.
 
 A call that fails is made again until Redis has answered it (``worker.runtime.retries``).
 """
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-#: The least time between the beginnings of two calls, in seconds: so much for each item of the first call, and the most
-#: it can be, which also spaces the takes of ``worker.runtime.fetcher``. An item that comes after a quiet moment goes at
-#: once, and soon after a single other one next to at once; under load each call carries what came meanwhile. A call
-#: costs a process far more than one more item in it. 4 ms bounds the calls of each kind to 250 a second, so that at
-#: 2,000 jobs a second a call carries 8 of them, and a job waits 2 ms for it on average, little beside its API call.
+#: The least time from the start of one call to the start of the next, in seconds: ITEM_SECONDS for each item of the
+#: first call, and at most SPACING_SECONDS, which also spaces takes (``worker.runtime.take_delays``). After a quiet time
+#: an item goes at once; under load each call carries what came since the last one. A call costs a process far more than
+#: one more item in it. 4 ms bounds the calls of each kind to 250 a second. At 2,000 jobs a second a call then carries 8
+#: of them, and a job waits 2 ms for it on average, little beside its API call.
 ITEM_SECONDS = 0.0005
 SPACING_SECONDS = 0.004
 #: What one call carries at most.

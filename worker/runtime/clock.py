@@ -13,25 +13,25 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._told_at = time.monotonic()
-        self._ahead_ms = time.time() * 1000 - self._told_at * 1000
+        self._synced_at = time.monotonic()
+        self._ahead_ms = time.time() * 1000 - self._synced_at * 1000
 
     def sync(self, server_ms: int) -> None:
         """Set the clock to a time that the server sent just now."""
-        self._told_at = time.monotonic()
-        self._ahead_ms = server_ms - self._told_at * 1000
+        self._synced_at = time.monotonic()
+        self._ahead_ms = server_ms - self._synced_at * 1000
 
     @property
     def seconds_since_sync(self) -> float:
-        """How long ago the server was last heard of."""
-        return time.monotonic() - self._told_at
+        """How long ago the server last sent its time."""
+        return time.monotonic() - self._synced_at
 
     def now(self) -> datetime:
         """Return the time, aware, in UTC."""
         return self.at(self.now_ms())
 
     def now_ms(self) -> float:
-        """The same in milliseconds since the epoch, as the server counts."""
+        """Return the time in milliseconds since the epoch, as the server counts."""
         return time.monotonic() * 1000 + self._ahead_ms
 
     @staticmethod

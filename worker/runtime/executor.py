@@ -109,7 +109,7 @@ class Executor:
         self.receive(deliveries, may_call=False)
 
     def end_poisoned(self, delivery: Delivery) -> None:
-        """End a job that too many workers died on. Its id is claimed like any other, so that it tells duplicates."""
+        """End a job that too many workers died on. Its id is claimed as any other, so that duplicates are dropped."""
         assignment = self._in_flight.add(delivery)
         assignment.decision = self._admission.poisoned(assignment)
         self._begin([assignment])

@@ -46,7 +46,7 @@ class Fleet:
         options: the options of the moves.
         name: the worker's name in Redis.
         flow: this worker's flow control.
-        registry: what the worker tells of itself, and knows of the others.
+        registry: what the worker registers about itself, and knows of the others.
         consumed: returns the queues that jobs are taken from.
         use: called with other options of the moves, where the longest times in the fleet differ from this worker's.
         background: runs tasks that no caller waits for.
@@ -91,7 +91,7 @@ class Fleet:
         """Register this worker, and learn how the others are set."""
         registry = self._registry
         try:
-            others = await self._moves.register(self._name, registry.digest, registry.told(self._consumed()))
+            others = await self._moves.register(self._name, registry.digest, registry.entry(self._consumed()))
             self._learn_of(others)
         except (RedisError, OSError) as error:  # the next time will do; what keeps the jobs from moving is logged there
             logger.debug("not_registered", extra={"error": str(error)})
@@ -135,7 +135,7 @@ class Fleet:
     def _learn_of(self, others: Sequence[tuple[str, bytes]]) -> None:
         """Note how the other workers are set. The longest times among them count here too."""
         registry, options = self._registry, self._moves.broker_options
-        registry.heard(others)
+        registry.learn_of(others)
         longest_lease_ms = round(registry.longest("LEASE_SECONDS") * 1000)
         dedup_ttl_ms = round(registry.longest("DEDUPLICATE_SECONDS") * 1000)
         if (longest_lease_ms, dedup_ttl_ms) != (options.longest_lease_ms, options.dedup_ttl_ms):

@@ -81,7 +81,7 @@ class Assignment:
             ValueError: the message is no valid job, or was not read yet.
         """
         if not isinstance(self.read, Accepted):
-            raise ValueError("the message of this job is not a valid job")  # noqa: TRY004 - it is no caller's type error
+            raise ValueError("the message of this job is not a valid job")  # noqa: TRY004 - no argument has a wrong type
         return self.read
 
 
@@ -154,5 +154,5 @@ class InFlight:
 
 
 def _key(delivery: Delivery) -> tuple[str, str]:
-    """What distinguishes a job's deliveries: this worker may take a job again that it lost."""
+    """Return what distinguishes a job's deliveries: this worker may take a job again that it lost."""
     return delivery.ref, delivery.lease_token

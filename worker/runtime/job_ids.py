@@ -2,10 +2,10 @@
 
 Redis holds digests of both the id and the conversation: they are short, whatever a producer sends.
 
-An event has its job's id, but where that names another event already. Who comes first decides: then a lone dry run has
-its job's id like any other job, and a job that was tried as a dry run before is the one whose event has an id of its
-own. That is decided in the step that publishes, so two workers cannot both have it; what it is follows from the job, so
-it is the same whoever makes it.
+An event has its job's id, unless another event has that id already. The first event gets it: a lone dry run has its
+job's id like any other job, and where a dry run came before its job, the job's event gets an id of its own. The step
+that publishes decides, so two events never have the same id. The event's own id is derived from the job, so each worker
+would choose the same one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ EVENT_NAMESPACE = uuid.UUID("35cdaaa5-80cb-5ecf-8558-f29e11864c15")
 
 
 def to_claim(intake: ParsedJob) -> Claim | None:
-    """What a job's id is to stand for before it begins; None: the message names no id, or no conversation."""
+    """Return what a job's id is to stand for before it begins; None: the message names no id, or no conversation."""
     return Claim(digest(intake.id), digest(intake.fingerprint), intake.is_dry_run) if intake.fingerprint else None
 
 
 def to_remember(intake: ParsedJob, *, is_conflict: bool, has_own_id: bool) -> Claim:
-    """By what the end of a job is remembered; without a digest it is not.
+    """Return what the end of a job is remembered by; with an empty digest it is not remembered.
 
     In a conflict the id goes on standing for what it stood for, and this end is remembered beside it.
     """
@@ -42,7 +42,7 @@ def to_remember(intake: ParsedJob, *, is_conflict: bool, has_own_id: bool) -> Cl
 
 
 def own_event_id(intake: ParsedJob, *, is_conflict: bool) -> str:
-    """The id of an event that its job's id cannot name.
+    """Return the id of an event that its job's id cannot name.
 
     No other event has it as long as the end is remembered. A message that names no conversation is never a duplicate,
     however alike, so theirs is random.
@@ -53,5 +53,5 @@ def own_event_id(intake: ParsedJob, *, is_conflict: bool) -> str:
 
 
 def _beside(intake: ParsedJob) -> str:
-    """Id and binding in one text. Neither holds a line break, so no two jobs have the same."""
+    """Return id and fingerprint in one text. Neither holds a line break, so no two jobs have the same."""
     return f"{intake.id}\n{intake.fingerprint}" + ("\ndry run" if intake.is_dry_run else "")

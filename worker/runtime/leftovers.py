@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _NAMES_A_SCAN = 1000
 #: So many calls of a scan a starting worker makes at most: a fleet that starts must not hold the server up.
 _SCANS_AT_START = 200
-#: Entries of a MiB each may be there.
+#: Few entries a call: each may have a MiB.
 _ENTRIES_A_SCAN = 20
 _ENTRIES_AT_START = 1000
 _PAUSE_SECONDS = 0.002
@@ -66,7 +66,7 @@ class Abandoned:
 
 
 def unacked_jobs(client: Redis, queues: Collection[str]) -> Iterator[Unacked | None]:
-    """What stock workers took and did not acknowledge; None for each entry that is no job of ours.
+    """Yield what stock workers took and did not acknowledge; None for each entry that is no job of ours.
 
     ``queues`` are ours: what lies there ends in an event, even where it cannot be read as a job.
     """
@@ -100,7 +100,7 @@ def _is_ours(raw: bytes) -> tuple[bool, str]:
 
 
 def abandoned_queues(client: Redis, own: Collection[str], *, scans: int | None = None) -> list[Abandoned]:
-    """Queues with jobs of ours that none of the workers which tell of themselves takes from.
+    """Return the queues with jobs of ours that no registered worker takes from.
 
     Args:
         client: a client of the server.
@@ -129,7 +129,7 @@ def abandoned_queues(client: Redis, own: Collection[str], *, scans: int | None =
 
 
 def count_jobs(client: Redis, keys: Keys) -> int:
-    """The jobs of a queue, wherever they stand."""
+    """Return how many jobs a queue has, ready, delayed and in flight."""
     with client.pipeline(transaction=False) as look:
         for name in keys.ready:
             look.llen(name)
@@ -139,7 +139,7 @@ def count_jobs(client: Redis, keys: Keys) -> int:
 
 
 def count_foreign(client: Redis, keys: Keys) -> int:
-    """The messages on a queue's lists that do not ask for our task."""
+    """Return how many messages on a queue's lists do not ask for our task."""
     foreign = 0
     for name in keys.priority_lists:
         start = 0
@@ -176,15 +176,15 @@ def _scan(client: Redis, scans: int | None, **which: Any) -> Iterator[str]:
 
 
 def look_in_the_background(connect: Callable[[], Redis], queues: Callable[[], Collection[str]]) -> None:
-    """Tell what was left, each time that there is more of it; in a thread of its own, as nothing waits for that."""
+    """Log what was left, and again whenever there is more; in a thread of its own, because nothing waits for that."""
 
     def look() -> None:
-        told: dict[str, int] = {}
+        reported: dict[str, int] = {}
         for wait in chain(_FIRST_LOOKS, repeat(_LOOK_AGAIN_SECONDS)):
             time.sleep(wait)
             try:
                 with connect() as client:
-                    _tell(client, queues(), told)
+                    _report(client, queues(), reported)
             except (RedisError, OSError) as error:  # only advice is lost; other parts log what is wrong
                 logger.info("leftovers_not_looked_for", extra={"error": str(error)})
             except Exception:  # what others left there must not end the looks
@@ -193,9 +193,9 @@ def look_in_the_background(connect: Callable[[], Redis], queues: Callable[[], Co
     threading.Thread(target=look, name="leftovers", daemon=True).start()
 
 
-def _tell(client: Redis, queues: Collection[str], told: dict[str, int]) -> None:
+def _report(client: Redis, queues: Collection[str], reported: dict[str, int]) -> None:
     unacked = _count_unacked(client, queues)
-    if unacked > told.get("", 0):
+    if unacked > reported.get("", 0):
         logger.warning(
             "unacked_jobs_found",
             extra={
@@ -206,7 +206,7 @@ def _tell(client: Redis, queues: Collection[str], told: dict[str, int]) -> None:
         )
     abandoned = abandoned_queues(client, queues, scans=_SCANS_AT_START)
     for left in abandoned:
-        if left.jobs > told.get(left.queue, 0):
+        if left.jobs > reported.get(left.queue, 0):
             logger.warning(
                 "queue_abandoned",
                 extra={
@@ -216,9 +216,9 @@ def _tell(client: Redis, queues: Collection[str], told: dict[str, int]) -> None:
                     "or let workers take from it too (-Q), if its jobs are to stay there.",
                 },
             )
-    told.clear()  # of a queue that has no jobs any more, the next ones are news
-    told.update({left.queue: left.jobs for left in abandoned})
-    told[""] = unacked
+    reported.clear()  # so that the next jobs on a queue that has none now are reported
+    reported.update({left.queue: left.jobs for left in abandoned})
+    reported[""] = unacked
 
 
 def _count_unacked(client: Redis, queues: Collection[str]) -> int:

@@ -1,4 +1,4 @@
-"""An asyncio loop in a thread of its own, and the thread-safe door to it."""
+"""An asyncio loop in a thread of its own, and the thread-safe way to call functions on it."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The longest and the shortest time between two looks at a queue, in seconds. There are at least six looks a lease:
-#: otherwise ``recover.lua`` would take an idle fleet for an outage of Redis.
+#: The longest and the shortest time between two looks at a queue, in seconds. There are at least six looks in the time
+#: of a lease: otherwise ``recover.lua`` would take an idle fleet for an outage of Redis.
 _LOOK_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.02
 _LOOKS_IN_A_LEASE = 6
@@ -73,7 +73,7 @@ class Maintenance:
         in_flight: the jobs in flight.
         clock: set to the server's time.
         next_lease_token: makes a lease token.
-        fleet: given what stands in Redis of the fleet's flow control, and asked which version of it is known.
+        fleet: the fleet's flow control: says which version of it is known, and gets the one in Redis.
         on_ready: called when jobs became ready, so that this worker need not wait to see them.
         on_recovered: called with jobs that lost workers had, to log them.
         on_poisoned: given each job that is to be ended as poisoned.
@@ -191,7 +191,7 @@ class Maintenance:
             await self.renew_once()  # the next renewal in turn may come after the time of grace
         for delivery in recovered.poisoned:
             self._on_poisoned(delivery)
-            self._in_flight.add(delivery)  # not before: what could not be handed over must not have its lease kept
+            self._in_flight.add(delivery)  # only now: a job that nobody ends must not have its lease renewed
         if recovered.count or recovered.poisoned:
             self._on_recovered(recovered)
         if promoted.next_deadline_ms == 0:
@@ -222,9 +222,9 @@ class Maintenance:
 class QueueWatch:
     """Looks at all queues of a worker at once, so that idle ones cost little and none of them waits for its turn.
 
-    It finds jobs on lists that cannot be waited on, wakes maintenance of queues that have work for it, and lets that of
-    the others rest; but that of the first one, which also brings the news of the fleet. A queue that no jobs are taken
-    from any more is left once nothing of it is left to look after.
+    It finds jobs on lists that cannot be waited on. It wakes the maintenance of queues that have work for it, and lets
+    that of the others rest, except that of the first queue, which also brings the state of the fleet. A queue that no
+    jobs are taken from any more is left once none of its jobs needs maintenance.
 
     Args:
         client: sends commands.
@@ -270,7 +270,7 @@ class QueueWatch:
                         "maintenance_failed", extra={"error": str(error), "queues": list(self._maintenances)}
                     )
                 self._look_everywhere()
-            except (RedisError, OSError):  # of a lost server maintenance of each queue tells
+            except (RedisError, OSError):  # the maintenance of each queue logs a lost server
                 self._look_everywhere()
             except Exception:
                 logger.exception("maintenance_failed")
@@ -307,5 +307,5 @@ class QueueWatch:
 
 
 def look_seconds(lease_ms: int) -> float:
-    """The longest time between two looks at a queue with jobs, where a lease is so long."""
+    """Return the longest time between two looks at a queue with jobs, in seconds, for leases of this length."""
     return min(_LOOK_SECONDS, lease_ms / 1000 / _LOOKS_IN_A_LEASE)

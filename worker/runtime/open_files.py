@@ -16,16 +16,16 @@ _FILES_OF_A_QUEUE = 4
 
 
 def most_jobs(wanted: int, queues: int) -> int:
-    """The number of jobs, at most ``wanted``, that may run at once; below 1 where the limit is not enough for one.
+    """Return how many jobs, at most ``wanted``, may run at once; below 1 where the limit is not enough for one.
 
-    Raises the soft limit to the hard one where ``wanted`` needs it. A worker without a descriptor for a call would tell
-    that as the API's failure, and one without a descriptor for Redis would come to a stand.
+    Raises the soft limit to the hard one where ``wanted`` needs it. A worker without a descriptor for a call would
+    report that as the API's failure, and one without a descriptor for Redis would come to a halt.
     """
     return min(wanted, _limit(_needed(wanted, queues)) - _needed(0, queues))
 
 
 def shortage(jobs: int, queues: int) -> str | None:
-    """Why so many jobs at once from so many queues cannot be worked on, with the fix; None where they can.
+    """Return why so many jobs from so many queues cannot run at once, with the fix; None where they can.
 
     Raises the soft limit as :func:`most_jobs` does.
     """

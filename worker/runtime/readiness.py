@@ -47,8 +47,8 @@ class Readiness:
 
     def fleet_held_back_by(self) -> list[str]:
         """Return what holds back the whole fleet and is no fault of this pod: the API is down, or asked for a pause."""
-        found = [self._gates.api.reason] if self._gates.api.is_open else []
-        return [*found, "paused"] if self._gates.is_paused else found
+        reasons = [self._gates.api.reason] if self._gates.api.is_open else []
+        return [*reasons, "paused"] if self._gates.is_paused else reasons
 
     def refresh_gauges(self) -> None:
         """Set the gauges to the state of this worker."""

@@ -1,9 +1,9 @@
-"""Which workers a fleet has and how each is set: every worker tells it in Redis, and learns where others differ.
+"""Which workers a fleet has and how each is set: every worker registers in Redis, and learns where others differ.
 
 Some settings mean something only where all workers of a queue have the same one. A fleet in the middle of a deployment
-has two sets of them, and a typing error in one manifest has them for good. Nobody can tell which one is right, so the
-workers go on and say that they differ. Where a wrong guess would cost others their jobs' leases or let copies through,
-the longest time in the fleet counts.
+has two sets of them, and a typo in one manifest has them for good. No worker knows which one is right, so all go on
+and log that they differ. Where a wrong guess would cost others their jobs' leases or let duplicates through, the
+longest time in the fleet counts.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 #: A line in the log names so many workers at most.
 _MAX_NAMED = 5
-#: No setting of a worker is so long, in seconds: something else is written there.
+#: A setting of so many seconds or more is none: something else is written there.
 _NO_SETTING = 1e9
-_TOLD = re.compile(rb"(\d{1,15}) \S+ (.*)", re.DOTALL)
+_REGISTERED = re.compile(rb"(\d{1,15}) \S+ (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker of the fleet, as it tells of itself.
+    """A worker of the fleet, as it has registered.
 
     Attributes:
         worker: its name in Redis, new for every process.
@@ -46,10 +46,10 @@ class Member:
     settings: Mapping[str, Any]
 
 
-def read_member(worker: str, told: bytes) -> Member | None:
+def read_member(worker: str, text: bytes) -> Member | None:
     """Parse what a worker registered; None if something else is written there. Never raises."""
     try:
-        found = json.loads(told)
+        found = json.loads(text)
         node, queues, settings = found["node"], found["queues"], found["settings"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -61,8 +61,8 @@ def read_member(worker: str, told: bytes) -> Member | None:
 
 def read_members(workers: Mapping[bytes, bytes], now_ms: float) -> Iterator[Member]:
     """Return the workers that registered lately, from the hash in Redis."""
-    for worker, told in workers.items():
-        parts = _TOLD.fullmatch(told)
+    for worker, entry in workers.items():
+        parts = _REGISTERED.fullmatch(entry)
         if parts is not None and abs(now_ms - int(parts[1])) <= WORKER_MS:
             member = read_member(worker.decode(errors="replace"), parts[2])
             if member is not None:
@@ -70,7 +70,7 @@ def read_members(workers: Mapping[bytes, bytes], now_ms: float) -> Iterator[Memb
 
 
 def differences(members: Sequence[Member]) -> dict[str, dict[Any, list[str]]]:
-    """The settings in which workers differ: each value with the names of those that have it."""
+    """Return the settings in which workers differ: each value with the names of those that have it."""
     names = {name: None for member in members for name in member.settings}
     values: dict[str, dict[Any, list[str]]] = {name: {} for name in names}
     for member in members:
@@ -80,7 +80,7 @@ def differences(members: Sequence[Member]) -> dict[str, dict[Any, list[str]]]:
 
 
 class Registry:
-    """What this worker tells of itself, and what it has learnt of others.
+    """What this worker registers about itself, and what it has learnt of others.
 
     Args:
         worker: this worker's name in Redis.
@@ -96,30 +96,30 @@ class Registry:
         self._version = version
         self._settings = settings
         self.digest = digest(json.dumps(settings, sort_keys=True))
-        self._said: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
         self._others: list[Member] = []
 
-    def told(self, queues: Sequence[str]) -> str:
-        """What this worker tells of itself, in one line."""
+    def entry(self, queues: Sequence[str]) -> str:
+        """Return what this worker registers about itself, in one line."""
         return json.dumps(
             {"node": self.node, "version": self._version, "queues": list(queues), "settings": self._settings}
         )
 
-    def heard(self, others: Sequence[tuple[str, bytes]]) -> None:
-        """Learn which workers are set otherwise, and say so: each value of each setting once."""
-        members = (read_member(worker, told) for worker, told in others)
+    def learn_of(self, others: Sequence[tuple[str, bytes]]) -> None:
+        """Note how the other workers are set; log each other value of each setting once."""
+        members = (read_member(worker, text) for worker, text in others)
         self._others = [member for member in members if member is not None]
         own = Member(self._worker, self.node, (), self._settings)
         for setting, values in differences([own, *self._others]).items():
             here = self._settings.get(setting)
             for there, nodes in values.items():
-                if there != here and (setting, repr(there)) not in self._said:
-                    self._said.add((setting, repr(there)))
-                    told = {"setting": setting, "here": here, "there": there, "workers": nodes[:_MAX_NAMED]}
-                    logger.warning("settings_differ", extra=told)
+                if there != here and (setting, repr(there)) not in self._logged:
+                    self._logged.add((setting, repr(there)))
+                    extra = {"setting": setting, "here": here, "there": there, "workers": nodes[:_MAX_NAMED]}
+                    logger.warning("settings_differ", extra=extra)
 
     def longest(self, setting: str) -> float:
-        """The largest value of a setting in the fleet, as far as this worker knows it."""
+        """Return the largest value of a setting in the fleet, as far as this worker knows it."""
         return max(self._values(setting))
 
     def _values(self, setting: str) -> Iterator[float]:

@@ -57,8 +57,8 @@ async def retry_forever(
             ``MAX_WAIT_SECONDS``.
         sleep: waits, in place of ``asyncio.sleep``.
         facts: further fields for the line that an outage begins with.
-        log_error: logs an error of our own, which is retried too: it must not let go of jobs whose leases are kept. It
-            is given the error, ``part`` and the seconds until the next call.
+        log_error: logs an error of our own, from the error, ``part`` and the seconds until the next call. Such a call
+            is repeated too: to give up would strand jobs whose leases are renewed.
     """
     try:
         answer = await call()

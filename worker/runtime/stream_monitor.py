@@ -1,6 +1,6 @@
-"""Tells whether consumers keep up with the results, and whether Redis has room: metrics, and a warning in time.
+"""Reports whether consumers keep up with the results, and whether Redis has room: metrics, and a warning in time.
 
-It looks by itself every few seconds, beside the jobs, and every pod does: what it tells is the same from each.
+Every pod looks every few seconds, beside its jobs, and reports the same.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
-#: How often it is looked whether the worker has begun.
+#: How often to check whether the worker takes jobs, in seconds.
 _BEGIN_SECONDS = 0.05
 #: Groups that have a series of their own, the slowest ones: consumers make them, and any number.
 MAX_GROUPS = 20
 _NAME_CHARACTERS = 100
-#: A group is near to losing events no more when it has not read less than this share of a stream.
+#: A group keeps up again once less than this share of the stream is unread, so that it is warned of anew after that.
 _KEEPS_UP = 0.5
 #: The same for the server's memory.
 _NEARLY_FULL = 0.8
@@ -50,7 +50,7 @@ class _Reader:
         miscounted: how much too high Redis counts its lag, as seen when the group had read all.
         missed: by how much its lag was beyond what the stream holds, as far as that was noted.
         lost: events that it can read no more, and that were not logged yet.
-        told_at: when a loss was logged last, on the monotonic clock.
+        logged_at: when a loss was logged last, on the monotonic clock.
         is_behind: it was logged that the group is near to a loss.
     """
 
@@ -58,7 +58,7 @@ class _Reader:
     miscounted: int = 0
     missed: int = 0
     lost: int = 0
-    told_at: float | None = None
+    logged_at: float | None = None
     is_behind: bool = False
 
     def update(self, group: Group, stream: Stream, before: Stream | None) -> None:
@@ -73,7 +73,7 @@ class _Reader:
 
 
 def _surely_lost(group: Group, stream: Stream, before: Stream | None) -> int:
-    """How many events went since the last look that the group has surely not read: Redis does not say."""
+    """Return how many events, trimmed since the last look, the group has surely not read: Redis does not say."""
     if before is None:
         return 0
     gone = stream.gone - before.gone
@@ -89,7 +89,7 @@ class StreamMonitor:
         pipe: sends commands.
         results: the stream.
         maxlen: events that it keeps.
-        bounds: how many bytes it keeps; told what the server has.
+        bounds: how many bytes it keeps; gets the limit of the server's memory.
         clock: the server's clock.
         has_begun: whether the worker takes jobs: the server was found fit before.
         now: the monotonic clock, in seconds.
@@ -148,7 +148,7 @@ class StreamMonitor:
             logger.exception("streams_not_watched")
 
     async def look_once(self) -> None:
-        """Look, bring the gauges up to date, and warn."""
+        """Look, set the gauges, and log warnings."""
         stream, memory = await look(self._pipe, self._results)
         self._judge_memory(memory)
         oldest_seconds = 0.0 if stream.first is None else max(0.0, (self._clock.now_ms() - stream.first[0]) / 1000)
@@ -169,17 +169,17 @@ class StreamMonitor:
                 "unread": reader.unread,
                 "oldest_seconds": round(oldest_seconds, 1),
             }
-            self._tell_of(reader, stream, extra)
+            self._report(reader, stream, extra)
         self._readers = readers
         slowest = sorted(readers.items(), key=lambda item: -item[1].unread)[:MAX_GROUPS]
         metrics.RESULTS_GROUP_LAG.clear()
         for name, reader in reversed(slowest):  # of two with the same label, the slower one counts
             metrics.RESULTS_GROUP_LAG.labels(name[:_NAME_CHARACTERS]).set(reader.unread)
 
-    def _tell_of(self, reader: _Reader, stream: Stream, extra: dict[str, object]) -> None:
-        if reader.lost and (reader.told_at is None or self._now() - reader.told_at >= _AGAIN_SECONDS):
+    def _report(self, reader: _Reader, stream: Stream, extra: dict[str, object]) -> None:
+        if reader.lost and (reader.logged_at is None or self._now() - reader.logged_at >= _AGAIN_SECONDS):
             logger.warning("results_trimmed_unread", extra={**extra, "events": reader.lost})
-            reader.lost, reader.told_at, reader.is_behind = 0, self._now(), True
+            reader.lost, reader.logged_at, reader.is_behind = 0, self._now(), True
         elif reader.unread < stream.length * _KEEPS_UP:
             reader.is_behind = False
         elif not reader.is_behind and self._is_full(stream) and reader.unread >= stream.length * MUCH_UNREAD:
