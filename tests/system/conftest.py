@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sandbox.redis_server import RedisServer
+
 
 @pytest.fixture(scope="session", params=["valkey"])
 def server_binary(request: pytest.FixtureRequest) -> ServerBinary:
@@ -30,6 +32,14 @@ def server_binary(request: pytest.FixtureRequest) -> ServerBinary:
 def stage(redis_url: str, tmp_path: Path) -> Iterator[Stage]:
     """A system without a worker yet."""
     with Stage(redis_url, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def module_stage(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A system that all tests of a module share; the module's ``stage`` may be this one."""
+    with Stage(redis_server.url, tmp_path_factory.mktemp("stage")) as found:
+        found.redis.flushall()
         yield found
 
 

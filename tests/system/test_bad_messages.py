@@ -18,7 +18,6 @@ from tests.system.stage import DEAD, QUEUE, RESULTS, TASK, Stage, WorkerProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.redis_server import RedisServer
 
 MARKER = "Xk7qPersonalTextW3v"
 """Stands in the body of every message below, and may not come out in any log."""
@@ -190,11 +189,9 @@ GOOD = {
 
 
 @pytest.fixture(scope="module")
-def stage(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(module_stage: Stage) -> Stage:
     """One system for all bad messages."""
-    with Stage(redis_server.url, tmp_path_factory.mktemp("stage")) as found:
-        found.redis.flushall()
-        yield found
+    return module_stage
 
 
 @pytest.fixture(scope="module")

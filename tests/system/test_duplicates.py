@@ -16,19 +16,17 @@ from worker.broker.keys import digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.redis_server import RedisServer
 
 DEDUPLICATE_SECONDS = 900
 
 
 @pytest.fixture(scope="module")
-def stage(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(module_stage: Stage) -> Stage:
     """One system for all duplicates, with two workers."""
-    with Stage(redis_server.url, tmp_path_factory.mktemp("stage")) as found:
-        found.redis.flushall()
-        for worker in [found.start(CONCURRENCY=20, DEDUPLICATE_SECONDS=DEDUPLICATE_SECONDS) for _ in range(2)]:
-            worker.wait_ready()
-        yield found
+    started = [module_stage.start(CONCURRENCY=20, DEDUPLICATE_SECONDS=DEDUPLICATE_SECONDS) for _ in range(2)]
+    for worker in started:
+        worker.wait_ready()
+    return module_stage
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from sandbox.call_log import Call
-    from sandbox.redis_server import RedisServer
 
 SOON = timedelta(seconds=2)
 """Long enough for a job to be seen waiting, short enough to wait for."""
@@ -37,11 +36,9 @@ LATE_SECONDS = 4.0
 
 
 @pytest.fixture(scope="module")
-def stage(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(module_stage: Stage) -> Stage:
     """One system for all options."""
-    with Stage(redis_server.url, tmp_path_factory.mktemp("stage")) as found:
-        found.redis.flushall()
-        yield found
+    return module_stage
 
 
 @pytest.fixture(scope="module")
