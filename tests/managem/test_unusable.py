@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.managem.client import MakeApi, fail_to_lock, watch_heads
-from tests.managem.raw_host import RawHost, Visit
+from tests.managem.raw_host import RawHost, Visit, answering
 
 GARBAGE = {
     "no HTTP at all": b"hello\r\n\r\n",
@@ -35,12 +35,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("what", GARBAGE)
 async def test_an_answer_that_is_no_http_within_the_limits(make_api: MakeApi, what: str) -> None:
-    async def talk(visit: Visit) -> None:
-        await visit.request()
-        await visit.send(GARBAGE[what])
-        await visit.client_hangs_up()
-
-    async with RawHost(talk) as host:
+    async with RawHost(answering(GARBAGE[what])) as host:
         failure = await fail_to_lock(make_api(host.url))
         await host.until(lambda: host.open_connections == 0, "the client has hung up")
     assert (failure.kind, failure.status) == ("unusable", None)
@@ -74,11 +69,6 @@ async def test_a_host_that_speaks_first(make_api: MakeApi) -> None:
 
 @pytest.mark.parametrize("what", ["a huge header", "too many headers", "headers without end", "a huge reason"])
 async def test_a_head_beyond_all_measure_is_reported_as_such(make_api: MakeApi, what: str) -> None:
-    async def talk(visit: Visit) -> None:
-        await visit.request()
-        await visit.send(GARBAGE[what])
-        await visit.client_hangs_up()
-
-    async with RawHost(talk) as host:
+    async with RawHost(answering(GARBAGE[what])) as host:
         failure = await fail_to_lock(make_api(host.url))
     assert failure.detail == "The head of the host's answer has over 65,536 bytes."

@@ -14,6 +14,7 @@ import pytest
 from sandbox.faults import Delay, Respond
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
+from tests.system.remote_control import ask, assert_termination_revokes
 from tests.system.stage import DEAD, QUEUE, RESULTS, TASK, TOKEN, Stage, eventually, monitor
 from worker.broker.keys import Keys
 
@@ -72,12 +73,6 @@ def wait_signals(stage: Stage, job: str, last: str = "postrun") -> list[dict[str
     return signals_of(stage, job)
 
 
-def ask(stage: Stage, question: str, *arguments: Any) -> Any:
-    """What the worker answers to a stock Celery app."""
-    inspect = stage.producer.control.inspect(destination=[NAME], timeout=10)
-    return getattr(inspect, question)(*arguments)[NAME]
-
-
 def test_the_signals_of_a_job_are_sent_in_order_and_tell_its_end_when_the_event_is_out(life: Stage) -> None:
     job = life.send("c-1")
 
@@ -99,7 +94,7 @@ def test_while_the_event_cannot_be_published_nobody_is_notified_of_a_success(lif
     eventually(lambda: life_log.lines("redis_refuses"), "an attempt to publish")
 
     assert [signal["signal"] for signal in signals_of(life, job)] == ["received", "prerun"]
-    assert [request["id"] for request in ask(life, "active")] == [job]
+    assert [request["id"] for request in ask(life, NAME, "active")] == [job]
     life.redis.delete(RESULTS)
     assert wait_signals(life, job)[2]["signal"] == "success"
 
@@ -152,16 +147,16 @@ def test_a_stock_app_can_inspect_the_worker(life: Stage) -> None:
     job = life.send("slow-1")
     eventually(life.api.calls, "the call")
 
-    (active,) = ask(life, "active")
+    (active,) = ask(life, NAME, "active")
     assert (active["id"], active["name"], active["kwargs"]) == (job, TASK, {"subject": "slow-1"})
     assert isinstance(active["worker_pid"], int)
-    assert ask(life, "query_task", job)[job][0] == "active"
-    assert [request["id"] for request in ask(life, "reserved")] == []
-    assert ask(life, "scheduled") == []
-    assert ask(life, "ping") == {"ok": "pong"}
-    assert ask(life, "registered") == [TASK]
-    assert [queue["name"] for queue in ask(life, "active_queues")] == [QUEUE]
-    stats = ask(life, "stats")
+    assert ask(life, NAME, "query_task", job)[job][0] == "active"
+    assert [request["id"] for request in ask(life, NAME, "reserved")] == []
+    assert ask(life, NAME, "scheduled") == []
+    assert ask(life, NAME, "ping") == {"ok": "pong"}
+    assert ask(life, NAME, "registered") == [TASK]
+    assert [queue["name"] for queue in ask(life, NAME, "active_queues")] == [QUEUE]
+    stats = ask(life, NAME, "stats")
     assert stats["pool"]["max-concurrency"] == CONCURRENCY
     assert stats["total"][TASK] >= 1
     assert stats["broker"]["hostname"] == "127.0.0.1"
@@ -169,10 +164,10 @@ def test_a_stock_app_can_inspect_the_worker(life: Stage) -> None:
 
 def test_no_secret_is_reported_to_who_inspects(life: Stage) -> None:
     for question in ("conf", "stats", "report", "active_queues"):
-        answer = json.dumps(ask(life, question))
+        answer = json.dumps(ask(life, NAME, question))
         assert TOKEN not in answer, question
         assert PASSWORD not in answer, question
-    assert ask(life, "conf")["task_default_queue"] == QUEUE
+    assert ask(life, NAME, "conf")["task_default_queue"] == QUEUE
 
 
 def test_the_celery_command_can_inspect_the_worker(life: Stage) -> None:
@@ -216,17 +211,9 @@ def test_a_terminated_job_is_released_and_ends_as_revoked_with_one_event(life: S
     job = life.send("slow-1")
     eventually(life.api.calls, "the call")
 
-    life.producer.control.revoke(job, terminate=True, destination=[NAME], reply=True, timeout=10)
+    assert_termination_revokes(life, NAME, job)
 
-    event = life.event_of(job)
-    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
-    assert event["data"]["attempts"] == 1
-    assert "the conversation may be locked" in event["data"]["error"]["detail"]
-    life.wait_idle()
     assert [letter["data"]["job_id"] for letter, _ in life.dead_letters()] == [job]
-    assert len(life.wait_events(1)) == 1
-    assert len(life.api.calls()) == 1
-    assert ask(life, "active") == []
     assert [(signal["signal"], signal.get("terminated")) for signal in wait_signals(life, job, "revoked")] == [
         ("received", None), ("prerun", None), ("revoked", True), ("revoked", False),
     ]  # fmt: skip
@@ -275,7 +262,7 @@ def test_the_pool_grows_and_shrinks_on_request(life: Stage) -> None:
     control.pool_shrink(3, destination=[NAME], reply=True, timeout=10)
     assert peak() == CONCURRENCY - 3
     control.pool_grow(3, destination=[NAME], reply=True, timeout=10)
-    assert ask(life, "stats")["pool"]["max-concurrency"] == CONCURRENCY
+    assert ask(life, NAME, "stats")["pool"]["max-concurrency"] == CONCURRENCY
     assert peak() == CONCURRENCY
 
 
@@ -294,11 +281,11 @@ def test_whatever_is_asked_of_the_pool_it_keeps_a_slot_and_a_bound_and_says_so(
     try:
         told = send(command, n)["ok"]
         assert told.startswith(f"this worker runs up to {slots:,} jobs at once now: at least 1 and at most 10,000")
-        assert ask(life, "stats")["pool"]["max-concurrency"] == slots
+        assert ask(life, NAME, "stats")["pool"]["max-concurrency"] == slots
         assert life.event_of(life.send("c-1"))["data"]["outcome"] == "locked"
     finally:
         send("pool_grow", CONCURRENCY - slots)
-    assert ask(life, "stats")["pool"]["max-concurrency"] == CONCURRENCY
+    assert ask(life, NAME, "stats")["pool"]["max-concurrency"] == CONCURRENCY
 
 
 @pytest.mark.parametrize(
@@ -357,7 +344,7 @@ def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_w
         control.cancel_consumer(queue, destination=[NAME], reply=True, timeout=10)
 
     def in_care() -> set[str]:
-        return set(ask(life, "_request", "monitoring")["in_care"])
+        return set(ask(life, NAME, "_request", "monitoring")["in_care"])
 
     eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the maintenance of the queue without jobs")
     life.redis.zadd(keys.delayed, {"ref-1": 1})
@@ -376,7 +363,7 @@ def test_a_queue_can_be_added_and_cancelled_on_request(life: Stage) -> None:
     left = life.send("c-2", queue="another")
 
     assert life.event_of(life.send("c-3"))["data"]["outcome"] == "locked"
-    assert [queue["name"] for queue in ask(life, "active_queues")] == [QUEUE]
+    assert [queue["name"] for queue in ask(life, NAME, "active_queues")] == [QUEUE]
     assert len(life.wait_events(2)) == 2
     assert life.redis.llen("another") == 1, left
 
@@ -443,7 +430,7 @@ def test_nothing_of_jobs_that_are_over_is_kept_in_memory(life: Stage) -> None:
     life.wait_idle()
 
     after = eventually(
-        lambda: (found := ask(life, "_request", "monitoring"))["active"] == 0 and found, "an idle worker"
+        lambda: (found := ask(life, NAME, "_request", "monitoring"))["active"] == 0 and found, "an idle worker"
     )
     assert len(life.events()) == jobs + 1
     assert (after["requests"], after["reserved"], after["active"]) == (0, 0, 0)

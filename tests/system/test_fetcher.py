@@ -77,6 +77,17 @@ class Scene:
     async def until_received(self, number: int) -> None:
         await until(lambda: len(self.received) >= number)
 
+    def cancel_the_queue_during_a_take(self) -> None:
+        """Let each take from now on come back to a fetcher that has left its queue meanwhile."""
+        take = self.bench.moves.take
+
+        async def take_and_cancel(request: TakeRequest, **asked: object) -> object:
+            taken = await take(request, **asked)  # type: ignore[arg-type]
+            self.fetcher.cancel(QUEUE)
+            return taken
+
+        self.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
+
     async def until_it_waits(self) -> None:
         await until(self.blocked)
 
@@ -167,14 +178,7 @@ async def test_a_backlog_that_came_during_a_wait_is_taken_to_the_last_job(scene:
 async def test_a_queue_that_is_cancelled_during_a_take_is_not_waited_on_any_more(scene: Scene) -> None:
     scene.in_flight.limit = 2
     await scene.until_it_waits()
-    take = scene.bench.moves.take
-
-    async def take_and_cancel(request: TakeRequest, **asked: object) -> object:
-        taken = await take(request, **asked)  # type: ignore[arg-type]
-        scene.fetcher.cancel(QUEUE)
-        return taken
-
-    scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
+    scene.cancel_the_queue_during_a_take()
     scene.bench.push(b"a job")
 
     await until(lambda: scene.released)
@@ -345,14 +349,7 @@ async def test_no_job_is_taken_beyond_the_free_slots(scene: Scene) -> None:
 
 async def test_what_is_on_its_way_from_a_queue_that_was_cancelled_goes_back(scene: Scene) -> None:
     await scene.until_it_waits()
-    take = scene.bench.moves.take
-
-    async def take_and_cancel(request: TakeRequest, **asked: object) -> object:
-        taken = await take(request, **asked)  # type: ignore[arg-type]
-        scene.fetcher.cancel(QUEUE)
-        return taken
-
-    scene.bench.moves.take = take_and_cancel  # type: ignore[method-assign, assignment]
+    scene.cancel_the_queue_during_a_take()
     scene.bench.push(b"a job")
 
     await until(lambda: scene.released)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sandbox.faults import Delay
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
+from tests.system.remote_control import ask, assert_termination_revokes
 from tests.system.stage import DEAD, RESULTS, TASK, Stage, eventually, monitor
 
 if TYPE_CHECKING:
@@ -36,13 +37,8 @@ def stage(running: Stage) -> Stage:
     return running
 
 
-def ask(stage: Stage, question: str, *arguments: Any) -> Any:
-    inspect = stage.producer.control.inspect(destination=[NAME], timeout=10)
-    return getattr(inspect, question)(*arguments)[NAME]
-
-
 def total(stage: Stage) -> int:
-    return int(ask(stage, "stats")["total"].get(TASK, 0))
+    return int(ask(stage, NAME, "stats")["total"].get(TASK, 0))
 
 
 def test_who_inspects_the_worker_sees_the_jobs_that_run_and_none_that_are_over(stage: Stage) -> None:
@@ -50,13 +46,13 @@ def test_who_inspects_the_worker_sees_the_jobs_that_run_and_none_that_are_over(s
     job = stage.send("slow-1")
     eventually(stage.api.calls, "the call")
 
-    active = eventually(lambda: ask(stage, "active"), "the job in the answer")
+    active = eventually(lambda: ask(stage, NAME, "active"), "the job in the answer")
     assert [(request["id"], request["kwargs"]) for request in active] == [(job, {"subject": "slow-1"})]
-    assert ask(stage, "query_task", job)[job][0] == "active"
+    assert ask(stage, NAME, "query_task", job)[job][0] == "active"
 
     stage.event_of(job)
-    assert eventually(lambda: ask(stage, "active") == [], "nothing active any more")
-    assert ask(stage, "query_task", job) == {}
+    assert eventually(lambda: ask(stage, NAME, "active") == [], "nothing active any more")
+    assert ask(stage, NAME, "query_task", job) == {}
 
 
 def test_each_job_is_counted_once_whether_it_was_seen_or_not(stage: Stage) -> None:
@@ -64,7 +60,7 @@ def test_each_job_is_counted_once_whether_it_was_seen_or_not(stage: Stage) -> No
     for number in range(20):
         stage.send(f"c-{number}")
     seen = stage.send("slow-1")
-    eventually(lambda: seen in [request["id"] for request in ask(stage, "active")], "the job that is seen")
+    eventually(lambda: seen in [request["id"] for request in ask(stage, NAME, "active")], "the job that is seen")
     stage.wait_events(21)
 
     assert eventually(lambda: total(stage) == before + 21, "all counted")
@@ -74,16 +70,7 @@ def test_a_job_can_be_terminated_that_celery_was_never_shown(stage: Stage) -> No
     job = stage.send("slow-1")
     eventually(stage.api.calls, "the call")
 
-    stage.producer.control.revoke(job, terminate=True, destination=[NAME], reply=True, timeout=10)
-
-    event = stage.event_of(job)
-    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
-    assert event["data"]["attempts"] == 1
-    assert "the conversation may be locked" in event["data"]["error"]["detail"]
-    stage.wait_idle()
-    assert len(stage.wait_events(1)) == 1
-    assert len(stage.api.calls()) == 1
-    assert ask(stage, "active") == []
+    assert_termination_revokes(stage, NAME, job)
 
 
 def test_a_heartbeat_tells_how_many_jobs_were_done(stage: Stage) -> None:

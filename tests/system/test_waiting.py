@@ -52,13 +52,18 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def send_one_after_the_other(fleet: Stage, jobs: int) -> None:
+    """Send each job when the one before it has ended, so that each finds a fleet that waits."""
+    for number in range(jobs):
+        fleet.send(f"c-{number}")
+        fleet.wait_events(number + 1)
+
+
 def test_a_job_wakes_one_worker_and_not_the_fleet(fleet: Stage) -> None:
     jobs = 40
     began = time.monotonic()
 
-    for number in range(jobs):
-        fleet.send(f"c-{number}")
-        fleet.wait_events(number + 1)
+    send_one_after_the_other(fleet, jobs)
 
     waits_that_ended_by_themselves = WORKERS * (time.monotonic() - began) / WAIT_SECONDS
     assert calls(fleet, "blmove") <= 2 * jobs + waits_that_ended_by_themselves + WORKERS
@@ -68,9 +73,7 @@ def test_a_job_that_wakes_a_worker_is_taken_claimed_and_completed_by_one_script_
     jobs = 40
     began = time.monotonic()
 
-    for number in range(jobs):
-        fleet.send(f"c-{number}")
-        fleet.wait_events(number + 1)
+    send_one_after_the_other(fleet, jobs)
 
     # what each worker does beside: promote, recover, and a take after a wait
     rounds = WORKERS * ((time.monotonic() - began) / WAIT_SECONDS + 1)
