@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Flow(Protocol):
-    """What holds calls back, beside a job's own waits."""
+    """Flow control: holds calls back, apart from a job's own waits."""
 
     def begins(self, run: Run) -> None:
         """Note that a call begins."""
 
     def answered(self, run: Run) -> None:
-        """Note that a call was answered as it should, or with a final no."""
+        """Note that a call was answered, with a confirmation or a final refusal."""
 
     def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
-        """Note that a call failed; return the attempts that its job has lost by that."""
+        """Note that a call failed; return how many attempts that costs its job."""
 
     def refused(self, run: Run, status: int, retry_after: float | None) -> float:
         """Note that the API refused a call for load; return the seconds that its job waits at least."""
 
     @property
     def doubts_token(self) -> bool:
-        """True if the token was refused just now, so that a second try with the same one is in vain."""
+        """True if the token was refused just now, so that a second try with the same one is useless."""
 
     @property
     def needs_permits(self) -> bool:
@@ -43,7 +43,7 @@ class Flow(Protocol):
         """Return True if a job may keep its slot until its next call."""
 
     def waits_in_slot(self, change: int) -> None:
-        """Note that one more, or one less, waits in its slot."""
+        """Note that one more (1) or one less (-1) job waits in its slot."""
 
     def reason(self) -> Problem:
-        """Why a job that was never called could not be."""
+        """Return why no call was made for a job that is too old."""

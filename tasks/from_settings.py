@@ -35,7 +35,7 @@ def api_client(settings: Settings, *, concurrency: int) -> ManagemApi:
 
 
 def retry_policy(settings: Settings) -> RetryPolicy:
-    """Return when a failed call is repeated."""
+    """Return the policy that says when a failed call is repeated."""
     return RetryPolicy(
         max_attempts=settings.MAX_ATTEMPTS,
         base_seconds=settings.RETRY_BASE_SECONDS,
@@ -49,7 +49,7 @@ def lock_conversation(settings: Settings, *, api: ManagemApi, flow: Flow, on_ret
     Args:
         settings: the settings.
         api: the API's client.
-        flow: what holds calls back.
+        flow: flow control.
         on_retry: called with each retry.
     """
     return LockConversation(

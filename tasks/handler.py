@@ -29,11 +29,11 @@ _TOO_OLD = "The job is older than JOB_MAX_AGE_SECONDS, so it is not called again
 
 
 class LockConversation:
-    """Locks conversations through the API.
+    """Runs jobs, one call of this for each delivery.
 
     Args:
         call: calls the API for a job.
-        flow: what holds calls back.
+        flow: flow control.
         policy: when to try again.
         on_retry: called with each retry.
         reporter: makes the event of each end of a job.
@@ -72,7 +72,7 @@ class LockConversation:
             if isinstance(decision, Finished):
                 return decision
             where: Place = "slot" if self._may_wait_here(decision) else "redis"
-            self._tell_retry(run, attempt, decision, where)
+            self._report_retry(run, attempt, decision, where)
             if where == "redis":
                 return decision
             await self._wait(decision.delay)
@@ -90,7 +90,7 @@ class LockConversation:
         attempt = run.attempts + 1
         decision = self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
         if isinstance(decision, Later):
-            self._tell_retry(run, attempt, decision, "redis")
+            self._report_retry(run, attempt, decision, "redis")
         return decision
 
     def _admit(self, job: Accepted, run: Run) -> Expired | WouldLock | Exhausted | None:
@@ -144,7 +144,7 @@ class LockConversation:
     def _may_wait_here(self, later: Later) -> bool:
         return later.is_retry and later.delay <= IN_PLACE_SECONDS and self._flow.may_wait_in_slot()
 
-    def _tell_retry(self, run: Run, attempt: int, later: Later, where: Place) -> None:
+    def _report_retry(self, run: Run, attempt: int, later: Later, where: Place) -> None:
         problem = run.progress.problem
         status = None if problem is None else problem.status
         self._on_retry(RetryDetails(run.job, attempt, later.reason, status, later.delay, where))

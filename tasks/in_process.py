@@ -1,10 +1,11 @@
 """Run one job in the process that asks for it: for a producer's tests, and to try a job by hand.
 
-The job lives the same life as in the worker, through the same code (``tasks.job.parse``, ``tasks.handler``). What the
-worker does for a fleet is left out: nothing is taken from Redis or published, no id is remembered, no other job is held
-back. So what the worker waits out with the whole fleet is bounded here: a refused token counts as a failed call, and a
-job whose calls are refused for load (429, 503 with ``Retry-After``) ends after MAX_ATTEMPTS of them. Each wait is at
-most RETRY_MAX_DELAY_SECONDS long. ``eta`` is checked but not waited for, as in every task that Celery runs eagerly.
+The job runs through the same code as in the worker (``tasks.job.parse``, ``tasks.handler``). What the worker does for a
+fleet is left out: this takes nothing from Redis, publishes nothing, remembers no id and holds no other job back. The
+worker may wait with its fleet until the API recovers. Here that wait is bounded: a refused token counts as a
+failed call, and a job whose calls are refused for load (429, 503 with ``Retry-After``) ends after MAX_ATTEMPTS of them.
+Each wait is at most RETRY_MAX_DELAY_SECONDS long. ``eta`` is checked but not waited for, as in every task that Celery
+runs eagerly.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from tasks.retry import RetryDetails, RetryPolicy
     from tasks.verdict import Blame
 
-#: What a job's field may have, and the body, argument list and job object around it.
+#: The levels of a job's field, and three more: the body, the argument list and the job object around it.
 _MAX_BODY_LEVELS = MAX_LEVELS + 3
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of the task, as far as a message of it would tell.
+    """A call of the task, with what a message of it would hold.
 
     Attributes:
         id: the task id, of whatever type.
         body: the arguments and keyword arguments as the JSON list of both that Celery would send.
-        headers: what would stand in the message's headers: ``eta``, ``expires``, ``traceparent`` and the like.
-        problem: what cannot be sent, and is left out of the body; None: nothing.
+        headers: the headers of that message: ``eta``, ``expires``, ``traceparent`` and the like.
+        problem: a sentence about the values that JSON cannot hold, and that the body leaves out; None: there are none.
     """
 
     id: Any
@@ -69,7 +70,7 @@ def run(call: Call) -> dict[str, Any]:
     Reads the settings, the token among them, from the environment.
 
     Raises:
-        SettingsError: they are wrong, or there is no token.
+        SettingsError: a setting is wrong, or there is no token.
     """
     settings = load(need_token=True)
     received_at = _now()
@@ -77,20 +78,20 @@ def run(call: Call) -> dict[str, Any]:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        event = _in_a_loop(parsed, received_at, settings)
+        event = _run_in_a_loop(parsed, received_at, settings)
     else:  # the caller's thread has a loop already, and it cannot run another one
         with ThreadPoolExecutor(1, "lock_conversation") as thread:
-            event = thread.submit(_in_a_loop, parsed, received_at, settings).result()
-    told: dict[str, Any] = json.loads(event.body, parse_int=_integer)
-    return told
+            event = thread.submit(_run_in_a_loop, parsed, received_at, settings).result()
+    result: dict[str, Any] = json.loads(event.body, parse_int=_integer)
+    return result
 
 
-def _in_a_loop(parsed: ParsedJob, received_at: datetime, settings: Settings) -> Event:
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # it leaves the caller's own loop alone
-        return runner.run(_ended(parsed, received_at, settings))
+def _run_in_a_loop(parsed: ParsedJob, received_at: datetime, settings: Settings) -> Event:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # does not change the caller's own loop
+        return runner.run(_event_of(parsed, received_at, settings))
 
 
-async def _ended(parsed: ParsedJob, received_at: datetime, settings: Settings) -> Event:
+async def _event_of(parsed: ParsedJob, received_at: datetime, settings: Settings) -> Event:
     api = from_settings.api_client(settings, concurrency=1)
     flow = _Flow(from_settings.retry_policy(settings), settings.RETRY_BASE_SECONDS)
     handler = from_settings.lock_conversation(settings, api=api, flow=flow, on_retry=_log_retry)
@@ -107,24 +108,24 @@ async def _ended(parsed: ParsedJob, received_at: datetime, settings: Settings) -
     try:
         if isinstance(parsed, Rejection):
             return handler.reporter.rejected(parsed, job_run).event
-        return await _to_the_end(handler, flow, parsed, job_run)
+        return await _run_until_finished(handler, flow, parsed, job_run)
     finally:
         await api.aclose()
 
 
-async def _to_the_end(handler: LockConversation, flow: _Flow, job: Accepted, job_run: Run) -> Event:
+async def _run_until_finished(handler: LockConversation, flow: _Flow, job: Accepted, job_run: Run) -> Event:
     while True:
-        decision = await _decision(handler, job, job_run)
+        decision = await _run_once(handler, job, job_run)
         if isinstance(decision, Finished):
             return decision.event
-        if flow.has_had_enough:
+        if flow.was_refused_too_often:
             problem = job_run.progress.problem or flow.reason()
             detail = f"{problem.detail} It did so at {flow.refusals} calls; a job that runs in-process waits no longer."
             return handler.reporter.report(job, job_run, Exhausted(replace(problem, detail=detail))).event
         await asyncio.sleep(decision.delay)
 
 
-async def _decision(handler: LockConversation, job: Accepted, job_run: Run) -> Decision:
+async def _run_once(handler: LockConversation, job: Accepted, job_run: Run) -> Decision:
     try:
         return await handler(job, job_run)
     except Exception as error:
@@ -133,7 +134,7 @@ async def _decision(handler: LockConversation, job: Accepted, job_run: Run) -> D
 
 
 async def _before_call() -> None:
-    """Nobody else can have the job."""
+    """Check nothing: no other worker can have the job."""
 
 
 def _now() -> datetime:
@@ -141,7 +142,7 @@ def _now() -> datetime:
 
 
 def _integer(digits: str) -> int | float:
-    """An integer of the API's, which Python does not read as one if it has more than some thousand digits."""
+    """Read an integer of any length; one with more digits than Python accepts becomes a float."""
     try:
         return int(digits)
     except ValueError:
@@ -149,12 +150,11 @@ def _integer(digits: str) -> int | float:
 
 
 class _Flow:
-    """What holds the calls of a job back that runs alone: nothing but what the API asks for.
+    """Flow control for a job that runs alone: only what the API asks for holds its calls back.
 
     Args:
         policy: how long a wait may be, and how many calls a job has.
-        first_pause: seconds to wait when the API asks for less for the first time and does not say for how long; it
-            doubles with each further one.
+        first_pause: seconds to wait after the first refusal for load that names no time; doubles with each further one.
     """
 
     doubts_token = False
@@ -166,18 +166,18 @@ class _Flow:
         self.refusals = 0
 
     @property
-    def has_had_enough(self) -> bool:
-        """Whether the API refused the job's calls for load as often as it may be called."""
+    def was_refused_too_often(self) -> bool:
+        """True if the API refused as many calls for load as a job has attempts."""
         return self.refusals >= self._policy.max_attempts
 
     def begins(self, run: Run) -> None:
-        """Nothing depends on it."""
+        """Do nothing: no other call depends on it."""
 
     def answered(self, run: Run) -> None:
-        """Nothing depends on it."""
+        """Do nothing: no other call depends on it."""
 
     def failed(self, run: Run, blame: Blame, problem: Problem) -> int:  # noqa: ARG002 - the protocol's signature
-        """Every failure is the job's: no other job tells whose it is."""
+        """Count each failure as an attempt: there are no other jobs that could show whose fault it is."""
         return 1
 
     def refused(self, run: Run, status: int, retry_after: float | None) -> float:  # noqa: ARG002 - as above
@@ -186,23 +186,23 @@ class _Flow:
         return self._policy.capped(self._first_pause * 2 ** (self.refusals - 1)) if retry_after is None else retry_after
 
     def holds_back(self) -> bool:
-        """No other job has to go first."""
+        """Return False: there is no take that could check anything."""
         return False
 
     def may_wait_in_slot(self) -> bool:
-        """No: whoever runs the job waits, and counts what it waits for."""
+        """Return False: the caller of the handler waits, because it counts the refusals."""
         return False
 
     def waits_in_slot(self, change: int) -> None:
-        """It never does."""
+        """Do nothing: no job waits in a slot here."""
 
     def reason(self) -> Problem:
-        """Why a job that was never called could not be."""
+        """Return why no call was made for a job that is too old."""
         return Problem(ProblemType.INTERNAL, "The job became too old before it was called.")
 
 
 def _message(call: Call, now: datetime) -> Message | UndecodableMessage:
-    """The message that the call would be, once it was read."""
+    """Return what the worker would decode from a message of this call."""
     own_id = message_options.usable_id(call.id)
     job_id = own_id or str(uuid.uuid4())
     traceparent, tracestate = trace.read(call.headers)
@@ -213,7 +213,7 @@ def _message(call: Call, now: datetime) -> Message | UndecodableMessage:
         args, kwargs = _arguments(call.body)
         _check(call, args, kwargs)
         not_before, is_eta_naive = message_options.not_before(call.headers.get("eta"), now)
-        expires_at, is_expires_naive = message_options.moment("expires", call.headers.get("expires"))
+        expires_at, is_expires_naive = message_options.parse_time("expires", call.headers.get("expires"))
     except ValueError as reason:
         return UndecodableMessage(
             id=job_id,

@@ -33,7 +33,7 @@ class LockCall:
 
     Args:
         api: the API's client.
-        flow: is told when a call begins, and whether other jobs' calls are refused for the token.
+        flow: flow control; it knows whether other calls are refused for the token.
         shown: how much of a conversation an event contains.
     """
 

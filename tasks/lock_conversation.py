@@ -45,11 +45,13 @@ if TYPE_CHECKING:
 
 #: What the worker can decompress, by kombu's names.
 _COMPRESSIONS = {"gzip", "zlib", "application/x-gzip"}
-#: Celery logs the result of a task that it ran. So much of an event names the job, and nothing of its conversation.
+#: Celery logs the beginning of a task's result. So many characters of an event name the job, and contain nothing of its
+#: conversation.
 _LOGGED_RESULT_CHARACTERS = 160
-#: What a sentence about arguments names as it is; another name is the producer's, and may hold anything.
+#: Names that an error text quotes unchanged. Any other name comes from the producer and may hold anything.
 _KNOWN = {*Job.model_fields, "args", "kwargs"}
-#: How long a stock worker holds a job before it gives it back, in seconds, so that the two do not go round in circles.
+#: How long a stock worker keeps a job before it gives it back, in seconds. Without the wait it would take the same job
+#: again and again at full speed.
 _GIVE_BACK_AFTER_SECONDS = 1.0
 _STOCK_WORKER = (
     "Job %s was given back to its queue: only lock-worker publishes result events. Stop consuming this queue here, and "
@@ -157,7 +159,7 @@ class LockTask(Task[..., dict[str, Any]]):
         return _run_here(args, kwargs, request.id or uuid(), request.headers or {})
 
     def _header(self, name: str, **options: Any) -> Any:
-        """What Celery would write into this header of a message; what it cannot write, as it is."""
+        """Return what Celery would write into this header of a message; a value that it cannot write, unchanged."""
         try:
             return self.app.amqp.as_task_v2("", self.name, **options).headers[name]
         except (TypeError, ValueError, AttributeError, OverflowError):
@@ -217,7 +219,7 @@ def lock_conversation(
 
 
 def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
-    """The arguments without absent fields, and with the positional one by its name where that is clear."""
+    """Return the arguments without absent fields, and the positional one by its name if that is clear."""
     named = _present(kwargs)
     match args:
         case [Mapping() as fields] if not named:
@@ -228,15 +230,15 @@ def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[A
 
 
 def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields without those that are None; an unknown name is refused whatever its value is, so it stays."""
+    """Return the fields without known ones that are None. Unknown ones stay, because they are refused later."""
     return {name: value for name, value in fields.items() if value is not None or name not in Job.model_fields}
 
 
 def _sendable(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The job's fields as keyword arguments, without those that are None.
+    """Return the job's fields as keyword arguments, without those that are None.
 
     Raises:
-        TypeError: they are no job's; the message names the field.
+        TypeError: the arguments make no job; the message names the field.
     """
     if not isinstance(args, list | tuple):
         raise TypeError(f"args: must be a list or a tuple, and is {describe(args)}")
@@ -257,7 +259,7 @@ def _sendable(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _can_be_called_with(args: Any, kwargs: Any) -> bool:
-    """Whether Python can call anything with these."""
+    """Return True if Python can call a function with these arguments."""
     return (
         isinstance(args, list | tuple) and isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)
     )
@@ -271,21 +273,21 @@ def _run_here(args: Any, kwargs: Any, task_id: Any, headers: Mapping[str, Any]) 
     problem = None
     body = _json([args, kwargs])
     if body is None:
-        args, kwargs, problem = _without_what_json_lacks(args, kwargs)
+        args, kwargs, problem = _without_unwritable(args, kwargs)
         body = _json([args, kwargs]) or b"[[], {}]"
     return in_process.run(in_process.Call(id=task_id, body=body, headers=headers, problem=problem))
 
 
 def _json(value: Any) -> bytes | None:
-    """A value as Celery sends it; None where it cannot be written as JSON."""
+    """Return a value as Celery sends it; None if it cannot be written as JSON."""
     try:
         return bytes(dumps(value).encode())
     except Exception:  # noqa: BLE001 - an object's own ``__json__`` may raise anything
         return None
 
 
-def _without_what_json_lacks(args: Any, kwargs: Any) -> tuple[Any, Any, str]:
-    """The arguments that JSON can hold, and a sentence about the others."""
+def _without_unwritable(args: Any, kwargs: Any) -> tuple[Any, Any, str]:
+    """Return the arguments that JSON can hold, and a sentence about the others."""
     named = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
     if _json(args) is None:
         named["args"], args = args, ()
@@ -299,7 +301,7 @@ def _without_what_json_lacks(args: Any, kwargs: Any) -> tuple[Any, Any, str]:
 
 
 def _give_back(task_id: str | None) -> NoReturn:
-    """Let a job go that a worker of another app took; it cannot publish the event that every job ends in."""
+    """Return a job to its queue: a worker of another app took it, and that worker cannot publish the job's event."""
     logger.error(_STOCK_WORKER, task_id)
     time.sleep(_GIVE_BACK_AFTER_SECONDS)
     raise Reject("not a lock-worker", requeue=True)

@@ -1,7 +1,7 @@
-"""The rules of what stands beside a job's fields: its id, its ``eta`` and its ``expires``.
+"""Checks the options of a job: its id, its ``eta`` and its ``expires``.
 
-They are the same for a message out of the queue (``worker.message.celery_protocol``) and for a job that is run in the
-process that asks for it (``tasks.in_process``).
+The rules are the same for a message from the queue (``worker.message.celery_protocol``) and for a job that runs
+in-process (``tasks.in_process``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_WAIT = timedelta(days=365)
 
 
 def usable_id(value: Any) -> str | None:
-    """Return the job id, or None where there is none or none that can be used."""
+    """Return the job id; None if there is none, or none that can be used."""
     if not isinstance(value, str):
         value = as_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -34,15 +34,15 @@ def unusable_id(value: Any) -> str:
 
 
 def replay_of(value: Any) -> str | None:
-    """Return the id of the job that this one repeats, as the header of that name says it; None: it repeats none."""
+    """Return the id of the job that this one repeats, from the header of that name; None: it repeats none."""
     return usable_id(value) if isinstance(value, str) else None
 
 
-def moment(name: str, value: Any) -> tuple[datetime | None, bool]:
-    """Return the time (in UTC) that an option names, and whether it names no offset and is read as UTC for that reason.
+def parse_time(name: str, value: Any) -> tuple[datetime | None, bool]:
+    """Return the time (in UTC) that an option names, and True if it has no offset and was read as UTC.
 
     Raises:
-        ValueError: it names none; the message is a sentence that names the option.
+        ValueError: it names no time; the message is a sentence that names the option.
     """
     if value is None:
         return None, False
@@ -55,12 +55,12 @@ def moment(name: str, value: Any) -> tuple[datetime | None, bool]:
 
 
 def not_before(value: Any, now: datetime) -> tuple[datetime | None, bool]:
-    """Return the time that ``eta`` names, as :func:`moment` does.
+    """Return the time that ``eta`` names, as :func:`parse_time` does.
 
     Raises:
-        ValueError: it names none, or one that is too far away; the message is a sentence.
+        ValueError: it names no time, or one that is too far away; the message is a sentence.
     """
-    eta, is_naive = moment("eta", value)
+    eta, is_naive = parse_time("eta", value)
     if eta is not None and eta - now > MAX_WAIT:
         raise ValueError(
             f"eta: is more than {MAX_WAIT.days} days away ({eta.date()}); send the job nearer to its time."

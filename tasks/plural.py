@@ -1,4 +1,4 @@
-"""A number with its noun, for people."""
+"""Writes a number with its noun, for people."""
 
 from __future__ import annotations
 

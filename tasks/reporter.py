@@ -1,4 +1,4 @@
-"""Makes the event that tells how a job ended."""
+"""Makes the events with which jobs end."""
 
 from __future__ import annotations
 

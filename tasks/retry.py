@@ -1,8 +1,8 @@
-"""When to call again after a failure, and what is told of it: numbers only. The caller does the waiting.
+"""Computes when to call again after a failure, and defines the record of a retry. The caller does the waiting.
 
 The backoff is exponential with full jitter
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). Which failures are worth another call is
-decided where responses are judged, in ``tasks.verdict``.
+decided in ``tasks.verdict``, which judges the responses.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 #: A wait of up to this many seconds is slept in the job's slot; a longer one is spent in Redis.
 IN_PLACE_SECONDS = 1.0
-#: A job whose call failed in an outage waits this long, and up to twice as long, while others probe.
+#: A job whose call failed in an outage waits between this long and twice as long, while other jobs probe the API.
 _OUTAGE_SECONDS = 5.0
-#: A Retry-After is stretched by up to this share (and one second at most), so that a fleet does not come back in one
-#: moment.
+#: A wait for a Retry-After is longer than it by up to this share (one second at most), so that not all jobs of a fleet
+#: call again at the same time.
 _RETRY_AFTER_JITTER = 0.1
 #: The bound doubles no more often than this, so that no number of attempts is too large for a float. By then even the
 #: shortest base has long passed every cap.
@@ -27,8 +27,7 @@ _MAX_DOUBLINGS = 1000
 
 #: Where a job waits for its next call: in the slot that it holds, or in Redis, holding none.
 Place: TypeAlias = Literal["slot", "redis"]
-#: Every reason for which a job is called again: the error types that a call may fail with and succeed another time, and
-#: ``token_refused`` for a 401.
+#: Every reason of a retry: the error types of calls that may succeed another time, and ``token_refused`` for a 401.
 RETRY_REASONS = (
     "internal",
     "rate_limited",
@@ -46,8 +45,7 @@ class RetryDetails:
 
     Attributes:
         job: the job id.
-        attempt: the number of the call that failed, from 1; calls before it that did not count as attempts are not in
-            it.
+        attempt: the number of the call that failed, from 1; earlier calls that did not count as attempts are left out.
         reason: one of :data:`RETRY_REASONS`.
         status: the HTTP status; None: there was no answer.
         wait_seconds: how long the job waits.
@@ -70,7 +68,7 @@ class RetryObserver(Protocol):
 
 
 def backoff(attempts: int, *, base_seconds: float, max_seconds: float, rng: Callable[[], float]) -> float:
-    """Seconds to wait after ``attempts`` failed calls: drawn evenly from zero to a bound that doubles with each.
+    """Return the seconds to wait after failed calls: drawn evenly from zero to a bound that doubles with each call.
 
     Args:
         attempts: calls made so far, 1 or more.
@@ -83,7 +81,7 @@ def backoff(attempts: int, *, base_seconds: float, max_seconds: float, rng: Call
 
 
 class RetryPolicy:
-    """How long to wait before the next call, and whether there is one.
+    """Says how long to wait before the next call, and if there is one.
 
     Args:
         max_attempts: calls made for a job at most.
@@ -106,15 +104,15 @@ class RetryPolicy:
         self._rng = rng
 
     def capped(self, seconds: float) -> float:
-        """A wait that the API asked for, as far as it is honoured."""
+        """Return how long a wait that the API asked for is honoured: ``max_delay_seconds`` at most."""
         return min(self._max_delay, seconds)
 
     def outage_delay(self, retry_after: float | None) -> float:
-        """Seconds to wait after a call that failed because of an outage; at least what the API asked for."""
+        """Return the seconds to wait after a call that failed in an outage; at least what the API asked for."""
         return self.capped(max(_OUTAGE_SECONDS * (1 + self._rng()), retry_after or 0))
 
     def delay(self, attempts: int, retry_after: float | None) -> float | None:
-        """Seconds to wait after ``attempts`` calls, or None when they are used up.
+        """Return the seconds to wait after ``attempts`` calls; None if all attempts are used up.
 
         Args:
             attempts: calls made so far, 1 or more.

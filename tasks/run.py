@@ -27,20 +27,20 @@ class Run:
 
     Attributes:
         job: the job id.
-        key: what the worker knows the delivery by.
+        key: the job's queue, and its permanent name there.
         counter: counts the attempts, earlier deliveries included.
         received_at: when the job was first taken.
         ends_at: when the job is too old to be called; None: never.
         clock: returns the time on the Redis server's clock.
-        before_call: awaited before each call; it raises when the job is not ours any more, and that ends the run.
-        progress: what is known of the calls so far.
+        before_call: awaited before each call; it raises if another worker may have the job, and that ends the run.
+        progress: what is known about the calls so far.
         is_retry: a call of the job failed before.
         is_probe: the job was taken to find out whether calls succeed again.
         is_newest: the job is new, and was taken from the end where the newest stand.
         is_calling: a call is under way.
-        is_over: this delivery has come to its decision.
-        epoch: the fleet's, when the last call began.
-        trace: the job's, once it was needed.
+        is_over: the run has ended with a decision.
+        epoch: the fleet's epoch when the last call began.
+        trace: the job's trace; None until :func:`trace_of` was asked for it.
     """
 
     job: str

@@ -66,7 +66,7 @@ class HostConnection(ResponseHandler):
         self._body: StreamReader | None = EMPTY_PAYLOAD
         self._received = 0
         self._head = b""
-        self._spoke_unasked = False
+        self._sent_unasked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set up the parser for all answers of this connection."""
@@ -90,7 +90,7 @@ class HostConnection(ResponseHandler):
             aiohttp.ClientError: the connection is lost.
             aiohttp.http_exceptions.HttpProcessingError: the answer is no HTTP.
         """
-        if self._spoke_unasked:
+        if self._sent_unasked:
             raise httpx.RemoteProtocolError(_UNASKED)
         if self.transport is None:  # the host closed it right after opening
             raise aiohttp.ServerDisconnectedError
@@ -111,7 +111,7 @@ class HostConnection(ResponseHandler):
                 return
         body = self._body
         if data and (body is None or body.is_eof()):
-            self._spoke_unasked = True
+            self._sent_unasked = True
             self.force_close()
             self.abort()
             return

@@ -51,7 +51,7 @@ class TokenFile:
 
 
 def is_visible_ascii(token: str) -> bool:
-    """Tell whether a header can carry a token as one word."""
+    """Return True if a header can carry a token as one word."""
     return token.isascii() and token.isprintable() and " " not in token
 
 

@@ -16,7 +16,7 @@ from worker.runtime.clock import ServerClock
 from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
-    from tasks.handler import Run
+    from tasks.run import Run
     from worker.runtime.in_flight import Assignment
 
 MESSAGE = json.dumps({"headers": {"id": "job-1", "task": TASK_NAME}, "body": '[["c-1"], {}, {}]'}).encode()

@@ -57,18 +57,6 @@ def batcher_for(server: Server, settled: Counter, *, weight: int = 1) -> Batcher
     return Batcher("double", server.send, queue="a queue", weigh=lambda _: weight, settled=settled)
 
 
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits that were made, each over at once."""
-    made: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        made.append(seconds)
-
-    monkeypatch.setattr("worker.runtime.batcher.asyncio.sleep", sleep)
-    return made
-
-
 async def test_what_comes_in_one_moment_goes_in_one_call_and_each_item_gets_its_answer() -> None:
     server, settled = Server(), Counter()
     double = batcher_for(server, settled)

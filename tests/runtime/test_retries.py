@@ -37,18 +37,6 @@ def own_outages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.runtime.retries.outages", Outages())
 
 
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits that were made, each over at once."""
-    made: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        made.append(seconds)
-
-    monkeypatch.setattr("worker.runtime.retries.asyncio.sleep", sleep)
-    return made
-
-
 async def test_a_call_that_is_answered_is_made_once(waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
     call = Call()
 

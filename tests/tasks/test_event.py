@@ -62,7 +62,7 @@ def read(facts: Facts, outcome: Outcome) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("outcome", "event_type", "name"), OUTCOMES, ids=[name for *_, name in OUTCOMES])
-def test_each_outcome_is_told_as_the_contract_says(outcome: Outcome, event_type: str, name: str) -> None:
+def test_each_outcome_is_published_as_the_contract_says(outcome: Outcome, event_type: str, name: str) -> None:
     made = build(FACTS, outcome)
     locked, skipped = name == "locked", name == "would_lock"
     details = {"type": "server_error", "title": "The API failed", "status": 503, "detail": "The API answered 503."}
@@ -152,7 +152,7 @@ def told_within(conversation: dict[str, Any], max_bytes: int, **facts: Any) -> d
     return event
 
 
-def test_of_a_conversation_that_is_too_large_the_state_is_told_and_that_it_is_so() -> None:
+def test_a_conversation_that_is_too_large_is_reduced_to_its_state_and_marked_as_truncated() -> None:
     state = {"id": "c-1", "source": {"type": "ORDER", "id": "o-1"}, "locked": True, "createdAt": "x", "updatedAt": "y"}
     large = {**state, "lastMessage": {"body": "\N{LOCK}" * 100_000}, "userA": {}}
 
@@ -163,7 +163,7 @@ def test_of_a_conversation_that_is_too_large_the_state_is_told_and_that_it_is_so
 
 
 @pytest.mark.parametrize("field", ["source", "createdAt", "updatedAt"])
-def test_of_a_state_that_is_too_large_itself_the_lock_is_told(field: str) -> None:
+def test_a_state_that_is_too_large_itself_is_reduced_to_id_and_locked(field: str) -> None:
     data = told_within({"id": "c-1", "locked": True, field: "x" * 300_000}, 256 * 1024)["data"]
 
     assert (data["conversation"], data["truncated"]) == ({"id": "c-1", "locked": True}, True)
@@ -179,7 +179,7 @@ def test_the_numbers_of_a_reduced_conversation_keep_all_their_digits() -> None:
     assert b'"truncated":true' in body
 
 
-def test_an_event_may_be_exactly_as_large_as_the_bound_and_then_nothing_is_said_of_it() -> None:
+def test_an_event_exactly_as_large_as_the_bound_is_not_truncated() -> None:
     size = len(build(FACTS, Locked(CONVERSATION)).body)
 
     assert told_within(CONVERSATION, size) == read(FACTS, Locked(CONVERSATION))
@@ -274,7 +274,7 @@ def test_a_number_beyond_a_double_is_null_because_json_has_no_infinity() -> None
         pytest.param(json.loads("[" * 900 + "]" * 900), id="deep"),
     ],
 )
-def test_a_lock_is_told_so_that_strict_readers_can_read_it_even_where_its_conversation_cannot_be(
+def test_strict_readers_can_read_the_event_of_a_lock_even_if_they_cannot_read_its_conversation(
     value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert conversation(value) == {"id": "c-1", "locked": True}

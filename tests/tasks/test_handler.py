@@ -1,4 +1,4 @@
-"""The life of a job, with an API that answers as told and a clock that moves only when somebody sleeps."""
+"""The life of a job, with scripted answers of the API and a clock that only a sleep moves."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LostError(Exception):
 
 
 class Scene:
-    """The handler on a stage: ``said`` is what the API says in turn, the last of it for ever."""
+    """The handler with an API that gives these answers in turn, and the last one again and again."""
 
     def __init__(self, *said: Said, shown: ConversationView = "full", lost_at: int = 0) -> None:
         self._said = list(said or [locked()])
@@ -186,7 +186,7 @@ def event_of(decision: Decision) -> dict[str, Any]:
 # Admitting
 
 
-async def test_a_good_job_is_called_once_and_its_event_tells_all_of_it() -> None:
+async def test_a_good_job_is_called_once_and_its_event_has_every_field() -> None:
     scene = Scene()
 
     event = await scene.finished()
@@ -235,7 +235,7 @@ async def test_a_job_that_expires_between_two_calls_in_place_is_not_called_again
     assert event["data"]["attempts"] == len(scene.calls) == 2
 
 
-async def test_a_job_that_expired_while_it_was_put_aside_keeps_its_count_of_calls() -> None:
+async def test_a_job_that_expired_while_it_was_delayed_keeps_its_attempts() -> None:
     event = await Scene().finished(accepted(expires_at=NOW), attempts=2)
     assert (event["data"]["outcome"], event["data"]["attempts"]) == ("expired", 2)
 
@@ -243,7 +243,7 @@ async def test_a_job_that_expired_while_it_was_put_aside_keeps_its_count_of_call
 # Calling
 
 
-async def test_a_job_of_another_worker_is_not_called_and_ends_the_run() -> None:
+async def test_a_job_that_another_worker_holds_is_not_called_and_the_run_ends() -> None:
     scene = Scene(lost_at=1)
     with pytest.raises(LostError):
         await scene()
@@ -251,7 +251,7 @@ async def test_a_job_of_another_worker_is_not_called_and_ends_the_run() -> None:
     assert scene.run.attempts == 0
 
 
-async def test_it_is_looked_before_every_call_whether_the_job_is_still_ours() -> None:
+async def test_each_call_first_checks_that_this_worker_still_holds_the_job() -> None:
     scene = Scene(status(500), lost_at=3)
     with pytest.raises(LostError):
         await scene()
@@ -271,7 +271,7 @@ async def test_every_call_of_a_job_has_the_same_idempotency_key_and_trace_and_a_
     assert all(len(span) == 16 and int(span, 16) for span in spans)
 
 
-async def test_a_job_without_a_trace_has_one_over_all_its_calls_and_deliveries_and_nobody_samples_it() -> None:
+async def test_a_job_without_a_trace_gets_one_unsampled_trace_for_all_its_calls_and_deliveries() -> None:
     first, second = Scene(status(500), status(500), status(500, "30")), Scene(locked())
     await first()
     event = await second.finished(attempts=3)
@@ -293,7 +293,7 @@ async def test_the_producers_tracestate_goes_along_with_every_call_and_with_the_
     assert event["traceparent"].endswith("-01")
 
 
-async def test_an_id_that_no_header_can_carry_is_called_under_a_uuid_that_follows_from_it() -> None:
+async def test_a_job_whose_id_no_header_can_carry_is_called_under_a_uuid_derived_from_it() -> None:
     first, again, other = Scene(), Scene(), Scene()
     await first(accepted(id="任务-1"))
     await again(accepted(id="任务-1"))
@@ -314,7 +314,7 @@ async def test_a_short_wait_is_slept_in_place_and_calls_are_counted() -> None:
     assert all(0 <= wait <= 0.02 for wait in scene.slept)
 
 
-async def test_a_retry_after_of_a_second_is_still_slept_in_place_and_one_beyond_is_not() -> None:
+async def test_a_retry_after_of_a_second_is_slept_in_place_and_a_longer_one_is_not() -> None:
     in_place = Scene(status(500, "1"), locked())
     assert (await in_place.finished())["data"]["attempts"] == 2
     assert in_place.slept == [IN_PLACE_SECONDS]
@@ -338,7 +338,7 @@ async def test_a_job_that_has_to_wait_names_its_reason(said: Response, reason: s
     assert await Scene(said)() == Later(30.0, reason, is_retry=True)
 
 
-async def test_a_year_to_wait_is_cut_to_the_longest_wait() -> None:
+async def test_a_retry_after_of_a_year_is_cut_to_the_longest_wait() -> None:
     assert await Scene(status(500, "31536000"))() == Later(60.0, "server_error", is_retry=True)
     assert await Scene(status(429, "31536000"))() == Later(60.0, "rate_limited", is_retry=True)
 
@@ -355,7 +355,7 @@ async def test_a_job_that_had_more_calls_than_are_allowed_now_is_called_once_mor
     assert (event["data"]["outcome"], event["data"]["attempts"]) == ("exhausted", MAX_ATTEMPTS + 4)
 
 
-async def test_an_exhausted_job_tells_the_last_problem() -> None:
+async def test_an_exhausted_job_names_the_last_problem() -> None:
     scene = Scene(status(500), status(500), CallFailedError("unreachable", "No connection."), status(408))
     event = await scene.finished()
     assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "exhausted")
@@ -364,7 +364,7 @@ async def test_an_exhausted_job_tells_the_last_problem() -> None:
     assert len(scene.slept) == MAX_ATTEMPTS - 1
 
 
-async def test_a_final_no_ends_the_job_at_once() -> None:
+async def test_a_final_refusal_ends_the_job_at_once() -> None:
     scene = Scene(status(404, "5"))
     event = await scene.finished()
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("refused", "not_found")
@@ -390,7 +390,7 @@ def test_an_error_of_the_workers_own_is_retried_like_a_failure_of_the_api() -> N
     assert "secret" not in event["data"]["error"]["detail"]
 
 
-async def test_each_retry_is_told_once_before_its_wait_with_its_call_reason_status_wait_and_place() -> None:
+async def test_each_retry_is_reported_once_before_its_wait_with_its_call_reason_status_wait_and_place() -> None:
     scene = Scene(status(500, "1"), CallFailedError("timeout", "Too late."), status(502, "30"))
     told_by_then: list[int] = []
     scene.on_sleep = lambda: told_by_then.append(len(scene.retries))
@@ -437,7 +437,7 @@ async def test_the_last_call_of_a_job_that_is_exhausted_is_no_retry() -> None:
     assert [retry.attempt for retry in scene.retries] == [*range(1, MAX_ATTEMPTS)]
 
 
-async def test_a_job_whose_slot_is_wanted_back_while_it_waits_has_one_retry_all_the_same() -> None:
+async def test_a_job_that_gives_back_its_slot_after_the_wait_still_reports_one_retry() -> None:
     scene = Scene(status(500))
     scene.closes_meanwhile = True
 
@@ -488,7 +488,7 @@ async def test_an_event_shows_as_much_of_the_conversation_as_the_setting_says(
     assert event["data"]["conversation"].keys() == fields
 
 
-async def test_a_deviation_from_the_documented_shape_is_told_without_its_values(
+async def test_a_deviation_from_the_documented_shape_is_logged_without_its_values(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     event = await Scene(locked(source={"type": "SECRET"}, userA=None, userB={"rating": "SECRET"})).finished()
@@ -503,7 +503,7 @@ async def test_a_deviation_from_the_documented_shape_is_told_without_its_values(
 
 
 @pytest.mark.parametrize("shown", ["full", "without_last_message", "state"])
-async def test_an_answer_that_could_not_be_told_as_it_came_is_told_and_said(
+async def test_an_answer_that_had_to_be_changed_is_published_and_the_change_is_logged(
     shown: ConversationView, caplog: pytest.LogCaptureFixture
 ) -> None:
     said = Response(
@@ -592,7 +592,7 @@ def test_a_job_revoked_after_a_call_has_failed_and_its_conversation_may_be_locke
     assert "the conversation may be locked" in event["data"]["error"]["detail"]
 
 
-def test_a_poisoned_job_tells_how_many_workers_it_took_and_that_a_replay_begins_anew() -> None:
+def test_a_poisoned_job_names_the_number_of_dead_workers_and_warns_of_a_replay() -> None:
     scene = Scene()
     event = event_of(scene.handler.reporter.poisoned(accepted(), scene.new_run(attempts=2), crashes=5))
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("poisoned", "poisoned")
@@ -613,7 +613,7 @@ DOCUMENTED = st.sampled_from(["source", "userA", "userB", "createdAt", "updatedA
 
 @settings(deadline=None)
 @given(st.dictionaries(DOCUMENTED | TEXT, ANY_JSON, max_size=6))
-async def test_a_confirmed_lock_is_told_with_all_that_came_whatever_that_is(extra: dict[str, Any]) -> None:
+async def test_a_confirmed_lock_is_published_with_the_whole_answer_whatever_it_holds(extra: dict[str, Any]) -> None:
     event = await Scene(locked(**{**extra, **CONFIRMED})).finished()
 
     assert (event["data"]["outcome"], event["data"]["attempts"]) == ("locked", 1)
@@ -621,7 +621,7 @@ async def test_a_confirmed_lock_is_told_with_all_that_came_whatever_that_is(extr
 
 
 @pytest.mark.parametrize("value", ["1e999", "-1e999", r'"\ud800"', r'{"\udfff": 1}', "[" * 500 + "]" * 500])
-async def test_a_confirmed_lock_is_told_even_if_the_answer_holds_what_few_can_write(value: str) -> None:
+async def test_a_confirmed_lock_is_published_even_if_the_answer_holds_what_few_writers_can_write(value: str) -> None:
     decision = await Scene(Response(200, f'{{"id": "c-1", "locked": true, "source": {value}}}'.encode(), None))()
     assert isinstance(decision, Finished)
     assert decision.event.outcome == "locked"
@@ -641,13 +641,13 @@ async def test_an_answer_that_is_nested_however_deep_ends_in_an_event(levels: in
 
 
 @pytest.mark.parametrize("said", [locked(), status(404), status(400)])
-async def test_an_answer_that_settles_a_job_tells_that_the_api_is_well_whatever_it_says(said: Response) -> None:
+async def test_an_answer_that_ends_a_job_counts_as_answered_whatever_it_says(said: Response) -> None:
     scene = Scene(said)
     await scene()
     assert (scene.answers, scene.blamed) == (1, [])
 
 
-async def test_a_job_that_is_not_called_says_nothing_of_the_api() -> None:
+async def test_a_job_that_is_not_called_reports_nothing_about_the_api() -> None:
     dry, late = Scene(), Scene()
     await dry(accepted(dry_run=True))
     await late(accepted(expires_at=NOW))
@@ -667,7 +667,7 @@ async def test_a_job_that_is_not_called_says_nothing_of_the_api() -> None:
         (status(401), Blame.TOKEN),
     ],
 )
-async def test_a_failure_tells_whose_fault_it_is(said: Said, blame: Blame) -> None:
+async def test_a_failure_is_reported_with_whose_fault_it_is(said: Said, blame: Blame) -> None:
     scene = Scene(said)
     scene.is_held_back = True
 
@@ -677,7 +677,7 @@ async def test_a_failure_tells_whose_fault_it_is(said: Said, blame: Blame) -> No
 
 
 @pytest.mark.parametrize("attempts", [0, 1, MAX_ATTEMPTS - 1, MAX_ATTEMPTS])
-async def test_a_failure_of_an_outage_costs_the_job_no_attempt_and_sets_it_aside(attempts: int) -> None:
+async def test_a_failure_in_an_outage_costs_the_job_no_attempt_and_delays_it(attempts: int) -> None:
     scene = Scene(status(503))
     scene.outage = True
 
@@ -692,7 +692,7 @@ async def test_a_failure_of_an_outage_costs_the_job_no_attempt_and_sets_it_aside
     ("retry_after", "chance", "wait"),
     [(None, 1.0, 10.0), ("3", 0.0, 5.0), ("30", 0.0, 30.0), ("31536000", 0.0, 60.0), ("-30", 0.0, 5.0)],
 )
-async def test_a_job_that_is_set_aside_waits_no_less_than_its_answer_asked_for(
+async def test_a_job_delayed_in_an_outage_waits_at_least_as_long_as_its_answer_asked_for(
     retry_after: str | None, chance: float, wait: float
 ) -> None:
     scene = Scene(status(500, retry_after))
@@ -714,7 +714,7 @@ async def test_a_refused_token_is_tried_once_more_and_then_costs_the_job_nothing
 
 
 @pytest.mark.parametrize("doubt", ["doubts_token", "needs_permits", "is_retry", "is_probe"])
-async def test_a_second_try_with_the_same_token_is_not_made_where_it_is_in_vain_or_may_not_be(doubt: str) -> None:
+async def test_a_refused_token_is_not_tried_again_where_that_is_useless_or_not_allowed(doubt: str) -> None:
     scene = Scene(status(401))
     scene.has_slots = False
     facts: dict[str, Any] = {}
@@ -749,7 +749,7 @@ async def test_a_conversation_that_is_refused_with_a_token_that_serves_others_en
     assert event["data"]["attempts"] == MAX_ATTEMPTS
 
 
-async def test_a_token_that_was_renewed_meanwhile_serves_at_the_second_try_and_that_is_one_attempt() -> None:
+async def test_a_token_that_was_renewed_meanwhile_is_accepted_at_the_second_try_and_that_is_one_attempt() -> None:
     scene = Scene(status(401), locked())
 
     event = await scene.finished()
@@ -778,7 +778,7 @@ async def test_a_call_that_fails_after_a_refused_token_is_one_attempt() -> None:
         (status(503, "30"), "server_error", 30.0),
     ],
 )
-async def test_an_overloaded_api_costs_the_job_nothing_and_the_fleet_is_told_what_was_asked_for(
+async def test_an_overloaded_api_costs_the_job_no_attempt_and_flow_control_hears_its_retry_after(
     said: Response, reason: str, asked: float | None
 ) -> None:
     scene = Scene(said)
@@ -866,7 +866,7 @@ async def test_while_calls_are_held_back_no_job_waits_in_its_slot() -> None:
     assert (scene.slept, scene.run.attempts) == ([], 1)
 
 
-async def test_a_job_that_slept_while_the_gates_closed_is_not_called_but_asks_like_all_others() -> None:
+async def test_a_job_whose_wait_in_its_slot_ends_during_a_pause_goes_back_to_redis_without_a_call() -> None:
     scene = Scene(status(500), locked())
     scene.closes_meanwhile = True
 

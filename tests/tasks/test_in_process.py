@@ -84,7 +84,7 @@ def test_the_task_id_is_the_job_id(api: SandboxApi) -> None:
 
 
 @pytest.mark.usefixtures("own_app")
-def test_each_end_of_a_job_is_told_as_the_worker_tells_it(api: SandboxApi) -> None:
+def test_each_outcome_is_the_same_as_in_the_worker(api: SandboxApi) -> None:
     api.script = Script(
         rules=(
             Rule(ids="missing*", then=Respond(status=404)),
@@ -116,7 +116,7 @@ def test_each_end_of_a_job_is_told_as_the_worker_tells_it(api: SandboxApi) -> No
 
 
 @pytest.mark.usefixtures("own_app")
-def test_an_api_that_is_away_ends_a_job_as_exhausted(api: SandboxApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_api_ends_a_job_as_exhausted(api: SandboxApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_URL", "http://127.0.0.1:1")
 
     event = lock_conversation("c-42")
@@ -127,7 +127,9 @@ def test_an_api_that_is_away_ends_a_job_as_exhausted(api: SandboxApi, monkeypatc
 
 
 @pytest.mark.usefixtures("own_app")
-def test_a_job_that_waits_is_not_called_past_its_greatest_age(api: SandboxApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_waits_is_not_called_once_it_is_older_than_its_maximum_age(
+    api: SandboxApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api.script = failing(Respond(status=500))
     monkeypatch.setenv("MAX_ATTEMPTS", "1000")
     monkeypatch.setenv("JOB_MAX_AGE_SECONDS", "0.2")
@@ -201,7 +203,7 @@ def test_an_eta_is_not_waited_for(api: SandboxApi) -> None:
     ],
     ids=expected_text,
 )
-def test_arguments_that_are_no_jobs_end_as_rejected_in_process(
+def test_invalid_arguments_end_as_rejected_in_process(
     own_app: Celery, api: SandboxApi, args: Any, kwargs: Any, named: str
 ) -> None:
     own_app.conf.task_always_eager = True
@@ -231,7 +233,7 @@ def test_arguments_that_are_no_jobs_end_as_rejected_in_process(
     ],
     ids=expected_text,
 )
-def test_options_that_are_no_jobs_end_as_rejected_in_process(
+def test_invalid_options_end_as_rejected_in_process(
     api: SandboxApi, args: Any, kwargs: Any, *, options: dict[str, Any], named: str
 ) -> None:
     event = lock_conversation.apply(args, kwargs, **options).get()
@@ -242,7 +244,7 @@ def test_options_that_are_no_jobs_end_as_rejected_in_process(
 
 
 @pytest.mark.usefixtures("own_app")
-def test_what_was_understood_of_a_rejected_job_is_told(api: SandboxApi) -> None:
+def test_the_event_of_a_rejected_job_has_the_fields_that_were_understood(api: SandboxApi) -> None:
     event = lock_conversation("c-42", rule_id="r-7", metadata=object())
 
     assert event["subject"] == "c-42"
@@ -271,7 +273,7 @@ async def test_a_job_can_be_run_where_a_loop_runs(api: SandboxApi) -> None:
 
 
 @pytest.mark.usefixtures("own_app")
-def test_an_answer_with_a_number_of_any_length_is_told(api: SandboxApi) -> None:
+def test_an_answer_with_a_number_of_any_length_is_returned(api: SandboxApi) -> None:
     answer = '{"id": "c-42", "locked": true, "score": ' + "7" * 5000 + "}"
     api.script = failing(Respond(status=200, body=answer))
 
@@ -279,7 +281,7 @@ def test_an_answer_with_a_number_of_any_length_is_told(api: SandboxApi) -> None:
 
 
 @pytest.mark.usefixtures("own_app", "api")
-def test_wrong_settings_are_told_when_a_job_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_settings_raise_when_a_job_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("API_TOKEN")
 
     with pytest.raises(settings.SettingsError, match="API_TOKEN: is missing"):
@@ -288,7 +290,7 @@ def test_wrong_settings_are_told_when_a_job_is_run(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("own_app", "api")
-def test_celerys_log_tells_nothing_that_people_wrote(caplog: pytest.LogCaptureFixture) -> None:
+def test_celerys_log_has_nothing_that_people_wrote(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         event = lock_conversation.apply(("c-42",), {"reason": "a bank transfer"}).get()
 

@@ -37,7 +37,7 @@ def test_a_retry_after_is_read_in_seconds_and_as_a_date(header: str, seconds: fl
     assert parse_retry_after(header, NOW) == seconds
 
 
-def test_a_date_is_measured_to_the_part_of_a_second() -> None:
+def test_the_wait_until_a_date_keeps_fractions_of_a_second() -> None:
     assert parse_retry_after("Sun, 22 Nov 2026 15:04:06 GMT", NOW + timedelta(milliseconds=250)) == 0.75
 
 
@@ -48,11 +48,11 @@ def test_a_date_is_measured_to_the_part_of_a_second() -> None:
         "Wed, 99 Nov 2026 00:00:00 GMT", "Sun, 22 Nov 2026 25:00:00 GMT",
     ],
 )  # fmt: skip
-def test_a_retry_after_without_sense_is_none(header: str | None) -> None:
+def test_an_invalid_retry_after_is_none(header: str | None) -> None:
     assert parse_retry_after(header, NOW) is None
 
 
-def test_a_number_of_any_length_is_a_wait_and_a_larger_one_no_shorter() -> None:
+def test_a_number_of_any_length_is_a_wait_and_a_larger_number_is_no_shorter_wait() -> None:
     waits = [parse_retry_after("9" * digits, NOW) for digits in (1, 5, 10, 11, 12, 13, 100, 8000)]
 
     assert None not in waits

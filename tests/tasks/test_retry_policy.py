@@ -35,7 +35,7 @@ def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_with_each_call(attemp
 
 
 @pytest.mark.parametrize("attempts", [1, 5, 20])
-def test_the_waits_are_spread_evenly_over_all_of_it(attempts: int) -> None:
+def test_the_waits_are_spread_evenly_from_zero_to_the_bound(attempts: int) -> None:
     bound = min(300.0, 0.5 * 2 ** (attempts - 1))
     waits = many(attempts, policy(drawn=Random(SEED)))
 
@@ -88,7 +88,7 @@ def test_after_the_last_call_there_is_no_further_one_whatever_the_api_asks_for(r
 
 
 @pytest.mark.parametrize("retry_after", [0.5, 1.0, 60.0, 299.0])
-def test_a_retry_after_is_waited_out_and_stretched_by_a_tenth_or_a_second_at_most(retry_after: float) -> None:
+def test_a_retry_after_is_waited_out_with_a_jitter_of_a_tenth_or_a_second_at_most(retry_after: float) -> None:
     least, most = policy(drawn=0.0).delay(1, retry_after), policy(drawn=1.0).delay(1, retry_after)
 
     assert least == retry_after

@@ -203,9 +203,7 @@ def test_values_of_python_that_a_job_may_hold_are_sent(redis_client: redis.Redis
     ],
     ids=expected_text,
 )
-def test_arguments_that_are_no_jobs_raise_at_the_producer(
-    redis_client: redis.Redis, args: Any, kwargs: Any, named: str
-) -> None:
+def test_invalid_arguments_raise_at_the_producer(redis_client: redis.Redis, args: Any, kwargs: Any, named: str) -> None:
     with pytest.raises(TypeError) as raised:
         lock_conversation.apply_async(args, kwargs)
 

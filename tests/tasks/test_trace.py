@@ -45,7 +45,7 @@ def test_later_versions_are_read_as_the_first_one_and_flags_that_it_does_not_kno
     ],
     ids=lambda sent: str(sent)[:60],
 )  # fmt: skip
-def test_what_is_not_well_formed_is_left_out_and_its_tracestate_with_it(sent: Any) -> None:
+def test_a_malformed_traceparent_is_dropped_and_its_tracestate_with_it(sent: Any) -> None:
     assert trace.read({"traceparent": sent, "tracestate": "a=1"}) == (None, None)
 
 
@@ -80,7 +80,7 @@ def test_a_tracestate_is_kept_where_a_header_can_carry_it(sent: Any, read: str |
     assert trace.read({"traceparent": PARENT, "tracestate": sent}) == (PARENT, read)
 
 
-def test_both_are_found_where_tracing_libraries_put_them() -> None:
+def test_trace_headers_are_found_where_tracing_libraries_put_them() -> None:
     inner = {"traceparent": PARENT, "tracestate": "a=1"}
     for headers in (inner, {"headers": inner}, {"traceparent": None, "headers": inner}):
         assert trace.read(headers) == (PARENT, "a=1")
@@ -97,7 +97,7 @@ def test_a_job_has_the_producers_trace_and_each_call_a_span_of_its_own_in_it() -
     assert len({SPAN, found.span_id, *(call.split("-")[2] for call in calls)}) == 102
 
 
-def test_a_job_without_a_trace_has_one_that_nobody_samples_and_that_is_the_same_wherever_it_is_delivered() -> None:
+def test_a_job_without_a_trace_gets_an_unsampled_one_that_is_the_same_in_each_delivery() -> None:
     found, again, other = (
         trace.of_job(None, None, KEY),
         trace.of_job(None, None, KEY),

@@ -50,5 +50,5 @@ def test_no_text_is_taken_for_a_number(text: str) -> None:
         ([read("1e-400")], True), ([1, {"a": [{"b": read("1e-400")}]}], True),
     ],
 )  # fmt: skip
-def test_such_numbers_are_found_however_deep(value: Any, found: bool) -> None:  # noqa: FBT001 - a parameter
+def test_numbers_kept_as_text_are_found_at_any_depth(value: Any, found: bool) -> None:  # noqa: FBT001 - a parameter
     assert are_in(value) is found

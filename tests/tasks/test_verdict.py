@@ -65,7 +65,7 @@ def test_a_2xx_without_json_is_unconfirmed(status: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_what_python_alone_takes_for_a_number_is_no_json(constant: str) -> None:
+def test_numbers_that_only_python_reads_are_no_json(constant: str) -> None:
     assert "no JSON" in unconfirmed(f'{{"id": "c-1", "locked": true, "score": {constant}}}'.encode()).detail
 
 
@@ -88,7 +88,7 @@ def test_a_2xx_for_another_conversation_is_unconfirmed(found: Any) -> None:
         b'"id":"c-2","id":"c-1","locked":true',
     ],
 )
-def test_a_2xx_that_says_both_is_unconfirmed(said: bytes) -> None:
+def test_a_2xx_with_two_values_for_one_field_is_unconfirmed(said: bytes) -> None:
     assert "more than one thing" in unconfirmed(b"{%s}" % said).detail
 
 
@@ -124,7 +124,7 @@ def test_no_problem_quotes_what_the_api_sent() -> None:
 
 
 @pytest.mark.parametrize("status", sorted(RETRIED.keys() - {503}))
-def test_an_answer_that_may_be_better_another_time_is_retried_with_its_retry_after(status: int) -> None:
+def test_an_answer_that_another_call_may_change_is_retried_with_its_retry_after(status: int) -> None:
     verdict = judged(LOCKED, status, retry_after="7")
     assert isinstance(verdict, Retryable)
     assert (verdict.problem.type, verdict.problem.status) == (RETRIED[status], status)
@@ -174,7 +174,7 @@ def test_a_409_is_tried_again_while_an_earlier_call_may_be_at_work_or_where_it_a
     assert isinstance(judged(b"", 409, "soon"), Refused)
 
 
-def test_a_refused_token_names_the_settings_to_mend() -> None:
+def test_a_refused_token_names_the_settings_to_fix() -> None:
     verdict = judged(b"", 401)
     assert isinstance(verdict, Retryable)
     assert "API_TOKEN or API_TOKEN_FILE" in verdict.problem.detail
@@ -189,7 +189,7 @@ def test_every_other_3xx_and_4xx_is_final(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_names_the_setting_to_mend(status: int) -> None:
+def test_a_redirect_names_the_setting_to_fix(status: int) -> None:
     verdict = judged(b"", status)
     assert isinstance(verdict, Refused)
     assert "API_URL" in verdict.problem.detail
@@ -225,7 +225,7 @@ def test_a_call_that_found_no_connection_is_the_networks_fault_and_left_nothing_
     assert verdict == Retryable(Problem(ProblemType.UNREACHABLE, "Refused."), None, Blame.NETWORK)
 
 
-def test_what_the_worker_lacks_itself_is_neither_the_apis_fault_nor_the_networks() -> None:
+def test_a_resource_that_the_worker_lacks_is_neither_the_apis_fault_nor_the_networks() -> None:
     verdict = judge_failure(CallFailedError("no_resources", "No file descriptor.", was_sent=False))
     assert verdict == Retryable(Problem(ProblemType.INTERNAL, "No file descriptor."), None, Blame.RESOURCES)
 

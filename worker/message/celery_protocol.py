@@ -388,7 +388,7 @@ def _times(
     """Return ``eta`` and ``expires``; add the name of each that has no UTC offset to ``naive_times``."""
     try:
         eta, is_eta_naive = message_options.not_before(options.get("eta"), now)
-        expires, is_expires_naive = message_options.moment("expires", options.get("expires"))
+        expires, is_expires_naive = message_options.parse_time("expires", options.get("expires"))
     except ValueError as reason:
         raise _InvalidMessageError(str(reason), ProblemType.INVALID_JOB) from None
     naive_times += ["eta"] * is_eta_naive + ["expires"] * is_expires_naive
