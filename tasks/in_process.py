@@ -1,6 +1,6 @@
 """Run one job in the process that asks for it: for a producer's tests, and to try a job by hand.
 
-The job runs through the same code as in the worker (``tasks.job.parse``, ``tasks.handler``). What the worker does for a
+The job runs through the same code as in the worker (``tasks.parse``, ``tasks.handler``). What the worker does for a
 fleet is left out: this takes nothing from Redis, publishes nothing, remembers no id and holds no other job back. The
 worker may wait with its fleet until the API recovers. Here that wait is bounded: a refused token counts as a
 failed call, and a job whose calls are refused for load (429, 503 with ``Retry-After``) ends after MAX_ATTEMPTS of them.
@@ -23,9 +23,10 @@ from settings import load
 from tasks import from_settings, message_options, trace
 from tasks.attempts import Attempts
 from tasks.decision import Finished
-from tasks.job import MAX_LEVELS, parse
+from tasks.job import MAX_LEVELS
 from tasks.message import Message, Rejection, UndecodableMessage
 from tasks.outcome import Exhausted, Problem, ProblemType
+from tasks.parse import parse
 from tasks.redaction import describe
 from tasks.run import Run
 from tasks.strict_json import NotStrictError, loads

@@ -31,7 +31,8 @@ from kombu import Exchange, Queue
 from kombu.utils.json import dumps
 
 import settings
-from tasks.job import Job, no_such_fields
+from tasks.job import Job
+from tasks.parse import no_such_fields
 from tasks.redaction import describe, shorten
 from tasks.task_name import TASK_NAME
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic_core import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 #: Marks a number's text while it is a string. It never leaves this module, so no other text can contain it.
 _MARK = secrets.token_hex(16)
@@ -64,6 +64,18 @@ def are_in(values: Iterable[Any]) -> bool:
 def encode(value: Any) -> bytes:
     """Return JSON in UTF-8 with such numbers unchanged; null for NaN and infinities."""
     return _MARKED.sub(rb"\1", to_json(_marked(value), inf_nan_mode="null"))
+
+
+def size(value: Mapping[str, Any], bound: int) -> int:
+    """Return how many bytes an object has as JSON, with such numbers unchanged; approximate if it is beyond the bound.
+
+    Raises:
+        PydanticSerializationError: it cannot be written as JSON.
+    """
+    written = len(to_json(value))
+    if written <= bound and are_in(value.values()):  # a number with many digits is short as a double
+        written = len(encode(value))
+    return written
 
 
 def _marked(value: Any) -> Any:

@@ -17,8 +17,8 @@ from prometheus_client import generate_latest
 from docs.generate import FOLDER, PAGES
 from settings import Settings
 from tasks.event import build
-from tasks.job import parse
 from tasks.message import Accepted, Message
+from tasks.parse import parse
 from tests.message.messages import ABSENT, NOW, accepted, encoded, made, stock
 from tests.message.test_fields import INVALID, INVALID_BEYOND_THE_SCHEMA, VALID, cases
 from tests.tasks.test_event import FACTS, OUTCOMES, PROBLEM

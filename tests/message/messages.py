@@ -11,8 +11,8 @@ from typing import Any
 from celery import Celery
 from kombu.utils.json import dumps
 
-from tasks.job import parse
 from tasks.message import Accepted, Message, Rejection, UndecodableMessage
+from tasks.parse import parse
 from tasks.task_name import TASK_NAME
 from worker.message import celery_protocol
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import event
-from tasks.job import MAX_METADATA_BYTES, parse
+from tasks.job import MAX_METADATA_BYTES
 from tasks.message import Accepted, Message, Rejection
 from tasks.outcome import Locked, Rejected
+from tasks.parse import parse
 from tasks.task_name import TASK_NAME
 from tests.message.messages import NOW, QUEUE, made, read, stock
 

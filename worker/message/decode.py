@@ -6,9 +6,9 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from tasks import job
 from tasks.message import ParsedJob, Rejection
 from tasks.outcome import Problem, ProblemType
+from tasks.parse import parse
 from worker.message import celery_protocol
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def decoder(task_name: str) -> Decode:
 
     def decode(raw: bytes, *, size: int, now: datetime) -> ParsedJob:
         try:
-            return job.parse(celery_protocol.parse(raw, now=now, task_name=task_name, true_size=size))
+            return parse(celery_protocol.parse(raw, now=now, task_name=task_name, true_size=size))
         except Exception as error:  # noqa: BLE001 - both never raise; if that is ever wrong, the message must still get its event
             logger.error("intake_error", extra={"error": type(error).__name__, "bytes": size})  # noqa: TRY400 - a traceback could show the body
             problem = Problem(ProblemType.INTERNAL, "The worker failed to read the message; see its log.")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import typer
 
-from tasks import job
+from tasks.job import MAX_LEVELS
 from tasks.message import Message, Rejection
+from tasks.parse import parse
 from tasks.strict_json import NotStrictError, loads
 from worker.cli.exit import USAGE_ERROR, fail
 
@@ -120,7 +121,7 @@ def _fields(text: bytes) -> Mapping[str, Any]:
         except UnicodeDecodeError as error:
             raise BadJobError(f"is not UTF-8 (byte {error.start + 1}).") from None
     try:
-        value = loads(text, max_levels=job.MAX_LEVELS + 1)
+        value = loads(text, max_levels=MAX_LEVELS + 1)
     except NotStrictError as reason:
         raise BadJobError(f"{reason}." if text.startswith(b"{") else f"{reason}. {_HOW_TO_WRITE_IT}") from None
     if isinstance(value, str):
@@ -134,7 +135,7 @@ def _is_json(argument: str) -> bool:
     """Return True if an id on the command line is JSON by mistake, such as the output of jq without ``-r``."""
     text = argument.encode("utf-8", "surrogateescape")
     try:
-        loads(text, max_levels=job.MAX_LEVELS + 1)
+        loads(text, max_levels=MAX_LEVELS + 1)
     except NotStrictError:
         return False
     return _LOOKS_LIKE_JSON.match(text) is not None
@@ -142,5 +143,5 @@ def _is_json(argument: str) -> bool:
 
 def _checked(fields: Mapping[str, Any]) -> Mapping[str, Any] | BadJobError:
     message = Message(id="", has_own_id=False, args=(), kwargs=fields, **_NO_OPTIONS)
-    parsed = job.parse(message)
+    parsed = parse(message)
     return BadJobError(parsed.problem.detail) if isinstance(parsed, Rejection) else parsed.received_fields
