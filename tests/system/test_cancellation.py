@@ -259,7 +259,7 @@ def test_an_error_in_learning_of_other_workers_does_not_keep_it_from_taking_jobs
     def fail(_: object) -> None:
         raise ValueError("an error of ours")
 
-    monkeypatch.setattr(runtime.registry, "heard", fail)
+    monkeypatch.setattr(runtime.registry, "learn_of", fail)
     runtime.start()
     with Redis.from_url(redis_url, protocol=2) as client:
         client.lpush("moderation.lock", MESSAGE % (b"job-1", b"c-1"))
