@@ -74,7 +74,7 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
     bench.fleet_was_awake()
     for held in (dead_letter, copy):
         bench.run("ZADD", bench.keys.leases, bench.now_ms() + 10_000, held.ref)
-    if name in PAST_THE_SUSPECT:  # another worker empties its hands for it
+    if name in PAST_THE_SUSPECT:  # another worker drains for it
         bench.run("SET", bench.keys.draining, "worker-2", "PX", 30_000)
     for priority in (0, 3, 6, 9):
         bench.push(b"new", priority=priority)
@@ -245,7 +245,7 @@ MOVES: dict[str, Move] = {
     "lost_takes": _lost_takes,
     "adopt": _adopt,
 }
-#: Those before which another worker empties its hands for the suspect.
+#: Those before which another worker drains for the suspect.
 PAST_THE_SUSPECT = {"take", "take (under a rate limit)", "take (a probe)"}
 
 

@@ -1,4 +1,4 @@
-"""claim: what a job id stands for, and which jobs are copies."""
+"""claim: what a job id stands for, and which jobs are duplicates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_a_new_id_may_go_on_and_is_remembered(bench: Workbench) -> None:
     assert bench.broker_options.dedup_ttl_ms - 5_000 < bench.run("PTTL", key) <= bench.broker_options.dedup_ttl_ms
 
 
-async def test_a_copy_in_flight_at_once_may_go_on_too(bench: Workbench) -> None:
+async def test_a_duplicate_in_flight_at_once_may_go_on_too(bench: Workbench) -> None:
     await bench.moves.claim([Claim(ID, HERE)])
 
     assert await bench.moves.claim([Claim(ID, HERE)]) == [GO]
@@ -46,7 +46,7 @@ async def test_the_time_to_remember_begins_anew_each_time_that_the_job_is_taken(
     assert bench.run("PTTL", key) > bench.broker_options.dedup_ttl_ms - 5_000
 
 
-async def test_a_copy_that_comes_after_the_event_is_one(bench: Workbench) -> None:
+async def test_a_duplicate_that_comes_after_the_event_is_one(bench: Workbench) -> None:
     await bench.moves.claim([Claim(ID, HERE)])
     await end(bench)
     before = bench.snapshot()
@@ -75,7 +75,7 @@ async def test_an_id_is_free_again_once_it_is_forgotten(bench: Workbench) -> Non
     assert await bench.moves.claim([Claim(ID, ELSEWHERE)]) == [GO]
 
 
-async def test_a_dry_run_and_the_job_of_one_id_are_each_copies_of_their_own_alone(bench: Workbench) -> None:
+async def test_a_dry_run_and_the_job_of_one_id_are_each_duplicates_of_their_own_alone(bench: Workbench) -> None:
     rehearsal = Claim(ID, HERE, is_dry_run=True)
     assert await bench.moves.claim([rehearsal]) == [GO]
     await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job", is_dry_run=True)])
@@ -108,7 +108,7 @@ async def test_an_id_stands_for_one_conversation_for_a_dry_run_and_the_job(
     assert await bench.moves.claim([Claim(ID, ELSEWHERE, not is_dry_run)]) == [CONFLICT]
 
 
-async def test_a_copy_of_a_dry_run_prolongs_nothing(bench: Workbench) -> None:
+async def test_a_duplicate_of_a_dry_run_prolongs_nothing(bench: Workbench) -> None:
     rehearsal = Claim(ID, HERE, is_dry_run=True)
     await bench.moves.claim([rehearsal])
     await bench.moves.complete([bench.completion(bench.take_one(), job_id="a job", is_dry_run=True)])

@@ -97,7 +97,9 @@ async def test_work_ends_when_it_is_cancelled_in_any_turn_of_the_loop(redis_url:
         await link.disconnect()
 
 
-async def test_a_lost_connection_is_told_and_the_next_command_makes_another(link: RedisClient, redis_url: str) -> None:
+async def test_a_lost_connection_is_reported_and_the_next_command_makes_another(
+    link: RedisClient, redis_url: str
+) -> None:
     await link.execute_command("PING")
     with Redis.from_url(redis_url) as other:
         other.client_kill_filter(_type="normal", skipme=True)
@@ -108,7 +110,7 @@ async def test_a_lost_connection_is_told_and_the_next_command_makes_another(link
     assert await link.execute_command("PING") == b"PONG"
 
 
-async def test_where_nobody_listens_that_is_told() -> None:
+async def test_where_nobody_listens_that_is_reported() -> None:
     nobody = link_to("redis://127.0.0.1:1/0", timeout_seconds=1)
 
     with pytest.raises((RedisConnectionError, OSError)):

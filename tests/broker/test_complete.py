@@ -136,7 +136,7 @@ async def test_a_job_named_twice_in_one_call_ends_once(bench: Workbench, heard: 
 async def test_a_worker_that_lost_its_lease_publishes_nothing(
     bench: Workbench, heard: Callable[[], list[bytes]]
 ) -> None:
-    # given a job that was recovered from a stalled worker and is in other hands now
+    # given a job that was recovered from a stalled worker and is in flight in another worker now
     lost = bench.take_one()
     await bench.crash(lost)
     (job,) = bench.take().jobs
@@ -176,7 +176,7 @@ async def test_a_lease_that_is_over_but_not_recovered_still_counts(bench: Workbe
     assert await bench.moves.complete([bench.completion(job)]) == [PUBLISHED]
 
 
-async def test_a_copy_in_flight_beside_the_first_gives_no_second_event(
+async def test_a_duplicate_in_flight_beside_the_first_gives_no_second_event(
     bench: Workbench, heard: Callable[[], list[bytes]]
 ) -> None:
     bench.push(b"sent twice", b"sent twice")
@@ -194,7 +194,7 @@ async def test_a_copy_in_flight_beside_the_first_gives_no_second_event(
     assert bench.record(second) == {}
 
 
-async def test_two_copies_in_one_call_give_one_event(bench: Workbench) -> None:
+async def test_two_duplicates_in_one_call_give_one_event(bench: Workbench) -> None:
     bench.push(b"sent twice", b"sent twice")
     first, second = bench.take().jobs
 
@@ -206,7 +206,7 @@ async def test_two_copies_in_one_call_give_one_event(bench: Workbench) -> None:
     assert len(bench.events()) == 1
 
 
-async def test_an_empty_event_drops_a_copy_in_silence(bench: Workbench, heard: Callable[[], list[bytes]]) -> None:
+async def test_an_empty_event_drops_a_duplicate_in_silence(bench: Workbench, heard: Callable[[], list[bytes]]) -> None:
     job = bench.take_one()
 
     answers = await bench.moves.complete([bench.completion(job, event=b"", job_id="a job", is_dead_letter=True)])
@@ -276,7 +276,7 @@ async def test_an_id_that_came_to_stand_for_something_else_meanwhile_goes_on_sta
     )
 
 
-async def test_a_message_without_a_conversation_is_a_copy_of_nothing_but_its_event_may_have_the_jobs_id_once(
+async def test_a_message_without_a_conversation_is_a_duplicate_of_nothing_but_its_event_may_have_the_jobs_id_once(
     bench: Workbench,
 ) -> None:
     bench.push(b"1", b"2", b"3", b"4")
@@ -333,19 +333,19 @@ async def test_a_dry_run_does_not_prolong_the_memory_of_the_job(bench: Workbench
 @pytest.mark.parametrize("event", [b"an event", b""], ids=["in flight beside it", "told by its claim"])
 @pytest.mark.parametrize("is_dry_run", [True, False])
 @pytest.mark.parametrize("outcome", ["refused", "would_lock", "locked"])
-async def test_a_copy_is_told_how_the_first_one_ended_if_without_a_lock(
+async def test_a_duplicate_is_answered_how_the_first_one_ended_if_without_a_lock(
     bench: Workbench, outcome: str, event: bytes, *, is_dry_run: bool
 ) -> None:
     bench.push(b"sent twice", b"sent twice")
     first, second = bench.take().jobs
     end = bench.completion(first, job_id="a job", outcome=outcome, is_dry_run=is_dry_run)
     await bench.moves.complete([end])
-    copy = bench.completion(second, event=event, job_id="a job", outcome="exhausted", is_dry_run=is_dry_run)
+    duplicate = bench.completion(second, event=event, job_id="a job", outcome="exhausted", is_dry_run=is_dry_run)
 
-    assert await bench.moves.complete([copy]) == [Duplicate(None if outcome == "locked" else outcome)]
+    assert await bench.moves.complete([duplicate]) == [Duplicate(None if outcome == "locked" else outcome)]
 
 
-async def test_two_copies_in_one_call_know_of_each_other(bench: Workbench) -> None:
+async def test_two_duplicates_in_one_call_know_of_each_other(bench: Workbench) -> None:
     bench.push(b"sent twice", b"sent twice")
 
     ends = [bench.completion(job, job_id="a job", outcome="refused") for job in bench.take().jobs]
@@ -353,7 +353,7 @@ async def test_two_copies_in_one_call_know_of_each_other(bench: Workbench) -> No
     assert await bench.moves.complete(ends) == [PUBLISHED, Duplicate("refused")]
 
 
-async def test_a_copy_of_a_job_that_the_version_before_ended_is_one_and_nothing_is_said_of_its_end(
+async def test_a_duplicate_of_a_job_that_the_version_before_ended_is_one_and_nothing_is_said_of_its_end(
     bench: Workbench,
 ) -> None:
     bench.run("SET", bench.keys.id_prefix + digest("a job"), f"ended {digest('a conversation')}", "PX", 60_000)
@@ -371,7 +371,7 @@ async def test_how_a_job_ended_is_remembered_as_long_as_that_it_did(bench: Workb
     assert abs(bench.run("PEXPIRETIME", id_key) - bench.run("PEXPIRETIME", f"{id_key}:unlocked")) <= 1
 
 
-async def test_jobs_without_an_id_are_never_copies_of_each_other(bench: Workbench) -> None:
+async def test_jobs_without_an_id_are_never_duplicates_of_each_other(bench: Workbench) -> None:
     bench.push(b"the same", b"the same")
     jobs = bench.take().jobs
 
@@ -396,7 +396,7 @@ async def test_an_ended_id_is_remembered_for_a_while_counted_from_its_event(benc
     assert bench.broker_options.dedup_ttl_ms - 5_000 < bench.run("PTTL", id_key) <= bench.broker_options.dedup_ttl_ms
 
 
-async def test_a_dropped_copy_does_not_prolong_the_memory_of_its_id(bench: Workbench) -> None:
+async def test_a_dropped_duplicate_does_not_prolong_the_memory_of_its_id(bench: Workbench) -> None:
     bench.push(b"sent twice", b"sent twice")
     first, second = bench.take().jobs
     await bench.moves.complete([bench.completion(first, job_id="a job")])

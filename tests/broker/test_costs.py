@@ -45,7 +45,7 @@ class Meter:
 
 
 async def a_life(bench: Workbench, jobs: int) -> None:
-    """Jobs from the list to the stream, in as many calls as a worker needs that has them in its hands at once."""
+    """Jobs from the list to the stream, in as many calls as a worker needs that has them in flight at once."""
     taken = bench.take(jobs).jobs
     assert len(taken) == jobs
     ids = [f"job-{number}" for number in range(jobs)]

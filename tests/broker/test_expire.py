@@ -1,4 +1,4 @@
-"""expire: jobs that are ready again and have become too old are handed out to be ended, whatever holds takes back."""
+"""expire: jobs that are ready again and have become too old are returned to be ended, whatever holds takes back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 async def released(bench: Workbench, *messages: bytes) -> list[Delivery]:
-    """Jobs that were handed back."""
+    """Jobs that were released."""
     bench.push(*messages)
     jobs = bench.take(len(messages)).jobs
     await bench.moves.release(jobs)
     return jobs
 
 
-async def test_with_nothing_too_old_nothing_is_handed_out_or_changed(bench: Workbench) -> None:
+async def test_with_nothing_too_old_nothing_is_returned_or_changed(bench: Workbench) -> None:
     await released(bench, b"again")
     await bench.retry(b"retry")
     before = bench.snapshot()
@@ -95,7 +95,7 @@ async def test_what_holds_takes_back_holds_no_end_back(bench: Workbench, what: s
     assert [job.raw for job in await bench.expire()] == [b"retry"]
 
 
-async def test_a_job_that_is_taken_is_not_handed_out_however_old_it_is(bench: Workbench) -> None:
+async def test_a_job_that_is_taken_is_not_returned_however_old_it_is(bench: Workbench) -> None:
     jobs = await bench.retry(b"retry")
     bench.make_too_old(*jobs)
     (taken,) = bench.take().jobs
@@ -105,7 +105,7 @@ async def test_a_job_that_is_taken_is_not_handed_out_however_old_it_is(bench: Wo
     assert await bench.moves.complete([bench.completion(taken)]) == [CompleteAnswer.PUBLISHED]
 
 
-async def test_a_job_that_is_handed_out_is_not_taken_and_not_handed_out_again(bench: Workbench) -> None:
+async def test_a_job_that_is_returned_is_not_taken_and_not_returned_again(bench: Workbench) -> None:
     jobs = await bench.retry(b"retry")
     bench.make_too_old(*jobs)
 
@@ -116,7 +116,7 @@ async def test_a_job_that_is_handed_out_is_not_taken_and_not_handed_out_again(be
     assert bench.in_flight() == [expired.ref]
 
 
-async def test_a_job_whose_finder_died_comes_back_and_is_handed_out_again(bench: Workbench) -> None:
+async def test_a_job_whose_finder_died_comes_back_and_is_returned_again(bench: Workbench) -> None:
     (job,) = await bench.retry(b"retry")
     bench.run("HSET", bench.record_key(job), "deadline", 1)
     bench.make_too_old(job)

@@ -40,7 +40,7 @@ COMMANDS = (
 
 @pytest.fixture
 def logged_in(bench: Workbench, redis_url: str) -> As:
-    """The same queue in the hands of a user with exactly these rules."""
+    """The same queue as seen by a user with exactly these rules."""
 
     @asynccontextmanager
     async def log_in(*broker_options: str) -> AsyncIterator[Workbench]:

@@ -114,7 +114,7 @@ async def test_jobs_that_come_back_need_a_permit_like_new_ones(bench: Workbench)
     assert len(bench.again()) == 1
 
 
-async def test_at_the_limit_nothing_is_taken_or_changed_and_the_wait_is_told(bench: Workbench) -> None:
+async def test_at_the_limit_nothing_is_taken_or_changed_and_the_wait_is_reported(bench: Workbench) -> None:
     limited = bench.under(rate=2.0)
     limited.push(b"1", b"2")
     limited.take()
@@ -164,7 +164,7 @@ async def test_no_second_has_more_permits_than_the_rate_allows_however_greedily_
 
 
 @pytest.mark.parametrize("rate", RATES)
-async def test_a_worker_that_waits_as_it_is_told_gets_what_the_rate_says_and_asks_rarely(
+async def test_a_worker_that_waits_as_it_is_answered_gets_what_the_rate_says_and_asks_rarely(
     bench: Workbench, rate: float
 ) -> None:
     machine = TimeMachine(bench, rate)

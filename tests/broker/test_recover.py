@@ -100,7 +100,7 @@ async def test_a_job_is_a_suspect_at_least_one_crash_before_it_is_poisoned(bench
     assert job.runs_alone
 
 
-async def test_a_poisoned_job_is_handed_over_in_flight_under_a_new_token(bench: Workbench) -> None:
+async def test_a_poisoned_job_is_returned_in_flight_under_a_new_token(bench: Workbench) -> None:
     # given a job that all but one of the workers it takes to be poisoned died on
     job = bench.take_one(b"a message")
     job.attempts = 2
@@ -116,7 +116,7 @@ async def test_a_poisoned_job_is_handed_over_in_flight_under_a_new_token(bench: 
     # when the last one dies too
     recovered = await bench.recover()
 
-    # then whoever found it has it in hands, and can end it
+    # then whoever found it has it in flight, and can end it
     assert recovered.count == 0
     (poisoned,) = recovered.poisoned
     assert (poisoned.ref, poisoned.raw, poisoned.size, poisoned.received_ms) == (
@@ -199,7 +199,7 @@ async def test_after_a_silence_of_the_fleet_the_workers_get_time_to_renew(bench:
     assert (bench.in_flight(), bench.again()) == ([held.ref], [lost.ref])
 
 
-async def test_every_worker_is_told_of_the_time_to_renew_and_only_of_that(bench: Workbench) -> None:
+async def test_every_worker_is_notified_of_the_time_to_renew_and_only_of_that(bench: Workbench) -> None:
     bench.run("HSET", bench.keys.maintenance, "recovered_at", bench.now_ms() - bench.broker_options.silence_ms - 1)
 
     first, second = [await bench.maintenance.recover(token=t, sent_at=0, between_ms=1_000) for t in ("first", "second")]
@@ -316,7 +316,7 @@ async def test_one_call_recovers_a_bounded_number(bench: Workbench) -> None:
     assert (await bench.recover()).count == 1
 
 
-async def test_a_full_batch_of_poisoned_jobs_is_handed_over(bench: Workbench) -> None:
+async def test_a_full_batch_of_poisoned_jobs_is_returned(bench: Workbench) -> None:
     strict = bench.under(max_deliveries=1)
     bench.run("LPUSH", bench.keys.queue, *range(UPKEEP_JOBS))
     jobs = bench.take(250).jobs + bench.take(250).jobs

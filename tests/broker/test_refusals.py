@@ -55,7 +55,7 @@ def said(words: str) -> Exception:
         ("DENIED Redis is running in protected mode because protected mode is enabled", "protected mode"),
     ],
 )
-def test_what_waiting_never_mends_is_told_with_what_to_do(words: str, problem: str) -> None:
+def test_what_waiting_never_mends_is_reported_with_what_to_do(words: str, problem: str) -> None:
     found = meaning(said(words))
 
     assert isinstance(found, Unfit)
@@ -78,7 +78,7 @@ def test_of_several_commands_in_one_write_the_refused_one_is_known(redis_client:
     assert meaning(refused.value) == meaning(said("WRONGTYPE no"))
 
 
-def test_what_is_no_redis_is_told() -> None:
+def test_what_is_no_redis_is_reported() -> None:
     assert isinstance(meaning(InvalidResponse('Protocol error, got "H" as reply type byte')), Unfit)
 
 

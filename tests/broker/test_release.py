@@ -1,4 +1,4 @@
-"""release: a worker that stops hands its jobs back."""
+"""release: a worker that stops gives its jobs back to the queue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
 
 
-async def test_a_released_job_is_ready_at_once_and_in_nobodys_hands(bench: Workbench) -> None:
+async def test_a_released_job_is_ready_at_once_and_in_flight_nowhere(bench: Workbench) -> None:
     job = bench.take_one()
 
     assert await bench.moves.release([job]) == [True]

@@ -52,7 +52,7 @@ async def test_a_lease_that_is_over_but_not_yet_recovered_lives_again(bench: Wor
     assert (await bench.recover()).count == 0
 
 
-@pytest.mark.parametrize("state", ["completed", "delayed", "released", "recovered", "in other hands"])
+@pytest.mark.parametrize("state", ["completed", "delayed", "released", "recovered", "taken by another worker"])
 async def test_a_lease_that_was_lost_stays_lost(bench: Workbench, state: str) -> None:
     job = bench.take_one()
     if state == "completed":
@@ -63,7 +63,7 @@ async def test_a_lease_that_was_lost_stays_lost(bench: Workbench, state: str) ->
         await bench.moves.release([job])
     else:
         await bench.crash(job)
-    if state == "in other hands":
+    if state == "taken by another worker":
         bench.take()
     before = bench.snapshot()
 

@@ -124,7 +124,7 @@ async def test_jobs_released_together_keep_their_order_on_each_list(bench: Workb
     assert bench.suspects() == [jobs[4].ref, jobs[5].ref]
 
 
-async def test_what_was_handed_back_goes_first_then_some_retries_then_new_jobs_then_more_retries(
+async def test_what_was_released_goes_first_then_some_retries_then_new_jobs_then_more_retries(
     bench: Workbench,
 ) -> None:
     again = bench.take_one(b"again")
@@ -156,7 +156,7 @@ async def test_a_worker_that_wants_no_retry_gets_none_and_there_is_nothing_else(
     assert len(bench.retries()) == 1
 
 
-async def test_a_probe_takes_what_is_new_then_what_was_handed_back_and_a_retry_last(bench: Workbench) -> None:
+async def test_a_probe_takes_what_is_new_then_what_was_released_and_a_retry_last(bench: Workbench) -> None:
     again = bench.take_one(b"again")
     await bench.retry(b"retry")
     await bench.moves.release([again])

@@ -121,7 +121,7 @@ def test_what_a_server_does_not_tell_is_said(name: str) -> None:
     assert name in finding.problem
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_that_is_wrong_is_reported_at_once() -> None:
     assert len(found(redis_version="6.2", redis_mode="cluster", maxmemory_policy="allkeys-lru", aof_enabled=0)) == 4
 
 

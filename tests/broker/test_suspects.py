@@ -27,7 +27,7 @@ async def make_suspects(bench: Workbench, *messages: bytes) -> list[Delivery]:
     return jobs
 
 
-async def test_a_suspect_comes_alone_to_empty_hands(bench: Workbench) -> None:
+async def test_a_suspect_comes_alone_to_a_worker_without_jobs_in_flight(bench: Workbench) -> None:
     (suspect,) = await make_suspects(bench, b"suspect")
     bench.push(b"new")
 
@@ -75,7 +75,7 @@ async def test_one_worker_at_a_time_empties_its_hands_and_the_others_go_on(bench
     assert bench.run("GET", bench.keys.draining) == b"worker-1"
 
 
-async def test_asking_again_does_not_prolong_the_time_a_worker_has_to_empty_its_hands(bench: Workbench) -> None:
+async def test_asking_again_does_not_prolong_the_time_a_worker_has_to_drain(bench: Workbench) -> None:
     await make_suspects(bench, b"suspect")
     bench.take(10, held=3)
     bench.run("PEXPIRE", bench.keys.draining, 5_000)

@@ -118,7 +118,7 @@ async def test_jobs_that_come_back_fill_a_take_up_too(bench: Workbench) -> None:
     assert len(bench.take().jobs) == 1
 
 
-async def test_of_an_oversize_message_the_beginning_is_kept_and_the_true_size_told(bench: Workbench) -> None:
+async def test_of_an_oversize_message_the_beginning_is_kept_and_the_true_size_reported(bench: Workbench) -> None:
     message = bytes(range(256)) * (5 * 1024 * 4)
     bench.push(message)
 

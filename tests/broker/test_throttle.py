@@ -23,7 +23,7 @@ def left_ms(bench: Workbench) -> int:
     return int(bench.run("PTTL", bench.broker_options.fleet.pause))
 
 
-async def test_under_a_pause_nothing_is_taken_and_it_is_told_how_long_to_wait(bench: Workbench) -> None:
+async def test_under_a_pause_nothing_is_taken_and_the_answer_says_how_long_to_wait(bench: Workbench) -> None:
     await bench.moves.release([bench.take_one(b"again")])
     bench.push(b"new")
     bench.arrive(b"arrived")
@@ -169,7 +169,7 @@ async def test_a_change_is_seen_by_everybody_with_their_next_take_and_promote(be
     assert (await bench.promote()).fleet == news
 
 
-async def test_the_state_is_told_only_to_whom_its_version_is_news(bench: Workbench) -> None:
+async def test_the_state_is_reported_only_to_whom_its_version_is_news(bench: Workbench) -> None:
     _, news = await bench.throttle(12.5)
 
     told = [bench.take(version=version).fleet.state for version in (-1, 0, news.version)]

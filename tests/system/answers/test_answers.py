@@ -105,7 +105,7 @@ def test_an_answer_that_strays_from_its_shape_is_locked_and_said_in_one_line_wit
     assert "AUCTION" not in worker.log
 
 
-def test_an_answer_is_told_to_the_last_digit_and_but_for_half_an_emoji(
+def test_an_answer_is_reported_to_the_last_digit_and_but_for_half_an_emoji(
     stage: Stage, conversation: str, worker: WorkerProcess
 ) -> None:
     members = f'"id":"{conversation}","locked":true,"n":19.990000000000000001,"userA":{{"username":"Jo \\ud83d!"}}'
