@@ -15,6 +15,7 @@ from tasks.retry import RetryPolicy
 if TYPE_CHECKING:
     from settings import Settings
     from tasks.flow import Flow
+    from tasks.lock_call import CallObserver
     from tasks.retry import RetryObserver
 
 
@@ -43,7 +44,14 @@ def retry_policy(settings: Settings) -> RetryPolicy:
     )
 
 
-def lock_conversation(settings: Settings, *, api: ManagemApi, flow: Flow, on_retry: RetryObserver) -> LockConversation:
+def lock_conversation(
+    settings: Settings,
+    *,
+    api: ManagemApi,
+    flow: Flow,
+    on_retry: RetryObserver,
+    on_call: CallObserver = lambda *_: None,
+) -> LockConversation:
     """Return the handler of jobs.
 
     Args:
@@ -51,9 +59,10 @@ def lock_conversation(settings: Settings, *, api: ManagemApi, flow: Flow, on_ret
         api: the API's client.
         flow: flow control.
         on_retry: called with each retry.
+        on_call: called after each call.
     """
     return LockConversation(
-        call=LockCall(api=api, flow=flow, shown=settings.RESULT_CONVERSATION),
+        call=LockCall(api=api, flow=flow, shown=settings.RESULT_CONVERSATION, on_call=on_call),
         flow=flow,
         policy=retry_policy(settings),
         on_retry=on_retry,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Protocol
 
 from tasks import verbatim
 from tasks.job import idempotency_key
@@ -28,6 +29,13 @@ _LARGE_BODY_BYTES = 64 * 1024
 logger = logging.getLogger(__name__)
 
 
+class CallObserver(Protocol):
+    """Is told of each call that is over."""
+
+    def __call__(self, status: int | None, seconds: float, /) -> None:
+        """Note the HTTP status, None if there was no answer, and how long the call took."""
+
+
 class LockCall:
     """Makes the call of a job.
 
@@ -35,12 +43,21 @@ class LockCall:
         api: the API's client.
         flow: flow control; it knows whether other calls are refused for the token.
         shown: how much of a conversation an event contains.
+        on_call: called after each call.
     """
 
-    def __init__(self, *, api: ManagemApi, flow: Flow, shown: ConversationView) -> None:
+    def __init__(
+        self,
+        *,
+        api: ManagemApi,
+        flow: Flow,
+        shown: ConversationView,
+        on_call: CallObserver = lambda *_: None,
+    ) -> None:
         self._api = api
         self._flow = flow
         self._shown = shown
+        self._on_call = on_call
 
     async def make(self, job: Accepted, run: Run) -> Verdict:
         """Call; if the API refuses the token, call once more, because the token may have been renewed since.
@@ -63,6 +80,7 @@ class LockCall:
         self._flow.begins(run)
         run.is_calling = True
         job_trace = trace_of(job, run)
+        began = time.perf_counter()
         try:
             answer = await self._api.lock(
                 job.job.conversation_id,
@@ -72,8 +90,10 @@ class LockCall:
             )
         except CallFailedError as failure:
             run.is_calling = False
+            self._on_call(None, time.perf_counter() - began)
             return judge_failure(failure)
         run.is_calling = False
+        self._on_call(answer.status, time.perf_counter() - began)
         if len(answer.body) > _LARGE_BODY_BYTES:
             return await asyncio.to_thread(self._judged, answer, job, run)
         return self._judged(answer, job, run)

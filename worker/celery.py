@@ -12,7 +12,6 @@ import socket
 import sys
 from functools import cached_property
 from importlib.metadata import version
-from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
@@ -38,10 +37,11 @@ from worker.celery_bridge.unsupported_options import queue_count, unsupported
 from worker.flow_control.flow_control import FlowControl
 from worker.message.decode import ReadAhead, decoder
 from worker.observe import jobs, logs, output
-from worker.observe.health import HealthServer
-from worker.observe.page_server import listen
+from worker.observe.health import HealthServer, PortError, open_port
+from worker.runtime.activity import activity_now
 from worker.runtime.admission import Admission
 from worker.runtime.clock import ServerClock
+from worker.runtime.fleet_watch import fleet_watch
 from worker.runtime.in_flight import InFlight
 from worker.runtime.leftovers import look_in_the_background
 from worker.runtime.open_files import shortage
@@ -49,7 +49,6 @@ from worker.runtime.readiness import Readiness
 from worker.runtime.registry import Registry
 from worker.runtime.runtime import Runtime
 from worker.runtime.runtime_parts import RuntimeParts
-from worker.runtime.stream_monitor import StreamMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +117,9 @@ def build(settings: Settings) -> WorkerApp:
     in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
     api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
     flow = _flow_control(app, settings, in_flight, name=name, server_ms=clock.now_ms, token_is_new=api.token_is_new)
-    handler = from_settings.lock_conversation(settings, api=api, flow=flow.calls, on_retry=jobs.retried)
+    handler = from_settings.lock_conversation(
+        settings, api=api, flow=flow.calls, on_retry=jobs.retried, on_call=jobs.called
+    )
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
     client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
@@ -131,14 +132,20 @@ def build(settings: Settings) -> WorkerApp:
         clock=clock,
         flow=flow.gates,
         name=name,
-        registry=Registry(name, version("lock-worker"), settings.to_agree_on()),
+        registry=Registry(
+            name,
+            version("lock-worker"),
+            settings.to_agree_on(),
+            activity=lambda: activity_now(in_flight, flow.gates, clock),
+        ),
         celery=app.monitoring,
         job_queues=job_queues,
         close_api=api.aclose,
     )
     app.runtime = Runtime(parts)
     app.commands = Commands(app.runtime.queues.looked_after, (settings.RESULTS_CHANNEL, settings.DEAD_STREAM))
-    app.runtime.add_service(_stream_monitor(settings, parts, bounds, app.runtime))
+    has_begun = lambda: app.runtime.fetcher.last_fetch_at is not None  # noqa: E731 - not before the server was found fit
+    app.runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
     app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
     app.conf.update(_celery_settings(settings, app.runtime))
     return app
@@ -180,17 +187,6 @@ def _admission(settings: Settings, handler: LockConversation, clock: ServerClock
     read = ReadAhead(decoder(TASK_NAME))
     return Admission(
         read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=settings.JOB_MAX_AGE_SECONDS
-    )
-
-
-def _stream_monitor(settings: Settings, parts: RuntimeParts, bounds: StreamBounds, runtime: Runtime) -> StreamMonitor:
-    return StreamMonitor(
-        parts.client,
-        results=settings.RESULTS_CHANNEL,
-        maxlen=settings.RESULTS_MAXLEN,
-        bounds=bounds,
-        clock=parts.clock,
-        has_begun=lambda: runtime.fetcher.last_fetch_at is not None,
     )
 
 
@@ -260,12 +256,9 @@ def _check_the_options(options: dict[str, Any], settings: Settings) -> None:
 
 def _health(settings: Settings, readiness: Readiness) -> HealthServer:
     try:
-        listening = listen(settings.HEALTH_HOST, settings.HEALTH_PORT)
-    except OSError as error:
-        name = "HEALTH_HOST" if isinstance(error, gaierror) else "HEALTH_PORT"
-        where = f"{settings.HEALTH_HOST} port {settings.HEALTH_PORT}"
-        why = f"cannot listen on {where} ({error.strerror}); HEALTH_PORT=0 is for none"
-        sys.exit(f"lock-worker does not start: {name}: {why}")
+        listening = open_port(settings.HEALTH_HOST, settings.HEALTH_PORT)
+    except PortError as error:
+        sys.exit(f"lock-worker does not start: {error}")
     return HealthServer(
         listening,
         reasons=readiness.reasons_not_ready,
@@ -286,7 +279,7 @@ def _start() -> WorkerApp:
     def before_the_worker_starts(sender: str, options: dict[str, Any], **_: Any) -> None:
         output.take_over(settings.LOG_FORMAT)
         _check_the_options(options, settings)
-        built.runtime.registry.node = sender
+        built.runtime.registry.name = sender
         if settings.HEALTH_PORT:
             built.runtime.add_service(_health(settings, built.readiness))
 

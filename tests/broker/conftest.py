@@ -33,3 +33,10 @@ async def bench(redis_url: str, redis_client: Redis) -> AsyncIterator[Workbench]
         yield bench
         assert list(bench.troubles()) == []
     await link.disconnect()
+
+
+@pytest.fixture
+def overwritten(bench: Workbench) -> Iterator[None]:
+    """The test writes what no worker would; so there is nothing to be looked at after it."""
+    yield
+    bench.client.flushdb()

@@ -94,10 +94,6 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
         "state",
         "old",
     )
-    bench.run(
-        "HSET", bench.broker_options.fleet.breakers, "worker-2", f"{bench.now_ms()} api_down", "worker-3", "1 api_down"
-    )
-    bench.run("PEXPIRE", bench.broker_options.fleet.breakers, 30_000)
     bench.run("HSET", bench.keys.lost_takes, "take7", bench.now_ms(), "long ago", 1)
     bench.run("PEXPIRE", bench.keys.lost_takes, 30_000)
     bench.run(
@@ -147,12 +143,12 @@ async def _pause(bench: Workbench, _: Scene) -> None:
     await bench.pause(30)
 
 
-async def _report_breakers(bench: Workbench, _: Scene) -> None:
-    await bench.fleet.report_breakers("worker-1", "api_down for 3 s")
+async def _sample(bench: Workbench, _: Scene) -> object:
+    return await bench.sample()
 
 
-async def _take_the_report_back(bench: Workbench, _: Scene) -> None:
-    await bench.fleet.report_breakers("worker-2", "")
+async def _state(bench: Workbench, _: Scene) -> object:
+    return await bench.state()
 
 
 async def _register(bench: Workbench, _: Scene) -> object:
@@ -228,8 +224,7 @@ MOVES: dict[str, Move] = {
     "take (a probe)": _take_a_probe,
     "throttle": _throttle,
     "throttle (a pause alone)": _pause,
-    "report_breakers": _report_breakers,
-    "report_breakers (taken back)": _take_the_report_back,
+    "sample": _sample,
     "register": _register,
     "register (leave)": _leave,
     "restore_attempts": _restore_attempts,
@@ -245,6 +240,8 @@ MOVES: dict[str, Move] = {
     "lost_takes": _lost_takes,
     "adopt": _adopt,
 }
+#: The scripts that move nothing: they only read.
+READS: dict[str, Move] = {"state": _state}
 #: Those before which another worker drains for the suspect.
 PAST_THE_SUSPECT = {"take", "take (under a rate limit)", "take (a probe)"}
 
@@ -276,7 +273,7 @@ async def command_of(name: str) -> Command:
     client: Any = _Capturing()
     job = Delivery("take1.1", "take1", b"", 0, 0, 0, 0, 0.0, "moderation.lock")
     try:
-        await MOVES[name](Workbench(client, client), Scene(job, job, (job, job)))
+        await (MOVES | READS)[name](Workbench(client, client), Scene(job, job, (job, job)))
     except _CapturedError as captured:
         return captured.command
     raise AssertionError(f"{name} sent nothing")

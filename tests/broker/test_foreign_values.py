@@ -16,7 +16,7 @@ FIELDS = {
         "taken", "finished", "deduplicated", "delayed", "released", "crashes", "workers_lost", "vanished",
         "outcome:refused",
     ),
-    "maintenance": ("promoted_at", "recovered_at", "awake_since", "empty_at", "lost"),
+    "maintenance": ("promoted_at", "recovered_at", "awake_since", "empty_at", "lost", "taken_newest", "taken_1"),
     "limit": ("version", "epoch", "rate", "answered", "failed", "probe_at", "state"),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import pytest
 
-from tests.broker.every_move import MOVES, command_of
+from tests.broker.every_move import MOVES, READS, command_of
 from worker.broker import scripts
 from worker.broker.scripts import Script
 
@@ -56,7 +56,7 @@ def test_a_header_begins_with_the_name_and_has_every_part(name: str) -> None:
     assert all(part(TEXTS[name], said) for said in PARTS)
 
 
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", MOVES | READS)
 async def test_a_header_names_as_many_keys_and_arguments_as_are_sent(name: str) -> None:
     _, called, key_count, *rest = await command_of(name)
     script = next(script for script in LOADED.values() if called in {script.sha, script.text})
@@ -82,7 +82,8 @@ def test_every_file_is_loaded_once_behind_the_prelude() -> None:
     assert sorted(script.name for script in LOADED.values()) == sorted(TEXTS)
     for constant, script in LOADED.items():
         assert constant.lower() == script.name
-        assert script.text.startswith("#!lua flags=allow-oom\n" + PRELUDE)
+        flags = "no-writes" if script.name in READS else "allow-oom"
+        assert script.text.startswith(f"#!lua flags={flags}\n" + PRELUDE)
         assert script.text.endswith(TEXTS[script.name])
 
 
@@ -106,4 +107,4 @@ def test_every_script_is_used_by_exactly_one_function() -> None:
 
 
 def test_every_script_has_a_move_that_is_tested_for_what_all_must_hold() -> None:
-    assert {name.partition(" ")[0] for name in MOVES} == set(TEXTS)
+    assert {name.partition(" ")[0] for name in MOVES | READS} == set(TEXTS)

@@ -32,7 +32,7 @@ CHANNELS = ("&moderation.results",)
 COMMANDS = (
     "+eval", "+evalsha", "+time", "+type", "+exists", "+pttl", "+get", "+mget", "+set", "+del",
     "+hget", "+hmget", "+hgetall", "+hset", "+hincrby", "+hdel",
-    "+lpop", "+rpop", "+lpush", "+rpush", "+lpos", "+lrem", "+llen",
+    "+lpop", "+rpop", "+lpush", "+rpush", "+lpos", "+lrem", "+llen", "+lindex", "+ltrim",
     "+zadd", "+zrange", "+zrem", "+pexpire", "+xadd", "+xdel", "+xlen", "+xtrim", "+xrevrange",
     "+xinfo|groups", "+memory|usage", "+publish",
 )  # fmt: skip
@@ -130,7 +130,7 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
     [
         (name, "job:")
         for name in MOVES
-        if script_of(name) not in {"claim", "throttle", "report_breakers", "register", "replay", "adopt", "lost_takes"}
+        if script_of(name) not in {"claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample"}
     ]
     + [("claim", "ids:"), ("complete", "ids:")],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Connection
@@ -23,6 +24,7 @@ from worker.broker.job_moves import JobMoves
 from worker.broker.keys import Keys, digest
 from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.broker.records import Change, Completion, Delay, TakeRequest
+from worker.broker.state import parse_state, sample_command, state_command
 from worker.broker.take import read_take, take_command
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from worker.broker.records import Delivery, FleetNews, Promoted, Recovered, Taken
     from worker.broker.script_calls import Client
+    from worker.broker.state import State
 
 #: No test waits for one of these to pass: where time must have passed, the moment in Redis is set back.
 RULES = BrokerOptions(
@@ -84,6 +87,21 @@ class Workbench:
     def run(self, *command: Any) -> Any:
         """Any command, as bytes, beside all of our code."""
         return self.client.execute_command(*command)
+
+    async def sample(self) -> bool:
+        """Keep a sample of the totals; False: it is too early for one."""
+        return bool(await self._script(sample_command) == 1)
+
+    async def state(self) -> State:
+        """The whole state of the queue and its fleet."""
+        call = partial(state_command, fleet=self.broker_options.fleet)
+        return parse_state(await self._script(call))
+
+    async def _script(self, call: Callable[..., Any]) -> Any:
+        try:
+            return await self.async_client.execute_command(*call(self.keys))
+        except NoScriptError:
+            return await self.async_client.execute_command(*call(self.keys, whole_text=True))
 
     # What producers and workers do
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import pty
+import select
+import signal
 import subprocess
 import sys
 import sysconfig
 import termios
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 DEADLINE_SECONDS = 60.0
 PROGRAM = Path(sysconfig.get_path("scripts")) / "lock-worker"
@@ -77,6 +79,52 @@ class Terminal:
                     written += piece
             os.close(ours)
             return process.wait(DEADLINE_SECONDS), written.decode()
+
+    @contextmanager
+    def screen(self, *arguments: str, columns: int = 80, rows: int = 40) -> Iterator[Screen]:
+        """Start a command on a terminal of this size, and end it."""
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (rows, columns))
+        with subprocess.Popen(
+            [PROGRAM, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**self.environment, "TERM": "xterm-256color"},
+            cwd=self.directory,
+        ) as process:
+            os.close(theirs)
+            try:
+                yield Screen(process, ours)
+            finally:
+                process.kill()
+                os.close(ours)
+
+
+class Screen:
+    """A terminal on which a command runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
+        self._process = process
+        self._descriptor = descriptor
+
+    def wait_for(self, text: str) -> None:
+        """Wait until a text is written, without regard to how lines end."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        written = ""
+        while text not in written:
+            assert time.monotonic() < deadline, f"waited in vain for {text!r}: {written!r}"
+            if select.select([self._descriptor], [], [], 0.1)[0]:
+                piece = os.read(self._descriptor, 65_536).decode(errors="replace")
+                written += piece.replace("\x1b[K", "").replace("\r\n", "\n")
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        """Return the exit status, once the command has ended."""
+        return self._process.wait(DEADLINE_SECONDS)
 
 
 def python(code: str) -> str:

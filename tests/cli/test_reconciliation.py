@@ -6,10 +6,10 @@ import time
 from typing import Literal
 
 from sandbox.call_log import Call
+from worker.broker.state import State
 from worker.cli.demo.kinds import DROPPED, Sent, make_messages
 from worker.cli.demo.reconciliation import Reconciliation
 from worker.cli.result import Result
-from worker.cli.status.queue_stats import QueueStats
 
 
 def result(sent: Sent, outcome: str | None = None, attempts: int = 1) -> Result:
@@ -33,12 +33,8 @@ def call(conversation_id: str, authorization: Literal["right", "wrong"] = "right
     )  # fmt: skip
 
 
-def stats(dropped: int, in_flight: int = 0) -> QueueStats:
-    return QueueStats(
-        server_seconds=0, priorities={}, arrived=0, requeued=0, retries=0, suspects=0, ready=0, oldest_ready=None,
-        delayed=0, next_due=None, in_flight=in_flight, paused=None, limit=None, open_breakers={}, dead_letters=0,
-        results=0, last_maintenance=None, totals={"deduplicated": dropped},
-    )  # fmt: skip
+def stats(dropped: int, in_flight: int = 0) -> State:
+    return State(in_flight=in_flight, totals={"deduplicated": dropped})
 
 
 SENT = make_messages(40)

@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from sandbox.redis_server import RedisServer
+from tests.cli.registered import register
 from tests.cli.terminal import Terminal
 from worker.broker.keys import Keys, ledger_of
 from worker.flow_control.limit import Limit
-from worker.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +46,6 @@ def fill(client: redis.Redis) -> None:
     client.set(KEYS.pause, "the API said so", px=50_000)
     state = Limit(rate=12.5, by="lock-1@pod", status=429).to_json()
     client.hset(KEYS.limit, mapping={"version": 7, "rate": "12.500000", "state": state, "answered": 3})
-    client.hset(
-        KEYS.breakers, mapping={"lock-1@pod": f"{now_ms - 3000} api_down for 2 s: no connection", "dead": "1 x"}
-    )
     client.xadd("moderation.results", {"event": "{}"})
     for _ in range(2):
         client.xadd("moderation.dead", {"event": "{}", "message": ""})
@@ -60,10 +57,10 @@ def test_an_unused_queue_has_nothing_in_it(terminal: Terminal) -> None:
         "total": 0, "priorities": {"0": 0, "3": 0, "6": 0, "9": 0}, "arrived": 0, "requeued": 0, "retries": 0,
         "suspects": 0, "oldest_at_most_seconds": None,
     }  # fmt: skip
-    assert found["delayed"] == {"total": 0, "next_due_seconds": None}
+    assert found["delayed"] == {"total": 0, "due": 0, "next_due_seconds": None}
     assert (found["in_flight"], found["dead_letters"], found["results"], found["totals"]) == (0, 0, 0, {})
     assert (found["last_maintenance_seconds"], found["paused_seconds"]) == (None, None)
-    assert (found["limit"], found["open_breakers"]) == (None, {})
+    assert (found["limit"], found["workers"], found["workable"]) == (None, [], 0)
 
 
 def test_each_state_has_its_number(terminal: Terminal, redis_client: redis.Redis) -> None:
@@ -79,7 +76,6 @@ def test_each_state_has_its_number(terminal: Terminal, redis_client: redis.Redis
     assert (found["in_flight"], found["dead_letters"], found["results"]) == (3, 2, 1)
     assert 0 < found["paused_seconds"] <= 50
     assert found["limit"] == {"calls_per_second": 12.5, "by": "lock-1@pod", "status": 429}
-    assert found["open_breakers"] == {"lock-1@pod": "api_down for 2 s: no connection"}
     assert 1 < found["last_maintenance_seconds"] < 60
     assert found["totals"] == {"finished": 12, "outcome:locked": 11}
 
@@ -99,19 +95,18 @@ def test_people_read_the_same(terminal: Terminal, redis_client: redis.Redis) -> 
         assert any(line[: len(row)] == row for line in words), row
     assert "The API asked all workers to wait; they go on in " in shown
     assert "All workers keep to 12.5 calls a second" in shown
-    assert "lock-1@pod holds back: api_down for 2 s: no connection" in shown
     assert "none that is new waits longer than 1 min" in shown
     assert max(map(len, shown.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("never", ["-inf", "inf"])
+@pytest.mark.parametrize(("never", "due"), [("-inf", 1), ("inf", 0)])
 def test_a_job_that_is_never_due_leaves_json_what_it_is(
-    terminal: Terminal, redis_client: redis.Redis, never: str
+    terminal: Terminal, redis_client: redis.Redis, never: str, due: int
 ) -> None:
     redis_client.zadd(KEYS.delayed, {"a": never})
     ended = terminal.run("status", "--json")
     assert "Infinity" not in ended.stdout
-    assert status(terminal)["delayed"] == {"total": 1, "next_due_seconds": None}
+    assert status(terminal)["delayed"] == {"total": 1, "due": due, "next_due_seconds": None}
     assert "nan" not in terminal.run("status").stdout
 
 
@@ -255,21 +250,6 @@ def test_looking_changes_nothing(terminal: Terminal, redis_client: redis.Redis) 
     status(terminal)
     assert sorted(redis_client.keys()) == keys
     assert [redis_client.dump(key) for key in keys] == before
-
-
-def test_a_key_of_another_type_is_reported(terminal: Terminal, redis_client: redis.Redis) -> None:
-    redis_client.set(KEYS.delayed, "no zset")
-    ended = terminal.run("status")
-    assert ended.returncode == 1
-    assert "WRONGTYPE" in ended.stderr
-
-
-def register(client: redis.Redis, worker: str, queues: list[str], **settings: object) -> None:
-    """A worker tells of itself, as the script writes it."""
-    registry = Registry(worker, "1.0", settings)
-    told = f"{int(time.time() * 1000)} {registry.digest} {registry.entry(queues)}"
-    client.hset(KEYS.workers, worker, told)
-    client.zadd(KEYS.queues, dict.fromkeys(queues, 1))
 
 
 def test_every_queue_that_a_worker_of_this_fleet_takes_or_took_from_is_shown(

@@ -11,7 +11,7 @@ import pytest
 
 from settings import Settings
 from tasks.outcome import OutcomeName, ProblemType
-from worker.observe.metrics import REGISTRY
+from worker.observe.metrics_page import OF_A_WORKER as REGISTRY
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "failure-modes.md").read_text("utf-8")

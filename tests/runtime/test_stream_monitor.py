@@ -1,4 +1,4 @@
-"""Whether consumers keep up, and whether Redis has room, is reported in metrics, and in the log in time and once."""
+"""Whether consumers keep up, and whether Redis has room, is logged in time and once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.broker.workbench import link_to
-from worker.broker.keys import ledger_of
 from worker.broker.stream_bounds import StreamBounds
-from worker.observe.metrics import REGISTRY
-from worker.runtime.clock import ServerClock
+from worker.observe.fleet_metrics import REGISTRY
+from worker.runtime.fleet_state import Names, read_fleet_state
 from worker.runtime.stream_monitor import MAX_GROUPS, StreamMonitor
 
 if TYPE_CHECKING:
@@ -19,15 +18,21 @@ if TYPE_CHECKING:
 
     import redis
 
+    from worker.broker.client import RedisClient
+
 RESULTS = "moderation.results"
+NAMES = Names("moderation.lock", RESULTS, "moderation.dead")
 MAXLEN = 100
 
 
 class Scene:
     """A results stream on a real server, its consumer groups, and a monitor that looks when it is told to."""
 
-    def __init__(self, client: redis.Redis, monitor: StreamMonitor, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self, client: redis.Redis, link: RedisClient, monitor: StreamMonitor, caplog: pytest.LogCaptureFixture
+    ) -> None:
         self.client: Any = client
+        self._link = link
         self.monitor = monitor
         self.seconds = 0.0
         self._caplog = caplog
@@ -44,9 +49,10 @@ class Scene:
         self.client.xreadgroup(name, "a consumer", {RESULTS: ">"}, count=count)
 
     async def look(self) -> list[tuple[str, dict[str, Any]]]:
-        """What is reported at this look: the line's name, and its fields."""
+        """What is told at this look: the line's name, and its fields."""
         self._caplog.clear()
-        await self.monitor.look_once()
+        state = await read_fleet_state(self._link, NAMES)
+        self.monitor.look(state.results, state.memory, state.queue.server_ms)
         return [(record.getMessage(), vars(record)) for record in self._caplog.records]
 
     async def names(self) -> list[str]:
@@ -60,39 +66,11 @@ def metric(name: str, **labels: str) -> float | None:
 @pytest.fixture
 async def scene(redis_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
     link = link_to(redis_url, timeout_seconds=5)
-    monitor = StreamMonitor(
-        link,
-        results=RESULTS,
-        maxlen=MAXLEN,
-        bounds=StreamBounds(),
-        clock=ServerClock(),
-        has_begun=lambda: True,
-        now=lambda: found.seconds,
-    )
+    monitor = StreamMonitor(maxlen=MAXLEN, bounds=StreamBounds(), now=lambda: found.seconds)
     caplog.set_level(logging.INFO)
-    found = Scene(redis_client, monitor, caplog)
+    found = Scene(redis_client, link, monitor, caplog)
     yield found
     await link.disconnect()
-
-
-async def test_a_stream_that_is_not_there_yet_has_no_events(scene: Scene) -> None:
-    assert await scene.look() == []
-
-    assert metric("results_stream_events") == metric("results_stream_bytes") == 0
-    assert metric("results_oldest_seconds") == 0
-
-
-async def test_events_bytes_and_the_age_of_the_oldest_are_reported(scene: Scene) -> None:
-    now_ms = round(scene.client.time()[0] * 1000)
-    scene.client.xadd(RESULTS, {"event": "an event"}, id=f"{now_ms - 60_000}-0")
-    scene.add(4)
-    scene.client.set(ledger_of(RESULTS), "1 10;?3 3000 2 200")
-
-    await scene.look()
-
-    assert metric("results_stream_events") == 5
-    assert metric("results_stream_bytes") == 3210
-    assert 58 < (metric("results_oldest_seconds") or 0) < 90
 
 
 async def test_a_groups_lag_is_what_it_was_not_given_yet(scene: Scene) -> None:
@@ -155,7 +133,7 @@ async def test_only_the_slowest_groups_have_a_series_and_one_that_is_gone_has_no
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", "g\n\u202e".encode(), b"x" * 5_000])
-async def test_any_name_of_a_group_can_be_reported(scene: Scene, name: bytes) -> None:
+async def test_any_name_of_a_group_can_be_told(scene: Scene, name: bytes) -> None:
     scene.add(MAXLEN)
     scene.client.xgroup_create(RESULTS, name, id="0")
     await scene.look()
@@ -164,7 +142,7 @@ async def test_any_name_of_a_group_can_be_reported(scene: Scene, name: bytes) ->
     assert [(sample.value, len(sample.labels["group"]) <= 100) for sample in lags] == [(MAXLEN, True)]
 
 
-async def test_a_group_that_is_near_to_losing_events_is_reported_once(scene: Scene) -> None:
+async def test_a_group_that_is_near_to_losing_events_is_told_of_once(scene: Scene) -> None:
     scene.group("g")
     scene.add(MAXLEN // 2)
     assert await scene.look() == []  # there is room
@@ -182,7 +160,7 @@ async def test_a_group_that_is_near_to_losing_events_is_reported_once(scene: Sce
 
 
 @pytest.mark.parametrize("start", ["0", "$"])
-async def test_a_group_that_never_read_and_loses_events_is_reported_with_their_number(scene: Scene, start: str) -> None:
+async def test_a_group_that_never_read_and_loses_events_is_told_of_with_their_number(scene: Scene, start: str) -> None:
     scene.add(3)
     scene.group("g", start)
     await scene.look()
@@ -194,7 +172,7 @@ async def test_a_group_that_never_read_and_loses_events_is_reported_with_their_n
     assert fields["events"] == (53 if start == "0" else 50)
 
 
-async def test_a_group_that_read_some_and_loses_events_is_reported_with_their_number(scene: Scene) -> None:
+async def test_a_group_that_read_some_and_loses_events_is_told_of_with_their_number(scene: Scene) -> None:
     scene.group("g")
     scene.add(50)
     scene.read("g", 20)
@@ -215,7 +193,7 @@ async def test_a_worker_that_starts_after_the_loss_tells_it_too(scene: Scene) ->
     assert await scene.names() == ["results_trimmed_unread"]
 
 
-async def test_a_group_that_goes_on_losing_events_is_reported_again_after_an_hour_with_all_of_them(
+async def test_a_group_that_goes_on_losing_events_is_told_of_again_after_an_hour_with_all_of_them(
     scene: Scene,
 ) -> None:
     scene.group("g")
@@ -242,7 +220,7 @@ async def test_events_that_all_groups_have_read_may_go(scene: Scene) -> None:
         assert await scene.look() == []
 
 
-async def test_a_group_that_reads_on_after_a_loss_is_not_reported_again(scene: Scene) -> None:
+async def test_a_group_that_reads_on_after_a_loss_is_not_told_of_again(scene: Scene) -> None:
     scene.group("g")
     scene.add(10)
     scene.read("g", 5)
@@ -270,17 +248,13 @@ def restore_memory(redis_client: redis.Redis) -> Any:
 
 
 @pytest.mark.usefixtures("restore_memory")
-async def test_a_server_that_is_nearly_full_is_reported_once_until_it_has_room_again(scene: Scene) -> None:
-    await scene.look()
-    assert metric("redis_memory_max_bytes") == 0
+async def test_a_server_that_is_nearly_full_is_told_of_once_until_it_has_room_again(scene: Scene) -> None:
     used = scene.client.info("memory")["used_memory"]
     limit = used * 12 // 10
     scene.client.config_set("maxmemory", limit)
 
     names = await scene.names()
     assert names == ["streams_bounded_by_memory", "redis_nearly_full"]
-    assert metric("redis_memory_max_bytes") == limit
-    assert 0.7 < (metric("redis_memory_used_bytes") or 0) / limit < 1
     assert await scene.look() == []
 
     scene.client.config_set("maxmemory", used * 1_000)

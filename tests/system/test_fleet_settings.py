@@ -47,7 +47,7 @@ def test_workers_that_agree_say_nothing(stage: Stage) -> None:
     assert [said(worker) for worker in workers] == [set(), set()]
 
 
-def test_a_worker_that_remembers_ids_for_a_shorter_time_lets_no_duplicate_through(stage: Stage) -> None:
+def test_a_worker_that_remembers_ids_for_a_shorter_time_lets_no_copy_through(stage: Stage) -> None:
     other = Registry("another", "1.0", {"DEDUPLICATE_SECONDS": 600})
     now = f"{stage.redis.time()[0]}000"
     stage.redis.hset(stage.keys.workers, "another", f"{now} {other.digest} {other.entry([QUEUE])}")

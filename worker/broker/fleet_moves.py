@@ -1,4 +1,4 @@
-"""The moves of the whole fleet, which change its notes in Redis and no job: workers, flow control, open breakers."""
+"""The moves of the whole fleet, which change its notes in Redis and no job: workers and flow control."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from worker.broker import scripts
-from worker.broker.move_limits import BREAKER_REPORT_MS, MAX_OTHERS, QUEUES_KEPT, WORKER_MS
+from worker.broker.move_limits import MAX_OTHERS, QUEUES_KEPT, WORKER_MS
 from worker.broker.script_answers import read_fleet
 from worker.broker.script_calls import call_script
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FleetMoves:
-    """Registers a worker, reports its breakers and changes the flow control of its fleet.
+    """Registers a worker and changes the flow control of its fleet.
 
     All raise what the client raises (:class:`redis.exceptions.RedisError`, :class:`OSError`). After an error the move
     may have been made or not. All may be repeated.
@@ -37,15 +37,6 @@ class FleetMoves:
         keys = [self.broker_options.fleet.workers, self.broker_options.fleet.queues]
         answer = iter(await call_script(self._client, scripts.REGISTER, keys, arguments))
         return [(other.decode("utf-8", "replace"), text) for other, text in zip(answer, answer, strict=True)]
-
-    async def report_breakers(self, worker: str, report: str) -> None:
-        """Show the operators which breakers of a worker are open; an empty report says that none is."""
-        await call_script(
-            self._client,
-            scripts.REPORT_BREAKERS,
-            [self.broker_options.fleet.breakers],
-            [worker, report, BREAKER_REPORT_MS],
-        )
 
     async def throttle(self, change: Change) -> tuple[bool, FleetNews]:
         """Change the fleet's flow control; False if another worker changed it since that version."""

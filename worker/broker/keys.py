@@ -21,6 +21,8 @@ key                                  type    holds                              
 ``lw:1:<queue>:ids:<end>:unlocked``  string  the outcome of that end, if it was without a lock      DEDUPLICATE_SECONDS
 ``lw:1:<queue>:counters``            hash    totals since the queue was first used                  never
 ``lw:1:<queue>:maintenance``         hash    when the fleet last maintained this queue              never
+``lw:1:<queue>:samples``             list    totals every ten seconds, for five minutes             ten minutes (TTL)
+``lw:1:<queue>:arrivals``            hash    for each list: from when its oldest message can be     never
 ``lw:1:<queue>:draining``            string  the worker that drains its slots for a suspect         seconds (TTL)
 ``lw:1:<queue>:lost_takes``          hash    takes whose answers were lost, by lease token: when     a day (TTL)
 ``lw:1:<LOCK_QUEUE>:workers``        hash    the workers: when each registered, and its settings    seconds (TTL)
@@ -28,7 +30,6 @@ key                                  type    holds                              
 ``lw:1:<LOCK_QUEUE>:pause``          string  exists while the API has asked the fleet to wait       Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
 ``lw:1:<LOCK_QUEUE>:limit``          hash    see ``worker.flow_control.limit``                      never
-``lw:1:<LOCK_QUEUE>:breakers``       hash    workers with an open breaker: when, and which          a minute (TTL)
 ``unacked``                          hash    kombu's: what stock Celery workers took, by their tag  acknowledged
 ``unacked_index``                    zset    kombu's: the tags, by the time of that (s)             acknowledged
 ``RESULTS_CHANNEL``                  stream  result events; the pub/sub channel has the same name   RESULTS_MAXLEN
@@ -105,6 +106,10 @@ class Keys:
     counters = _key("counters")
     #: When the fleet last promoted and recovered jobs of the queue.
     maintenance = _key("maintenance")
+    #: Earlier totals, from which rates are computed.
+    samples = _key("samples")
+    #: From when on the oldest message of each of the producers' lists can be.
+    arrivals = _key("arrivals")
     #: The worker that drains its slots for a suspect.
     draining = _key("draining")
     #: Lease tokens of takes whose answers were lost.
@@ -119,8 +124,6 @@ class Keys:
     pause = _key("pause")
     #: The fleet's rate limit that follows from the API's answers, and its state.
     limit = _key("limit")
-    #: The workers with an open breaker.
-    breakers = _key("breakers")
     #: The time up to which the permits of the rate limit are given out.
     rate = _key("rate")
 

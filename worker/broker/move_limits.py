@@ -52,7 +52,6 @@ PROBE_GAP_MS = 250
 #: A worker that drains its slots for a suspect has this long before another worker may try.
 DRAIN_MS = 30_000
 #: A worker's report that its breaker is open.
-BREAKER_REPORT_MS = 60_000
 #: The note of a lost take: far longer than the leases of its jobs last.
 LOST_TAKE_MS = 86_400_000
 #: A worker's place in the fleet after it registered. Each worker registers again three times as often.

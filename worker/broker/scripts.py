@@ -1,7 +1,8 @@
 """Loads the Lua files as Redis runs them: one text and one SHA1 digest each.
 
 ``lua/prelude.lua`` stands before each of them. ``allow-oom``: the moves finish jobs and so free memory; a full Redis
-that refused them would never drain (https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
+that refused them would never drain. ``no-writes``: a server that cannot write to disk, and a replica, run it too
+(https://redis.io/docs/latest/develop/programmability/lua-api/#script-flags).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 
-_SHEBANG = "#!lua flags=allow-oom\n"
+_SHEBANG = "#!lua flags={flags}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,13 @@ class Script:
     sha: str
 
 
-def _load(name: str) -> Script:
+def _load(name: str, *, flags: str = "allow-oom") -> Script:
     folder = files(__package__) / "lua"
     text = "\n".join(
-        [_SHEBANG + (folder / "prelude.lua").read_text("utf-8"), (folder / f"{name}.lua").read_text("utf-8")]
+        [
+            _SHEBANG.format(flags=flags) + (folder / "prelude.lua").read_text("utf-8"),
+            (folder / f"{name}.lua").read_text("utf-8"),
+        ]
     )
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -37,7 +41,6 @@ DELAY = _load("delay")
 RELEASE = _load("release")
 RENEW = _load("renew")
 THROTTLE = _load("throttle")
-REPORT_BREAKERS = _load("report_breakers")
 REGISTER = _load("register")
 RESTORE_ATTEMPTS = _load("restore_attempts")
 EXPIRE = _load("expire")
@@ -46,3 +49,5 @@ RECOVER = _load("recover")
 LOST_TAKES = _load("lost_takes")
 REPLAY = _load("replay")
 ADOPT = _load("adopt")
+SAMPLE = _load("sample")
+STATE = _load("state", flags="no-writes")

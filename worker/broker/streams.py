@@ -1,4 +1,4 @@
-"""Reads the state of streams, of their consumer groups and of the server's memory, in one write."""
+"""Reads the state of streams, of their consumer groups and of the server's memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from worker.broker.keys import ledger_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from redis import Redis
-
-    from worker.broker.follow_up import Pipe
+    from worker.broker.script_calls import Command
 
 #: An entry's id: a time in milliseconds and a sequence number.
 EntryId: TypeAlias = tuple[int, int]
@@ -28,7 +26,7 @@ _NO_ENTRY: EntryId = (0, 0)
 #: Redis's answer if the stream does not exist yet.
 _NO_STREAM = "no such key"
 _ANSWERS_OF_A_STREAM = 3
-_MEMORY = ["INFO", "memory"]
+_MEMORY: Command = ["INFO", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,64 +99,38 @@ def _estimate(group: Group, stream: Stream) -> int:
     return min(max(1, round(stream.length * share)), stream.length)
 
 
-async def look(pipe: Pipe, stream: str) -> tuple[Stream, Memory]:
-    """Read one stream and the server's memory.
+def stream_commands(streams: Sequence[str]) -> list[Command]:
+    """Return the commands that read some streams and the server's memory."""
+    return [command for name in streams for command in _of_a_stream(name)] + [_MEMORY]
+
+
+def parse_streams(answers: Sequence[Any]) -> tuple[list[Stream], Memory]:
+    """Return the streams and the memory that the answers to :func:`stream_commands` tell, errors among them.
+
+    A stream that does not exist is empty. If the server forbids ``INFO``, the memory is unknown: 0.
 
     Raises:
-        RedisError: the server refused, was lost, or took too long.
-        OSError: the connection was lost.
+        RedisError: the server refused something else.
     """
-    info, groups, ledger, memory = await _ask(pipe, *_of_a_stream(stream), _MEMORY)
-    found = re.findall(r"^(\w+):(\d+)\r?$", memory.decode("utf-8", "replace"), re.MULTILINE)
-    return _stream(info, groups, ledger), _memory(dict(found))
-
-
-def look_now(client: Redis, streams: Sequence[str]) -> tuple[list[Stream], Memory]:
-    """Read several streams with a blocking client. If the server forbids ``INFO``, the memory is unknown: 0.
-
-    Raises:
-        RedisError: the server refused something else, was lost, or took too long.
-    """
-    at_once: Any  # redis-py has no types for this
-    with client.pipeline(transaction=False) as at_once:
-        for name in streams:
-            for command in _of_a_stream(name):
-                at_once.execute_command(*command)
-        at_once.execute_command(*_MEMORY)
-        *answers, memory = at_once.execute(raise_on_error=False)
-    found = [None if isinstance(answer, ResponseError) and _is_missing(answer) else answer for answer in answers]
-    refusal = next((answer for answer in found if isinstance(answer, RedisError)), None)
+    of_streams, memory = [None if _is_missing(answer) else answer for answer in answers[:-1]], answers[-1]
+    refusal = next((answer for answer in of_streams if isinstance(answer, RedisError)), None)
     if refusal is not None:
         raise refusal
     return (
-        [_stream(*found[at : at + _ANSWERS_OF_A_STREAM]) for at in range(0, len(found), _ANSWERS_OF_A_STREAM)],
+        [
+            _stream(*of_streams[at : at + _ANSWERS_OF_A_STREAM])
+            for at in range(0, len(of_streams), _ANSWERS_OF_A_STREAM)
+        ],
         Memory(0, 0) if isinstance(memory, RedisError) else _memory(memory),
     )
 
 
-def _of_a_stream(name: str) -> list[list[str]]:
+def _of_a_stream(name: str) -> list[Command]:
     return [["XINFO", "STREAM", name], ["XINFO", "GROUPS", name], ["GET", ledger_of(name)]]
 
 
-def _is_missing(error: ResponseError) -> bool:
-    return _NO_STREAM in str(error)
-
-
-async def _ask(pipe: Pipe, *commands: Sequence[str]) -> list[Any]:
-    """Return one answer for each command, None where there is no stream."""
-    answers = await pipe.send(*commands)
-    found: list[Any] = []
-    refusal: ResponseError | None = None
-    for _ in commands:
-        try:
-            found.append(await answers.next())
-        except ResponseError as error:  # read the other answers all the same, or the connection is lost
-            found.append(None)
-            if not _is_missing(error):
-                refusal = error
-    if refusal is not None:
-        raise refusal
-    return found
+def _is_missing(answer: object) -> bool:
+    return isinstance(answer, ResponseError) and _NO_STREAM in str(answer)
 
 
 def _stream(info: list[Any] | None, groups: list[list[Any]] | None, ledger: bytes | None) -> Stream:
@@ -194,7 +166,10 @@ def _id(text: bytes) -> EntryId:
     return int(milliseconds), int(number)
 
 
-def _memory(found: Mapping[str, Any]) -> Memory:
+def _memory(info: bytes | Mapping[str, Any]) -> Memory:
+    """Read the answer of ``INFO memory``, parsed (by redis-py's client) or not."""
+    if isinstance(info, bytes):
+        info = dict(re.findall(r"^(\w+):(\d+)\r?$", info.decode("utf-8", "replace"), re.MULTILINE))
     # The server compares its used memory with its limit without the buffers of replicas and of the append-only file.
-    used = int(found.get("used_memory", 0)) - int(found.get("mem_not_counted_for_evict", 0))
-    return Memory(used=used, limit=int(found.get("maxmemory", 0)))
+    used = int(info.get("used_memory", 0)) - int(info.get("mem_not_counted_for_evict", 0))
+    return Memory(used=used, limit=int(info.get("maxmemory", 0)))

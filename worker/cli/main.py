@@ -17,10 +17,12 @@ from worker.cli.adopt.command import adopt
 from worker.cli.demo.command import demo
 from worker.cli.enqueue.command import enqueue
 from worker.cli.exit import report_output_errors
+from worker.cli.exporter.command import exporter
 from worker.cli.replay.command import replay
 from worker.cli.run import run
 from worker.cli.status.command import status
 from worker.cli.watch.command import watch
+from worker.cli.workers.command import workers
 from worker.observe.printable import escape_unencodable
 
 app = typer.Typer(
@@ -42,8 +44,10 @@ app.command(
 app.command(epilog="Example: lock-worker enqueue c-1 c-2 --rule-id off-platform-payment")(enqueue)
 app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.outcome")(watch)
 app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
+app.command(epilog="Example: lock-worker workers --json | jq length")(workers)
 app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
 app.command(epilog="Example: lock-worker adopt --list")(adopt)
+app.command(epilog="Example: HEALTH_PORT=9100 lock-worker exporter")(exporter)
 app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo)
 
 

@@ -57,6 +57,8 @@ class CallObserver:
 
     def refused(self, run: Run, status: int, retry_after: float | None) -> float:
         """Record that the API refused a call for load; returns the seconds that its job waits at least."""
+        if run.progress.problem is not None:
+            self._breakers.note_failure(run.progress.problem)
         return self._limit.refused(run, status, retry_after, self._calls.ended_behind(run))
 
     def failed(self, run: Run, blame: Blame, problem: Problem) -> int:
@@ -64,7 +66,7 @@ class CallObserver:
         if blame is Blame.RESOURCES:
             self._lacks_resources(run, problem)
             return 0
-        self._breakers.last_problem = problem
+        self._breakers.note_failure(problem)
         began = self._call_is_over(run, well=False)
         match blame:
             case Blame.TOKEN:
@@ -117,11 +119,11 @@ class CallObserver:
 
     def reason(self) -> Problem:
         """Return the reason why no call was made for a job that has expired."""
-        limit, last = self._limit, self._breakers.last_problem
+        limit, last = self._limit, self._breakers.last_failure
         if limit.is_paused or self._counts.news.rate > 0 or (limit.is_rate_limited and not self._api.breaker.is_open):
             return Problem(
                 ProblemType.RATE_LIMITED, "The API asked for fewer calls, or the rate limit left it no call."
             )
         if last is not None and self._breakers.is_any_open:
-            return last
+            return last.problem
         return Problem(ProblemType.TIMEOUT, "No call was made in time.")

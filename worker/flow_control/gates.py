@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.broker.records import Change, Delivery, FleetNews, Taken
     from worker.flow_control.breaker import Breaker
     from worker.flow_control.flow_parts import FlowParts
+    from worker.flow_control.pod_breakers import Failure
 
 #: From this many stuck calls on, new jobs are taken from both ends of the queue.
 _SUSPICIOUS_STUCK = 3
@@ -57,6 +58,11 @@ class Gates:
     def rate(self) -> float:
         """The fleet's limit in calls a second; 0: no limit."""
         return self._counts.news.rate
+
+    @property
+    def last_failure(self) -> Failure | None:
+        """The last call that failed or was refused for load."""
+        return self._pod_breakers.last_failure
 
     @property
     def is_paused(self) -> bool:
@@ -140,7 +146,3 @@ class Gates:
     def change(self) -> Change | None:
         """Return the change to the fleet's flow control that this process has to write; None: nothing."""
         return self._limit.change()
-
-    def breaker_report(self) -> str | None:
-        """Return a report of the open breakers for the operators (empty: none is open), or None: nothing is new."""
-        return self._pod_breakers.report()

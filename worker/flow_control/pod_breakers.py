@@ -1,8 +1,8 @@
-"""The breakers of a pod together: what they admit, and what operators read about them in Redis."""
+"""The breakers of a pod together: what they admit, and the last failed call, which operators read in Redis."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from worker.flow_control.gate_answer import Admit, GateAnswer, Wait
 
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 #: A slow start also goes on with time, so ask again soon.
 _SLOW_START_SECONDS = 0.1
-#: How often a worker reports again that its breaker is open, in seconds.
-_REPORT_SECONDS = 10.0
+
+
+class Failure(NamedTuple):
+    """A failed call: when it ended, in monotonic seconds, and why it failed."""
+
+    at: float
+    problem: Problem
 
 
 class PodBreakers:
@@ -23,11 +28,9 @@ class PodBreakers:
 
     def __init__(self, breakers: tuple[Breaker, ...], clock: Callable[[], float]) -> None:
         self.all = breakers
-        #: The problem of the last failed call.
-        self.last_problem: Problem | None = None
+        #: The last call that failed or was refused for load.
+        self.last_failure: Failure | None = None
         self._clock = clock
-        self._reported: list[str] = []
-        self._reported_at = 0.0
 
     @property
     def is_any_open(self) -> bool:
@@ -61,15 +64,6 @@ class PodBreakers:
         for breaker in self.all:
             breaker.give_back_probe()
 
-    def report(self) -> str | None:
-        """Return a report of the open ones for the operators (empty: none is open), or None where nothing is new."""
-        now, opened = self._clock(), [breaker for breaker in self.all if breaker.is_open]
-        reasons = [breaker.reason for breaker in opened]
-        if reasons == self._reported and (not reasons or now - self._reported_at < _REPORT_SECONDS):
-            return None
-        self._reported, self._reported_at = reasons, now
-        if not opened:
-            return ""
-        seconds = now - min(breaker.opened_at for breaker in opened)
-        problem = "" if self.last_problem is None else f": {self.last_problem.detail}"
-        return f"{','.join(reasons)} for {seconds:.0f} s{problem}"
+    def note_failure(self, problem: Problem) -> None:
+        """Remember why a call has failed just now."""
+        self.last_failure = Failure(self._clock(), problem)

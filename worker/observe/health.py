@@ -14,19 +14,19 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
+from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-
-from worker.observe.metrics import REGISTRY
-from worker.observe.page_server import Page, PageServer
+from worker.observe.metrics_page import OF_A_WORKER, metrics_page
+from worker.observe.page_server import Page, PageServer, listen
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
 
     from worker.observe.page_server import Request
 
@@ -44,6 +44,24 @@ _BROKEN = _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"status": "not ready", "reaso
 _STUCK = _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not alive", "reasons": ["loop_stands_still"]})
 
 
+class PortError(Exception):
+    """The health port cannot be used; the text names the setting and says why."""
+
+
+def open_port(host: str, port: int) -> list[socket.socket]:
+    """Return listening sockets for HEALTH_HOST and HEALTH_PORT.
+
+    Raises:
+        PortError: no address can be used, or the port is in use.
+    """
+    try:
+        return listen(host, port)
+    except OSError as error:
+        name = "HEALTH_HOST" if isinstance(error, gaierror) else "HEALTH_PORT"
+        where = f"{host} port {port}"
+        raise PortError(f"{name}: cannot listen on {where} ({error.strerror}); HEALTH_PORT=0 is for none") from error
+
+
 class HealthServer:
     """Answers on the health port.
 
@@ -52,8 +70,9 @@ class HealthServer:
         reasons: returns why this worker cannot work now; empty: it can.
         held_back_by: returns what holds the whole fleet back, which another pod would not help.
         refresh: updates the gauges.
+        metrics: what ``/metrics`` shows.
 
-    The loop that starts the server calls all three.
+    The loop that starts the server calls the three functions.
     """
 
     def __init__(
@@ -63,7 +82,9 @@ class HealthServer:
         reasons: Callable[[], list[str]],
         held_back_by: Callable[[], list[str]],
         refresh: Callable[[], None],
+        metrics: CollectorRegistry = OF_A_WORKER,
     ) -> None:
+        self._metrics = metrics
         self._reasons = reasons
         self._held_back_by = held_back_by
         self._refresh = refresh
@@ -101,10 +122,13 @@ class HealthServer:
     def _answer(self, readiness: Page) -> None:
         asked = [*filter(_is_waiting, self._asked)]
         pages = {_LIVEZ: _ALIVE, _READYZ: readiness}
-        if any(request.path == _METRICS for request in asked):
-            pages[_METRICS] = Page(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
+        # Scrapers that ask at once for the same form share one page.
+        metrics = cache(partial(metrics_page, self._metrics))
         for request in asked:
-            request.answer(pages[request.path])
+            if request.path == _METRICS:
+                request.answer(metrics(request.accept, request.accept_encoding))
+            else:
+                request.answer(pages[request.path])
         self._asked = []
         self._ask_the_loop()
 

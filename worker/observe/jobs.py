@@ -7,10 +7,12 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from tasks.message import Accepted
 from worker.observe import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from tasks.decision import Later
     from tasks.event import Event
@@ -48,6 +50,18 @@ def _reason(problem: Problem | None) -> str | None:
     if problem is not None and problem.status == HTTPStatus.UNAUTHORIZED:
         return "token_refused"
     return None if problem is None else problem.type.value
+
+
+def called(status: int | None, seconds: float) -> None:
+    """Record that a call of the API is over: its HTTP status (None: no answer), and how long it took."""
+    metrics.api_calls(status).inc()
+    metrics.API_SECONDS.observe(seconds)
+
+
+def started(job: ParsedJob, now: datetime, *, is_first: bool) -> None:
+    """Record that a job is about to be called: how late, if it had an eta and was not called before."""
+    if is_first and isinstance(job, Accepted) and job.not_before is not None:
+        metrics.LATENESS.observe(max(0.0, (now - job.not_before).total_seconds()))
 
 
 def retried(retry: RetryDetails) -> None:
@@ -108,10 +122,11 @@ def lease_lost(job: ParsedJob) -> None:
 
 
 def recovered(queue: str, result: Recovered, ids: Sequence[str]) -> None:
-    """Log that jobs of lost workers are ready again, or are to be completed as poisoned.
+    """Record that jobs of lost workers are ready again, or are to be completed as poisoned.
 
     ``ids`` are the ids of some of the jobs. The log of a lost worker, if there is one, says which of them it had.
     """
+    metrics.RECOVERED.inc(result.count or 0)
     logger.warning(
         "jobs_recovered",
         extra={

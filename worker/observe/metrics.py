@@ -7,12 +7,16 @@ them.
 from __future__ import annotations
 
 from functools import cache
+from http import HTTPStatus
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from tasks.outcome import OutcomeName
 from tasks.retry import RETRY_REASONS
+
+# A time of creation beside each counter would double their number.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # its library has no types for it
 
 REGISTRY = CollectorRegistry()
 
@@ -45,6 +49,28 @@ ERRORS = Counter("lock_worker_job_errors", "Errors inside the worker that interr
 IGNORED_OPTIONS = Counter(
     "lock_worker_options_ignored", "Message options that have no effect, by option.", ["option"], registry=REGISTRY
 )
+RECOVERED = Counter(
+    "lock_worker_jobs_recovered", "Jobs of lost workers that this process made ready again.", registry=REGISTRY
+)
+API_CALLS = Counter(
+    "lock_worker_api_calls",
+    "Calls of the API that are over, by the class of their answer's status; 429 is a class of its own, and no_answer a "
+    "call without an answer.",
+    ["status_class"],
+    registry=REGISTRY,
+)
+API_SECONDS = Histogram(
+    "lock_worker_api_call_seconds",
+    "Seconds from the beginning of a call of the API to its answer, or to its failure.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
+LATENESS = Histogram(
+    "lock_worker_job_lateness_seconds",
+    "Seconds from the eta of a job that had one to its start. Other jobs have no time that they are due at.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
+    registry=REGISTRY,
+)
 SECONDS = Histogram(
     "lock_worker_job_seconds",
     "Seconds from the first take of a job to its result event, its waits included.",
@@ -59,55 +85,27 @@ BREAKER_OPEN = Gauge(
     ["reason"],
     registry=REGISTRY,
 )
-FLEET_PAUSED = Gauge(
-    "lock_worker_fleet_paused",
-    "1 while the whole fleet takes no jobs, by what asked for it.",
-    ["by"],
-    registry=REGISTRY,
-)
-FLEET_LIMIT = Gauge(
-    "lock_worker_fleet_calls_per_second_limit",
-    "The fleet's limit in calls a second because the API refused more; 0 for no such limit.",
-    registry=REGISTRY,
-)
-RESULTS_EVENTS = Gauge(
-    "lock_worker_results_stream_events", "Events in the results stream; the same from every pod.", registry=REGISTRY
-)
-RESULTS_BYTES = Gauge(
-    "lock_worker_results_stream_bytes",
-    "Bytes of Redis that the results stream takes, approximately; compare with RESULTS_MAX_BYTES; the same from every "
-    "pod.",
-    registry=REGISTRY,
-)
-RESULTS_OLDEST = Gauge(
-    "lock_worker_results_oldest_seconds",
-    "Age of the oldest event in the results stream: a consumer that is down for longer loses events once the stream is "
-    "full; the same from every pod.",
-    registry=REGISTRY,
-)
-RESULTS_GROUP_LAG = Gauge(
-    "lock_worker_results_group_lag",
-    "Events in the results stream not delivered to a consumer group yet, of the 20 slowest groups; the same from "
-    "every pod.",
-    ["group"],
-    registry=REGISTRY,
-)
-REDIS_MEMORY_USED = Gauge(
-    "lock_worker_redis_memory_used_bytes",
-    "Memory that Redis uses, as its maxmemory counts it; the same from every pod.",
-    registry=REGISTRY,
-)
-REDIS_MEMORY_LIMIT = Gauge(
-    "lock_worker_redis_memory_max_bytes",
-    "The maxmemory of Redis; 0 for no limit. A full server refuses new jobs; the same from every pod.",
-    registry=REGISTRY,
-)
 
 
 @cache
 def finished(outcome: str) -> Counter:
     """Return the counter of an outcome. It is cached, because each job needs it."""
     return FINISHED.labels(outcome)
+
+
+#: The classes of ``API_CALLS``, by the first digit of the status.
+_STATUS_CLASSES = {digit: f"{digit}xx" for digit in range(1, 6)}
+_NO_ANSWER, _TOO_MANY_REQUESTS = "no_answer", "429"
+
+
+@cache
+def api_calls(status: int | None) -> Counter:
+    """Return the counter of calls with a status, or without an answer (None). It is cached, as each call needs it."""
+    if status is None:
+        return API_CALLS.labels(_NO_ANSWER)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return API_CALLS.labels(_TOO_MANY_REQUESTS)
+    return API_CALLS.labels(_STATUS_CLASSES.get(status // 100, _NO_ANSWER))
 
 
 # Every series stands at 0 from the start, so that its first increase is seen as one.
@@ -117,3 +115,7 @@ for _reason in ("eta", "requeued"):
     DELAYED.labels(_reason)
 for _reason in RETRY_REASONS:
     RETRIES.labels(_reason)
+for _status in (None, HTTPStatus.TOO_MANY_REQUESTS, 200, 300, 400, 500):
+    api_calls(_status)
+for _breaker in ("api_down", "token_refused"):
+    BREAKER_OPEN.labels(_breaker)

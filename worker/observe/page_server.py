@@ -5,8 +5,8 @@ up only bounded resources: connections, bytes of a request, seconds for each, an
 connections than it keeps, it closes the one that has been silent longest, so that other clients still get answers while
 one opens thousands.
 
-It reads only the request line: no header changes an answer, bodies are ignored, and each connection serves one request.
-So there is no HTTP parser that a malformed request could keep busy.
+It reads the request line, and of the headers those two that choose the form of an answer. Bodies are ignored, and each
+connection serves one request. So there is no HTTP parser that a malformed request could keep busy.
 """
 
 from __future__ import annotations
@@ -60,16 +60,18 @@ _REST_AFTER_ERROR_SECONDS = 0.1
 _LOG_SECONDS = 60.0
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) +(?:https?://[^/?#\s]*)?(/[^?#\s]*|\*)(?:[?#]\S*)? +HTTP/1\.[0-9] *\r?")
+_HEADERS = re.compile(rb"^(Accept|Accept-Encoding)[ \t]*:([^\r\n]{0,1000})", re.IGNORECASE | re.MULTILINE)
 _NOT_AVAILABLE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The answer to a request."""
+    """The answer to a request; ``encoding`` names the content coding of the body, if it has one."""
 
     status: HTTPStatus
     content_type: str
     body: bytes
+    encoding: str = ""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -123,6 +125,8 @@ class Request:
 
     def __init__(self, server: PageServer, connection: socket.socket) -> None:
         self.path = ""
+        #: What ``Accept`` and ``Accept-Encoding`` say; empty: the request does not have them.
+        self.accept = self.accept_encoding = ""
         self._is_head = False
         self._server = server
         self._socket = connection
@@ -221,6 +225,8 @@ class Request:
     def _asked(self, match: re.Match[bytes]) -> None:
         method, target = match[1], match[2]
         self.path = target.decode("latin-1")
+        headers = {name.lower(): value.decode("latin-1").strip() for name, value in _HEADERS.findall(self._received)}
+        self.accept, self.accept_encoding = headers.get(b"accept", ""), headers.get(b"accept-encoding", "")
         self._received.clear()
         self._is_head = method == b"HEAD"
         self._state = _State.WAITING
@@ -237,6 +243,8 @@ class Request:
             f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\nContent-Type: {page.content_type}\r\n"
             f"Content-Length: {len(page.body)}\r\nDate: {formatdate(usegmt=True)}\r\nConnection: close\r\n"
         )
+        if page.encoding:
+            head += f"Content-Encoding: {page.encoding}\r\nVary: Accept, Accept-Encoding\r\n"
         if page.status is HTTPStatus.METHOD_NOT_ALLOWED:
             head += "Allow: GET, HEAD\r\n"
         self._received.clear()

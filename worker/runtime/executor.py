@@ -175,6 +175,9 @@ class Executor:
             self._settler.release(assignment)
         else:
             assignment.begun_at = time.monotonic()
+            delivery = assignment.delivery
+            is_first = not (delivery.attempts or delivery.is_retry)
+            jobs.started(assignment.parsed, self._clock.now(), is_first=is_first)
             # The loop itself keeps no reference to a task; the assignment does.
             assignment.task = asyncio.create_task(self._run(assignment))
 

@@ -1,7 +1,7 @@
 """What one worker and the rest of its fleet tell each other in Redis, beside the jobs.
 
-Each worker registers itself, reports its open breakers, writes changes of the fleet's flow control, and gives attempts
-back that an outage cost jobs which wait in Redis.
+Each worker registers itself with what it does, writes changes of the fleet's flow control, and gives attempts back that
+an outage cost jobs which wait in Redis.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from worker.broker.fleet_moves import FleetMoves
-from worker.broker.move_limits import WORKER_MS
 from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
@@ -31,10 +30,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How often a worker looks whether one of its breakers has opened or closed.
-_REPORT_SECONDS = 1.0
-#: How often a worker registers itself, and how long it tries to take itself out at its end.
-_REGISTER_SECONDS = WORKER_MS / 1000 / 3
+#: How often a worker registers itself. It does so at once when one of its breakers opens or closes; this often it looks
+#: whether one has.
+_REGISTER_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+#: How long a worker tries to take itself out of the register at its end.
 _LEAVE_SECONDS = 1.0
 
 
@@ -105,21 +105,20 @@ class Fleet:
                 await self._moves.register(self._name, "", "")
 
     async def stay_registered(self) -> None:
-        """Register from time to time and whenever the queues change, for ever."""
+        """Register from time to time, and whenever the queues or the open breakers change, for ever."""
         while True:
             self._queues_changed.clear()
+            breakers = self._open_breakers()
             await self.register()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_REGISTER_SECONDS):
-                    await self._queues_changed.wait()
+            for _ in range(round(_REGISTER_SECONDS / _LOOK_SECONDS)):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._queues_changed.wait()
+                if self._queues_changed.is_set() or self._open_breakers() != breakers:
+                    break
 
-    async def report_breakers(self) -> None:
-        """Report which breakers are open in this worker, for ever."""
-        while True:
-            await asyncio.sleep(_REPORT_SECONDS)
-            breakers = self._flow.breaker_report()
-            if breakers is not None:
-                await retry_forever("report_breakers", partial(self._moves.report_breakers, self._name, breakers))
+    def _open_breakers(self) -> list[str]:
+        return [breaker.reason for breaker in self._flow.breakers if breaker.is_open]
 
     async def _throttle(self) -> None:
         while (change := self._flow.change()) is not None:

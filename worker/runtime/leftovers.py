@@ -22,7 +22,7 @@ from tasks.outcome import ProblemType
 from tasks.task_name import TASK_NAME
 from worker.broker.keys import MAX_PRIORITY, PREFIX, PRIORITY_SEPARATOR, UNACKED, Keys, is_celerys_own
 from worker.message.decode import decoder
-from worker.runtime.registry import read_members
+from worker.runtime.members import read_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

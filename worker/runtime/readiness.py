@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from worker.observe import metrics
+from worker.observe import metrics, process_metrics
 
 if TYPE_CHECKING:
     from worker.flow_control.gates import Gates
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Seconds without an answer of Redis, or of a take, after which this worker does not count as ready.
 _SILENT_SECONDS = 5.0
+#: The same for the metric.
+_DOWN_SECONDS = 10.0
 
 
 class Readiness:
@@ -56,5 +58,4 @@ class Readiness:
         metrics.CONCURRENCY.set(self._in_flight.limit)
         for breaker in self._gates.breakers:
             metrics.BREAKER_OPEN.labels(breaker.reason).set(breaker.is_open)
-        metrics.FLEET_PAUSED.labels("api").set(self._gates.is_paused)
-        metrics.FLEET_LIMIT.set(self._gates.rate)
+        process_metrics.REDIS_UP.set(self._clock.seconds_since_sync < _DOWN_SECONDS)

@@ -1,34 +1,23 @@
-"""Reports whether consumers keep up with the results, and whether Redis has room: metrics, and a warning in time.
-
-Every pod looks every few seconds, beside its jobs, and reports the same.
-"""
+"""Warns in time when consumers do not keep up with the results, and when Redis has little room."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from worker.broker.streams import FULL, MUCH_UNREAD, look, unread
-from worker.observe import metrics
+from worker.broker.streams import FULL, MUCH_UNREAD, unread
+from worker.observe import fleet_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.broker.follow_up import Pipe
     from worker.broker.stream_bounds import StreamBounds
     from worker.broker.streams import Group, Memory, Stream
-    from worker.runtime.clock import ServerClock
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
-#: How often to check whether the worker takes jobs, in seconds.
-_BEGIN_SECONDS = 0.05
 #: Groups that have a series of their own, the slowest ones: consumers make them, and any number.
 MAX_GROUPS = 20
 _NAME_CHARACTERS = 100
@@ -83,78 +72,26 @@ def _surely_lost(group: Group, stream: Stream, before: Stream | None) -> int:
 
 
 class StreamMonitor:
-    """Looks at the results stream and at the server's memory.
+    """Judges the results stream and the server's memory each time they were read.
 
     Args:
-        pipe: sends commands.
-        results: the stream.
-        maxlen: events that it keeps.
+        maxlen: events that the stream keeps.
         bounds: how many bytes it keeps; gets the limit of the server's memory.
-        clock: the server's clock.
-        has_begun: whether the worker takes jobs: the server was found fit before.
         now: the monotonic clock, in seconds.
     """
 
-    def __init__(
-        self,
-        pipe: Pipe,
-        *,
-        results: str,
-        maxlen: int,
-        bounds: StreamBounds,
-        clock: ServerClock,
-        has_begun: Callable[[], bool],
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._pipe = pipe
-        self._results = results
+    def __init__(self, *, maxlen: int, bounds: StreamBounds, now: Callable[[], float] = time.monotonic) -> None:
         self._maxlen = maxlen
         self._bounds = bounds
-        self._clock = clock
-        self._has_begun = has_begun
         self._now = now
-        self._task: asyncio.Task[None] | None = None
         self._before: Stream | None = None
         self._readers: dict[str, _Reader] = {}
         self._is_nearly_full = False
-        self._is_in_vain = False
 
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            if self._has_begun():
-                await self._look()
-            await asyncio.sleep(LOOK_SECONDS if self._has_begun() else _BEGIN_SECONDS)
-
-    async def _look(self) -> None:
-        """Look once, whatever comes of it."""
-        try:
-            await self.look_once()
-            self._is_in_vain = False
-        except (RedisError, OSError) as error:
-            if not self._is_in_vain:  # once: the parts that need the server log that it is away
-                logger.warning("streams_not_watched", extra={"error": str(error)})
-            self._is_in_vain = True
-        except Exception:  # an error of ours must not end it
-            logger.exception("streams_not_watched")
-
-    async def look_once(self) -> None:
-        """Look, set the gauges, and log warnings."""
-        stream, memory = await look(self._pipe, self._results)
+    def look(self, stream: Stream, memory: Memory, server_ms: float) -> None:
+        """Note how the stream and the server's memory are now, and warn."""
         self._judge_memory(memory)
-        oldest_seconds = 0.0 if stream.first is None else max(0.0, (self._clock.now_ms() - stream.first[0]) / 1000)
-        metrics.RESULTS_EVENTS.set(stream.length)
-        metrics.RESULTS_BYTES.set(stream.held_bytes)
-        metrics.RESULTS_OLDEST.set(oldest_seconds)
+        oldest_seconds = 0.0 if stream.first is None else max(0.0, (server_ms - stream.first[0]) / 1000)
         self._judge_groups(stream, oldest_seconds)
         self._before = stream
 
@@ -169,14 +106,14 @@ class StreamMonitor:
                 "unread": reader.unread,
                 "oldest_seconds": round(oldest_seconds, 1),
             }
-            self._report(reader, stream, extra)
+            self._tell_of(reader, stream, extra)
         self._readers = readers
         slowest = sorted(readers.items(), key=lambda item: -item[1].unread)[:MAX_GROUPS]
-        metrics.RESULTS_GROUP_LAG.clear()
+        fleet_metrics.RESULTS_GROUP_LAG.clear()
         for name, reader in reversed(slowest):  # of two with the same label, the slower one counts
-            metrics.RESULTS_GROUP_LAG.labels(name[:_NAME_CHARACTERS]).set(reader.unread)
+            fleet_metrics.RESULTS_GROUP_LAG.labels(name[:_NAME_CHARACTERS]).set(reader.unread)
 
-    def _report(self, reader: _Reader, stream: Stream, extra: dict[str, object]) -> None:
+    def _tell_of(self, reader: _Reader, stream: Stream, extra: dict[str, object]) -> None:
         if reader.lost and (reader.logged_at is None or self._now() - reader.logged_at >= _AGAIN_SECONDS):
             logger.warning("results_trimmed_unread", extra={**extra, "events": reader.lost})
             reader.lost, reader.logged_at, reader.is_behind = 0, self._now(), True
@@ -194,8 +131,6 @@ class StreamMonitor:
         )
 
     def _judge_memory(self, memory: Memory) -> None:
-        metrics.REDIS_MEMORY_USED.set(memory.used)
-        metrics.REDIS_MEMORY_LIMIT.set(memory.limit)
         if memory.limit != self._bounds.maxmemory:
             self._bounds.maxmemory = memory.limit
             if self._bounds.are_lowered:

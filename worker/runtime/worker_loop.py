@@ -87,7 +87,7 @@ class WorkerLoop:
         """Look after the queues that Celery was told to consume, join the fleet, and start the services."""
         for queue in self._parts.job_queues():
             self.queues.open(queue)
-        work = (self.fleet.report_breakers(), self.queues.watch(), self.fleet.stay_registered())
+        work = (self.queues.watch(), self.fleet.stay_registered())
         for each in work:
             self._background.spawn(each)
         for service in self.services:

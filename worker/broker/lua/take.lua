@@ -77,6 +77,7 @@ end
 local now = now_ms()
 local lease_end, first_ms = integer(now + lease_ms), integer(now)
 local jobs, held_until, bytes, fresh, vanished = {}, {}, 0, 0, 0
+local taken_beside = {} -- new jobs that are not from the old end of the first list, see sample.lua
 local fleet = read_fleet(limit, pause, known_version, answered, failed)
 
 local function hold(ref, raw)
@@ -138,6 +139,9 @@ local function answer(state, wait_ms)
   end
   if fresh > 0 then
     redis.pcall('HINCRBY', counters, 'taken', fresh)
+  end
+  for name, count in pairs(taken_beside) do
+    redis.pcall('HINCRBY', maintenance, name, count)
   end
   if vanished > 0 then
     redis.pcall('HINCRBY', counters, 'vanished', vanished)
@@ -265,6 +269,10 @@ local function take_new()
     local raw = redis.call(which_new == 'newest' and 'LPOP' or 'RPOP', KEYS[list])
     if raw then
       hold_new(raw)
+      if which_new == 'newest' or list > first_priority_list then
+        local name = which_new == 'newest' and 'taken_newest' or 'taken_' .. list - first_priority_list
+        taken_beside[name] = (taken_beside[name] or 0) + 1
+      end
     elseif list == #KEYS or (is_plain and list == first_priority_list) then
       redis.call('HSET', maintenance, 'empty_at', integer(now))
       break

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sandbox.call_log import Call
+    from worker.broker.state import State
     from worker.cli.demo.kinds import Kind, Sent
     from worker.cli.result import Result
-    from worker.cli.status.queue_stats import QueueStats
 
 _NAMED = 5
 
@@ -44,12 +44,12 @@ class Reconciliation:
             came = Counter({DROPPED: dropped}) if kind.end == DROPPED else ends[kind.name]
             yield kind, sent[kind.name], came
 
-    def problems(self, stats: QueueStats, calls: Sequence[Call]) -> Iterator[str]:
+    def problems(self, state: State, calls: Sequence[Call]) -> Iterator[str]:
         """Yield everything that does not add up."""
         yield from self._without_event()
-        yield from self._wrong_ends(stats.totals.get("deduplicated", 0))
+        yield from self._wrong_ends(state.totals.get("deduplicated", 0))
         yield from self._wrong_calls(calls)
-        left = stats.ready + stats.delayed + stats.in_flight
+        left = state.ready + state.waiting + state.in_flight
         if left:
             yield f"left in the queue: {left}"
 

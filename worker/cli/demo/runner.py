@@ -21,8 +21,8 @@ from worker.cli.demo.worker_process import CONCURRENCY, TOKEN, running_worker, u
 from worker.cli.exit import FAILED, INTERRUPTED, fail, redis_address
 from worker.cli.producer import OutgoingJob, Producer, SendError
 from worker.cli.result import read_result
-from worker.cli.status.queue_stats import read_queue_stats
 from worker.cli.watch.follow import Follower
+from worker.runtime.fleet_state import Names, read_fleet_state_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from settings import Settings
     from worker.cli.demo.kinds import Sent
     from worker.cli.demo.worker_process import WorkerProcess
-    from worker.cli.status.queue_stats import QueueStats
+    from worker.runtime.fleet_state import FleetState
 
 _SEND_AT_ONCE = 50
 _LOOK_SECONDS = 0.1
@@ -66,11 +66,11 @@ def run_demo(count: int, latency_ms: float, *, keep: bool) -> None:
             reconciliation = Reconciliation(kinds.make_messages(count))
             try:
                 _send(reconciliation.sent, settings, client)
-                stats = _watch(reconciliation, settings, client, worker, console)
+                state = _watch(reconciliation, settings, client, worker, console)
             except (StalledError, SendError, RedisError) as error:
                 what = f"Redis at {redis_address(settings)}{error}" if isinstance(error, SendError) else str(error)
                 fail(f"{what}\nThe last lines of the worker's log:\n{worker.log()}", FAILED)
-            problems = summary.summarize(console, reconciliation, stats, api.calls())
+            problems = summary.summarize(console, reconciliation, state, api.calls())
             if problems:
                 fail("\n  - ".join(["it does not add up:", *problems]) + f"\nThe worker's log:\n{worker.log()}", FAILED)
             console.print(f"\nEverything adds up, after {time.monotonic() - started:.1f} s.", style="bold green")
@@ -96,32 +96,32 @@ def _send(messages: Sequence[Sent], settings: Settings, client: Redis) -> None:
 
 def _watch(
     reconciliation: Reconciliation, settings: Settings, client: Redis, worker: WorkerProcess, console: Console
-) -> QueueStats:
+) -> FleetState:
     """Collect result events until the queue is empty."""
     follower = Follower(client, settings.RESULTS_CHANNEL)
     patient_until = time.monotonic() + _PATIENCE_SECONDS
-    was_empty = False
+    names = Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
     with Screen(console, reconciliation) as screen:
         while True:
-            stats = read_queue_stats(client, settings)
+            state = read_fleet_state_now(client, names)
+            queue = state.queue
             entries = follower.wait(_LOOK_SECONDS)
             for entry in entries:
                 result = read_result(entry.event)
                 if result is not None:
                     reconciliation.add(result)
-            screen.show(stats)
-            is_empty = not (entries or stats.ready or stats.delayed or stats.in_flight)
-            if is_empty and was_empty:  # twice, because one read may miss a job that moves meanwhile
-                return stats
-            was_empty = is_empty
+            screen.show(queue)
+            is_empty = not (entries or queue.ready or queue.waiting or queue.in_flight)
+            if is_empty:
+                return state
             if entries:
                 patient_until = time.monotonic() + _PATIENCE_SECONDS
             if not worker.is_running:
                 raise StalledError("the worker has ended by itself")
             if time.monotonic() > patient_until:
                 raise StalledError(
-                    f"nothing came for {_PATIENCE_SECONDS:g} s, with {stats.ready} jobs ready, "
-                    f"{stats.delayed} delayed and {stats.in_flight} in flight"
+                    f"nothing came for {_PATIENCE_SECONDS:g} s, with {queue.ready} jobs ready, "
+                    f"{queue.waiting} delayed and {queue.in_flight} in flight"
                 )
 
 

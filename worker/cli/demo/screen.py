@@ -18,8 +18,8 @@ from worker.observe.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from worker.broker.state import State
     from worker.cli.demo.reconciliation import Reconciliation
-    from worker.cli.status.queue_stats import QueueStats
 
 _LOG_EVERY_SECONDS = 1.0
 _NEWEST = 8
@@ -48,21 +48,21 @@ class Screen:
         else:
             self._console.print()
 
-    def show(self, stats: QueueStats) -> None:
+    def show(self, state: State) -> None:
         """Show the present state."""
         seconds = time.monotonic() - self._started
-        settled = len(self._reconciliation.results) + stats.totals.get("deduplicated", 0)
+        settled = len(self._reconciliation.results) + state.totals.get("deduplicated", 0)
         total = len(self._reconciliation.sent)
         line = f"{seconds:4.1f} s  {settled} of {total} settled"
         if self._live is not None:
-            self._live.update(self._view(line, settled, stats), refresh=True)
+            self._live.update(self._view(line, settled, state), refresh=True)
         elif time.monotonic() >= self._next_line:
             self._next_line += _LOG_EVERY_SECONDS
             self._console.print(
                 f"  {line}: {ends_text(self._reconciliation.outcomes) or 'nothing yet'}", soft_wrap=True
             )
 
-    def _view(self, line: str, settled: int, stats: QueueStats) -> Group:
+    def _view(self, line: str, settled: int, state: State) -> Group:
         events = Table.grid(padding=(0, 2, 0, 0), expand=True)
         events.add_column(width=2)
         events.add_column(no_wrap=True, width=10)
@@ -79,6 +79,6 @@ class Screen:
             )
         head = Table.grid(expand=True)
         head.add_row(ProgressBar(total=len(self._reconciliation.sent), completed=settled))
-        head.add_row(f"{line} · {stats.ready} ready · {stats.in_flight} in flight · {stats.delayed} delayed")
+        head.add_row(f"{line} · {state.ready} ready · {state.in_flight} in flight · {state.waiting} delayed")
         head.add_row(ends_text(self._reconciliation.outcomes))
         return Group(head, events)

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from sandbox.call_log import Call
     from worker.cli.demo.reconciliation import Reconciliation
-    from worker.cli.status.queue_stats import QueueStats
+    from worker.runtime.fleet_state import FleetState
 
 _TERMS_A_LINE = 4
 #: Wide enough for the outcomes of most kinds.
 _LEAST_END = 14
 
 
-def summarize(console: Console, reconciliation: Reconciliation, stats: QueueStats, calls: Sequence[Call]) -> list[str]:
+def summarize(console: Console, reconciliation: Reconciliation, state: FleetState, calls: Sequence[Call]) -> list[str]:
     """Print how every message ended, and return what does not add up."""
-    dropped = stats.totals.get("deduplicated", 0)
+    dropped = state.queue.totals.get("deduplicated", 0)
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column()  # without room for all, names are folded and numbers kept whole
     table.add_column(justify="right", no_wrap=True)
@@ -52,13 +52,13 @@ def summarize(console: Console, reconciliation: Reconciliation, stats: QueueStat
         console.print(f"  + {' + '.join(terms[_TERMS_A_LINE:])}")
     jobs = len(reconciliation.sent) - dropped
     console.print(
-        f"{jobs:,} jobs, {len(reconciliation.results):,} events; {stats.dead_letters:,} of them dead letters too"
+        f"{jobs:,} jobs, {len(reconciliation.results):,} events; {state.dead.length:,} of them dead letters too"
     )
     refused = sum(call.answer == "429" for call in calls)
     more = "" if not refused else f", {refused:,} of them refused for load, which count for no job"
     copies = "" if counted >= len(calls) - refused else " (copies that were under way at once may call too)"
     console.print(f"{counted:,} calls told by the events, {len(calls):,} seen by the API{more}{copies}")
-    return list(reconciliation.problems(stats, calls))
+    return list(reconciliation.problems(state.queue, calls))
 
 
 def next_steps(console: Console) -> None:

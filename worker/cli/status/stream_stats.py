@@ -1,4 +1,4 @@
-"""Reads the fill of the results stream and the dead stream, and how far their consumer groups have read."""
+"""Tells how full the results stream and the dead stream are, and how far their consumer groups have read."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.broker.stream_bounds import StreamBounds
-from worker.broker.streams import FULL, MUCH_UNREAD, look_now, unread
+from worker.broker.streams import FULL, MUCH_UNREAD, unread
 
 if TYPE_CHECKING:
-    from redis import Redis
-
     from settings import Settings
     from worker.broker.streams import Stream
+    from worker.runtime.fleet_state import FleetState
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,14 @@ class StreamStats:
     groups: tuple[GroupStats, ...]
 
 
-def read_stream_stats(client: Redis, settings: Settings, server_seconds: float) -> list[StreamStats]:
-    """Read both streams; ``server_seconds`` is the server's time."""
-    names = [settings.RESULTS_CHANNEL, settings.DEAD_STREAM]
-    (results, dead), memory = look_now(client, names)
-    bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES, memory.limit)
-    return [
-        _stats(names[0], results, settings.RESULTS_MAXLEN, bounds.results_bytes, server_seconds),
-        _stats(names[1], dead, settings.DEAD_MAXLEN, bounds.dead_bytes, server_seconds),
-    ]
+def stream_stats(state: FleetState, settings: Settings) -> tuple[StreamStats, StreamStats]:
+    """Return how full the results stream and the dead stream are."""
+    bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES, state.memory.limit)
+    now = state.server_seconds
+    return (
+        _stats(settings.RESULTS_CHANNEL, state.results, settings.RESULTS_MAXLEN, bounds.results_bytes, now),
+        _stats(settings.DEAD_STREAM, state.dead, settings.DEAD_MAXLEN, bounds.dead_bytes, now),
+    )
 
 
 def _stats(name: str, stream: Stream, max_events: int, max_bytes: int, server_seconds: float) -> StreamStats:

@@ -1,0 +1,36 @@
+"""``lock-worker workers`` lists what the workers of the fleet have registered."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from tests.cli.registered import register
+from worker.runtime.members import Activity, ApiError
+
+if TYPE_CHECKING:
+    import redis
+
+    from tests.cli.terminal import Terminal
+
+
+def test_without_workers_it_says_so(terminal: Terminal) -> None:
+    assert terminal.run("workers").stdout == "No worker is registered.\n"
+    assert json.loads(terminal.run("workers", "--json").stdout) == []
+
+
+def test_each_worker_is_listed_with_what_it_does(terminal: Terminal, redis_client: redis.Redis) -> None:
+    error = ApiError(time.time() - 4, 500, "The API answered 500.")
+    activity = Activity(slots=100, in_flight=7, last_error=error)
+    register(redis_client, "lock-1@pod", ["moderation.lock", "b"], LEASE_SECONDS=6, activity=activity)
+
+    (worker,) = json.loads(terminal.run("workers", "--json").stdout)
+
+    assert (worker["name"], worker["version"], worker["slots"], worker["in_flight"]) == ("lock-1@pod", "1.0", 100, 7)
+    assert (worker["queues"], worker["settings"]) == (["moderation.lock", "b"], {"LEASE_SECONDS": 6})
+    assert (worker["last_error"]["status"], worker["last_error"]["detail"]) == (500, "The API answered 500.")
+    assert json.loads(terminal.run("status", "--json").stdout)["workers"] == [worker]
+    first, second = terminal.run("workers").stdout.splitlines()
+    assert first.startswith("lock-1@pod: 7/100 slots, up ")
+    assert second.endswith(" (500): The API answered 500.")

@@ -1,0 +1,1 @@
+"""``lock-worker exporter``: the metrics of the fleet, with no worker running."""

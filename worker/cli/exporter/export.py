@@ -1,0 +1,73 @@
+"""Reads the fleet's state every few seconds, and serves it as metrics until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from worker.broker import connection
+from worker.broker.backoff import ConnectBackoff
+from worker.broker.stream_bounds import StreamBounds
+from worker.cli.exit import redis_address
+from worker.observe import process_metrics
+from worker.observe.health import HealthServer, open_port
+from worker.observe.metrics_page import OF_A_FLEET
+from worker.runtime.fleet_watch import fleet_watch
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds without an answer of Redis after which the exporter is not ready.
+_SILENT_SECONDS = 10.0
+
+
+async def export(settings: Settings) -> None:
+    """Serve the metrics until SIGTERM or SIGINT.
+
+    Raises:
+        PortError: the port cannot be used.
+    """
+    read_at = float("-inf")
+
+    def note_read() -> None:
+        nonlocal read_at
+        read_at = time.monotonic()
+
+    def is_up() -> bool:
+        return time.monotonic() - read_at < _SILENT_SECONDS
+
+    health = HealthServer(
+        open_port(settings.HEALTH_HOST, settings.HEALTH_PORT),
+        reasons=lambda: [] if is_up() else ["redis_unreachable"],
+        held_back_by=list,
+        refresh=lambda: process_metrics.REDIS_UP.set(is_up()),
+        metrics=OF_A_FLEET,
+    )
+    client = connection.async_client(settings, ConnectBackoff(), on_useless=lambda _: None)
+    bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
+    watch = fleet_watch(settings, client, bounds, on_read=note_read)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await health.start()
+    await watch.start()
+    logger.info(
+        "exporter_started",
+        extra={
+            "queue": settings.LOCK_QUEUE,
+            "redis": redis_address(settings),
+            "host": settings.HEALTH_HOST,
+            "port": settings.HEALTH_PORT,
+        },
+    )
+    await stopped.wait()
+    await watch.stop()
+    await health.stop()
+    await client.disconnect()
+    logger.info("exporter_stopped")

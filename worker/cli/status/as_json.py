@@ -1,0 +1,106 @@
+"""``lock-worker status --json``: the whole state as one JSON object, for programs. Its field names are stable."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from worker.cli.exit import redis_address
+from worker.cli.status.verdict import verdict
+from worker.cli.worker_view import worker_json
+
+if TYPE_CHECKING:
+    from worker.cli.status.report import Report
+    from worker.cli.status.stream_stats import StreamStats
+    from worker.runtime.fleet_state import FleetState
+
+#: The times over which rates are told, in seconds.
+RATES_SECONDS = (60, 300)
+
+
+def as_json(report: Report) -> str:
+    """Return the report as JSON."""
+    state, settings = report.state, report.settings
+    limit = state.limit
+    return json.dumps(
+        {
+            "verdict": verdict(report.problems),
+            "problems": [
+                {"code": problem.code, "text": problem.text, "advice": problem.advice} for problem in report.problems
+            ],
+            "queue": settings.LOCK_QUEUE,
+            "redis": redis_address(settings),
+            "time": datetime.fromtimestamp(state.server_seconds, UTC).isoformat(),
+            **_jobs(state),
+            "paused_seconds": state.queue.paused_ms / 1000 if state.queue.paused_ms else None,
+            "paused_why": state.queue.paused_why or None,
+            "limit": None
+            if limit is None
+            else {"calls_per_second": limit.rate, "by": limit.by, "status": limit.status},
+            "dead_letters": state.dead.length,
+            "results": state.results.length,
+            "streams": [_stream(stream) for stream in report.streams],
+            "last_maintenance_seconds": report.last_maintenance_seconds,
+            "totals": state.queue.totals,
+            "rates": {f"{seconds}s": _rates(state, seconds) for seconds in RATES_SECONDS},
+            "queues": [
+                {
+                    "queue": one.queue,
+                    "ready": one.ready,
+                    "delayed": one.delayed,
+                    "in_flight": one.in_flight,
+                    "workers": one.workers,
+                }
+                for one in report.queues
+            ],
+            "workers": [worker_json(member, state.server_seconds) for member in state.members],
+            "settings_differ": {
+                setting: [{"value": value, "workers": names} for value, names in values.items()]
+                for setting, values in state.settings_differ.items()
+            },
+        }
+    )
+
+
+def _jobs(state: FleetState) -> dict[str, Any]:
+    queue = state.queue
+    return {
+        "ready": {
+            "total": queue.ready,
+            "priorities": queue.priorities,
+            "arrived": queue.arrived,
+            "requeued": queue.requeued,
+            "retries": queue.retries,
+            "suspects": queue.suspects,
+            "oldest_at_most_seconds": state.oldest_ready_seconds,
+        },
+        "delayed": {
+            "total": queue.delayed + queue.due,
+            "due": queue.due,
+            "next_due_seconds": None if queue.first_due_ms is None else (queue.first_due_ms - queue.server_ms) / 1000,
+        },
+        "in_flight": queue.in_flight,
+        "slots": state.slots,
+        "workable": state.workable,
+    }
+
+
+def _rates(state: FleetState, seconds: float) -> dict[str, float | None]:
+    names = ("taken", "finished", *(name for name in state.queue.totals if name.startswith("outcome:")))
+    return {name: state.per_second(name, seconds) for name in names}
+
+
+def _stream(stream: StreamStats) -> dict[str, Any]:
+    return {
+        "name": stream.name,
+        "events": stream.events,
+        "bytes": stream.held_bytes,
+        "max_events": stream.max_events,
+        "max_bytes": stream.max_bytes,
+        "oldest_seconds": stream.oldest_seconds,
+        "groups": [
+            {"name": group.name, "lag": group.lag, "pending": group.pending, "near_loss": group.near_loss}
+            for group in stream.groups
+        ],
+    }

@@ -1,0 +1,220 @@
+"""Judges the state of a fleet: is it well, and if not, what is wrong and what is to be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.plural import plural
+from worker.cli.durations import duration
+from worker.cli.status.stream_stats import stream_stats
+from worker.observe.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from settings import Settings
+    from worker.runtime.fleet_state import FleetState
+    from worker.runtime.members import ApiError, Member
+
+WELL = "well"
+#: The reasons of a worker's breakers.
+_API_DOWN, _TOKEN_REFUSED = "api_down", "token_refused"
+#: From these shares of its bound on, Redis counts as full, and the dead letters do.
+_FULL_MEMORY, _FULL_DEAD = 0.95, 0.95
+#: A ready job that waits longer than this, or a due one that nobody has made ready, is a problem, in seconds.
+_LONG_WAIT_SECONDS = 60.0
+_OVERDUE_SECONDS = 30.0
+#: No worker has maintained the queue for so long, in seconds, although some are registered.
+_UNMAINTAINED_SECONDS = 15.0
+#: Failures of so many seconds are told.
+_RECENT_SECONDS = 300.0
+_BAD_OUTCOMES = ("exhausted", "poisoned", "refused", "rejected")
+#: Failures are a problem from this share of the jobs on that ended; a poisoned job is one in any case.
+_MANY_FAILURES = 0.05
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that an operator should know.
+
+    Attributes:
+        code: a stable name, for programs.
+        text: what is wrong, in one sentence.
+        advice: what to do, in one or two.
+    """
+
+    code: str
+    text: str
+    advice: str
+
+
+def problems(state: FleetState, settings: Settings) -> list[Problem]:
+    """Return what is wrong, the worst first; nothing: the fleet is well."""
+    return [
+        *_of_redis(state),
+        *_of_workers(state),
+        *_of_the_api(state),
+        *_of_the_queue(state),
+        *_of_settings(state),
+        *_of_streams(state, settings),
+        *_of_outcomes(state),
+    ]
+
+
+def verdict(found: Sequence[Problem]) -> str:
+    """Return the judgement in one line."""
+    return f"{found[0].text} {found[0].advice}" if found else WELL
+
+
+def _of_redis(state: FleetState) -> Iterator[Problem]:
+    for key, kind in state.queue.wrong_keys.items():
+        yield Problem(
+            "key_overwritten",
+            f"The key {printable(key)} holds a {kind} that lock-worker did not write.",
+            "Find out who wrote it, and rename or delete the key; jobs that were under it are in your backups only.",
+        )
+    memory = state.memory
+    if memory.limit and memory.used >= memory.limit * _FULL_MEMORY:
+        share = memory.used / memory.limit
+        yield Problem(
+            "redis_full",
+            f"Redis is full: it uses {share:.0%} of its maxmemory, and refuses new jobs.",
+            "Give it more memory, or let workers drain the backlog: they go on.",
+        )
+
+
+def _of_workers(state: FleetState) -> Iterator[Problem]:
+    queue = state.queue
+    waiting = queue.ready + queue.due + queue.in_flight
+    if not state.members:
+        jobs = f"{plural(waiting, 'job')} wait" if waiting != 1 else "1 job waits"
+        yield Problem(
+            "no_workers",
+            f"No worker runs{f', and {jobs}' if waiting else ''}.",
+            "Start workers; if some run, look at their logs: they cannot register in Redis.",
+        )
+        return
+    silent = _seconds_since(state, queue.maintained_ms)
+    if silent is not None and silent > _UNMAINTAINED_SECONDS:
+        yield Problem(
+            "not_maintained",
+            f"No worker has looked after the queue for {duration(silent)}.",
+            "See the workers' logs for redis_refuses: they may not write to one of the keys.",
+        )
+
+
+def _of_the_api(state: FleetState) -> Iterator[Problem]:
+    refused, down = state.members_with_open(_TOKEN_REFUSED), state.members_with_open(_API_DOWN)
+    if refused:
+        yield Problem(
+            "token_refused",
+            f"The API refuses the token of {_workers(refused, state)}, "
+            f"for {_open_for(refused, _TOKEN_REFUSED, state)}.",
+            "Put a valid token into API_TOKEN_FILE (it is read again by itself) or API_TOKEN (restart the workers). "
+            "No job is lost, and none loses an attempt.",
+        )
+    if down:
+        yield Problem(
+            "api_down",
+            f"The API fails for {_workers(down, state)}, for {_open_for(down, _API_DOWN, state)}{_last_error(down)}",
+            "Look at the API, and at the network to it. The workers probe, and go on by themselves.",
+        )
+    if state.queue.paused_ms > 0:
+        why = printable(state.queue.paused_why) or "the API asked for it"
+        yield Problem(
+            "paused",
+            f"The fleet takes no jobs for another {duration(state.queue.paused_ms / 1000)}: {why}.",
+            "It goes on by itself.",
+        )
+    elif state.limit is not None and state.is_rate_bound:
+        by = f" (the API answered {state.limit.status} to {printable(state.limit.by)})" if state.limit.by else ""
+        yield Problem(
+            "limited",
+            f"The API's refusals hold the fleet to {state.limit.rate:.3g} calls a second{by}, and jobs wait for that.",
+            "More workers do not help; ask for a higher quota. The rate rises by itself as the API accepts it.",
+        )
+
+
+def _of_the_queue(state: FleetState) -> Iterator[Problem]:
+    queue = state.queue
+    oldest = state.oldest_ready_seconds
+    if state.members and queue.ready and oldest is not None and oldest > _LONG_WAIT_SECONDS and state.workable:
+        slots = f"{queue.in_flight:,} of {state.slots:,} slots are in use"
+        yield Problem(
+            "slow",
+            f"{plural(queue.ready, 'job')} wait, the oldest for {duration(oldest)}; {slots}.",
+            "Add workers, or raise CONCURRENCY if the API allows more calls at once.",
+        )
+    overdue = _seconds_since(state, queue.first_due_ms)
+    if queue.due and overdue is not None and overdue > _OVERDUE_SECONDS and state.members:
+        yield Problem(
+            "overdue",
+            f"{plural(queue.due, 'delayed job')} are overdue, the first for {duration(overdue)}.",
+            "See the workers' logs for redis_refuses or maintenance_failed.",
+        )
+
+
+def _of_settings(state: FleetState) -> Iterator[Problem]:
+    if state.settings_differ:
+        names = ", ".join(state.settings_differ)
+        yield Problem(
+            "settings_differ",
+            f"Workers differ in settings that must be the same for all of them: {names}.",
+            "A rollout may be under way; otherwise give all workers the same values (see below who has which).",
+        )
+
+
+def _of_streams(state: FleetState, settings: Settings) -> Iterator[Problem]:
+    results, dead = stream_stats(state, settings)
+    for group in results.groups:
+        if group.near_loss:
+            yield Problem(
+                "results_unread",
+                f"The consumer group {printable(group.name[:60])} is about to lose events: {group.lag:,} of "
+                f"{results.events:,} are unread, and the results stream is full.",
+                "Let its consumers catch up, or raise RESULTS_MAXLEN and RESULTS_MAX_BYTES.",
+            )
+    if dead.events >= dead.max_events * _FULL_DEAD or dead.held_bytes >= dead.max_bytes * _FULL_DEAD:
+        yield Problem(
+            "dead_letters_full",
+            f"The dead letters are full ({dead.events:,}): each further one pushes out the oldest.",
+            "Look at them and replay them (lock-worker replay), or raise DEAD_MAXLEN and DEAD_MAX_BYTES.",
+        )
+
+
+def _of_outcomes(state: FleetState) -> Iterator[Problem]:
+    ended = state.counted("finished", _RECENT_SECONDS)
+    bad = {name: count for name in _BAD_OUTCOMES if (count := state.counted(f"outcome:{name}", _RECENT_SECONDS))}
+    if bad.get("poisoned") or sum(bad.values()) > ended * _MANY_FAILURES:
+        told = ", ".join(f"{count:,} {name}" for name, count in bad.items())
+        yield Problem(
+            "jobs_fail",
+            f"{sum(bad.values()):,} of the last {ended:,} jobs failed, in five minutes: {told}.",
+            "Each left a dead letter that says why: lock-worker replay --list --all.",
+        )
+
+
+def _workers(found: Sequence[Member], state: FleetState) -> str:
+    if len(found) == len(state.members):
+        return "the only worker" if len(found) == 1 else f"all {len(found)} workers"
+    names = ", ".join(printable(member.name) for member in found[:_NAMES_SHOWN])
+    more = f" and {len(found) - _NAMES_SHOWN} more" if len(found) > _NAMES_SHOWN else ""
+    return f"{names}{more} ({len(found)} of {len(state.members)} workers)"
+
+
+def _open_for(found: Sequence[Member], reason: str, state: FleetState) -> str:
+    since = min(breaker.since for member in found for breaker in member.activity.breakers if breaker.reason == reason)
+    return duration(state.server_seconds - since)
+
+
+def _last_error(found: Sequence[Member]) -> str:
+    errors: list[ApiError] = [member.activity.last_error for member in found if member.activity.last_error is not None]
+    if not errors:
+        return "."
+    return f": {printable(max(errors, key=lambda error: error.at).text)}"
+
+
+def _seconds_since(state: FleetState, at_ms: float | None) -> float | None:
+    return None if at_ms is None else (state.queue.server_ms - at_ms) / 1000

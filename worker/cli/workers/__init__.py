@@ -1,0 +1,1 @@
+"""``lock-worker workers``: the workers of the fleet."""
