@@ -2,10 +2,12 @@
 
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /build
-COPY requirements.lock requirements-demo.lock ./
-# What the image will hold, each package checked against its hash.
+COPY requirements.lock requirements-otel.lock requirements-demo.lock ./
+# What the image will hold, each package checked against its hash. With tracing (docs/tracing.md):
+# docker build --build-arg REQUIREMENTS=requirements-otel.lock .
+ARG REQUIREMENTS=requirements.lock
 RUN python -m venv /opt/lock-worker \
-    && /opt/lock-worker/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+    && /opt/lock-worker/bin/pip install --no-cache-dir --require-hashes -r "${REQUIREMENTS}"
 # What builds the wheel stays behind in this stage.
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-demo.lock

@@ -52,7 +52,8 @@ docs: .venv/.dev-ready ## Write the generated pages and schemas in docs/ anew
 lock: .venv/.dev-ready ## Resolve the requirements anew and write the lock files
 	$(call compile,requirements.lock)
 	$(call compile,requirements-demo.lock,--extra demo --group build -c requirements.lock)
-	$(call compile,requirements-dev.lock,--extra demo --group build --group dev -c requirements-demo.lock)
+	$(call compile,requirements-otel.lock,--extra otel -c requirements.lock)
+	$(call compile,requirements-dev.lock,--extra demo --extra otel --group build --group dev -c requirements-demo.lock -c requirements-otel.lock)
 
 .PHONY: clean
 clean: ## Remove .venv and what tools left behind
