@@ -27,7 +27,8 @@ _SETTINGS_HEAD = """\
 <!-- Made from settings.py by `make docs`; do not edit. -->
 
 Every option is an environment variable. An empty one counts as not set. A wrong one stops the start with a message that
-names every problem at once.
+names every problem at once. Traces are switched on by OpenTelemetry's own variables (`OTEL_...`), which its SDK reads
+([tracing.md](tracing.md)).
 
 | Name | Default | Unit | Bounds | Meaning |
 | --- | --- | --- | --- | --- |

@@ -85,18 +85,23 @@ class LockCall:
             answer = await self._api.lock(
                 job.job.conversation_id,
                 idempotency_key=idempotency_key(job.id),
-                traceparent=job_trace.call(),
+                traceparent=job_trace.call_begins(),
                 tracestate=job_trace.state,
             )
         except CallFailedError as failure:
             run.is_calling = False
             self._on_call(None, time.perf_counter() - began)
-            return judge_failure(failure)
+            verdict: Verdict = judge_failure(failure)
+            job_trace.call_ended(failure.status, verdict)
+            return verdict
         run.is_calling = False
         self._on_call(answer.status, time.perf_counter() - began)
         if len(answer.body) > _LARGE_BODY_BYTES:
-            return await asyncio.to_thread(self._judged, answer, job, run)
-        return self._judged(answer, job, run)
+            verdict = await asyncio.to_thread(self._judged, answer, job, run)
+        else:
+            verdict = self._judged(answer, job, run)
+        job_trace.call_ended(answer.status, verdict)
+        return verdict
 
     def _judged(self, answer: Response, job: Accepted, run: Run) -> Verdict:
         may_be_at_work = run.progress.may_be_at_work

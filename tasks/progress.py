@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.outcome import Problem, ProblemType
 
@@ -22,6 +23,7 @@ class Progress:
         token_refusals: calls refused for the token (401) that are not counted as attempts yet.
         answered: the fleet's answered calls at the last failure of this job; None: it has not failed.
         faults: its failures with other calls answered since the failure before.
+        deliveries: those that did not end with their worker, this one included; counted only while jobs are traced.
     """
 
     problem: Problem | None = None
@@ -30,11 +32,16 @@ class Progress:
     token_refusals: int = 0
     answered: int | None = None
     faults: int = 0
+    deliveries: int = 0
 
-    def to_bytes(self) -> bytes:
-        """Return the text for the record; empty if there is nothing to know."""
+    @property
+    def knows_calls(self) -> bool:
+        """Whether anything is known of calls."""
+        return any(self._of_calls()) or self.answered is not None
+
+    def _of_calls(self) -> list[Any]:
         problem = None if self.problem is None else [self.problem.type.value, self.problem.detail, self.problem.status]
-        fields = [
+        return [
             problem,
             int(self.may_be_at_work),
             self.load_refusals,
@@ -42,6 +49,12 @@ class Progress:
             self.answered,
             self.faults,
         ]
+
+    def to_bytes(self) -> bytes:
+        """Return the text for the record; empty if there is nothing to know."""
+        fields = self._of_calls()
+        if self.deliveries:
+            fields.append(self.deliveries)
         return json.dumps(fields, separators=(",", ":")).encode() if any(fields) or self.answered is not None else b""
 
 
@@ -50,7 +63,7 @@ def from_bytes(text: bytes) -> Progress:
     if not text:
         return Progress()
     try:
-        problem, may_be_at_work, load_refusals, token_refusals, answered, faults = json.loads(text)
+        problem, may_be_at_work, load_refusals, token_refusals, answered, faults, *deliveries = json.loads(text)
         return Progress(
             problem=None if problem is None else _problem(*problem),
             may_be_at_work=bool(may_be_at_work),
@@ -58,6 +71,7 @@ def from_bytes(text: bytes) -> Progress:
             token_refusals=int(token_refusals),
             answered=None if answered is None else int(answered),
             faults=int(faults),
+            deliveries=int(deliveries[0]) if deliveries else 0,
         )
     except (ValueError, TypeError, OverflowError, RecursionError):
         return Progress()

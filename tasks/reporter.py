@@ -42,7 +42,7 @@ class Reporter:
             received_at=run.received_at,
             finished_at=run.clock(),
             attempts=run.attempts,
-            trace=trace_of(job, run),
+            trace=trace_of(job, run).of_event(),
             source=self._source,
         )
         return Finished(event.build(facts, outcome, max_bytes=self._max_event_bytes))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tasks.attempts import AttemptCounter
     from tasks.message import ParsedJob
-    from tasks.trace import Trace
+    from tasks.trace import JobTrace
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Run:
         is_calling: a call is under way.
         is_over: the run has ended with a decision.
         epoch: the fleet's epoch when the last call began.
-        trace: the job's trace; None until :func:`trace_of` was asked for it.
+        trace: the job's trace; None until :func:`trace_of` was asked for it, unless the worker records the job.
     """
 
     job: str
@@ -57,7 +57,7 @@ class Run:
     is_calling: bool = False
     is_over: bool = False
     epoch: int = 0
-    trace: Trace | None = None
+    trace: JobTrace | None = None
 
     @property
     def attempts(self) -> int:
@@ -69,7 +69,7 @@ class Run:
         self.counter.attempts = attempts
 
 
-def trace_of(job: ParsedJob, run: Run) -> Trace:
+def trace_of(job: ParsedJob, run: Run) -> JobTrace:
     """Return the trace of a job, the same one for all its calls and its event."""
     if run.trace is None:
         run.trace = trace.of_job(job.traceparent, job.tracestate, run.key)

@@ -1,8 +1,10 @@
 """W3C Trace Context: reads a producer's headers, and makes those of a job's calls and its event.
 
 A job has one trace for all its attempts and deliveries: the producer's, or one derived from the job's name in Redis.
-Each call is a span of its own in it. The producer decides if the trace is sampled. A trace that begins here is not,
-because nothing records it.
+Each call is a span of its own in it. The producer decides if the trace is sampled.
+
+A :class:`Trace` records nothing, so a trace that begins with one is not sampled. The worker may record the spans of a
+job (``worker.observe.tracing``) and then puts a :class:`JobTrace` of its own in its place.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from __future__ import annotations
 import random
 import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tasks.verdict import Verdict
 
 _TRACEPARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})"
@@ -31,8 +35,25 @@ _SAMPLED = 0x01
 _RNG = random.Random()  # noqa: S311 - a span is no secret
 
 
+class JobTrace(Protocol):
+    """The trace of one delivery of a job: it makes the headers, and hears what they are sent with."""
+
+    @property
+    def state(self) -> str | None:
+        """The ``tracestate`` that goes out with each call, or None."""
+
+    def call_begins(self) -> str:
+        """Return the ``traceparent`` of a call that begins now."""
+
+    def call_ended(self, status: int | None, verdict: Verdict) -> None:
+        """Note how the call that began last has ended; ``status`` is the answer's, None if none came."""
+
+    def of_event(self) -> Trace:
+        """Return the context that the job's event carries."""
+
+
 class Trace(NamedTuple):
-    """The trace of one job.
+    """The trace of one job, of which nothing is recorded here.
 
     Attributes:
         trace_id: 32 hexadecimal digits.
@@ -51,10 +72,17 @@ class Trace(NamedTuple):
         """The header that names the job's own span."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
-    def call(self) -> str:
+    def call_begins(self) -> str:
         """Return the header for one call, with a new span."""
         span = _RNG.getrandbits(64) or 1  # zero means none
         return f"00-{self.trace_id}-{span:016x}-{self.flags}"
+
+    def call_ended(self, status: int | None, verdict: Verdict) -> None:
+        """Nothing is recorded."""
+
+    def of_event(self) -> Trace:
+        """The event names the job's own span."""
+        return self
 
 
 def of_job(traceparent: str | None, tracestate: str | None, key: tuple[str, str]) -> Trace:
@@ -65,11 +93,20 @@ def of_job(traceparent: str | None, tracestate: str | None, key: tuple[str, str]
         tracestate: the producer's, from :func:`read`.
         key: the job's queue, and its permanent name there.
     """
-    drawn = blake2b("\0".join(key).encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
+    own_trace_id, span_id = ids_of(key)
     if traceparent is None:
-        return Trace(drawn[:32], drawn[32:], "00", None)
+        return Trace(own_trace_id, span_id, "00", None)
     _, trace_id, _, flags = traceparent.split("-")
-    return Trace(trace_id, drawn[32:], flags, tracestate)
+    return Trace(trace_id, span_id, flags, tracestate)
+
+
+def ids_of(key: tuple[str, str]) -> tuple[str, str]:
+    """Return the ids of a trace that begins with a job, and of the job's own span; the same wherever it is delivered.
+
+    ``key`` is the job's queue, and its permanent name there.
+    """
+    drawn = blake2b("\0".join(key).encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
+    return drawn[:32], drawn[32:]
 
 
 def read(headers: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -38,6 +38,8 @@ from worker.flow_control.flow_control import FlowControl
 from worker.message.decode import ReadAhead, decoder
 from worker.observe import jobs, logs, output
 from worker.observe.health import HealthServer, PortError, open_port
+from worker.observe.tracing import switch
+from worker.observe.tracing.switch import TracingOff
 from worker.runtime.activity import activity_now
 from worker.runtime.admission import Admission
 from worker.runtime.clock import ServerClock
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 
     from settings import Settings
     from tasks.handler import LockConversation
+    from worker.observe.tracing.service import Tracing
+    from worker.runtime.in_flight import Tracer
 
 
 #: Of the host's name in the worker's: its end, where the names of pods differ. Each job that a worker took and that
@@ -120,11 +124,12 @@ def build(settings: Settings) -> WorkerApp:
     handler = from_settings.lock_conversation(
         settings, api=api, flow=flow.calls, on_retry=jobs.retried, on_call=jobs.called
     )
+    tracing = _tracing(app, settings, name)
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
     client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     parts = RuntimeParts(
-        admission=_admission(settings, handler, clock),
+        admission=_admission(settings, handler, clock, None if isinstance(tracing, TracingOff) else tracing),
         handler=handler,
         client=client,
         broker_options=_broker_options(settings, bounds),
@@ -146,6 +151,8 @@ def build(settings: Settings) -> WorkerApp:
     app.commands = Commands(app.runtime.queues.looked_after, (settings.RESULTS_CHANNEL, settings.DEAD_STREAM))
     has_begun = lambda: app.runtime.fetcher.last_fetch_at is not None  # noqa: E731 - not before the server was found fit
     app.runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
+    if tracing is not None:
+        app.runtime.add_service(tracing)
     app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
     app.conf.update(_celery_settings(settings, app.runtime))
     return app
@@ -183,10 +190,26 @@ def _flow_control(
     )
 
 
-def _admission(settings: Settings, handler: LockConversation, clock: ServerClock) -> Admission:
+def _admission(settings: Settings, handler: LockConversation, clock: ServerClock, tracer: Tracer | None) -> Admission:
     read = ReadAhead(decoder(TASK_NAME))
     return Admission(
-        read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=settings.JOB_MAX_AGE_SECONDS
+        read=read,
+        look_ahead=read.look,
+        handler=handler,
+        clock=clock,
+        max_age_seconds=settings.JOB_MAX_AGE_SECONDS,
+        tracer=tracer,
+    )
+
+
+def _tracing(app: WorkerApp, settings: Settings, name: str) -> Tracing | TracingOff | None:
+    return switch.tracing(
+        os.environ,
+        api_url=settings.API_URL,
+        results=settings.RESULTS_CHANNEL,
+        version=version("lock-worker"),
+        instance=name,
+        seconds_left=lambda: app.runtime.seconds_left(),  # noqa: PLW0108 - the runtime is made later
     )
 
 

@@ -90,7 +90,7 @@ def test_trace_headers_are_found_where_tracing_libraries_put_them() -> None:
 
 def test_a_job_has_the_producers_trace_and_each_call_a_span_of_its_own_in_it() -> None:
     found = trace.of_job(PARENT, "a=1", KEY)
-    calls = [found.call() for _ in range(100)]
+    calls = [found.call_begins() for _ in range(100)]
     assert found.state == "a=1"
     for header in (*calls, found.traceparent):
         assert re.fullmatch(f"00-{ID}-[0-9a-f]{{16}}-01", header)

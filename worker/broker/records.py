@@ -56,6 +56,11 @@ class Delivery:
     is_newest: bool = False
     claimed: tuple[Claim, int] | None = None
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no worker had the job before: it has its name from its first take (``take.lua``)."""
+        return self.ref.startswith(f"{self.lease_token}.")
+
 
 class TakeState(Enum):
     """The state that a take answered with, beside the jobs; see ``take.lua``."""

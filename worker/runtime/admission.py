@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from worker.broker.records import Claim
     from worker.message.decode import Decode
     from worker.runtime.clock import ServerClock
-    from worker.runtime.in_flight import Assignment
+    from worker.runtime.in_flight import Assignment, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Admission:
         handler: decides on jobs, and its reporter ends them.
         clock: the server's clock.
         max_age_seconds: how old a job may become; 0: no bound.
+        tracer: records deliveries; None: nothing does.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Admission:
         handler: LockConversation,
         clock: ServerClock,
         max_age_seconds: float,
+        tracer: Tracer | None = None,
     ) -> None:
         self._read = read
         self._look_ahead = look_ahead
         self._handler = handler
         self._clock = clock
         self._max_age_ms = max_age_seconds * 1000
+        self._tracer = tracer
         self._warned: set[str] = set()
         self._warned_of_time: set[str] = set()
 
@@ -83,7 +86,7 @@ class Admission:
         ``may_call``: flow control let the job be taken. A job that it did not is released instead of being called.
         """
         delivery = assignment.delivery
-        job = assignment.read = self._read(delivery.raw, size=delivery.size, now=now)
+        job = self._read_message(assignment, now)
         if isinstance(job, Rejection):
             return self._handler.reporter.rejected(job, self.run_of(assignment))
         for option in job.ignored:
@@ -98,6 +101,8 @@ class Admission:
         if job.not_before is not None:
             wait = (job.not_before - now).total_seconds()
             if wait > 0:
+                if assignment.trace is not None:
+                    delivery.progress = self.run_of(assignment).progress.to_bytes()
                 return Later(wait, "eta")
         if not may_call and not self._handler.ends_without_call(job, self.run_of(assignment)):
             return Later(0, "requeued")
@@ -119,7 +124,9 @@ class Admission:
 
         known = progress.from_bytes(delivery.progress)
         # A worker that died, or was stopped, in the middle of a call left no record of it.
-        known.may_be_at_work |= delivery.crashes > 0 or (delivery.attempts > 0 and not delivery.progress)
+        known.may_be_at_work |= delivery.crashes > 0 or (delivery.attempts > 0 and not known.knows_calls)
+        if assignment.trace is not None:
+            known.deliveries = assignment.trace.number - delivery.crashes
         deadline = self.deadline_ms(assignment)
         return Run(
             job=job.id,
@@ -133,6 +140,7 @@ class Admission:
             is_retry=delivery.is_retry or delivery.attempts > 0,
             is_probe=delivery.is_probe,
             is_newest=delivery.is_newest,
+            trace=assignment.trace,
         )
 
     def deadline_ms(self, assignment: Assignment) -> int:
@@ -179,6 +187,12 @@ class Admission:
 
     def poisoned(self, assignment: Assignment) -> Finished:
         """End a job that too many workers died on, and that was not read yet."""
+        job = self._read_message(assignment, self._clock.now())
+        return self._handler.reporter.poisoned(job, self.run_of(assignment), assignment.delivery.crashes)
+
+    def _read_message(self, assignment: Assignment, now: datetime) -> ParsedJob:
         delivery = assignment.delivery
-        job = assignment.read = self._read(delivery.raw, size=delivery.size, now=self._clock.now())
-        return self._handler.reporter.poisoned(job, self.run_of(assignment), delivery.crashes)
+        job = assignment.read = self._read(delivery.raw, size=delivery.size, now=now)
+        if self._tracer is not None:
+            assignment.trace = self._tracer.begin(job, delivery)
+        return job

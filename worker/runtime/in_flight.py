@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.message import Accepted
+from tasks.trace import JobTrace
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +35,40 @@ class Announced(Protocol):
         """Report to Celery how the job left this worker."""
 
 
+class DeliveryTrace(JobTrace, Protocol):
+    """What records a delivery, from the reading of its message until Redis has confirmed how it left this worker."""
+
+    @property
+    def number(self) -> int:
+        """Which delivery of the job it is, from 1; those are counted that ended in a delay, or with their worker."""
+
+    def ended(
+        self,
+        outcome: str,
+        *,
+        attempts: int,
+        error: str | None = None,
+        reason: str | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Record how the job left this worker.
+
+        Args:
+            outcome: the event's, or another label.
+            attempts: calls made for the job that count, in all deliveries.
+            error: a label of what went wrong; None: nothing.
+            reason: why the job waits, if it does.
+            seconds: how long it waits, if it does.
+        """
+
+
+class Tracer(Protocol):
+    """Records deliveries."""
+
+    def begin(self, job: ParsedJob, delivery: Delivery) -> DeliveryTrace | None:
+        """Begin to record a delivery; None: nothing is recorded."""
+
+
 @dataclass(slots=True, eq=False)
 class Assignment:
     """A job in flight in this worker.
@@ -44,6 +79,7 @@ class Assignment:
         decision: how it ends or goes on, once that is known.
         task: the asyncio task that runs it, once it has begun.
         begun_at: when it began, on the monotonic clock.
+        trace: records the delivery; None: nothing does.
         announced: the job as Celery was shown it; None if Celery was not shown it.
         is_at_celery: Celery is being shown the job, and gives it back to be run.
         is_revoked: Celery knows that the job is revoked.
@@ -56,6 +92,7 @@ class Assignment:
     decision: Decision | None = None
     task: asyncio.Task[None] | None = None
     begun_at: float = 0.0
+    trace: DeliveryTrace | None = None
     announced: Announced | None = None
     is_at_celery: bool = False
     is_revoked: bool = False

@@ -81,6 +81,10 @@ class Runtime:
         self.in_flight.is_closed = True
         self._loop_thread.call(self._loop.shutdown.begin, seconds)
 
+    def seconds_left(self) -> float:
+        """Return the seconds that a shutdown may still take."""
+        return self._loop.shutdown.seconds_left()
+
     def stop(self, seconds: float) -> None:
         """Close as :meth:`close` does, wait until that has happened, and end the loop.
 

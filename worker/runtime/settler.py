@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worker.broker.job_moves import JobMoves
     from worker.broker.records import Delivery
     from worker.runtime.clock import ServerClock
-    from worker.runtime.in_flight import Assignment, InFlight
+    from worker.runtime.in_flight import Assignment, DeliveryTrace, InFlight
 
 
 class Gates(Protocol):
@@ -148,7 +148,7 @@ class Settler:
         """Let go of a job whose lease was lost before its call: another worker has it."""
         self._give_permit_back(assignment.delivery)
         jobs.lease_lost(assignment.parsed)
-        self._settled(assignment, Ignored())
+        self._settled(assignment, Ignored("lease_lost"))
 
     # -- what Redis answered --
 
@@ -158,33 +158,37 @@ class Settler:
             event, delivery = assignment.decision.event, assignment.delivery
             seconds = (self._clock.now_ms() - delivery.received_ms) / 1000
             jobs.finished(assignment.parsed, event, attempts=delivery.attempts, seconds=seconds)
-            problem = event.problem.detail if event.failed and event.problem else None
-            self._settled(assignment, Completed(event.outcome, problem))
+            problem = event.problem if event.failed else None
+            detail, error = (problem.detail, problem.type.value) if problem else (None, None)
+            self._settled(assignment, Completed(event.outcome, detail, error))
         elif isinstance(answer, Duplicate):
             jobs.duplicate_dropped(assignment.parsed, answer.first_outcome)
-            self._settled(assignment, Ignored())
+            self._settled(assignment, Ignored("duplicate"))
         elif answer is not CompleteAnswer.GONE and isinstance(assignment.decision, Finished):
             is_conflict = answer is CompleteAnswer.CONFLICT
             self.settle_under_its_own_id(assignment, assignment.decision.event, is_conflict=is_conflict)
         else:
             jobs.settled_elsewhere(assignment.parsed)
-            self._settled(assignment, Ignored())
+            self._settled(assignment, Ignored("settled_elsewhere"))
 
     def delayed(self, assignment: Assignment, later: Later, *, is_ours: bool) -> None:
         """Redis answered a delay; ``is_ours`` is False if the job was not ours any more."""
         if is_ours:
             jobs.delayed(assignment.parsed, later, attempts=assignment.delivery.attempts)
+            self._settled(assignment, Delayed(later.delay, later.reason, later.is_retry))
         else:
             jobs.settled_elsewhere(assignment.parsed)
-        self._settled(assignment, Delayed(later.delay, later.reason) if is_ours else Ignored())
+            self._settled(assignment, Ignored("settled_elsewhere"))
 
     def released(self, assignment: Assignment) -> None:
         """Redis answered a release; if the job was not ours any more, another worker has it already."""
-        self._settled(assignment, Ignored())
+        self._settled(assignment, Ignored("released"))
 
     def _settled(self, assignment: Assignment, how: Settlement) -> None:
         self._in_flight.remove(assignment.delivery)
         self._slots_freed()
+        if assignment.trace is not None:
+            _record(assignment.trace, how, attempts=assignment.delivery.attempts)
         self._reports.settled(assignment, how)
         if assignment.announced is not None and not self._is_flush_due:
             # One report for all jobs that are settled in this turn of the loop.
@@ -201,6 +205,17 @@ class Settler:
             delivery.has_permit = False
             self._gates.give_back_permit(delivery)
             self._gates_changed()
+
+
+def _record(trace: DeliveryTrace, how: Settlement, *, attempts: int) -> None:
+    match how:
+        case Completed():
+            trace.ended(how.outcome, attempts=attempts, error=how.error)
+        case Delayed():
+            error = how.reason if how.is_retry else None
+            trace.ended("delayed", attempts=attempts, error=error, reason=how.reason, seconds=how.seconds)
+        case Ignored():
+            trace.ended(how.why, attempts=attempts)
 
 
 def _delay(assignment: Assignment, later: Later) -> Delay:

@@ -65,6 +65,10 @@ class Shutdown:
         if self._draining is None:
             self._draining = self._background.spawn(self._drain())
 
+    def seconds_left(self) -> float:
+        """Return the seconds that the shutdown may still take."""
+        return max(0.0, self._end_at - time.monotonic())
+
     def celery_is_done(self) -> None:
         """Let the shutdown end: Celery wants nothing more."""
         self._is_celery_done = True
