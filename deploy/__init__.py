@@ -1,0 +1,1 @@
+"""What an operator deploys beside the worker: alert rules and a dashboard."""

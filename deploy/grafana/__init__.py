@@ -1,0 +1,1 @@
+"""The dashboard for Grafana: its code, and the JSON that it makes."""
