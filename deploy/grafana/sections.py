@@ -252,13 +252,13 @@ def _pods() -> Section:
                 Query('sum(increase(lock_worker_job_errors_total{job=~"$job"}[$__rate_interval]))', "errors"),
             ),
             graph(
-                "CPU",
+                "CPU of the processes",
                 "Cores that each process uses; one is the most.",
                 Query('rate(process_cpu_seconds_total{job=~"$job"}[$__rate_interval])', "{{instance}}"),
                 width=8,
             ),
             graph(
-                "Memory",
+                "Memory of the processes",
                 "Resident memory of each process.",
                 Query('process_resident_memory_bytes{job=~"$job"}', "{{instance}}"),
                 unit="bytes", width=8,
@@ -279,7 +279,7 @@ def _redis() -> Section:
         "Redis",
         (
             graph(
-                "Memory",
+                "Memory of Redis",
                 "A full Redis refuses new jobs. The maximum is 0 where the server has none.",
                 Query('max(lock_worker_redis_memory_used_bytes{job=~"$job"})', "used"),
                 Query('max(lock_worker_redis_memory_max_bytes{job=~"$job"})', "maxmemory"),

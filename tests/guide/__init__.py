@@ -22,5 +22,6 @@ What the other folders hold:
 | ``model`` | every move of three workers in every order that hypothesis can think of, against a model in Python |
 | ``chaos`` | real fleets that are killed, stalled and starved, and a judge who asks what came of every job |
 | ``sandbox`` | the API and the Redis server that the tests and the demo start |
+| ``deploy`` | alerts and dashboard, on a real Prometheus and Alertmanager that watch real workers |
 | ``docs``, ``benchmarks`` | that the pages say what the code does and what was measured |
 """
