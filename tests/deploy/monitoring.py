@@ -79,14 +79,15 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, targets: Sequence[int], *, alertmanager: int | None = None) -> Iterator[Prometheus]:
-    """A Prometheus that asks the ports ``targets`` twice a second and gives alerts no time to pass by themselves.
+    """A Prometheus that asks the ports ``targets`` twice a second; what an alert waits in minutes, it waits in seconds.
 
     ``alertmanager`` is the port of an Alertmanager.
     """
     rules = read_yaml(ALERTS)
     for group in rules["groups"]:
         for rule in group["rules"]:
-            rule.pop("for", None)
+            if "for" in rule:
+                rule["for"] = rule["for"].replace("m", "s")
     write_yaml(rules, folder / "alerts.yml")
     config = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")
     config["global"] = {"scrape_interval": _QUICK, "scrape_timeout": _QUICK, "evaluation_interval": _QUICK}

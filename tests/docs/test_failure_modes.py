@@ -11,6 +11,7 @@ import pytest
 
 from settings import Settings
 from tasks.outcome import OutcomeName, ProblemType
+from tests.docs.log_events import troubles
 from worker.observe.metrics_page import OF_A_WORKER as REGISTRY
 
 ROOT = Path(__file__).parents[2]
@@ -32,17 +33,6 @@ def strings_in(source: str) -> set[str]:
         node.value
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-
-
-def troubles_logged() -> set[str]:
-    """The names of all log lines that are warnings or errors."""
-    calls = [node for source in SOURCES for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    return {
-        call.args[0].value
-        for call in calls
-        if isinstance(call.func, ast.Attribute) and call.func.attr in {"warning", "error", "exception", "_tell"}
-        if call.args and isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
     }
 
 
@@ -70,7 +60,7 @@ def test_each_word_for_operators_that_it_names_is_one_that_the_worker_says(kind:
 
 
 def test_each_warning_and_error_that_the_worker_logs_is_documented() -> None:
-    found = troubles_logged()
+    found = troubles()
 
     assert len(found) > 10
     assert {name for name in found - UNTOLD if f"`{name}`" not in PAGE} == set()
