@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from pkgutil import iter_modules
 
-from worker.observe.metrics import REGISTRY
+import worker.observe
 
 #: Named by alerts and panels, and not exposed yet.
 NOT_EXPOSED_YET = frozenset(
@@ -43,8 +45,11 @@ def metrics_in(expr: str) -> set[str]:
 
 def exposed() -> set[str]:
     """The metrics of a worker, as PromQL names them."""
-    names = set()
-    for family in REGISTRY.collect():
-        endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
-        names |= {family.name + ending for ending in endings}
-    return names
+    families = [
+        family
+        for module in iter_modules(worker.observe.__path__, "worker.observe.")
+        if module.name.endswith("metrics")
+        for family in import_module(module.name).REGISTRY.collect()
+    ]
+    endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+    return {family.name + ending for family in families for ending in endings.get(family.type, [""])}

@@ -70,7 +70,8 @@ def test_each_metric_that_the_panels_read_is_exposed() -> None:
 def test_each_metric_of_the_worker_has_a_panel() -> None:
     read = set().union(*(metrics_in(target["expr"]) for panel in PANELS for target in panel["targets"]))
 
-    assert {name for name in exposed() if not name.endswith(("_sum", "_count"))} - read == set()
+    own = {name for name in exposed() if name.startswith("lock_worker_") and not name.endswith(("_sum", "_count"))}
+    assert own - read == set()
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +102,18 @@ def watched(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> It
         for number in range(20):
             stage.send(f"c-{number}")
         stage.push(b"junk")
+        stage.send("soon", countdown=0.5)
         stage.send("later", countdown=3600)
         stage.send("with-link", link={"task": "other", "args": [], "kwargs": {}, "options": {}, "subtask_type": None})
         for conversation in ("refused", "given-up", "drifted"):
             stage.send(conversation)
-        stage.wait_events(25)
+        stage.wait_events(26)
         yield found
 
 
 @pytest.mark.parametrize("expr", QUERIES)
 def test_each_query_has_data_of_real_workers(watched: Prometheus, expr: str) -> None:
-    here = expr.replace("$__rate_interval", "1m").replace("$job", ".+")
+    here = expr.replace("$__rate_interval", "15m").replace("$job", ".+")
     watched.query(here)  # Prometheus can read it
     missing = metrics_in(expr) & NOT_EXPOSED_YET
     if missing:
