@@ -25,7 +25,7 @@ class Section:
 
 def _is_it_well() -> Section:
     alerts = Query(
-        'sum by (alertname, severity) (ALERTS{alertname=~"LockWorker.*", alertstate="firing"})',
+        'sum by (alertname, severity) (ALERTS{alertname=~"LockWorker.*", alertstate="firing", job=~"$job|"})',
         "{{severity}}: {{alertname}}",
     )
     return Section(
