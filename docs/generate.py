@@ -27,8 +27,9 @@ _SETTINGS_HEAD = """\
 <!-- Made from settings.py by `make docs`; do not edit. -->
 
 Every option is an environment variable. An empty one counts as not set. A wrong one stops the start with a message that
-names every problem at once. Traces are switched on by OpenTelemetry's own variables (`OTEL_...`), which its SDK reads
-([tracing.md](tracing.md)).
+names every problem at once. A variable that looks like one of these and is none is named in a warning at the start
+(`setting_unknown` in [logging.md](logging.md)), and `worker_started` there lists what is not the default. Traces are
+switched on by OpenTelemetry's own variables (`OTEL_...`), which its SDK reads ([tracing.md](tracing.md)).
 
 | Name | Default | Unit | Bounds | Meaning |
 | --- | --- | --- | --- | --- |

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from tasks import drift
 from tasks.handler import LockConversation
 from tasks.lock_call import LockCall
 from tasks.managem.client import ManagemApi
@@ -14,6 +15,7 @@ from tasks.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from settings import Settings
+    from tasks.drift import DriftObserver
     from tasks.flow import Flow
     from tasks.lock_call import CallObserver
     from tasks.retry import RetryObserver
@@ -51,6 +53,7 @@ def lock_conversation(
     flow: Flow,
     on_retry: RetryObserver,
     on_call: CallObserver = lambda *_: None,
+    on_drift: DriftObserver = drift.log,
 ) -> LockConversation:
     """Return the handler of jobs.
 
@@ -60,9 +63,10 @@ def lock_conversation(
         flow: flow control.
         on_retry: called with each retry.
         on_call: called after each call.
+        on_drift: called with each answer that deviates from the documented shape.
     """
     return LockConversation(
-        call=LockCall(api=api, flow=flow, shown=settings.RESULT_CONVERSATION, on_call=on_call),
+        call=LockCall(api=api, flow=flow, shown=settings.RESULT_CONVERSATION, on_call=on_call, on_drift=on_drift),
         flow=flow,
         policy=retry_policy(settings),
         on_retry=on_retry,

@@ -72,7 +72,7 @@ class LockConversation:
             if isinstance(decision, Finished):
                 return decision
             where: Place = "slot" if self._may_wait_here(decision) else "redis"
-            self._report_retry(run, attempt, decision, where)
+            self._report_retry(job, run, attempt, decision, where)
             if where == "redis":
                 return decision
             await self._wait(decision.delay)
@@ -90,7 +90,7 @@ class LockConversation:
         attempt = run.attempts + 1
         decision = self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
         if isinstance(decision, Later):
-            self._report_retry(run, attempt, decision, "redis")
+            self._report_retry(job, run, attempt, decision, "redis")
         return decision
 
     def _admit(self, job: Accepted, run: Run) -> Expired | WouldLock | Exhausted | None:
@@ -144,10 +144,10 @@ class LockConversation:
     def _may_wait_here(self, later: Later) -> bool:
         return later.is_retry and later.delay <= IN_PLACE_SECONDS and self._flow.may_wait_in_slot()
 
-    def _report_retry(self, run: Run, attempt: int, later: Later, where: Place) -> None:
+    def _report_retry(self, job: ParsedJob, run: Run, attempt: int, later: Later, where: Place) -> None:
         problem = run.progress.problem
         status = None if problem is None else problem.status
-        self._on_retry(RetryDetails(run.job, attempt, later.reason, status, later.delay, where))
+        self._on_retry(RetryDetails(run.job, attempt, later.reason, status, later.delay, where, job.subject))
 
     async def _wait(self, seconds: float) -> None:
         self._flow.waits_in_slot(+1)

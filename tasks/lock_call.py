@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from tasks import verbatim
+from tasks import drift, verbatim
 from tasks.job import idempotency_key
 from tasks.managem import conversation
 from tasks.managem.client import CallFailedError
@@ -16,6 +15,7 @@ from tasks.run import trace_of
 from tasks.verdict import Blame, Retryable, judge, judge_failure
 
 if TYPE_CHECKING:
+    from tasks.drift import DriftObserver
     from tasks.flow import Flow
     from tasks.managem.client import ManagemApi, Response
     from tasks.managem.conversation import ConversationView
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: A larger answer is judged in a thread: half a million values in one would block the loop, which renews the leases.
 _LARGE_BODY_BYTES = 64 * 1024
-
-logger = logging.getLogger(__name__)
 
 
 class CallObserver(Protocol):
@@ -44,6 +42,7 @@ class LockCall:
         flow: flow control; it knows whether other calls are refused for the token.
         shown: how much of a conversation an event contains.
         on_call: called after each call.
+        on_drift: called with each answer that deviates from the documented shape.
     """
 
     def __init__(
@@ -53,11 +52,13 @@ class LockCall:
         flow: Flow,
         shown: ConversationView,
         on_call: CallObserver = lambda *_: None,
+        on_drift: DriftObserver = drift.log,
     ) -> None:
         self._api = api
         self._flow = flow
         self._shown = shown
         self._on_call = on_call
+        self._on_drift = on_drift
 
     async def make(self, job: Accepted, run: Run) -> Verdict:
         """Call; if the API refuses the token, call once more, because the token may have been renewed since.
@@ -109,7 +110,7 @@ class LockCall:
         if isinstance(verdict, Locked):
             fields = [*verdict.notes, *conversation.drift(verdict.conversation)]
             if fields:
-                logger.warning("answer_drift", extra={"job": job.id, "fields": fields})
+                self._on_drift(job.id, [drift.parse(field) for field in fields])
             shown = conversation.view(verdict.conversation, self._shown)
             if shown is not verdict.conversation:
                 return Locked(shown, verbatim.encode(shown) if verdict.is_verbatim else None)

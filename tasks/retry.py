@@ -50,6 +50,7 @@ class RetryDetails:
         status: the HTTP status; None: there was no answer.
         wait_seconds: how long the job waits.
         where: where it waits.
+        conversation: the id of the conversation; None: the message names none.
     """
 
     job: str
@@ -58,6 +59,7 @@ class RetryDetails:
     status: int | None
     wait_seconds: float
     where: Place
+    conversation: str | None
 
 
 class RetryObserver(Protocol):

@@ -38,6 +38,9 @@ from worker.flow_control.flow_control import FlowControl
 from worker.message.decode import ReadAhead, decoder
 from worker.observe import jobs, logs, output
 from worker.observe.health import HealthServer, PortError, open_port
+from worker.observe.lifetime import Lifetime
+from worker.observe.log_limits import LogSummaries
+from worker.observe.setting_names import hints
 from worker.observe.tracing import switch
 from worker.observe.tracing.switch import TracingOff
 from worker.runtime.activity import activity_now
@@ -80,6 +83,7 @@ class WorkerApp(Celery):
     control_cls = "worker.celery_bridge.control:Control"
     amqp_cls: Any = Messaging
 
+    lifetime: Lifetime
     runtime: Runtime
     monitoring: Monitoring
     commands: Commands
@@ -119,10 +123,16 @@ def build(settings: Settings) -> WorkerApp:
     app.shutdown_seconds = settings.SHUTDOWN_SECONDS
     app.logs_json = settings.LOG_FORMAT == "json"
     in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
+    app.lifetime = Lifetime(settings, name=name, version=version("lock-worker"))
     api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
     flow = _flow_control(app, settings, in_flight, name=name, server_ms=clock.now_ms, token_is_new=api.token_is_new)
     handler = from_settings.lock_conversation(
-        settings, api=api, flow=flow.calls, on_retry=jobs.retried, on_call=jobs.called
+        settings,
+        api=api,
+        flow=flow.calls,
+        on_retry=jobs.retried,
+        on_call=jobs.called,
+        on_drift=jobs.answer_drifted,
     )
     tracing = _tracing(app, settings, name)
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
@@ -153,6 +163,7 @@ def build(settings: Settings) -> WorkerApp:
     app.runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
     if tracing is not None:
         app.runtime.add_service(tracing)
+    app.runtime.add_service(LogSummaries())
     app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
     app.conf.update(_celery_settings(settings, app.runtime))
     return app
@@ -294,7 +305,7 @@ def _start() -> WorkerApp:
     try:
         settings = load(need_token=True)
     except SettingsError as error:
-        sys.exit(f"lock-worker does not start: {error}")
+        sys.exit(f"lock-worker does not start: {error}{''.join(hints())}")
 
     def set_up_logging(loglevel: int, **_: Any) -> None:
         logs.configure(settings.LOG_FORMAT, loglevel, output.log_stream())
@@ -309,7 +320,8 @@ def _start() -> WorkerApp:
     def before_a_heartbeat(**_: Any) -> None:
         built.monitoring.sync()
 
-    def when_told_to_stop(**_: Any) -> None:
+    def when_told_to_stop(sig: str, **_: Any) -> None:
+        built.lifetime.asked_to_stop(sig)
         built.runtime.flush_monitoring()
 
     built = build(settings)

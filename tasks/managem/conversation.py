@@ -7,7 +7,7 @@ of a conversation but not those of the objects in it, so a missing field there i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, TypeAlias, get_args, get_origin, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -19,12 +19,12 @@ from pydantic import (
     ValidationError,
     with_config,
 )
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, is_typeddict
 
 from tasks import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ConversationView: TypeAlias = Literal["full", "without_last_message", "state"]
 """How much of a conversation an event contains."""
@@ -111,6 +111,21 @@ _documented = TypeAdapter(Conversation).validator.validate_python
 _NAMES: frozenset[str] = frozenset().union(
     *(kind.__annotations__ for kind in (Conversation, Source, User, Message, Attachment))
 )
+
+
+def _fields(kind: Any, prefix: str = "") -> Iterator[str]:
+    for name, hint in get_type_hints(kind).items():
+        where, member = f"{prefix}{name}", hint
+        yield where
+        if get_origin(hint) is list:
+            where, member = f"{where}[]", get_args(hint)[0]
+            yield where
+        if is_typeddict(member):
+            yield from _fields(member, f"{where}.")
+
+
+DOCUMENTED_FIELDS: frozenset[str] = frozenset(_fields(Conversation))
+"""The paths of all documented fields, as :func:`path` writes them."""
 
 
 class LockedConversation(BaseModel):

@@ -29,7 +29,7 @@ def test_it_becomes_the_worker_and_passes_options_on(terminal: Terminal, tmp_pat
         finally:
             worker.kill()
     assert worker.returncode == 0
-    (started,) = [line for line in map(json.loads, printed.splitlines()) if line["event"] == "worker_starting"]
+    (started,) = [line for line in map(json.loads, printed.splitlines()) if line["event"] == "worker_started"]
     assert started["concurrency"] == 7
     assert started["node"].startswith("mine@")
     assert started["level"] == "info"

@@ -27,8 +27,8 @@ def breaker(clock: Clock) -> Breaker:
 
 def new_breaker(clock: Clock, failures: int = 10) -> Breaker:
     return Breaker(
-        "api_down", advice="Look at the API.", failures=failures, first_wait=1.0, max_wait=8.0, clock=clock,
-        rng=lambda: 0.0,
+        "api_down", answered_again="api_available", advice="Look at the API.", failures=failures, first_wait=1.0,
+        max_wait=8.0, clock=clock, rng=lambda: 0.0,
     )  # fmt: skip
 
 

@@ -308,7 +308,11 @@ def test_a_call_that_was_not_made_for_lack_of_resources_costs_nothing_and_holds_
     assert caplog.messages == ["no_resources"]
     scene.clock.wait(60.0)
     scene.fail(scene.run(), Blame.RESOURCES)
-    assert caplog.messages == ["no_resources"] * 2
+    assert caplog.messages == ["no_resources", "still_no_resources"]
+    assert vars(caplog.records[-1])["counts"] == {"calls_not_made": 51}
+    scene.clock.wait(2.0)
+    scene.answer()
+    assert caplog.messages[2:] == ["resources_available"]
 
 
 def test_a_probe_that_was_not_made_for_lack_of_resources_is_made_again() -> None:

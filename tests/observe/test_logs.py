@@ -11,7 +11,8 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from worker.observe.logs import MAX_LINE_BYTES, ConsoleLines, Record, formatter
+from worker.observe.log_record import Record
+from worker.observe.logs import MAX_LINE_BYTES, ConsoleLines, formatter
 
 Format = Literal["json", "console"]
 FORMATS: tuple[Format, ...] = ("json", "console")

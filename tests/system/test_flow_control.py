@@ -56,7 +56,7 @@ def in_flight(stage: Stage) -> int:
 
 def breaker_lines(workers: list[WorkerProcess]) -> list[str]:
     """All that was said of breakers, in the order of each worker's log."""
-    events = ("opened", "probe_failed", "reopened", "recovering", "closed")
+    events = ("opened", "probe_failed", "reopened", "still_open", "closed")
     return [line["event"] for worker in workers for event in events for line in worker.lines(f"breaker_{event}")]
 
 
@@ -138,7 +138,7 @@ def fleet(running: Stage) -> Iterator[Stage]:
 
 
 def pauses_said(stage: Stage) -> list[float]:
-    return [line["seconds"] for worker in stage.workers for line in worker.lines("fleet_paused")]
+    return [line["wait"] for worker in stage.workers for line in worker.lines("fleet_paused")]
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -249,11 +249,16 @@ def test_an_outage_is_met_with_single_probes_and_costs_no_job_its_attempts(stage
     assert max(event["data"]["attempts"] for event in events) <= MAX_ATTEMPTS
     assert sum(event["data"]["attempts"] for event in events) <= 300 + 10
     eventually(lambda: worker.lines("breaker_closed"), "a closed breaker")
-    assert [len(worker.lines(f"breaker_{event}")) for event in ("opened", "recovering", "closed")] == [1, 1, 1]
+    assert [len(worker.lines(f"breaker_{event}")) for event in ("opened", "closed")] == [1, 1]
     (opened,) = worker.lines("breaker_opened")
     assert (opened["level"], opened["reason"]) == ("error", "api_down")
     assert opened["failures"] >= 10
     assert "API_URL" in opened["advice"]
+    assert {line["level"] for line in worker.lines("breaker_probe_failed")} == {"info"}
+    (answered,) = worker.lines("api_available")
+    assert answered["level"] == "warning"
+    assert answered["counts"]["probe_failed"] == len(worker.lines("breaker_probe_failed"))
+    assert answered["seconds"] > 0
 
 
 def test_without_a_breaker_jobs_use_up_their_attempts_in_an_outage(stage: Stage) -> None:
@@ -291,6 +296,9 @@ def test_a_refused_token_stops_the_worker_loudly_and_a_renewed_one_lets_it_go_on
     events = stage.wait_events(50)
     assert {event["id"] for event in events} == set(jobs)
     assert outcomes(events) == {("locked", 1)}
+    (accepted,) = worker.lines("token_accepted")
+    assert (accepted["level"], accepted["reason"]) == ("warning", "token_refused")
+    assert accepted["counts"]["opened"] == 1
     calls = stage.api.calls()
     assert [call.authorization for call in calls] == ["wrong"] * at_first + ["right"] * 50
     assert calls[at_first].at_monotonic - calls[at_first - 1].at_monotonic < 10

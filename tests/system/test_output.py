@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sandbox.faults import Delay, Respond
+from sandbox.free_port import free_port
+from sandbox.script import Rule, Script
 from tests.system.stage import eventually
 
 if TYPE_CHECKING:
@@ -74,13 +77,26 @@ def test_each_line_is_one_json_object_whoever_writes_it(stage: Stage) -> None:
     assert {line["thread_name"] for line in worker.lines("stack")} >= {"MainThread", "asyncio"}
 
 
-def test_the_start_tells_what_runs_in_place_of_a_banner(stage: Stage) -> None:
-    worker = stage.worker("-c", "7", "-n", "mine@test", LOG_FORMAT="json")
+def test_the_first_line_tells_what_runs_in_place_of_a_banner_and_the_last_one_what_it_did(stage: Stage) -> None:
+    worker = stage.worker("-c", "7", "-n", "mine@test", LOG_FORMAT="json", API_TOKN="private")
+    jobs = [stage.send(), stage.send(fields={"dry_run": True})]
+    assert [stage.outcome_of(job) for job in jobs] == ["locked", "would_lock"]
 
-    (told,) = worker.lines("worker_starting")
+    assert worker.stop() == 0
 
+    (told,) = worker.lines("worker_started")
     assert (told["node"], told["concurrency"], told["queues"]) == ("mine@test", 7, ["moderation.lock"])
-    objects(worker)
+    assert told["settings"] == {
+        "REDIS_URL": "set", "API_URL": stage.api.url, "API_TOKEN": "set", "HEALTH_PORT": 0, "RETRY_BASE_SECONDS": 0.01,
+        "ATTEMPT_TIMEOUT_SECONDS": 2.0, "LEASE_SECONDS": 5.0, "SHUTDOWN_SECONDS": 5.0,
+    }  # fmt: skip
+    (slip,) = worker.lines("setting_unknown")
+    assert (slip["setting"], slip["problem"]) == ("API_TOKN", "not a setting; API_TOKEN may be meant")
+    (ended,) = worker.lines("worker_stopped")
+    assert (ended["reason"], ended["exit_status"], ended["released"]) == ("SIGTERM", 0, 0)
+    assert ended["finished"] == {"locked": 1, "would_lock": 1}
+    assert objects(worker)[-1] == ended
+    assert "private" not in worker.log
 
 
 def test_people_get_the_banner(stage: Stage) -> None:
@@ -91,13 +107,85 @@ def test_people_get_the_banner(stage: Stage) -> None:
     assert "\nworker: Warm shutdown (MainProcess)\n" in worker.log
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=lambda how: how.name)
-def test_other_ways_to_stop_are_json_too(stage: Stage, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGINT,),
+        (signal.SIGQUIT,),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGQUIT),
+        (signal.SIGINT, signal.SIGINT, signal.SIGINT),
+    ],
+    ids=lambda signals: "-".join(how.name for how in signals),
+)
+def test_other_ways_to_stop_are_json_too(stage: Stage, signals: tuple[signal.Signals, ...]) -> None:
+    stage.api.script = Script(rules=(Rule(id="slow", then=Delay(ms=2000)),))
+    worker = stage.worker(LOG_FORMAT="json", SHUTDOWN_SECONDS=1)
+    stage.send("slow")
+    eventually(stage.api.calls, "a call under way")
+
+    for number, how in enumerate(signals, 1):
+        worker.process.send_signal(how)
+        eventually(lambda: worker.process.poll() is not None or worker.log.count("shutdown") >= number, how.name)  # noqa: B023
+    worker.process.wait(20)
+
+    lines = objects(worker)
+    assert any("shutdown" in line["event"] for line in lines)
+    assert lines[-1]["event"] == "worker_stopped"
+    assert lines[-1]["reason"].split(", ")[0] == signals[0].name
+    assert lines[-1]["released"] == 1
+
+
+def test_a_worker_that_finds_no_redis_is_json_to_its_end(stage: Stage) -> None:
+    worker = stage.start(LOG_FORMAT="json", REDIS_URL=f"redis://:private@127.0.0.1:{free_port('127.0.0.1')}/0")
+    eventually(lambda: worker.lines("redis_unavailable"), "a line that tells that it waits")
+
+    assert worker.stop() == 0
+
+    assert objects(worker)[-1]["reason"] == "SIGTERM"
+    assert "private" not in worker.log
+
+
+def test_a_worker_that_is_stopped_by_remote_control_or_finds_an_unfit_server_tells_it(stage: Stage) -> None:
+    worker = stage.worker("-n", "remote@test", LOG_FORMAT="json")
+    stage.producer.control.shutdown(destination=["remote@test"])
+    assert worker.process.wait(20) == 0
+    assert objects(worker)[-1]["reason"] == "remote control"
+
+    unfit = stage.start(LOG_FORMAT="json", REDIS_URL=stage.redis_url.replace("redis://", "redis://:wrong@"))
+    assert unfit.process.wait(20) == 1
+    last = objects(unfit)[-1]
+    assert (last["event"], last["reason"], last["exit_status"]) == ("worker_stopped", "redis_unfit", 1)
+
+
+def test_a_misspelt_name_is_told_where_it_ends_the_start(stage: Stage) -> None:
+    worker = stage.start(LOG_FORMAT="json", API_TOKEN="", API_TOKN="private")
+
+    assert worker.process.wait(20) == 1
+
+    (line,) = objects(worker)
+    assert "  - API_TOKEN: is missing" in line["event"]
+    assert line["event"].endswith("  - API_TOKN: not a setting; API_TOKEN may be meant")
+    assert "private" not in worker.log
+
+
+def test_a_flood_of_one_warning_is_ten_of_them_and_a_count_and_each_job_is_a_line_at_info(stage: Stage) -> None:
+    stage.api.script = Script(rules=(Rule(then=Respond(status=404)),))
     worker = stage.worker(LOG_FORMAT="json")
+    job = stage.send()
+    assert stage.outcome_of(job) == "refused"
 
-    worker.stop(how)
+    for _ in range(50):
+        stage.send(task_id=job)
+    eventually(lambda: stage.counters().get("deduplicated") == 50, "fifty duplicates")
+    assert worker.stop() == 0
 
-    assert any("shutdown" in line["event"] for line in objects(worker))
+    lines = worker.lines("job_duplicate_dropped")
+    assert [line["level"] for line in lines] == ["warning"] * 10 + ["info"] * 40 + ["warning"]
+    assert [line.get("count") for line in lines] == [None] * 50 + [40]
+    assert {(line["job"], line["conversation"], line["first_outcome"]) for line in lines} == {(job, "c-1", "refused")}
+    (finished,) = worker.lines("job_finished")
+    assert (finished["conversation"], finished["status"], finished["attempts"]) == ("c-1", 404, 1)
 
 
 FAILED_STARTS: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {

@@ -56,6 +56,10 @@ def check_overload(stage: Stage, status: int, retry_after: str | None) -> None:
     stage.api.script = Script()
     assert ends(stage.wait_events(100, 60)) == {("locked", 1): 100}
 
+    # and the log tells of the begin and the end, and of each pause between at INFO
+    eventually(lambda: worker.lines("fleet_resumed"), "the end of the pauses")
+    assert [line["level"] for line in worker.lines("fleet_paused")][:3] == ["warning", "info", "info"]
+
 
 @pytest.mark.parametrize("status", [500, 502])
 def test_a_retry_after_of_zero_does_not_shorten_the_backoff(stage: Stage, status: int) -> None:

@@ -171,4 +171,6 @@ class Consumer(stock.Consumer):
 
     def _end(self, findings: list[Finding]) -> NoReturn:
         self._log(findings)
+        app: Any = self.app
+        app.lifetime.asked_to_stop("redis_unfit")
         raise WorkerShutdown(EX_FAILURE)

@@ -46,6 +46,8 @@ class Commands:
         if problem is not None:
             logger.warning("control_refused", extra={"command": command, "reason": problem})
             return {"error": problem}
+        if command == "shutdown":
+            consumer.app.lifetime.asked_to_stop("remote control")
         if command in _RESIZES:
             return {"ok": self._resize(consumer.pool, _slots_more(command, arguments))}
         if command == "cancel_consumer":  # Celery answers first and cancels then

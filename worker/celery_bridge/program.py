@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import traceback
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from celery import platforms
@@ -17,13 +15,12 @@ from worker.observe import output
 if TYPE_CHECKING:
     from types import FrameType
 
-logger = logging.getLogger(__name__)
-
 
 class Program(stock.Worker):
     """Celery's worker program."""
 
     concurrency: int
+    exitcode: int | None
     hostname: str
     task_events: bool
 
@@ -33,20 +30,23 @@ class Program(stock.Worker):
         if self.app.logs_json:
             setattr(stock, "safe_say", _say)  # noqa: B010 - Celery offers no other way
 
+    def start(self) -> None:
+        """Run until the worker is told to stop, and log that it has stopped."""
+        try:
+            super().start()
+        finally:
+            self.app.lifetime.stopped(self.exitcode)
+
     def emit_banner(self) -> None:
-        """Show what was started: a banner for people, or a log line."""
+        """Log what was started; for people show Celery's banner too."""
         if not self.app.logs_json:
             super().emit_banner()
-            return
-        fields = {
-            "version": version("lock-worker"),
-            "node": self.hostname,
-            "redis": self.app.connection().as_uri(),
-            "queues": sorted(self.app.amqp.queues.consume_from),
-            "concurrency": self.concurrency,
-            "task_events": bool(self.task_events),
-        }
-        logger.info("worker_starting", extra=fields)
+        self.app.lifetime.started(
+            node=self.hostname,
+            queues=sorted(self.app.amqp.queues.consume_from),
+            concurrency=self.concurrency,
+            task_events=bool(self.task_events),
+        )
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Install signal handlers; Celery's own for SIGUSR1 would print the values of all variables."""

@@ -29,6 +29,7 @@ def run(context: typer.Context) -> None:
     """
     import settings  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.observe import output  # noqa: PLC0415 - as above
+    from worker.observe.setting_names import hints  # noqa: PLC0415 - as above
 
     options = context.args
     output.take_over_before_settings()  # from here on this is the worker, whose output goes to a log reader
@@ -37,7 +38,7 @@ def run(context: typer.Context) -> None:
     try:
         settings.load(need_token=True)
     except settings.SettingsError as error:
-        _stop(str(error), USAGE_ERROR)
+        _stop(f"{error}{''.join(hints())}", USAGE_ERROR)
     if not any(option.startswith(("-l", "--loglevel")) for option in options):
         options = ["--loglevel", "INFO", *options]
     celery = Path(sysconfig.get_path("scripts")) / "celery"

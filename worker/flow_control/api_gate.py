@@ -54,6 +54,7 @@ class ApiGate:
     ) -> None:
         self.breaker = Breaker(
             "api_down",
+            answered_again="api_available",
             advice=_ADVICE,
             failures=failures,
             first_wait=_FIRST_PROBE_SECONDS, max_wait=_MAX_PROBE_SECONDS,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from worker.flow_control.evidence import Evidence
 from worker.flow_control.gate_answer import Admit, GateAnswer, Wait
+from worker.observe.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ class Breaker:
 
     Args:
         reason: a stable label for what opens it.
+        answered_again: the event in the log when calls are answered again.
         advice: what the operator on call should do, in a sentence or two.
         failures: the failures in a row that open it; 0: it never opens.
         first_wait: the seconds until the first probe.
@@ -66,6 +68,7 @@ class Breaker:
         self,
         reason: str,
         *,
+        answered_again: str,
         advice: str,
         failures: int,
         first_wait: float,
@@ -91,6 +94,7 @@ class Breaker:
         self._width = 1
         self._is_doubted = False
         self._was_open = False
+        self._trouble = Trouble(logger, lasts="breaker_still_open", ends=answered_again, clock=clock)
 
     @property
     def is_closed(self) -> bool:
@@ -160,14 +164,15 @@ class Breaker:
         self.evidence.answered(began)
         if self.state is State.OPEN:
             self.state, self._width, self._wait = State.HALF_OPEN, 2, self._first_wait
-            logger.warning("breaker_recovering", extra={"reason": self.reason})
         elif self.state is State.HALF_OPEN:
             self._width += 1
             if self._width >= concurrency:
                 self.state, self._is_doubted = State.CLOSED, False
                 if self._was_open:
                     self._was_open = False
-                    logger.warning("breaker_closed", extra={"reason": self.reason})
+                    logger.info("breaker_closed", extra={"reason": self.reason})
+        if self._trouble.is_on:
+            self._trouble.over(reason=self.reason)
 
     def failed(self, job: str, began: float, *, is_fresh: bool, is_outright: bool = False) -> None:
         """Record a failed call that was no probe. Arguments as for :meth:`Evidence.failed`."""
@@ -178,12 +183,12 @@ class Breaker:
             return
         failures = min(_FAILURES_IN_DOUBT, self.failures_to_open) if self._is_doubted else self.failures_to_open
         if self.evidence.is_enough(failures, is_in_doubt=self._is_doubted):
-            self._open(self._first_wait, "breaker_reopened" if self._was_open else "breaker_opened")
+            self._open("reopened" if self._was_open else "opened")
 
     def open_now(self) -> None:
         """Open at once, without evidence."""
         if self.state is not State.OPEN:
-            self._open(self._first_wait, "breaker_opened")
+            self._open("opened")
 
     def probe_failed(self, *, is_fresh: bool) -> bool:
         """Record a failed probe. True if it confirms an outage, so that the failures before it were no job's fault."""
@@ -191,7 +196,7 @@ class Breaker:
         self._wait = min(self._wait * 2, self._max_wait)
         # Counted from when the probe was sent: while it hung, that was waiting too.
         self._probe_at = max(self._probe_at, self._probed_at + self._with_jitter(self._wait))
-        self._log("breaker_probe_failed")
+        self._log("breaker_probe_failed", "probe_failed")
         is_confirmed = self._jobs_that_opened > 0 and (
             is_fresh or (self._probes_failed >= _PROBES_TO_CONFIRM and self._jobs_that_opened >= self.failures_to_open)
         )
@@ -199,23 +204,23 @@ class Breaker:
             self._jobs_that_opened = 0
         return is_confirmed
 
-    def _open(self, wait: float, event: str) -> None:
-        self.state, self._wait, self._was_open, self._is_doubted = State.OPEN, wait, True, True
+    def _open(self, what: str) -> None:
+        self.state, self._wait, self._was_open, self._is_doubted = State.OPEN, self._first_wait, True, True
         self.opened_at = self._clock()
         self._probes_failed = 0
         self._jobs_that_opened = max(1, len(self.evidence.jobs))
-        self._probe_at = self._clock() + self._with_jitter(wait)
-        self._log(event)
+        self._probe_at = self._clock() + self._with_jitter(self._wait)
+        self._log("breaker_opened" if what == "opened" else "breaker_reopened", what)
 
-    def _log(self, event: str) -> None:
-        wait = round(self._probe_at - self._clock(), 3)
-        extra = {
-            "reason": self.reason,
-            "failures": self.evidence.failures,
-            "wait_seconds": wait,
-            "advice": self.advice,
-        }
-        logger.error(event, extra=extra)
+    def _log(self, event: str, what: str) -> None:
+        self._trouble.happened(
+            event,
+            what,
+            reason=self.reason,
+            failures=self.evidence.failures,
+            wait=round(self._probe_at - self._clock(), 3),
+            advice=self.advice,
+        )
 
     def _with_jitter(self, wait: float) -> float:
         return wait * (1 + _JITTER * self._rng())

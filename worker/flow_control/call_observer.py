@@ -50,6 +50,7 @@ class CallObserver:
         """Record that a call was answered, with a confirmation or with a final refusal."""
         began = self._call_is_over(run, well=True)
         self._counts.call_answered(run)
+        self._shortage.answered()
         self._token.answered(began, self._in_flight.limit)
         self._api.answered(began, self._in_flight.limit)
         if run.is_retry:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from worker.broker.records import Change
 from worker.flow_control import limit as limits
+from worker.observe.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,9 @@ class FleetLimit:
         self._is_unexplained = False
         self._refused_at: deque[float] = deque()
         self._raise_late_ms = 0.0
+        self._trouble = Trouble(
+            logger, lasts="fleet_still_paused", ends="fleet_resumed", level=logging.WARNING, clock=clock
+        )
 
     @property
     def is_paused(self) -> bool:
@@ -112,6 +116,8 @@ class FleetLimit:
             self.paused_until = now + news.paused_ms / 1000
         elif self._refusal is None and not self._longer_pause:  # else our pause is still on its way to Redis
             self.paused_until = min(self.paused_until, now)
+        if self._trouble.is_on and not self.is_paused:
+            self._trouble.over(calls_per_second=round(news.rate, 3))
         return True
 
     def raise_if_due(self) -> None:
@@ -166,7 +172,7 @@ class FleetLimit:
             # One of very many calls: pause as the API asks, but do not cut the rate.
             seconds = _STRAY_PAUSE_SECONDS if retry_after is None else retry_after
             if self._clock() + seconds > self.paused_until:
-                _log_pause(seconds, status, self._counts.news.rate)
+                self._log_pause(seconds, status, self._counts.news.rate)
                 self._pause_longer(seconds)
         elif run.epoch == self._counts.news.epoch and self._refusal is None:
             self._cut(status, retry_after, older)
@@ -188,9 +194,14 @@ class FleetLimit:
         self._refusal = limits.LoadRefusal(status, retry_after, self._counts.accepted, accepted_per_second)
         change = self.change()
         if change is not None:
-            _log_pause(change.pause_seconds, status, change.rate)
+            self._log_pause(change.pause_seconds, status, change.rate)
             self.paused_until = max(self.paused_until, self._clock() + change.pause_seconds)
             self._changes()
+
+    def _log_pause(self, seconds: float, status: int, rate: float) -> None:
+        self._trouble.happened(
+            "fleet_paused", "paused", wait=round(seconds, 3), status=status, calls_per_second=round(rate, 3)
+        )
 
     def _pause_longer(self, seconds: float) -> None:
         self._longer_pause = seconds
@@ -211,8 +222,3 @@ class FleetLimit:
     def _accepted_per_second(self) -> float:
         """Return how many calls a second of the fleet the API accepted recently."""
         return self._counts.accepted_per_second(limits.measure_seconds(self._limit, self._server_ms()))
-
-
-def _log_pause(seconds: float, status: int, rate: float) -> None:
-    extra = {"seconds": round(seconds, 3), "status": status, "calls_per_second": round(rate, 3)}
-    logger.warning("fleet_paused", extra=extra)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from worker.observe.trouble import Trouble
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,9 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How long a worker that lacks resources for a call takes no jobs, and how often it logs that at most, in seconds.
+#: How long a worker that lacks resources for a call takes no jobs, in seconds.
 _HOLD_SECONDS = 1.0
-_LOG_SECONDS = 60.0
 
 
 class ResourceShortage:
@@ -27,12 +28,16 @@ class ResourceShortage:
         #: The monotonic time until which no job is taken.
         self.until = 0.0
         self._clock = clock
-        self._logged_at = float("-inf")
+        self._trouble = Trouble(
+            logger, lasts="still_no_resources", ends="resources_available", are_repeats_logged=False, clock=clock
+        )
 
     def note(self, problem: Problem) -> None:
         """Record that no call could be made."""
-        now = self._clock()
-        self.until = now + _HOLD_SECONDS
-        if now - self._logged_at >= _LOG_SECONDS:
-            self._logged_at = now
-            logger.error("no_resources", extra={"problem": problem.detail})
+        self.until = self._clock() + _HOLD_SECONDS
+        self._trouble.happened("no_resources", "calls_not_made", problem=problem.detail)
+
+    def answered(self) -> None:
+        """Record that a call was made and answered."""
+        if self._trouble.is_on and self._clock() >= self.until:
+            self._trouble.over()

@@ -47,6 +47,7 @@ class TokenGate:
     ) -> None:
         self.breaker = Breaker(
             "token_refused",
+            answered_again="token_accepted",
             advice=_ADVICE,
             failures=_FAILURES,
             first_wait=_PROBE_SECONDS, max_wait=_PROBE_SECONDS,

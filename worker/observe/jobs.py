@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from tasks import drift
 from tasks.message import Accepted
 from worker.observe import metrics
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tasks.decision import Later
+    from tasks.drift import Deviation
     from tasks.event import Event
     from tasks.message import ParsedJob
     from tasks.outcome import Problem
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 #: A line names at most this many of the workers that were lost together.
 _WORKERS_NAMED = 10
+_released: Counter[str] = Counter()
 
 
 def finished(job: ParsedJob, event: Event, *, attempts: int, seconds: float) -> None:
@@ -39,6 +43,7 @@ def finished(job: ParsedJob, event: Event, *, attempts: int, seconds: float) -> 
             "conversation": job.subject,
             "outcome": event.outcome,
             "attempts": attempts,
+            "status": None if event.problem is None else event.problem.status,
             "error": _reason(event.problem),
             "seconds": round(seconds, 3),
         },
@@ -71,6 +76,7 @@ def retried(retry: RetryDetails) -> None:
         "job_retry",
         extra={
             "job": retry.job,
+            "conversation": retry.conversation,
             "attempt": retry.attempt,
             "reason": retry.reason,
             "status": retry.status,
@@ -80,8 +86,18 @@ def retried(retry: RetryDetails) -> None:
     )
 
 
-def delayed(job: ParsedJob, later: Later, *, attempts: int) -> None:
-    """Record that a job was delayed in Redis. A retry is not recorded again: :func:`retried` has done so."""
+def answer_drifted(job: str, deviations: Sequence[Deviation]) -> None:
+    """Record where an answer that confirms a lock deviates from the documented shape."""
+    for field in {deviation.field for deviation in deviations}:
+        metrics.ANSWER_DRIFT.labels(field).inc()
+    drift.log(job, deviations)
+
+
+def delayed(job: ParsedJob, later: Later, *, attempts: int, status: int | None) -> None:
+    """Record that a job was delayed in Redis. A retry is not recorded again: :func:`retried` has done so.
+
+    ``status`` is the HTTP status of the job's last call; None if it was not called, or not answered.
+    """
     if later.is_retry:
         return
     metrics.DELAYED.labels(later.reason).inc()
@@ -89,9 +105,11 @@ def delayed(job: ParsedJob, later: Later, *, attempts: int) -> None:
         "job_delayed",
         extra={
             "job": job.id,
+            "conversation": job.subject,
             "reason": later.reason,
             "attempts": attempts,
-            "wait_seconds": round(later.delay, 3),
+            "status": status,
+            "wait": round(later.delay, 3),
         },
     )
 
@@ -104,21 +122,32 @@ def duplicate_dropped(job: ParsedJob, first_outcome: str | None) -> None:
     """
     metrics.DUPLICATES.inc()
     if first_outcome is None:
-        logger.info("job_duplicate_dropped", extra={"job": job.id})
+        logger.info("job_duplicate_dropped", extra={"job": job.id, "conversation": job.subject})
     else:
-        logger.warning("job_duplicate_dropped", extra={"job": job.id, "first_outcome": first_outcome})
+        fields = {"job": job.id, "conversation": job.subject, "first_outcome": first_outcome}
+        logger.warning("job_duplicate_dropped", extra=fields)
 
 
 def settled_elsewhere(job: ParsedJob) -> None:
     """Record that this worker no longer had the job when it completed, delayed or released it."""
     metrics.LOST.inc()
-    logger.info("job_settled_elsewhere", extra={"job": job.id})
+    logger.info("job_settled_elsewhere", extra={"job": job.id, "conversation": job.subject})
+
+
+def released() -> None:
+    """Record that this worker gave a job back to its queue."""
+    _released["jobs"] += 1
+
+
+def released_so_far() -> int:
+    """Return how many jobs this process gave back."""
+    return _released["jobs"]
 
 
 def lease_lost(job: ParsedJob) -> None:
     """Record that this worker no longer had the job when it was about to call the API for it."""
     metrics.LOST.inc()
-    logger.warning("lease_lost", extra={"job": job.id})
+    logger.warning("lease_lost", extra={"job": job.id, "conversation": job.subject})
 
 
 def recovered(queue: str, result: Recovered, ids: Sequence[str]) -> None:

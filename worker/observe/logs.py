@@ -17,6 +17,8 @@ from typing import Any, Final, Literal, TextIO
 
 from pydantic_core import to_json
 
+from worker.observe.log_limits import log_limits
+from worker.observe.log_record import Record
 from worker.observe.printable import printable
 
 #: Bytes of a line. The runtimes of containers cut longer ones in two, and then neither half is JSON.
@@ -31,36 +33,6 @@ _INTEGER_BITS = 64
 
 #: The attributes of every record; all others are the line's own fields.
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
-
-
-class Record(logging.LogRecord):
-    """A record without what no line shows: the place in the source, the thread and the process.
-
-    The standard library's record would parse a file name for each line.
-    """
-
-    def __init__(  # noqa: PLR0917 - logging's signature
-        self,
-        name: str,
-        level: int,
-        pathname: str,  # noqa: ARG002 - as above
-        lineno: int,  # noqa: ARG002
-        msg: object,
-        args: Any,
-        exc_info: Any,
-        func: str | None = None,  # noqa: ARG002
-        sinfo: str | None = None,
-        **_: Any,
-    ) -> None:
-        self.name = name
-        self.levelno = level
-        self.levelname = logging.getLevelName(level)
-        self.msg = msg
-        self.args = args[0] if len(args) == 1 and isinstance(args[0], dict) and args[0] else args
-        self.exc_info = exc_info
-        self.exc_text = None
-        self.stack_info = sinfo
-        self.created = time.time()
 
 
 class JsonLines(logging.Formatter):
@@ -216,11 +188,15 @@ def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
 
 
 def configure(log_format: Literal["json", "console"], level: int, stream: TextIO) -> None:
-    """Send every log line of the process, including Celery's and kombu's, to one stream in one format."""
+    """Send every log line of the process, including Celery's and kombu's, to one stream in one format.
+
+    What repeats itself is limited (:mod:`worker.observe.log_limits`).
+    """
     logging._srcfile = None  # noqa: SLF001 - the documented way: https://docs.python.org/3/howto/logging.html#optimization
     logging.setLogRecordFactory(Record)
     handler = _Handler(stream)
     handler.setFormatter(formatter(log_format))
+    handler.addFilter(log_limits)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)

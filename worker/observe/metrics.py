@@ -12,6 +12,8 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from tasks.drift import OTHER
+from tasks.managem.conversation import DOCUMENTED_FIELDS
 from tasks.outcome import OutcomeName
 from tasks.retry import RETRY_REASONS
 
@@ -71,6 +73,13 @@ LATENESS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
     registry=REGISTRY,
 )
+ANSWER_DRIFT = Counter(
+    "lock_worker_answer_drift",
+    "Answers that confirmed a lock and deviated from the documented shape, by documented field; `other` for any other "
+    "place.",
+    ["field"],
+    registry=REGISTRY,
+)
 SECONDS = Histogram(
     "lock_worker_job_seconds",
     "Seconds from the first take of a job to its result event, its waits included.",
@@ -119,3 +128,5 @@ for _status in (None, HTTPStatus.TOO_MANY_REQUESTS, 200, 300, 400, 500):
     api_calls(_status)
 for _breaker in ("api_down", "token_refused"):
     BREAKER_OPEN.labels(_breaker)
+for _field in (*sorted(DOCUMENTED_FIELDS), OTHER):
+    ANSWER_DRIFT.labels(_field)

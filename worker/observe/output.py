@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Literal, TextIO
 
 from worker.observe import logs, uncaught
+from worker.observe.log_record import Record
 
 _STREAMS = {"stdout": logging.INFO, "stderr": logging.ERROR}
 
@@ -74,7 +75,7 @@ class JsonStream(io.TextIOBase):
 
 
 def _line(event: str, logger: str, level: int, **fields: Any) -> str:
-    record = logs.Record(logger, level, "", 0, event, (), None)
+    record = Record(logger, level, "", 0, event, (), None)
     vars(record).update(fields)
     return logs.JsonLines().format(record)
 

@@ -159,7 +159,7 @@ class Admission:
         """
         metrics.ERRORS.inc()
         job = assignment.parsed
-        logger.error("job_error", exc_info=error, extra={"job": job.id})
+        logger.error("job_error", exc_info=error, extra={"job": job.id, "conversation": job.subject})
         run = run or self.run_of(assignment)
         decision = self._handler.failed(job, run, error)
         assignment.delivery.progress = run.progress.to_bytes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from tasks import progress
 from tasks.decision import Decision, Finished, Later
 from worker.broker.records import CompleteAnswer, Completion, Delay, Duplicate
 from worker.observe import jobs
@@ -174,7 +175,10 @@ class Settler:
     def delayed(self, assignment: Assignment, later: Later, *, is_ours: bool) -> None:
         """Redis answered a delay; ``is_ours`` is False if the job was not ours any more."""
         if is_ours:
-            jobs.delayed(assignment.parsed, later, attempts=assignment.delivery.attempts)
+            delivery = assignment.delivery
+            problem = progress.from_bytes(delivery.progress).problem
+            status = None if problem is None else problem.status
+            jobs.delayed(assignment.parsed, later, attempts=delivery.attempts, status=status)
             self._settled(assignment, Delayed(later.delay, later.reason, later.is_retry))
         else:
             jobs.settled_elsewhere(assignment.parsed)
@@ -182,6 +186,7 @@ class Settler:
 
     def released(self, assignment: Assignment) -> None:
         """Redis answered a release; if the job was not ours any more, another worker has it already."""
+        jobs.released()
         self._settled(assignment, Ignored("released"))
 
     def _settled(self, assignment: Assignment, how: Settlement) -> None:
