@@ -263,6 +263,7 @@ def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
+        "result_backend": "worker.celery_bridge.no_results:NoResults",
         "worker_pool": "worker.celery_bridge.pool:TaskPool",
         "worker_consumer": "worker.celery_bridge.consumer:Consumer",
         "worker_concurrency": settings.CONCURRENCY,

@@ -29,7 +29,9 @@ def answer(command: str, queues: tuple[str, ...] = QUEUES, **arguments: Any) -> 
         ("pool_shrink", {"n": 1000}),
         ("add_consumer", {"queue": "b"}),
         ("add_consumer", {"queue": "b", "exchange": None, "exchange_type": "direct", "routing_key": None}),
-        ("cancel_consumer", {"queue": "b"}),
+        ("cancel_consumer", {"queue": "moderation.lock"}),
+        ("enable_events", {}),
+        ("query_task", {"ids": ["j-1"]}),
     ],
 )
 def test_what_makes_sense_is_carried_out(command: str, arguments: dict[str, Any]) -> None:
@@ -79,10 +81,65 @@ def test_what_is_no_job_id_is_refused(command: str, task_id: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["rate_limit", "time_limit", "autoscale", "pool_restart", "revoke_by_stamped_headers"]
+    "command",
+    [
+        "rate_limit",
+        "time_limit",
+        "autoscale",
+        "pool_restart",
+        "revoke_by_stamped_headers",
+        "election",
+        "memsample",
+        "memdump",
+        "objgraph",
+    ],
 )
 def test_a_command_that_has_no_effect_says_what_to_do_instead(command: str) -> None:
     assert str(answer(command)).startswith(f"{command} has no effect here: ")
+
+
+@pytest.mark.parametrize("signal", ["WRONG", 1.5, [1], {"a": 1}])
+@pytest.mark.parametrize("command", ["revoke", "terminate"])
+def test_a_signal_that_is_none_is_refused(command: str, signal: Any) -> None:
+    refused = answer(command, task_id="j-1", terminate=True, signal=signal)
+
+    assert str(refused).startswith(f"{command} is refused: signal: ")
+
+
+def test_a_queue_that_the_worker_does_not_take_from_cannot_be_cancelled() -> None:
+    refused = answer("cancel_consumer", ("b", "a"), queue="c")
+
+    assert refused == "cancel_consumer is refused: queue: this worker takes no jobs from 'c'; it takes from: a, b"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "named"),
+    [
+        ("terminate", {"task_id": "j-1"}, "terminate <signal> [id1"), ("query_task", {}, "missing"),
+        ("ping", {"state": 1}, "state"), ("enable_events", {"x" * 1000: 1}, "enable_events"),
+    ],
+)  # fmt: skip
+def test_arguments_that_a_command_does_not_take_are_refused_with_its_usage(
+    command: str, arguments: dict[str, Any], named: str
+) -> None:
+    refused = str(answer(command, **arguments))
+
+    assert refused.startswith(f"{command} is refused: ")
+    assert "; it is used as: " in refused
+    assert named in refused
+    assert len(refused) < 300
+
+
+def test_a_command_that_there_is_not_is_named() -> None:
+    assert str(answer("unlock" * 100)).startswith("there is no command 'unlock")
+    assert len(str(answer("unlock" * 100))) < 300
+
+
+@pytest.mark.parametrize("command", ["enable_events", "disable_events", "heartbeat"])
+def test_a_worker_without_events_says_how_to_switch_them_on(command: str) -> None:
+    refused = refusal(command, {}, QUEUES, STREAMS, sends_events=False)
+
+    assert str(refused).endswith("with -E")
 
 
 def test_a_pool_may_grow_as_far_as_its_setting_goes() -> None:

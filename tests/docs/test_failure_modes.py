@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "failure-modes.md").read_text("utf-8")
 SOURCES = [path.read_text("utf-8") for room in ("tasks", "worker") for path in sorted((ROOT / room).rglob("*.py"))]
 SCRIPTS = [path.read_text("utf-8") for path in sorted((ROOT / "worker" / "broker" / "lua").glob("*.lua"))]
 #: Of no concern to an operator, or told of in the page that is about them.
-UNTOLD = {"intake_error", "callback_error"}
+UNTOLD = {"intake_error"}
 
 
 def named(kind: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Celery's own life around a job: signals, monitors, remote control, and its options mean what they mean in Celery."""
+"""Celery's own life around a job: monitors, remote control, and its options mean what they mean in Celery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from sandbox.faults import Delay, Respond
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
-from tests.system.remote_control import ask, assert_termination_revokes
+from tests.system.remote_control import ask
 from tests.system.stage import DEAD, QUEUE, RESULTS, TASK, TOKEN, Stage, eventually, monitor
 from worker.broker.keys import Keys
 
@@ -63,82 +63,61 @@ def life(running: Stage) -> Stage:
     return running
 
 
-def signals_of(stage: Stage, job: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in stage.redis.lrange(SIGNALS, 0, -1)]
-    return [signal for signal in found if signal["id"] == job]
+def story(heard: list[dict[str, Any]], job: str) -> list[str]:
+    """What a monitor heard of a job."""
+    return [event["type"] for event in list(heard) if event.get("uuid") == job]
 
 
-def wait_signals(stage: Stage, job: str, last: str = "postrun") -> list[dict[str, Any]]:
-    eventually(lambda: last in [signal["signal"] for signal in signals_of(stage, job)], f"the signal {last}")
-    return signals_of(stage, job)
+def wait_story(heard: list[dict[str, Any]], job: str, last: str) -> list[str]:
+    eventually(lambda: last in story(heard, job), f"the event {last}")
+    return story(heard, job)
 
 
-def test_the_signals_of_a_job_are_sent_in_order_and_tell_its_end_when_the_event_is_out(life: Stage) -> None:
-    job = life.send("c-1")
+def test_no_task_signal_fires_for_a_job_whatever_becomes_of_it(life: Stage) -> None:
+    """Tracers hang on these signals, and would make one trace of jobs that run beside each other."""
+    assert ask(life, NAME, "_request", "monitoring")["listens"]
+    life.producer.control.revoke("revoked-quietly", destination=[NAME], reply=True, timeout=10)
+    terminated = life.send("slow-1")
+    eventually(life.api.calls, "the call")
+    life.producer.control.revoke(terminated, terminate=True, destination=[NAME], reply=True, timeout=10)
+    for conversation in ("c-1", "missing-1", "later-1", ""):
+        life.send(conversation)
+    life.send("c-1", task_id="revoked-quietly")
+    life.send("c-1", fields={"dry_run": True})
+    life.wait_events(7)
 
-    seen = wait_signals(life, job)
-
-    assert [(signal["signal"], signal["is_published"]) for signal in seen] == [
-        ("received", False), ("prerun", False), ("success", True), ("postrun", True),
-    ]  # fmt: skip
-    assert seen[1]["kwargs"] == {"subject": "c-1"}
-    assert seen[1]["request"] == job
-    assert seen[2]["result"] == "locked"
-    assert (seen[3]["request"], seen[3]["state"]) == (job, "SUCCESS")
+    assert life.redis.lrange(SIGNALS, 0, -1) == []
 
 
 def test_while_the_event_cannot_be_published_nobody_is_notified_of_a_success(life: Stage) -> None:
-    life.redis.set(RESULTS, "no stream")
-    job = life.send("c-1")
-    life_log = life.workers[0]
-    eventually(lambda: life_log.lines("redis_refuses"), "an attempt to publish")
+    with monitor(life.producer) as heard:
+        life.redis.set(RESULTS, "no stream")
+        job = life.send("c-1")
+        life_log = life.workers[0]
+        eventually(lambda: life_log.lines("redis_refuses"), "an attempt to publish")
 
-    assert [signal["signal"] for signal in signals_of(life, job)] == ["received", "prerun"]
-    assert [request["id"] for request in ask(life, NAME, "active")] == [job]
-    life.redis.delete(RESULTS)
-    assert wait_signals(life, job)[2]["signal"] == "success"
-
-
-def test_a_failed_job_sends_the_failure_signal(life: Stage) -> None:
-    job = life.send("missing-1")
-
-    seen = wait_signals(life, job)
-
-    assert [signal["signal"] for signal in seen] == ["received", "prerun", "failure", "postrun"]
-    assert seen[2]["exception"].startswith("refused: ")
-    assert seen[2]["request"] == job
-    assert (seen[3]["state"], seen[3]["is_published"]) == ("FAILURE", True)
-
-
-def test_a_job_that_waits_in_redis_sends_the_retry_signal_and_is_received_again(life: Stage) -> None:
-    job = life.send("later-1")
-
-    seen = wait_signals(life, job, "success")
-
-    assert [signal["signal"] for signal in seen][:6] == [
-        "received", "prerun", "retry", "postrun", "received", "prerun",
-    ]  # fmt: skip
-    assert "server_error" in seen[2]["reason"]
-    assert seen[3]["state"] == "RETRY"
+        assert wait_story(heard, job, "task-started") == ["task-received", "task-started"]
+        assert [request["id"] for request in ask(life, NAME, "active")] == [job]
+        life.redis.delete(RESULTS)
+        assert wait_story(heard, job, "task-succeeded") == ["task-received", "task-started", "task-succeeded"]
+        assert [event["id"] for event in life.events()] == [job]
 
 
 def test_monitors_hear_of_each_step(life: Stage) -> None:
     with monitor(life.producer) as heard:
         jobs = {conversation: life.send(conversation) for conversation in ("c-1", "missing-1", "later-1")}
         life.wait_events(3)
+        locked = wait_story(heard, jobs["c-1"], "task-succeeded")
+        failed = wait_story(heard, jobs["missing-1"], "task-failed")
+        retried = wait_story(heard, jobs["later-1"], "task-succeeded")
 
-        def story(conversation: str) -> list[str]:
-            return [event["type"] for event in heard if event.get("uuid") == jobs[conversation]]
-
-        eventually(lambda: story("c-1")[-1:] == ["task-succeeded"], "the end of the locked job")
-        eventually(lambda: story("missing-1")[-1:] == ["task-failed"], "the end of the refused job")
-        eventually(lambda: story("later-1")[-1:] == ["task-succeeded"], "the end of the retried job")
-
-    assert story("c-1") == ["task-received", "task-started", "task-succeeded"]
-    assert story("missing-1") == ["task-received", "task-started", "task-failed"]
-    assert story("later-1") == ["task-received", "task-started", "task-retried", *story("c-1")]
+    assert locked == ["task-received", "task-started", "task-succeeded"]
+    assert failed == ["task-received", "task-started", "task-failed"]
+    assert retried == ["task-received", "task-started", "task-retried", *locked]
+    received = [event for event in heard if event["type"] == "task-received" and event["uuid"] == jobs["later-1"]]
+    assert [(event["name"], event["retries"]) for event in received] == [(TASK, 0), (TASK, 1)]
     by_type = {event["type"]: event for event in heard}
-    assert by_type["task-received"]["name"] == TASK
+    assert by_type["task-succeeded"]["result"] == "locked"
     assert by_type["task-failed"]["exception"].startswith("LockFailedError('refused: ")
     assert "server_error" in by_type["task-retried"]["exception"]
 
@@ -148,7 +127,7 @@ def test_a_stock_app_can_inspect_the_worker(life: Stage) -> None:
     eventually(life.api.calls, "the call")
 
     (active,) = ask(life, NAME, "active")
-    assert (active["id"], active["name"], active["kwargs"]) == (job, TASK, {"subject": "slow-1"})
+    assert (active["id"], active["name"], active["kwargs"]) == (job, TASK, {"conversation_id": "slow-1"})
     assert isinstance(active["worker_pid"], int)
     assert ask(life, NAME, "query_task", job)[job][0] == "active"
     assert [request["id"] for request in ask(life, NAME, "reserved")] == []
@@ -162,9 +141,9 @@ def test_a_stock_app_can_inspect_the_worker(life: Stage) -> None:
     assert stats["broker"]["hostname"] == "127.0.0.1"
 
 
-def test_no_secret_is_reported_to_who_inspects(life: Stage) -> None:
+def test_no_secret_is_told_to_who_inspects(life: Stage) -> None:
     for question in ("conf", "stats", "report", "active_queues"):
-        answer = json.dumps(ask(life, NAME, question))
+        answer = json.dumps(ask(life, question))
         assert TOKEN not in answer, question
         assert PASSWORD not in answer, question
     assert ask(life, NAME, "conf")["task_default_queue"] == QUEUE
@@ -208,14 +187,25 @@ def test_a_waiting_job_can_be_revoked(life: Stage) -> None:
 
 
 def test_a_terminated_job_is_released_and_ends_as_revoked_with_one_event(life: Stage) -> None:
-    job = life.send("slow-1")
-    eventually(life.api.calls, "the call")
+    with monitor(life.producer) as heard:
+        job = life.send("slow-1")
+        eventually(life.api.calls, "the call")
 
-    assert_termination_revokes(life, NAME, job)
+        life.producer.control.revoke(job, terminate=True, destination=[NAME], reply=True, timeout=10)
 
+        event = life.event_of(job)
+        eventually(lambda: story(heard, job).count("task-revoked") == 2, "both steps of the revoke")
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
+    assert event["data"]["attempts"] == 1
+    assert "the conversation may be locked" in event["data"]["error"]["detail"]
+    life.wait_idle()
     assert [letter["data"]["job_id"] for letter, _ in life.dead_letters()] == [job]
-    assert [(signal["signal"], signal.get("terminated")) for signal in wait_signals(life, job, "revoked")] == [
-        ("received", None), ("prerun", None), ("revoked", True), ("revoked", False),
+    assert len(life.wait_events(1)) == 1
+    assert len(life.api.calls()) == 1
+    assert ask(life, NAME, "active") == []
+    assert [(event["type"], event.get("terminated")) for event in heard if event.get("uuid") == job] == [
+        ("task-received", None), ("task-started", None), ("task-revoked", True),
+        ("task-received", None), ("task-revoked", False),
     ]  # fmt: skip
 
 
@@ -293,6 +283,9 @@ def test_whatever_is_asked_of_the_pool_it_keeps_a_slot_and_a_bound_and_says_so(
     [
         ("pool_grow", {"n": "many"}), ("pool_shrink", {"n": [1]}), ("add_consumer", {"queue": ["b"]}),
         ("add_consumer", {"queue": "lw:1:x"}), ("cancel_consumer", {"queue": {}}), ("revoke", {"task_id": [[]]}),
+        ("revoke", {}), ("revoke", {"task_id": []}), ("terminate", {"task_id": "j-1"}), ("enable_events", {"b": 1}),
+        ("terminate", {"task_id": "j-1", "signal": "WRONG"}), ("cancel_consumer", {"queue": "elsewhere"}),
+        ("election", {"id": "e-1", "topic": "t"}), ("no_such_command", {}),
         ("rate_limit", {"task_name": TASK, "rate_limit": "1/h"}), ("time_limit", {"task_name": TASK, "hard": 1}),
     ],
 )  # fmt: skip
@@ -336,7 +329,7 @@ def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_w
 
     for queue in ("waits", "is-over"):
         control.add_consumer(queue, destination=[NAME], reply=True, timeout=10)
-    eventually(lambda: maintenance("waits") and maintenance("is-over"), "maintenance of both queues")
+    eventually(lambda: maintenance("waits") and maintenance("is-over"), "upkeep of both queues")
     keys = Keys("waits")
     life.redis.hset(f"{keys.record_prefix}ref-1", mapping=record)
     life.redis.zadd(keys.delayed, {"ref-1": 9e15})
@@ -346,11 +339,11 @@ def test_a_queue_that_was_cancelled_is_looked_after_while_jobs_of_it_are_under_w
     def in_care() -> set[str]:
         return set(ask(life, NAME, "_request", "monitoring")["in_care"])
 
-    eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the maintenance of the queue without jobs")
+    eventually(lambda: in_care() == {QUEUE, "waits"}, "the end of the upkeep of the queue without jobs")
     life.redis.zadd(keys.delayed, {"ref-1": 1})
     eventually(lambda: life.redis.llen(keys.requeued), "a job that was promoted though nobody takes from its queue")
     life.redis.delete(keys.requeued, keys.deadlines, f"{keys.record_prefix}ref-1")
-    eventually(lambda: in_care() == {QUEUE}, "the end of the maintenance of the other queue")
+    eventually(lambda: in_care() == {QUEUE}, "the end of the upkeep of the other queue")
 
 
 def test_a_queue_can_be_added_and_cancelled_on_request(life: Stage) -> None:

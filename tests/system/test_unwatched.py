@@ -1,4 +1,4 @@
-"""What Celery knows of jobs while nothing watches them (no events, no signal handlers): its answers are right."""
+"""What Celery knows of jobs while nothing watches them (no events): its answers are right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sandbox.faults import Delay
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
-from tests.system.remote_control import ask, assert_termination_revokes
+from tests.system.remote_control import ask
 from tests.system.stage import DEAD, RESULTS, TASK, Stage, eventually, monitor
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_who_inspects_the_worker_sees_the_jobs_that_run_and_none_that_are_over(s
     eventually(stage.api.calls, "the call")
 
     active = eventually(lambda: ask(stage, NAME, "active"), "the job in the answer")
-    assert [(request["id"], request["kwargs"]) for request in active] == [(job, {"subject": "slow-1"})]
+    assert [(request["id"], request["kwargs"]) for request in active] == [(job, {"conversation_id": "slow-1"})]
     assert ask(stage, NAME, "query_task", job)[job][0] == "active"
 
     stage.event_of(job)
@@ -70,7 +70,16 @@ def test_a_job_can_be_terminated_that_celery_was_never_shown(stage: Stage) -> No
     job = stage.send("slow-1")
     eventually(stage.api.calls, "the call")
 
-    assert_termination_revokes(stage, NAME, job)
+    stage.producer.control.revoke(job, terminate=True, destination=[NAME], reply=True, timeout=10)
+
+    event = stage.event_of(job)
+    assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_failed", "revoked")
+    assert event["data"]["attempts"] == 1
+    assert "the conversation may be locked" in event["data"]["error"]["detail"]
+    stage.wait_idle()
+    assert len(stage.wait_events(1)) == 1
+    assert len(stage.api.calls()) == 1
+    assert ask(stage, NAME, "active") == []
 
 
 def test_a_heartbeat_tells_how_many_jobs_were_done(stage: Stage) -> None:

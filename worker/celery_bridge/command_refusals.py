@@ -2,12 +2,17 @@
 
 Any program that may write to Redis can send a command with any arguments. Celery runs some later, on its own loop,
 where an invalid argument would end the worker. Others would break a promise of this worker, or have no effect here and
-would be answered as if they had.
+would be answered as if they had. Celery answers the rest of the wrong ones with the name of a Python exception, and a
+traceback in the log; here a sentence says what to send instead.
 """
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
+
+from celery.platforms import signals
+from celery.worker.control import Panel
 
 from settings import key_name_problem
 from worker.broker.keys import is_celerys_own
@@ -16,13 +21,21 @@ from worker.runtime.queues import MAX_QUEUES
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+_MEMORY = "inspect stats tells the most memory that was in use, in KiB, as rusage.maxrss"
 _NO_EFFECT = {
     "rate_limit": "jobs do not pass Celery's rate limits; set RATE_LIMIT_PER_SECOND, which holds for the whole fleet",
     "time_limit": "a call's time is ATTEMPT_TIMEOUT_SECONDS, and MAX_ATTEMPTS ends a job",
     "autoscale": "jobs are coroutines and cost no process; use pool_grow and pool_shrink, and scale pods",
     "pool_restart": "there is no process to restart; restart the pod",
     "revoke_by_stamped_headers": "stamps have no effect here; revoke jobs by their ids",
+    "election": "workers send each other no messages; for work that one of them is to do, use a lock in Redis",
+    "memsample": f"memory is not sampled; {_MEMORY}",
+    "memdump": f"memory is not sampled; {_MEMORY}",
+    "objgraph": f"no graph of objects is drawn; {_MEMORY}",
 }
+#: Commands that are about the events that this worker sends.
+_NEED_EVENTS = {"enable_events", "disable_events", "heartbeat"}
+_MAX_QUOTED = 100
 
 
 def queue_problem(name: object, streams: Collection[str]) -> str | None:
@@ -41,7 +54,12 @@ def queue_problem(name: object, streams: Collection[str]) -> str | None:
 
 
 def refusal(
-    command: str, arguments: Mapping[str, Any], queues: Collection[str], streams: Collection[str]
+    command: str,
+    arguments: Mapping[str, Any],
+    queues: Collection[str],
+    streams: Collection[str],
+    *,
+    sends_events: bool = True,
 ) -> str | None:
     """Return why a command is refused, for its sender; None if it is carried out.
 
@@ -50,19 +68,39 @@ def refusal(
         arguments: its arguments as received.
         queues: the queues that this worker takes from or maintains.
         streams: as for :func:`queue_problem`.
+        sends_events: this worker sends events: heartbeats at least.
     """
     if command in _NO_EFFECT:
         return f"{command} has no effect here: {_NO_EFFECT[command]}"
+    if command not in Panel.data:
+        return (
+            f"there is no command {command[:_MAX_QUOTED]!r}: celery inspect --list and celery control --list name all"
+        )
+    if command in _NEED_EVENTS and not sends_events:
+        return (
+            f"{command} has no effect here: this worker runs --without-heartbeat and sends no events; start it with -E"
+        )
     check = _CHECKS.get(command)
     problem = None if check is None else check(arguments, queues, streams)
+    problem = problem or _arguments_problem(command, arguments)
     return None if problem is None else f"{command} is refused: {problem}"
+
+
+def _arguments_problem(command: str, arguments: Mapping[str, Any]) -> str | None:
+    """Why a command cannot be called with these arguments at all; None: it can."""
+    try:
+        signature(Panel.data[command]).bind(None, **arguments)
+    except TypeError as error:
+        usage = f"{command} {Panel.meta[command].signature or ''}" if command in Panel.meta else command
+        return f"{str(error)[:_MAX_QUOTED]}; it is used as: {usage.strip()}"
+    return None
 
 
 def _add_consumer(arguments: Mapping[str, Any], queues: Collection[str], streams: Collection[str]) -> str | None:
     given = {name: value for name, value in arguments.items() if value is not None}
     unknown = sorted(given.keys() - {"queue", "exchange", "exchange_type", "routing_key"})
     if unknown:
-        return f"there is no option {unknown[0][:100]!r}; give the queue's name alone"
+        return f"there is no option {unknown[0][:_MAX_QUOTED]!r}; give the queue's name alone"
     queue = given.get("queue")
     problem = queue_problem(queue, streams)
     if problem is not None:
@@ -80,15 +118,26 @@ def _add_consumer(arguments: Mapping[str, Any], queues: Collection[str], streams
     return None
 
 
-def _cancel_consumer(arguments: Mapping[str, Any], _: Collection[str], __: Collection[str]) -> str | None:
-    return None if isinstance(arguments.get("queue"), str) else "queue: give the name of a queue"
+def _cancel_consumer(arguments: Mapping[str, Any], queues: Collection[str], _: Collection[str]) -> str | None:
+    queue = arguments.get("queue")
+    if not isinstance(queue, str):
+        return "queue: give the name of a queue"
+    if queue not in queues:
+        taken_from = ", ".join(sorted(queues))
+        return f"queue: this worker takes no jobs from {queue[:_MAX_QUOTED]!r}; it takes from: {taken_from}"
+    return None
 
 
 def _ids(arguments: Mapping[str, Any], _: Collection[str], __: Collection[str]) -> str | None:
-    ids = arguments.get("task_id")
-    if isinstance(ids, str) or (isinstance(ids, list) and all(isinstance(one, str) for one in ids)):
-        return None
-    return "task_id: give the id of a job, or a list of ids"
+    ids, signal = arguments.get("task_id"), arguments.get("signal")
+    given = [ids] if isinstance(ids, str) else ids
+    if not (isinstance(given, list) and given and all(isinstance(one, str) for one in given)):
+        return "task_id: give the id of a job, or a list of ids"
+    try:
+        signals.signum(signal or "TERM")
+    except (AttributeError, TypeError):
+        return "signal: give TERM or leave it out; whatever it is, the job's call is cancelled"
+    return None
 
 
 def _number(arguments: Mapping[str, Any], _: Collection[str], __: Collection[str]) -> str | None:

@@ -11,6 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery.app.control import Control as StockControl
+from celery.platforms import EX_OK
+from celery.worker import state
 from kombu import Producer, pidbox
 from redis.exceptions import RedisError
 
@@ -41,18 +43,24 @@ class Commands:
 
     def answer(self, consumer: Any, command: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the answer to a command that Celery is not to carry out; None: it is. ``consumer`` is Celery's."""
-        problem = refusal(command, arguments, self._queues(), self._streams)
+        dispatcher = consumer.event_dispatcher
+        problem = refusal(command, arguments, self._queues(), self._streams, sends_events=dispatcher is not None)
         problem = problem or self._lack_of_files(consumer, command, arguments)
         if problem is not None:
             logger.warning("control_refused", extra={"command": command, "reason": problem})
             return {"error": problem}
-        if command == "shutdown":
-            consumer.app.lifetime.asked_to_stop("remote control")
         if command in _RESIZES:
-            return {"ok": self._resize(consumer.pool, _slots_more(command, arguments))}
+            return {"ok": self._resize(consumer, _slots_more(command, arguments))}
         if command == "cancel_consumer":  # Celery answers first and cancels then
             consumer.cancel_task_queue(arguments["queue"])
             return {"ok": f"no longer consuming from {arguments['queue']}"}
+        if command == "shutdown":  # Celery's own answers nothing, and celery control says that no worker replied
+            consumer.app.lifetime.asked_to_stop("remote control")
+            state.should_stop = EX_OK  # type: ignore[assignment]  # the stubs know of None only
+            return {"ok": "this worker takes no more jobs, finishes or releases those in flight, and ends"}
+        if command == "disable_events" and not dispatcher.groups:
+            # With -E the groups are empty, which means all, and Celery would find no group to remove.
+            dispatcher.groups.update({"worker", "task"})
         return None
 
     def _lack_of_files(self, consumer: Any, command: str, arguments: Mapping[str, Any]) -> str | None:
@@ -65,9 +73,12 @@ class Commands:
             lack = shortage(slots, len(queues) + 1)
         return None if lack is None else f"{command} is refused: {lack}"
 
-    def _resize(self, pool: Any, more: int) -> str:
+    def _resize(self, consumer: Any, more: int) -> str:
+        pool = consumer.pool
         wanted = pool.limit + more
         pool.grow(more)
+        # Celery shows this number in its statistics; kombu reads no jobs, so it has no other effect.
+        consumer.initial_prefetch_count = consumer.qos.value = pool.limit
         answer = f"this worker runs up to {pool.limit:,} jobs at once now"
         if pool.limit == wanted:
             return answer

@@ -1,9 +1,9 @@
-"""What Celery's remote control, monitors and signals know of the jobs in this worker.
+"""What Celery's remote control and monitors know of the jobs in this worker.
 
 Celery is told of jobs lazily. To report each job would cost a tenth of its CPU time, because each would pass from the
-asyncio loop to Celery's thread and back. While task events or handlers of task signals are on, each job is announced
-before it runs and reported when it is settled. Otherwise Celery is shown the jobs in flight only just before a command
-of the remote control or a heartbeat is answered.
+asyncio loop to Celery's thread and back. While task events are on, each job is announced before it runs and reported
+when it is settled. Otherwise Celery is shown the jobs in flight only just before a command of the remote control or a
+heartbeat is answered.
 
 Celery's own state belongs to Celery's thread, so only that thread calls what changes it.
 """
@@ -16,7 +16,6 @@ from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from celery import signals
 from celery.worker import state
 
 from worker.broker.refusals import as_lost_connection
@@ -32,15 +31,6 @@ if TYPE_CHECKING:
     from worker.runtime.settlement import Settlement
 
 logger = logging.getLogger(__name__)
-
-_OF_A_TASK = (
-    signals.task_received,
-    signals.task_prerun,
-    signals.task_success,
-    signals.task_failure,
-    signals.task_retry,
-    signals.task_postrun,
-)
 
 
 class Monitoring:
@@ -71,7 +61,7 @@ class Monitoring:
 
     def is_watched(self, job: str) -> bool:
         """Return whether Celery must be shown a job before it runs."""
-        return job in state.revoked or self._is_watched()
+        return job in state.revoked or task_events_are_on(self.consumer.event_dispatcher)
 
     def is_revoked(self, job: str) -> bool:
         """Return whether Celery heard that a job is revoked."""
@@ -119,10 +109,7 @@ class Monitoring:
             request, how = self._finished.popleft()
             if self._announced.pop(request.number, None) is None:  # terminated: Celery knows already
                 continue
-            try:
-                request.settled(how)
-            except Exception:  # a signal handler of the user's; the job itself is settled
-                logger.exception("callback_error", extra={"job": request.id})
+            request.settled(how)
 
     def sync(self) -> None:
         """Show Celery all jobs in flight, and count those that came and went without it."""
@@ -145,24 +132,16 @@ class Monitoring:
         if request is not None:
             self._runtime().cancel_job(request.delivery)
 
-    def _is_watched(self) -> bool:
-        if any(signal.receivers for signal in _OF_A_TASK):
-            return True
-        return task_events_are_on(self.consumer.event_dispatcher)
-
     def _announce(self, assignments: Sequence[Assignment]) -> None:
         for assignment in assignments:
             request = self._entry(assignment)
-            try:
-                if request.id in state.revoked and request.revoked():
-                    assignment.is_revoked = True
-                    self._announced.pop(request.number)
-                else:
-                    assignment.announced = request
-                    request.received()
-                    request.started()
-            except Exception:  # a signal handler of the user's; it is no reason not to run the job
-                logger.exception("callback_error", extra={"job": request.id})
+            request.received()
+            if request.id in state.revoked and request.revoked():
+                assignment.is_revoked = True
+                self._announced.pop(request.number)
+            else:
+                assignment.announced = request
+                request.started()
         self._runtime().resume(assignments)
 
     def _entry(self, assignment: Assignment) -> Request:

@@ -1,7 +1,11 @@
-"""A job in flight as Celery's remote control, monitors and signals see it.
+"""A job in flight as Celery's remote control and monitors see it.
 
 Celery learns of a job's end only after Redis has confirmed it, so no monitor shows a success that did not happen. All
 of this runs on Celery's thread, and only for jobs that are watched (``worker.celery_bridge.monitoring``).
+
+Celery's signals of tasks (``task_prerun``, ``task_success``, ...) do not fire. Their receivers, tracers above all, take
+what happens on the thread between two of them for the work of one task, but here the jobs of one worker interleave and
+run on another thread.
 """
 
 from __future__ import annotations
@@ -9,9 +13,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, assert_never
 
-from celery import signals
-from celery.app.task import Context
-from celery.exceptions import Ignore, Retry
 from celery.utils.serialization import safe_repr
 from celery.worker import request as stock
 from celery.worker import state
@@ -19,9 +20,13 @@ from celery.worker import state
 from worker.runtime.settlement import Completed, Delayed, Ignored, Settlement
 
 if TYPE_CHECKING:
-    from celery.utils.dispatch import Signal
+    from datetime import datetime
 
+    from tasks.message import Accepted
     from worker.runtime.in_flight import Assignment
+
+#: Fields of a job that no monitor is shown: what people wrote, and what a producer may have put anything into.
+_PRIVATE_FIELDS = {"reason", "metadata"}
 
 
 class LockFailedError(Exception):
@@ -47,7 +52,7 @@ class Request(stock.Request):
     """
 
     def __init__(self, assignment: Assignment, number: int, task: Any, consumer: Any) -> None:
-        job = assignment.parsed
+        self._job = job = assignment.accepted
         self.delivery = assignment.delivery
         self.number = number
         self.id = job.id
@@ -57,8 +62,7 @@ class Request(stock.Request):
         self._app = consumer.app
         self._hostname = consumer.hostname
         self._args: tuple[()] = ()
-        # Celery shows this to every monitor, so it has only the conversation's id.
-        self._kwargs = {"subject": job.subject}
+        self._kwargs = _fields_to_show(job)
         self._argsrepr = "()"
         self._eta = self._expires = self._root_id = self._parent_id = None
         self._message = None
@@ -68,7 +72,7 @@ class Request(stock.Request):
             "exchange": "",
             "routing_key": assignment.delivery.queue,
             "priority": None,
-            "redelivered": False,
+            "redelivered": assignment.delivery.crashes > 0,
         }
         self._accepted_at = 0.0
         self._eventer = None  # Celery sets it after each reconnect; send_event uses the consumer's instead
@@ -76,19 +80,6 @@ class Request(stock.Request):
     @property
     def _kwargsrepr(self) -> str:
         return repr(self._kwargs)
-
-    @property
-    def _request_dict(self) -> dict[str, Any]:
-        """The headers and properties of ``task.request``."""
-        return {
-            "id": self.id, "task": self.name, "args": self._args, "kwargs": self._kwargs,
-            "argsrepr": self._argsrepr, "kwargsrepr": self._kwargsrepr, "hostname": self._hostname,
-            "delivery_info": self._delivery_info, "properties": {},
-        }  # fmt: skip
-
-    @property
-    def _context(self) -> Context:
-        return Context(self._request_dict, called_directly=False)
 
     def acknowledge(self) -> None:
         """Mark the request as acknowledged for Celery."""
@@ -102,8 +93,11 @@ class Request(stock.Request):
 
     def received(self) -> None:
         """Announce that the worker has the job."""
-        signals.task_received.send(sender=self._consumer, request=self)
-        self.send_event("task-received", name=self.name, args=self._argsrepr, kwargs=self._kwargsrepr, retries=0)
+        self.send_event(
+            "task-received",
+            name=self.name, args=self._argsrepr, kwargs=self._kwargsrepr, retries=self.delivery.attempts,
+            eta=_as_text(self._job.not_before), expires=_as_text(self._job.expires_at),
+        )  # fmt: skip
 
     def begun(self, at: float) -> None:
         """Mark the job as running since ``at`` (monotonic seconds)."""
@@ -116,44 +110,43 @@ class Request(stock.Request):
         """Announce that the job is about to run."""
         self.begun(time.monotonic())
         self.send_event("task-started")
-        self._signal(signals.task_prerun, task_id=self.id, task=self._task, args=(), kwargs=self._kwargs)
 
     def settled(self, how: Settlement) -> None:
         """Announce how the job left this worker."""
         self.acknowledge()
         state.task_ready(self)
-        result: str | Exception
         match how:
             case Completed(outcome, None):
-                end, result = "SUCCESS", outcome
-                self._signal(signals.task_success, result=outcome)
                 self.send_event("task-succeeded", result=outcome, runtime=time.monotonic() - self._accepted_at)
             case Completed(outcome, problem):
-                end, result = "FAILURE", LockFailedError(f"{outcome}: {problem}")
-                self._signal(
-                    signals.task_failure,
-                    task_id=self.id, exception=result, args=(), kwargs=self._kwargs, traceback=None, einfo=None,
-                )  # fmt: skip
-                self.send_event("task-failed", exception=safe_repr(result), traceback="")
-            case Delayed(delay, reason):
-                end, result = "RETRY", Retry(f"again in {delay:.1f} s: {reason}", LockFailedError(reason))
-                self._signal(signals.task_retry, request=self._context, reason=result, einfo=None)
-                self.send_event("task-retried", exception=safe_repr(result.exc), traceback="")
+                self.send_event(
+                    "task-failed", exception=safe_repr(LockFailedError(f"{outcome}: {problem}")), traceback=""
+                )
+            case Delayed(_, reason):
+                self.send_event("task-retried", exception=safe_repr(LockFailedError(reason)), traceback="")
             case Ignored():
-                end, result = "IGNORED", Ignore("settled elsewhere")
+                pass
             case _:
                 assert_never(how)
-        self._signal(
-            signals.task_postrun,
-            task_id=self.id, task=self._task, args=(), kwargs=self._kwargs, retval=result, state=end,
-        )  # fmt: skip
 
-    def _signal(self, signal: Signal, **arguments: Any) -> None:
-        """Send a signal with the job in ``task.request``; handlers of a success learn of the job only from there."""
-        if not signal.receivers:
-            return
-        self._task.request_stack.push(self._context)
-        try:
-            signal.send(sender=self._task, **arguments)
-        finally:
-            self._task.request_stack.pop()
+    def _announce_revoked(self, reason: str, terminated: bool, signum: int | None, expired: bool) -> None:  # noqa: ARG002, FBT001 - Celery's signature
+        """Announce that the job was revoked."""
+        state.task_ready(self)
+        self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
+        self.acknowledge()
+        self._already_revoked = True
+
+    def _announce_cancelled(self, emit_retry: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002 - Celery's signature
+        """Announce that a shutdown stopped the job, which is released."""
+        state.task_ready(self)
+        self.send_event("task-cancelled")
+        self._already_cancelled = True
+
+
+def _fields_to_show(job: Accepted) -> dict[str, Any]:
+    """Return the fields that the producer gave, by their own names, as JSON can hold them."""
+    return job.job.model_dump(mode="json", exclude=_PRIVATE_FIELDS, exclude_defaults=True)
+
+
+def _as_text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class JobConsumer:
     """What takes the jobs in kombu's place.
 
@@ -47,6 +47,10 @@ class JobConsumer:
     is_job_queue: Callable[[str], bool]
     consume: Callable[[str], None]
     cancel: Callable[[str], None]
+
+    def __repr__(self) -> str:
+        """What ``celery report`` and ``inspect conf`` show of it."""
+        return type(self).__name__
 
     def __json__(self) -> str:
         """What ``inspect stats`` shows of it: kombu cannot answer with what it cannot turn into JSON."""

@@ -1,7 +1,7 @@
 """One job, from the take to its settlement: read it, claim its id, run it, settle it.
 
-This loop never blocks on Celery's thread, which stops during reconnects and shutdown. Only while task events or signal
-handlers are on are jobs announced to Celery before they run. A job is settled when Redis has confirmed it, not before.
+This loop never blocks on Celery's thread, which stops during reconnects and shutdown. Only while task events are on are
+jobs announced to Celery before they run. A job is settled when Redis has confirmed it, not before.
 """
 
 from __future__ import annotations
