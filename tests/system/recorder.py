@@ -1,4 +1,4 @@
-"""A plugin for a worker process (``--include``): notes Celery's task signals in Redis, and counts on request what Celery knows.
+"""A plugin for a worker process (``--include``): notes Celery's task signals in Redis, and counts what Celery knows.
 
 Nothing else must happen here: that the worker knows of a receiver is what some tests are about.
 """

@@ -143,7 +143,7 @@ def test_a_stock_app_can_inspect_the_worker(life: Stage) -> None:
 
 def test_no_secret_is_told_to_who_inspects(life: Stage) -> None:
     for question in ("conf", "stats", "report", "active_queues"):
-        answer = json.dumps(ask(life, question))
+        answer = json.dumps(ask(life, NAME, question))
         assert TOKEN not in answer, question
         assert PASSWORD not in answer, question
     assert ask(life, NAME, "conf")["task_default_queue"] == QUEUE
