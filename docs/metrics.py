@@ -36,8 +36,10 @@ _OF_THE_FLEET = """
 ## Of the whole fleet
 
 Every worker reads them from Redis every three seconds, and so does `lock-worker exporter`, which needs no worker.
-They are the same from each: take the maximum, not the sum. While Redis is away they stand still, and
-`lock_worker_redis_up` is 0.
+They are the same from each: take the maximum, not the sum. They stand at 0 before the first read. A process that has
+read them and then could not for 15 s leaves them out until it can, so that the maximum never shows the old values of
+a process that is cut off from Redis. `lock_worker_redis_up` is 0 then. An autoscaler that finds no value should keep
+the number of workers.
 
 **Scale on `lock_worker_queue_workable`**: the jobs that more workers could do now. Do not scale on the lengths of
 lists: a job with an `eta` looks ready until its first take, delayed jobs are on no list, and while the API is down,

@@ -6,22 +6,25 @@ import json
 import signal
 import socket
 import subprocess
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import redis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from sandbox.redis_server import RedisServer
 from tests.cli.terminal import Terminal, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    import redis
     from prometheus_client import Metric
+
+    from sandbox.server_binaries import ServerBinary
 
 
 @pytest.fixture
@@ -68,6 +71,11 @@ def ready_jobs(port: int) -> float:
     return scraped(port)["lock_worker_queue_jobs", frozenset({("state", "ready")})]
 
 
+def fleet_gauges(port: int) -> set[str]:
+    of_the_process = {"lock_worker_redis_up", "lock_worker_build_info"}
+    return {name for name, _ in scraped(port) if name.startswith("lock_worker_")} - of_the_process
+
+
 def test_it_shows_what_waits_though_no_worker_ever_ran(
     terminal: Terminal, redis_client: redis.Redis, port: int
 ) -> None:
@@ -101,6 +109,26 @@ def test_it_is_not_ready_while_redis_is_away_and_goes_on(tmp_path: Path, port: i
     with exporter(Terminal({"REDIS_URL": "redis://127.0.0.1:1/0"}, tmp_path), port):
         assert status_of(port, "/readyz") == 503
         assert scraped(port)["lock_worker_redis_up", frozenset()] == 0
+
+
+def test_it_shows_nothing_of_a_fleet_that_it_lost_sight_of_until_it_sees_it_again(
+    server_binary: ServerBinary, tmp_path: Path, port: int
+) -> None:
+    with RedisServer(server_binary) as server, closing(redis.Redis.from_url(server.url)) as client:
+        client.lpush("moderation.lock", "a", "b")
+        with exporter(Terminal({"REDIS_URL": server.url}, tmp_path), port):
+            eventually(lambda: ready_jobs(port) == 2, "two jobs that are ready")
+            server.kill()
+            eventually(lambda: fleet_gauges(port) == set(), "no gauge of the fleet")
+            assert scraped(port)["lock_worker_redis_up", frozenset()] == 0
+
+            server.start()
+            client.lpush("moderation.lock", "a")
+            waiting = client.llen("moderation.lock")
+            eventually(
+                lambda: bool(fleet_gauges(port)) and ready_jobs(port) == waiting,
+                "the gauges of the fleet, as it is now",
+            )
 
 
 def test_it_ends_on_sigterm_and_every_line_of_its_log_is_json(terminal: Terminal, port: int) -> None:

@@ -12,7 +12,7 @@ from tests.broker.workbench import link_to
 from worker.broker.keys import Keys, ledger_of
 from worker.broker.stream_bounds import StreamBounds
 from worker.flow_control.limit import Limit
-from worker.observe.fleet_metrics import REGISTRY
+from worker.observe.fleet_metrics import REGISTRY, STALE_SECONDS, FreshMetrics
 from worker.runtime.fleet_state import Names
 from worker.runtime.fleet_watch import FleetWatch
 from worker.runtime.members import Activity, OpenBreaker
@@ -23,16 +23,36 @@ if TYPE_CHECKING:
 
     import redis
 
+    from worker.broker.client import RedisClient
+
 KEYS = Keys("moderation.lock")
 NAMES = Names("moderation.lock", "moderation.results", "moderation.dead")
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def watch_over(link: RedisClient, shown: FreshMetrics | None = None) -> FleetWatch:
+    """A watch that this process's page of metrics does not hear of."""
+    shown = shown or FreshMetrics(REGISTRY)
+    return FleetWatch(link, NAMES, maxlens=(1000, 500), bounds=StreamBounds(), shown=shown)
 
 
 class Scene:
     """A fleet in Redis, and a watch that looks when it is told to."""
 
-    def __init__(self, client: redis.Redis, watch: FleetWatch) -> None:
+    def __init__(self, client: redis.Redis, link: RedisClient) -> None:
         self.client: Any = client
-        self._watch = watch
+        self.clock = Clock()
+        self.shown = FreshMetrics(REGISTRY, clock=self.clock)
+        self._watch = watch_over(link, self.shown)
 
     async def look(self) -> None:
         await self._watch.look_once()
@@ -51,7 +71,7 @@ class Scene:
 @pytest.fixture
 async def scene(redis_url: str, redis_client: redis.Redis) -> AsyncIterator[Scene]:
     link = link_to(redis_url, timeout_seconds=5)
-    yield Scene(redis_client, FleetWatch(link, NAMES, maxlens=(1000, 500), bounds=StreamBounds()))
+    yield Scene(redis_client, link)
     await link.disconnect()
 
 
@@ -174,7 +194,7 @@ async def test_a_user_that_may_not_keep_samples_knows_the_rest(
     try:
         link = link_to(redis_url.replace("//", "//looker:x@"), timeout_seconds=5)
         redis_client.lpush(KEYS.queue, "a")
-        await FleetWatch(link, NAMES, maxlens=(1000, 500), bounds=StreamBounds()).look_once()
+        await watch_over(link).look_once()
         await link.disconnect()
     finally:
         redis_client.acl_deluser("looker")
@@ -186,9 +206,32 @@ async def test_a_user_that_may_not_keep_samples_knows_the_rest(
 async def test_a_server_that_is_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     link = link_to("redis://127.0.0.1:1", timeout_seconds=0.2)
-    watch = FleetWatch(link, NAMES, maxlens=(1000, 500), bounds=StreamBounds())
+    watch = watch_over(link)
 
     for _ in range(3):
         await watch._look()
 
     assert [record.getMessage() for record in caplog.records] == ["fleet_not_watched"]
+
+
+def shown(scene: Scene) -> set[str]:
+    return {family.name for family in scene.shown.collect()}
+
+
+async def test_a_pod_that_was_cut_off_shows_no_old_values_until_it_reads_again(scene: Scene) -> None:
+    scene.client.lpush(KEYS.queue, "a")
+    await scene.look()
+    scene.clock.seconds += STALE_SECONDS
+    assert {"lock_worker_queue_jobs", "lock_worker_workers"} <= shown(scene)
+
+    scene.clock.seconds += 0.1
+    assert shown(scene) == set()
+
+    await scene.look()
+    assert {"lock_worker_queue_jobs", "lock_worker_workers"} <= shown(scene)
+
+
+async def test_all_metrics_are_there_before_the_first_read_however_late_it_is(scene: Scene) -> None:
+    scene.clock.seconds += 10 * STALE_SECONDS
+
+    assert shown(scene) == {family.name for family in REGISTRY.collect()}

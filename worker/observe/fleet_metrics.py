@@ -1,11 +1,24 @@
 """Declares the metrics that tell of a whole fleet: they are the same from every pod, and from ``lock-worker exporter``.
 
-They are read from Redis every few seconds. A query takes the ``max`` over the pods, never the sum.
+They are read from Redis every few seconds. A query takes the ``max`` over the pods, never the sum. So a pod that cannot
+read them any more leaves them out (:class:`FreshMetrics`): the ``max`` would go on showing its old values.
 """
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import Metric
+
+#: After so many seconds without a read the metrics are left out.
+STALE_SECONDS = 15.0
 
 REGISTRY = CollectorRegistry()
 
@@ -92,3 +105,34 @@ for _state in ("ready", "in_flight", "delayed", "due", "held"):
     QUEUE_JOBS.labels(_state)
 for _by in ("api", "operator"):
     FLEET_PAUSED.labels(_by)
+
+
+class FreshMetrics(Collector):
+    """Collects metrics that are read from elsewhere, as long as they can be true.
+
+    Before the first read it collects them as they are, so that every series stands at 0 from the start. After it, it
+    collects nothing while the last read is longer ago than :data:`STALE_SECONDS`.
+
+    Args:
+        registry: the metrics.
+        clock: returns monotonic seconds.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._read_at: float | None = None
+
+    def note_read(self) -> None:
+        """Note that the metrics were read just now."""
+        self._read_at = self._clock()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics; none if they are stale."""
+        if self._read_at is not None and self._clock() - self._read_at > STALE_SECONDS:
+            return ()
+        return self._registry.collect()
+
+
+#: What is shown of this process's fleet.
+FRESH = FreshMetrics(REGISTRY)

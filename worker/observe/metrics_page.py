@@ -20,20 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from prometheus_client.registry import Collector
+
 _FAST = 1
 
 
-def _together(*registries: CollectorRegistry) -> CollectorRegistry:
+def _together(*collectors: Collector) -> CollectorRegistry:
     together = CollectorRegistry()
-    for registry in registries:
-        together.register(registry)
+    for collector in collectors:
+        together.register(collector)
     return together
 
 
 #: What a worker shows: of itself, and of its fleet.
-OF_A_WORKER = _together(metrics.REGISTRY, process_metrics.REGISTRY, fleet_metrics.REGISTRY)
+OF_A_WORKER = _together(metrics.REGISTRY, process_metrics.REGISTRY, fleet_metrics.FRESH)
 #: What the exporter shows.
-OF_A_FLEET = _together(process_metrics.REGISTRY, fleet_metrics.REGISTRY)
+OF_A_FLEET = _together(process_metrics.REGISTRY, fleet_metrics.FRESH)
 
 
 def metrics_page(registry: CollectorRegistry, accept: str, accept_encoding: str) -> Page:

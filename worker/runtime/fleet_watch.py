@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from settings import Settings
     from worker.broker.follow_up import Pipe
     from worker.broker.stream_bounds import StreamBounds
+    from worker.observe.fleet_metrics import FreshMetrics
     from worker.runtime.fleet_state import FleetState
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class FleetWatch:
         bounds: the most bytes of them; told what the server has.
         has_begun: whether the worker takes jobs: the server was found fit before.
         on_read: called after each read.
+        shown: collects the metrics; told of each read.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class FleetWatch:
         bounds: StreamBounds,
         has_begun: Callable[[], bool] = lambda: True,
         on_read: Callable[[], None] = lambda: None,
+        shown: FreshMetrics = fleet_metrics.FRESH,
     ) -> None:
         self._pipe = pipe
         self._names = names
@@ -59,6 +62,7 @@ class FleetWatch:
         self._bounds = bounds
         self._has_begun = has_begun
         self._on_read = on_read
+        self._shown = shown
         self._task: asyncio.Task[None] | None = None
         self._is_in_vain = False
 
@@ -127,6 +131,7 @@ class FleetWatch:
         fleet_metrics.RESULTS_OLDEST.set(state.results_oldest_seconds or 0)
         fleet_metrics.REDIS_MEMORY_USED.set(state.memory.used)
         fleet_metrics.REDIS_MEMORY_MAX.set(state.memory.limit)
+        self._shown.note_read()
 
 
 def fleet_watch(
