@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.faults import Delay, Respond
+from sandbox.faults import Delay, Respond, WrongBody
 from sandbox.free_port import free_port
 from sandbox.script import Rule, Script
 from tests.system.stage import eventually
@@ -169,7 +169,7 @@ def test_a_misspelt_name_is_told_where_it_ends_the_start(stage: Stage) -> None:
     assert "private" not in worker.log
 
 
-def test_a_flood_of_one_warning_is_ten_of_them_and_a_count_and_each_job_is_a_line_at_info(stage: Stage) -> None:
+def test_each_duplicate_of_a_job_that_ended_without_a_lock_is_a_warning_however_many_there_are(stage: Stage) -> None:
     stage.api.script = Script(rules=(Rule(then=Respond(status=404)),))
     worker = stage.worker(LOG_FORMAT="json")
     job = stage.send()
@@ -181,11 +181,25 @@ def test_a_flood_of_one_warning_is_ten_of_them_and_a_count_and_each_job_is_a_lin
     assert worker.stop() == 0
 
     lines = worker.lines("job_duplicate_dropped")
-    assert [line["level"] for line in lines] == ["warning"] * 10 + ["info"] * 40 + ["warning"]
-    assert [line.get("count") for line in lines] == [None] * 50 + [40]
+    assert [line["level"] for line in lines] == ["warning"] * 50
     assert {(line["job"], line["conversation"], line["first_outcome"]) for line in lines} == {(job, "c-1", "refused")}
     (finished,) = worker.lines("job_finished")
     assert (finished["conversation"], finished["status"], finished["attempts"]) == ("c-1", 404, 1)
+
+
+def test_a_flood_of_one_warning_is_a_line_and_a_count_at_the_end(stage: Stage) -> None:
+    stage.api.script = Script(rules=(Rule(then=WrongBody(what="nulls")),))
+    worker = stage.worker(LOG_FORMAT="json")
+    for number in range(50):
+        stage.send(f"c-{number}")
+    stage.wait_events(50)
+    assert worker.stop() == 0
+
+    lines = worker.lines("answer_drift")
+    fields = {line["field"] for line in lines}
+    assert fields
+    for field in fields:
+        assert [line.get("count") for line in lines if line["field"] == field] == [None, 49], field
 
 
 FAILED_STARTS: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {

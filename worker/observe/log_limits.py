@@ -5,7 +5,8 @@ itself, a worker that stalled with a hundred jobs, an error of the worker's own 
 events. All others are logged as they come, because they happen rarely, or because ``worker.observe.outages`` and
 ``worker.observe.trouble`` bound them.
 
-``job_finished`` has no limit: it is the only line on a failed job, and there is one for each.
+``job_finished`` and ``job_duplicate_dropped`` have no limit: each is the only line on its job. A failed job has a
+warning, and so has a duplicate of a job that ended without a lock, whose producer may wait for another try in vain.
 """
 
 from __future__ import annotations
@@ -54,16 +55,15 @@ _ONCE_A_MINUTE = Limit()
 
 LIMITS: Mapping[str, Limit] = {
     "answer_drift": Limit(seconds=_HOUR, by=("field",)),
-    "attempts_not_given_back": _ONCE_A_MINUTE,
+    "attempts_not_restored": _ONCE_A_MINUTE,
     "binding_not_noted": _ONCE_A_MINUTE,
-    "callback_error": _OF_A_JOB,
     "control_not_answered": _ONCE_A_MINUTE,
     "control_refused": _OF_A_COMMAND,
     "conversation_left_out": _OF_A_JOB,
+    "fleet_not_watched": _ONCE_A_MINUTE,
     "health_error": _ONCE_A_MINUTE,
     "ignored_error": _OF_A_COMMAND,
     "intake_error": _OF_A_JOB,
-    "job_duplicate_dropped": _OF_A_JOB,
     "job_error": _OF_A_JOB,
     "jobs_recovered": _OF_A_JOB,
     "lease_lost": _OF_A_JOB,
@@ -75,7 +75,6 @@ LIMITS: Mapping[str, Limit] = {
     "pool_limited": _OF_A_COMMAND,
     "queue_refused": _OF_A_COMMAND,
     "redis_retry": Limit(by=("move",)),
-    "streams_not_watched": _ONCE_A_MINUTE,
     "take_error": _ONCE_A_MINUTE,
 }
 
