@@ -115,7 +115,7 @@ def _backlog() -> Section:
             ),
             graph(
                 "Lateness",
-                "From the time when a job arrived or was due until a worker started it.",
+                "Of jobs with an eta: from that time until a worker started them. Other jobs are not in it.",
                 *_quantiles("lock_worker_job_lateness_seconds"),
                 unit="s", width=24,
             ),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.metrics import NOT_EXPOSED_YET, OF_PROMETHEUS, exposed, metrics_in
+from tests.deploy.metrics import OF_PROMETHEUS, exposed, metrics_in
 from tests.deploy.monitoring import ALERTS, DEPLOY, alert_rules, program, read_yaml
 
 RULES = alert_rules()
@@ -64,11 +64,7 @@ def test_each_metric_that_the_alerts_read_is_exposed() -> None:
     read = set().union(*(metrics_in(rule["expr"]) for rule in RULES)) - OF_PROMETHEUS
 
     assert len(read) > 10
-    assert read - exposed() - NOT_EXPOSED_YET == set()
-
-
-def test_what_is_listed_as_not_exposed_yet_is_not() -> None:
-    assert exposed() & NOT_EXPOSED_YET == set()
+    assert read - exposed() == set()
 
 
 def test_every_alert_that_a_cause_silences_exists() -> None:

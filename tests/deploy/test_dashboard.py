@@ -14,7 +14,7 @@ from sandbox.faults import Respond, WrongBody
 from sandbox.free_port import free_port
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
-from tests.deploy.metrics import NOT_EXPOSED_YET, OF_PROMETHEUS, exposed, metrics_in
+from tests.deploy.metrics import OF_PROMETHEUS, exposed, metrics_in
 from tests.deploy.monitoring import HOST, prometheus
 from tests.system.stage import RESULTS, Stage, eventually
 
@@ -64,7 +64,7 @@ def test_no_two_panels_share_an_id_or_lie_on_each_other() -> None:
 def test_each_metric_that_the_panels_read_is_exposed() -> None:
     read = set().union(*(metrics_in(target["expr"]) for panel in PANELS for target in panel["targets"]))
 
-    assert read - OF_PROMETHEUS - exposed() - NOT_EXPOSED_YET == set()
+    assert read - OF_PROMETHEUS - exposed() == set()
 
 
 def test_each_metric_of_the_worker_has_a_panel() -> None:
@@ -115,9 +115,6 @@ def watched(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_each_query_has_data_of_real_workers(watched: Prometheus, expr: str) -> None:
     here = expr.replace("$__rate_interval", "15m").replace("$job", ".+")
     watched.query(here)  # Prometheus can read it
-    missing = metrics_in(expr) & NOT_EXPOSED_YET
-    if missing:
-        pytest.xfail(f"not exposed yet: {', '.join(sorted(missing))}")
 
     def numbers() -> list[Any]:
         return [each for each in watched.query(here) if not math.isnan(float(each["value"][1]))]
