@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.docs.logging_page import rows
 from worker.observe.log_limits import LIMITS, Limit
 
 ROOT = Path(__file__).parents[2]
@@ -29,24 +30,6 @@ INDIRECT = {
     "api_available", "token_accepted", "fleet_paused", "fleet_still_paused", "fleet_resumed", "no_resources",
     "still_no_resources", "resources_available", "job_finished",
 }  # fmt: skip
-
-
-class Row(NamedTuple):
-    """An event in the page."""
-
-    levels: set[str]
-    limit: str
-    fields: set[str]
-
-
-def rows() -> dict[str, Row]:
-    page = (ROOT / "docs" / "logging.md").read_text("utf-8")
-    found = re.findall(r"^\| `(\w+)` \| (.+?) \| (.*?) ?\| (.*?) ?\| .+ \|$", page, re.MULTILINE)
-    assert len(found) == len({name for name, *_ in found})
-    return {
-        name: Row(set(re.findall(r"\w+", levels)), limit, set(re.findall(r"`(\w+)`", fields)))
-        for name, levels, limit, fields in found
-    }
 
 
 class Logged(NamedTuple):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
 from settings import Settings
 from tests.deploy.monitoring import alert_rules
-from tests.docs.log_events import ROOT, sources, troubles
+from tests.docs.logging_page import troubles
 
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 WORD = re.compile(r"[a-z]+(?:_[a-z]+)*")
 
@@ -25,7 +27,7 @@ def rows(title: str) -> list[list[str]]:
     """The cells of the rows of a section's tables, heads left out."""
     lines = [line for line in section(title).splitlines() if line.startswith("| ") and "---" not in line]
     cells = [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")] for line in lines]
-    return [row for row in cells if row[0] != "You see"]
+    return [row for row in cells if not row[0].startswith("You see")]
 
 
 def seen(title: str) -> set[str]:
@@ -52,13 +54,18 @@ def test_each_alert_leads_to_its_entry(rule: dict[str, dict[str, str]]) -> None:
     assert anchor in anchors()
 
 
-def test_each_log_event_that_may_be_a_warning_has_an_entry() -> None:
-    assert len(troubles()) > 40
-    assert troubles() - seen("Log events") == set()
+def test_each_log_event_that_may_be_a_warning_has_an_entry_and_no_other() -> None:
+    assert len(troubles()) > 50
+    assert seen("Log events") - {"warning"} == troubles()
 
 
-def test_each_log_event_that_has_an_entry_is_logged() -> None:
-    assert seen("Log events") - troubles() - {"warning"} == set()
+def sources() -> list[ast.Module]:
+    """What the worker is made of."""
+    return [
+        ast.parse(path.read_text("utf-8"))
+        for room in ("tasks", "worker")
+        for path in sorted((ROOT / room).rglob("*.py"))
+    ]
 
 
 def reasons() -> set[str]:
@@ -83,6 +90,33 @@ def texts(node: ast.AST) -> set[str]:
 def test_each_reason_of_readyz_has_an_entry_and_no_other() -> None:
     assert {"stopping", "api_down", "loop_stands_still"} <= reasons()
     assert seen("Reasons of /readyz") - {"held_back_by"} == reasons()
+
+
+def verdicts() -> dict[str, str]:
+    """The codes of the problems that status may find, and what it says then; ``...`` stands for what differs."""
+    source = ast.parse((ROOT / "worker" / "cli" / "status" / "verdict.py").read_text("utf-8"))
+    found = [
+        node
+        for node in ast.walk(source)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"
+    ]
+    return {ast.literal_eval(problem.args[0]): sentence(problem.args[1]) for problem in found}
+
+
+def sentence(text: ast.expr) -> str:
+    """A text of the source with ``...`` for what is put into it."""
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in parts)
+
+
+def test_each_problem_that_status_finds_has_an_entry_with_its_words_and_no_other() -> None:
+    entries = {
+        row[1].strip("`"): row[0].strip("`") for row in rows("What `lock-worker status` says") if row[1][0] == "`"
+    }
+
+    assert entries.keys() == verdicts().keys()
+    for code, words in entries.items():
+        assert words in verdicts()[code], code
 
 
 def test_each_phrase_of_status_that_it_quotes_is_one_that_status_says() -> None:
