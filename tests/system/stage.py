@@ -256,6 +256,7 @@ class Stage:
             ledger_of(DEAD),
             self.keys.counters,
             self.keys.maintenance,
+            self.keys.arrivals,
             self.keys.limit,
             self.keys.queues,
         }
