@@ -27,7 +27,8 @@ def test_the_pager_hears_of_an_outage_and_its_end_and_of_a_worker_that_is_gone(s
         eventually(lambda: metrics.number("min(up)") == 1, "a target that is up")
         stage.send("before")
         stage.wait_events(1)
-        assert metrics.query('ALERTS{alertstate="firing"}') == []
+        # A slow start may have looked like a worker that is missing.
+        eventually(lambda: not metrics.query('ALERTS{alertstate="firing"}'), "no alert")
 
         stage.api.script = Script(rules=(Rule(then=Respond(status=500)),))
         for number in range(10):
