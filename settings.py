@@ -32,6 +32,8 @@ MUST_AGREE = (
     "DEAD_STREAM",
     "DEAD_MAXLEN",
     "DEAD_MAX_BYTES",
+    "CONTROL_STREAM",
+    "CONTROL_MAXLEN",
     "RESULT_CONVERSATION",
     "RESULT_MAX_BYTES",
     "DEDUPLICATE_SECONDS",
@@ -261,6 +263,18 @@ class Settings(BaseSettings):
         "if there are fewer than DEAD_MAXLEN.",
         json_schema_extra={"unit": "bytes"},
     )
+    CONTROL_STREAM: KeyName = Field(
+        "moderation.control",
+        validate_default=True,
+        description="The stream that keeps what operators did: pauses, holds, cancels and the like, one event each.",
+    )
+    CONTROL_MAXLEN: int = Field(
+        10_000,
+        ge=1,
+        le=100_000_000,
+        description="Events kept in CONTROL_STREAM, approximately.",
+        json_schema_extra={"unit": "messages"},
+    )
     RESULT_CONVERSATION: Literal["full", "without_last_message", "state"] = Field(
         "full",
         description="How much of the conversation an event contains: all, all but its last message, or only its state.",
@@ -389,10 +403,10 @@ class Settings(BaseSettings):
         "`console`: coloured for people.",
     )
 
-    @field_validator("RESULTS_CHANNEL", "DEAD_STREAM")
+    @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")
     @classmethod
     def _is_a_name_of_its_own(cls, value: str, info: ValidationInfo) -> str:
-        for other in ("LOCK_QUEUE", "RESULTS_CHANNEL"):
+        for other in ("LOCK_QUEUE", "RESULTS_CHANNEL", "DEAD_STREAM"):
             if info.data.get(other) == value:
                 raise ValueError(f"must differ from {other}")
         return value

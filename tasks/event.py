@@ -19,6 +19,7 @@ from tasks import verbatim
 from tasks.managem.conversation import LockedConversation, view
 from tasks.outcome import (
     TITLES,
+    Cancelled,
     Exhausted,
     Expired,
     Locked,
@@ -208,6 +209,8 @@ def _describe(  # noqa: PLR0911 - one line an outcome
             return "conversation.lock_skipped", "expired", None, problem
         case Revoked(problem, was_called):
             return "conversation.lock_failed" if was_called else "conversation.lock_skipped", "revoked", None, problem
+        case Cancelled(problem, was_called):
+            return "conversation.lock_failed" if was_called else "conversation.lock_skipped", "cancelled", None, problem
         case Rejected(problem):
             return "conversation.lock_failed", "rejected", None, problem
         case Refused(problem):

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 #: The name of an outcome in ``data.outcome`` of an event.
-OutcomeName = Literal["locked", "would_lock", "expired", "revoked", "rejected", "refused", "exhausted", "poisoned"]
+OutcomeName = Literal[
+    "locked", "would_lock", "expired", "revoked", "cancelled", "rejected", "refused", "exhausted", "poisoned"
+]
 
 
 class ProblemType(StrEnum):
@@ -33,6 +35,7 @@ class ProblemType(StrEnum):
     TIMEOUT = "timeout"
     EXPIRED = "expired"
     REVOKED = "revoked"
+    CANCELLED = "cancelled"
     POISONED = "poisoned"
     INTERNAL = "internal"
 
@@ -52,6 +55,7 @@ TITLES = {
     ProblemType.TIMEOUT: "The API did not answer in time",
     ProblemType.EXPIRED: "The job expired",
     ProblemType.REVOKED: "The job was revoked",
+    ProblemType.CANCELLED: "The job was cancelled",
     ProblemType.POISONED: "Workers died on the job",
     ProblemType.INTERNAL: "The worker failed",
 }
@@ -108,6 +112,14 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Cancelled by an operator; ``was_called``: a call was made before, so the conversation may be locked."""
+
+    problem: Problem
+    was_called: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """The message is no valid job; no call was made."""
 
@@ -135,4 +147,4 @@ class Poisoned:
     problem: Problem
 
 
-Outcome: TypeAlias = Locked | WouldLock | Expired | Revoked | Rejected | Refused | Exhausted | Poisoned
+Outcome: TypeAlias = Locked | WouldLock | Expired | Revoked | Cancelled | Rejected | Refused | Exhausted | Poisoned

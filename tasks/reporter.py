@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks import event
 from tasks.decision import Finished
-from tasks.outcome import Poisoned, Problem, ProblemType, Rejected, Revoked
+from tasks.outcome import Cancelled, Poisoned, Problem, ProblemType, Rejected, Revoked
 from tasks.run import trace_of
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tasks.outcome import Outcome
     from tasks.run import Run
 
+_CANCELLED_AFTER_A_CALL = "(A call for it had been made by then or was under way: the conversation may be locked.)"
 _REVOKED_AFTER_A_CALL = (
     "The job was revoked when a call for it had been made or was under way: the conversation may be locked. "
     "Look at the conversation before you send the job again."
@@ -58,10 +59,24 @@ class Reporter:
 
     def revoked(self, job: ParsedJob, run: Run) -> Finished:
         """End a job that was revoked through Celery: a call made before that may have locked the conversation."""
-        progress = run.progress
-        was_called = run.attempts > 0 or progress.may_be_at_work or progress.problem is not None
+        was_called = _was_called(run)
         detail = _REVOKED_AFTER_A_CALL if was_called else "The job was revoked before it was called."
         return self.report(job, run, Revoked(Problem(ProblemType.REVOKED, detail), was_called=was_called))
+
+    def cancelled(self, job: ParsedJob, run: Run, *, by: str, why: str) -> Finished:
+        """End a job that an operator cancelled: a call made before that may have locked the conversation.
+
+        Args:
+            job: the job.
+            run: its delivery.
+            by: who cancelled it.
+            why: the reason that they gave.
+        """
+        was_called = _was_called(run)
+        detail = f"Cancelled by {by}: {why}"
+        if was_called:
+            detail += f" {_CANCELLED_AFTER_A_CALL}"
+        return self.report(job, run, Cancelled(Problem(ProblemType.CANCELLED, detail), was_called=was_called))
 
     def poisoned(self, job: ParsedJob, run: Run, crashes: int) -> Finished:
         """End a job that workers died on."""
@@ -70,3 +85,8 @@ class Reporter:
             "replay is a new job, without this history, and may take as many workers down again."
         )
         return self.report(job, run, Poisoned(Problem(ProblemType.POISONED, detail)))
+
+
+def _was_called(run: Run) -> bool:
+    """Return whether a call for the job was made or is under way, whether it counts as an attempt or not."""
+    return run.attempts > 0 or run.progress.may_be_at_work or run.progress.problem is not None

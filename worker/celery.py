@@ -45,7 +45,9 @@ from worker.observe.tracing import switch
 from worker.observe.tracing.switch import TracingOff
 from worker.runtime.activity import activity_now
 from worker.runtime.admission import Admission
+from worker.runtime.background import Background
 from worker.runtime.clock import ServerClock
+from worker.runtime.control_watch import ControlWatch
 from worker.runtime.fleet_watch import fleet_watch
 from worker.runtime.in_flight import InFlight
 from worker.runtime.leftovers import look_in_the_background
@@ -86,6 +88,7 @@ class WorkerApp(Celery):
     lifetime: Lifetime
     runtime: Runtime
     monitoring: Monitoring
+    controls: ControlWatch
     commands: Commands
     readiness: Readiness
     shutdown_seconds: float
@@ -138,8 +141,10 @@ def build(settings: Settings) -> WorkerApp:
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
     client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
+    background = Background()
+    controls = ControlWatch(client, Keys(settings.LOCK_QUEUE), in_flight=in_flight, clock=clock, background=background)
     parts = RuntimeParts(
-        admission=_admission(settings, handler, clock, None if isinstance(tracing, TracingOff) else tracing),
+        admission=_admission(settings, handler, clock, controls, None if isinstance(tracing, TracingOff) else tracing),
         handler=handler,
         client=client,
         broker_options=_broker_options(settings, bounds),
@@ -151,12 +156,15 @@ def build(settings: Settings) -> WorkerApp:
             name,
             version("lock-worker"),
             settings.to_agree_on(),
-            activity=lambda: activity_now(in_flight, flow.gates, clock),
+            activity=lambda: activity_now(in_flight, flow.gates, clock, controls),
         ),
+        controls=controls,
+        background=background,
         celery=app.monitoring,
         job_queues=job_queues,
         close_api=api.aclose,
     )
+    app.controls = controls
     app.runtime = Runtime(parts)
     app.commands = Commands(app.runtime.queues.looked_after, (settings.RESULTS_CHANNEL, settings.DEAD_STREAM))
     has_begun = lambda: app.runtime.fetcher.last_fetch_at is not None  # noqa: E731 - not before the server was found fit
@@ -198,10 +206,17 @@ def _flow_control(
         restore_attempts=lambda jobs: app.runtime.restore_attempts(jobs),  # noqa: PLW0108 - as above
         server_ms=server_ms,
         token_is_new=token_is_new,
+        on_news=lambda news: app.controls.saw(news),  # noqa: PLW0108 - as above
     )
 
 
-def _admission(settings: Settings, handler: LockConversation, clock: ServerClock, tracer: Tracer | None) -> Admission:
+def _admission(
+    settings: Settings,
+    handler: LockConversation,
+    clock: ServerClock,
+    controls: ControlWatch,
+    tracer: Tracer | None,
+) -> Admission:
     read = ReadAhead(decoder(TASK_NAME))
     return Admission(
         read=read,
@@ -210,6 +225,7 @@ def _admission(settings: Settings, handler: LockConversation, clock: ServerClock
         clock=clock,
         max_age_seconds=settings.JOB_MAX_AGE_SECONDS,
         tracer=tracer,
+        controls=controls,
     )
 
 

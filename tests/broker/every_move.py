@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from worker.broker.keys import UNACKED, UNACKED_INDEX, digest
 from worker.broker.move_limits import SUSPICIOUS_CRASHES
 from worker.broker.records import Claim, Delay, Delivery
+from worker.message.controls import Control, Note
+from worker.message.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +22,8 @@ ID, BINDING = digest("a job"), digest("a conversation")
 LETTERS = (("1-1", b"one again"), ("1-2", b"two again"))
 #: Jobs that a stock worker holds, by its tags.
 UNACKED_JOBS = ((b"tag-1", b"one of a stock worker"), (b"tag-2", b"two of a stock worker"))
+HOLD = Control("hold", Selector(rule="r-1"), Note("an operator", "a reason"))
+OLD_HOLD = Control("hold", Selector(rule="r-0"), Note("an operator", "a reason"))
 #: What a worker tells of itself.
 TOLD = '{"queues": ["moderation.lock"]}'
 #: Of the fleet's flow control, before the move.
@@ -104,6 +108,10 @@ async def set_scene(bench: Workbench, name: str) -> Scene:
         "ZADD", bench.broker_options.fleet.queues, *(part for number in range(201) for part in (number, f"q-{number}"))
     )
     await bench.moves.claim([Claim(ID, BINDING)])
+    bench.run("HSET", bench.keys.controls, "version", 1, OLD_HOLD.field, "{}")
+    await bench.cancel(digest("a cancelled job"))
+    if name in {"release_held", "wake"}:
+        await bench.moves.hold([(dead_letter, "gone")])
     _leave_to_others(bench, name)
     return Scene(dead_letter, copy, (again, waiting))
 
@@ -141,6 +149,43 @@ async def _throttle(bench: Workbench, _: Scene) -> object:
 
 async def _pause(bench: Workbench, _: Scene) -> None:
     await bench.pause(30)
+
+
+async def _hold(bench: Workbench, scene: Scene) -> object:
+    return await bench.moves.hold([(scene.dead_letter, HOLD.selector.digest), (scene.copy, "another")])
+
+
+async def _release_held(bench: Workbench, _: Scene) -> object:
+    return await bench.maintenance.release_held()
+
+
+async def _pause_for_an_operator(bench: Workbench, _: Scene) -> object:
+    return await bench.control("pause", until_ms=9_999_999_999_999)
+
+
+async def _resume(bench: Workbench, _: Scene) -> object:
+    return await bench.control("resume")
+
+
+async def _set_a_hold(bench: Workbench, _: Scene) -> object:
+    return await bench.control("set", HOLD)
+
+
+async def _remove_a_hold(bench: Workbench, _: Scene) -> object:
+    return await bench.control("remove", OLD_HOLD)
+
+
+async def _cancel(bench: Workbench, _: Scene) -> object:
+    return await bench.cancel(ID, digest("another job"))
+
+
+async def _wake(bench: Workbench, scene: Scene) -> object:
+    ref = scene.dead_letter.ref
+    return await bench.wake(("delayed", scene.waiting[1].ref, scene.waiting[1].ref), ("held", f"gone:{ref}", ref))
+
+
+async def _count_rules(bench: Workbench, _: Scene) -> object:
+    return await bench.count_rules({"a rule": 3, "another": 1}, limit=2)
 
 
 async def _sample(bench: Workbench, _: Scene) -> object:
@@ -224,6 +269,15 @@ MOVES: dict[str, Move] = {
     "take (a probe)": _take_a_probe,
     "throttle": _throttle,
     "throttle (a pause alone)": _pause,
+    "hold": _hold,
+    "release_held": _release_held,
+    "control": _set_a_hold,
+    "control (remove)": _remove_a_hold,
+    "control (pause)": _pause_for_an_operator,
+    "control (resume)": _resume,
+    "cancel": _cancel,
+    "wake": _wake,
+    "count_rules": _count_rules,
     "sample": _sample,
     "register": _register,
     "register (leave)": _leave,

@@ -11,7 +11,14 @@ import worker.broker.keys
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_WORDS = {"ref": r"[^:]+", "digest": r"[0-9a-f]{32}", "end": r"[0-9a-f]{32}(:other)?", "3|6|9": "[369]"}
+_WORDS = {
+    "ref": r"[^:]+",
+    "digest": r"[0-9a-f]{32}",
+    "id": r"[0-9a-f]{32}",
+    "rule": r"[0-9a-f]{32}",
+    "end": r"[0-9a-f]{32}(:other)?",
+    "3|6|9": "[369]",
+}
 #: What is gone by itself after a while, as the table says it.
 _PASSES = ("TTL", "DEDUPLICATE_SECONDS")
 

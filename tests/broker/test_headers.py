@@ -42,7 +42,9 @@ def part(text: str, name: str) -> str:
 
 
 def inputs(text: str, name: str) -> Inputs:
-    said, _, each = part(text, name).partition("then for each job:")
+    said, _, each = re.sub("then for each rule:", "then for each job:", part(text, name)).partition(
+        "then for each job:"
+    )
     numbers = [(int(number), dots) for number, dots in re.findall(r"(?:^|\s{2,})(\d+)(\.\.)? ", said)]
     assert [number for number, _ in numbers] == list(range(1, len(numbers) + 1))
     fixed = sum(1 for _, dots in numbers if not dots)

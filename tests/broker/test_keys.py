@@ -28,6 +28,12 @@ NAMED = {
     KEYS.id_prefix + digest("a job") + ":other:unlocked": ("string", True),
     KEYS.counters: ("hash", False),
     KEYS.maintenance: ("hash", False),
+    KEYS.held: ("zset", False),
+    FLEET.controls: ("hash", False),
+    FLEET.cancelled: ("string", True),
+    FLEET.cancelled_prefix + digest("a job"): ("string", True),
+    FLEET.rules_prefix + digest("a rule"): ("hash", True),
+    "the controls": ("stream", False),
     KEYS.samples: ("list", True),
     KEYS.arrivals: ("hash", False),
     KEYS.draining: ("string", True),
@@ -47,7 +53,12 @@ NAMED = {
 
 
 def table() -> list[glossary.Row]:
-    names = {"RESULTS_CHANNEL": "the results", "DEAD_STREAM": "the dead", "LOCK_QUEUE": "the fleet's queue"}
+    names = {
+        "RESULTS_CHANNEL": "the results",
+        "DEAD_STREAM": "the dead",
+        "LOCK_QUEUE": "the fleet's queue",
+        "CONTROL_STREAM": "the controls",
+    }
     return glossary.rows("a queue", names)
 
 
@@ -64,7 +75,7 @@ def test_every_key_stands_in_the_glossary(key: str) -> None:
 
 def test_every_line_of_the_glossary_is_a_key() -> None:
     assert [row.pattern.pattern for row in table() if not any(row.pattern.fullmatch(key) for key in NAMED)] == []
-    assert len(table()) == 30
+    assert len(table()) == 36
 
 
 def test_a_key_that_is_not_in_the_glossary_is_noticed() -> None:
@@ -83,7 +94,7 @@ def test_queues_share_no_key() -> None:
 
     names = {name for name, value in vars(Keys).items() if isinstance(value, cached_property)}
 
-    assert len(names) == 23
+    assert len(names) == 28
     assert all(getattr(KEYS, name) != getattr(other, name) for name in names)
 
 

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 KEYS = (
     "~moderation.lock", "~moderation.lock\x06\x16*", "~lw:1:moderation.lock:*",
     "~moderation.results", "~moderation.dead", "~lw:1:moderation.results:*", "~lw:1:moderation.dead:*",
-    "~unacked", "~unacked_index",
+    "~unacked", "~unacked_index", "~moderation.control",
 )  # fmt: skip
+#: The scripts that read no job's record.
+WITHOUT_RECORDS = {
+    "claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample", "control", "cancel", "count_rules",
+}  # fmt: skip
 CHANNELS = ("&moderation.results",)
 COMMANDS = (
     "+eval", "+evalsha", "+time", "+type", "+exists", "+pttl", "+get", "+mget", "+set", "+del",
-    "+hget", "+hmget", "+hgetall", "+hset", "+hincrby", "+hdel",
+    "+hget", "+hmget", "+hgetall", "+hset", "+hincrby", "+hdel", "+hexists", "+hlen",
     "+lpop", "+rpop", "+lpush", "+rpush", "+lpos", "+lrem", "+llen", "+lindex", "+ltrim",
     "+zadd", "+zrange", "+zrem", "+pexpire", "+xadd", "+xdel", "+xlen", "+xtrim", "+xrevrange",
     "+xinfo|groups", "+memory|usage", "+publish",
@@ -130,9 +134,21 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
     [
         (name, "job:")
         for name in MOVES
-        if script_of(name) not in {"claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample"}
+        if script_of(name)
+        not in {
+            "claim",
+            "throttle",
+            "register",
+            "replay",
+            "adopt",
+            "lost_takes",
+            "sample",
+            "control",
+            "cancel",
+            "count_rules",
+        }
     ]
-    + [("claim", "ids:"), ("complete", "ids:")],
+    + [("claim", "ids:"), ("complete", "ids:"), ("cancel", "cancelled:"), ("count_rules", "rules:")],
 )
 async def test_without_the_keys_it_makes_up_itself_a_move_names_them_and_changes_nothing(
     bench: Workbench, logged_in: As, name: str, prefix: str
@@ -140,7 +156,8 @@ async def test_without_the_keys_it_makes_up_itself_a_move_names_them_and_changes
     scene = await set_scene(bench, name)
     before = bench.snapshot()
     missing = f"lw:1:moderation.lock:{prefix}"
-    rest = {bench.keys.record_prefix, bench.keys.id_prefix} - {missing}
+    prefixes = {bench.keys.record_prefix, bench.keys.id_prefix, bench.keys.cancelled_prefix, bench.keys.rules_prefix}
+    rest = prefixes - {missing}
     keys = [f"~{key}" for key in await keys_of(name)] + [f"~{other}*" for other in rest]
 
     async with logged_in(*keys, *CHANNELS, *COMMANDS) as user:

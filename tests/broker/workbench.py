@@ -19,6 +19,14 @@ from worker.broker.backoff import ConnectBackoff
 from worker.broker.broker_options import BrokerOptions
 from worker.broker.client import RedisClient
 from worker.broker.command_line_moves import adopt_command, replay_command
+from worker.broker.control_moves import (
+    RuleCount,
+    Trail,
+    cancel_command,
+    control_command,
+    count_rules_command,
+    wake_command,
+)
 from worker.broker.fleet_moves import FleetMoves
 from worker.broker.job_moves import JobMoves
 from worker.broker.keys import Keys, digest
@@ -26,12 +34,15 @@ from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.broker.records import Change, Completion, Delay, TakeRequest
 from worker.broker.state import parse_state, sample_command, state_command
 from worker.broker.take import read_take, take_command
+from worker.message.controls import Control, Note
+from worker.message.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
+    from worker.broker.control_moves import Action
     from worker.broker.records import Delivery, FleetNews, Promoted, Recovered, Taken
     from worker.broker.script_calls import Client
     from worker.broker.state import State
@@ -42,6 +53,8 @@ RULES = BrokerOptions(
     results="moderation.results", results_maxlen=1000, dead="moderation.dead", dead_maxlen=1000,
     lease_ms=30_000, dedup_ttl_ms=900_000, max_deliveries=5, max_age_ms=86_400_000,
 )  # fmt: skip
+#: Where the actions of operators are noted.
+TRAIL = Trail("moderation.control", 1000)
 LONG_AGO_MS = 3_600_000
 #: What PTTL answers of a key that is not there.
 _GONE = -2
@@ -88,6 +101,42 @@ class Workbench:
         """Any command, as bytes, beside all of our code."""
         return self.client.execute_command(*command)
 
+    async def control(self, action: Action, control: Control | None = None, *, until_ms: int = 0) -> list[int]:
+        """What an operator does: pause, resume, or set or remove a hold or a cancel."""
+        field, text = (
+            ("", '{"by": "an operator", "reason": "a reason"}')
+            if control is None
+            else (control.field, control.to_json())
+        )
+        call = partial(
+            control_command, trail=TRAIL, action=action, event="{}", field=field, text=text, until_ms=until_ms
+        )
+        answer = await self._script(call, self.broker_options.fleet)
+        return [int(each) for each in answer]
+
+    async def cancel(self, *digests: str, ttl_ms: int = 60_000) -> int:
+        """Remember job ids as cancelled."""
+        text = '{"by": "an operator", "reason": "a reason"}'
+        call = partial(cancel_command, trail=TRAIL, digests=digests, text=text, ttl_ms=ttl_ms, event="{}")
+        return int(await self._script(call, self.broker_options.fleet))
+
+    async def wake(self, *members: tuple[str, str, str]) -> int:
+        """Make delayed and held jobs ready."""
+        options = self.broker_options
+        call = partial(wake_command, fleet=options.fleet, members=members, max_age_ms=options.max_age_ms)
+        return int(await self._script(call))
+
+    async def count_rules(self, jobs: Mapping[str, int], *, limit: int, window_ms: int = 60_000) -> list[int]:
+        """Count the jobs of rules, and hold those that have too many."""
+        counts = []
+        for rule, count in jobs.items():
+            hold = Control("hold", Selector(rule=rule), Note("a limit", "too many"))
+            selector = hold.selector.digest
+            counts.append(RuleCount(digest(rule), count, limit, window_ms, selector, hold.to_json(), "{}"))
+        return list(
+            await self._script(partial(count_rules_command, trail=TRAIL, counts=counts), self.broker_options.fleet)
+        )
+
     async def sample(self) -> bool:
         """Keep a sample of the totals; False: it is too early for one."""
         return bool(await self._script(sample_command) == 1)
@@ -97,11 +146,12 @@ class Workbench:
         call = partial(state_command, fleet=self.broker_options.fleet)
         return parse_state(await self._script(call))
 
-    async def _script(self, call: Callable[..., Any]) -> Any:
+    async def _script(self, call: Callable[..., Any], keys: Keys | None = None) -> Any:
+        keys = keys or self.keys
         try:
-            return await self.async_client.execute_command(*call(self.keys))
+            return await self.async_client.execute_command(*call(keys))
         except NoScriptError:
-            return await self.async_client.execute_command(*call(self.keys, whole_text=True))
+            return await self.async_client.execute_command(*call(keys, whole_text=True))
 
     # What producers and workers do
 
@@ -297,9 +347,17 @@ class Workbench:
 
     # What must hold at any time
 
+    def held(self) -> list[str]:
+        """The refs of the jobs that are set aside."""
+        return [member.decode().partition(":")[2] for member in self.client.zrange(self.keys.held, 0, -1)]
+
     def troubles(self) -> Iterator[str]:
         """Every broken promise that can be seen in Redis, a sentence each."""
-        settings = {"RESULTS_CHANNEL": self.broker_options.results, "DEAD_STREAM": self.broker_options.dead}
+        settings = {
+            "RESULTS_CHANNEL": self.broker_options.results,
+            "DEAD_STREAM": self.broker_options.dead,
+            "CONTROL_STREAM": TRAIL.stream,
+        }
         table = glossary.rows(self.keys.queue, {**settings, "LOCK_QUEUE": self.broker_options.fleet.queue})
         keys = self.client.keys()
         names = [key.decode() for key in keys]
@@ -314,6 +372,7 @@ class Workbench:
             "again": self.again(),
             "retries": self.retries(),
             "suspects": self.suspects(),
+            "held": self.held(),
         }
         refs = [ref for where in held.values() for ref in where]
         if len(refs) != len(set(refs)):

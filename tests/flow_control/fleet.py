@@ -27,6 +27,7 @@ from tasks.retry import RetryPolicy
 from tests.flow_control.apis import Call
 from tests.flow_control.redis_model import RedisModel
 from tests.flow_control.simulation import BEGAN_MS, Timeline, pass_time
+from tests.runtime.no_controls import NoControls
 from worker.broker.broker_options import BrokerOptions
 from worker.broker.keys import Keys
 from worker.broker.records import Delay
@@ -34,7 +35,7 @@ from worker.flow_control.flow_control import FlowControl
 from worker.flow_control.gate_answer import Wait
 from worker.runtime.admission import Admission
 from worker.runtime.batcher import SPACING_SECONDS
-from worker.runtime.in_flight import InFlight
+from worker.runtime.in_flight import Held, InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -324,6 +325,7 @@ class Pod:
             handler=self._handler,
             clock=clock,
             max_age_seconds=settings.max_age_seconds,
+            controls=NoControls(),
         )
         self._closed_until = self._full_until = 0.0
         self._is_empty = self._is_taking = self._is_waiting = self._is_throttling = False
@@ -412,7 +414,7 @@ class Pod:
             decision = self._admission.admit(item.assignment, now)
             if decision is None:
                 ready.append(item)
-            else:
+            elif not isinstance(decision, Held):
                 self._carry_out(item, decision)
         if ready:
             claimed = self._world.way() + self._world.way()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.decision import Later
 from tasks.progress import from_bytes
 from tasks.task_name import TASK_NAME
+from tests.runtime.no_controls import NoControls
 from worker.broker.records import Delivery
 from worker.message.decode import ReadAhead, decoder
 from worker.runtime.admission import Admission
@@ -33,7 +34,14 @@ class RetryingHandler:
 def admitted(*, attempts: int = 0) -> tuple[Admission, Assignment]:
     read = ReadAhead(decoder(TASK_NAME))
     handler: Any = RetryingHandler()
-    admission = Admission(read=read, look_ahead=read.look, handler=handler, clock=ServerClock(), max_age_seconds=0)
+    admission = Admission(
+        read=read,
+        look_ahead=read.look,
+        handler=handler,
+        clock=ServerClock(),
+        max_age_seconds=0,
+        controls=NoControls(),
+    )
     assignment = InFlight(1).add(
         Delivery(
             ref="r", lease_token="t", raw=MESSAGE, size=len(MESSAGE), received_ms=0, attempts=attempts, crashes=0,

@@ -29,7 +29,9 @@ from tests.system.stage import eventually
 from worker.message.decode import ReadAhead, decoder
 from worker.runtime import runtime as runtime_module
 from worker.runtime.admission import Admission
+from worker.runtime.background import Background
 from worker.runtime.clock import ServerClock
+from worker.runtime.control_watch import ControlWatch
 from worker.runtime.executor import Executor
 from worker.runtime.in_flight import InFlight
 from worker.runtime.registry import Registry
@@ -125,9 +127,13 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
         reporter=Reporter(),
     )
     read = ReadAhead(decoder(TASK_NAME))
+    client, background = link_to(redis_url, timeout_seconds=5), Background()
+    controls = ControlWatch(client, RULES.fleet, in_flight=in_flight, clock=clock, background=background)
     parts = RuntimeParts(
-        admission=Admission(read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=0),
-        handler=handler, client=link_to(redis_url, timeout_seconds=5), broker_options=RULES,
+        admission=Admission(
+            read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=0, controls=controls
+        ),
+        handler=handler, client=client, broker_options=RULES, controls=controls, background=background,
         in_flight=in_flight,
         clock=clock, flow=flow.gates, name="w",
         registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),

@@ -47,7 +47,7 @@ class FleetMoves:
         done, fleet = await call_script(
             self._client,
             scripts.THROTTLE,
-            [self.broker_options.fleet.limit, self.broker_options.fleet.pause],
+            [self.broker_options.fleet.limit, self.broker_options.fleet.pause, self.broker_options.fleet.controls],
             arguments,
         )
         return done == 1, read_fleet(fleet)

@@ -120,8 +120,16 @@ class JobMoves:
                 job.ref, job.lease_token, math.ceil(delay.seconds * 1000), job.attempts, "1" if delay.is_retry else "",
                 delay.deadline_ms, delay.progress,
             ]  # fmt: skip
-        keys = [self.keys.leases, self.keys.delayed, self.keys.counters]
+        keys = [self.keys.leases, self.keys.delayed, self.keys.counters, self.broker_options.fleet.controls]
         return [code == 1 for code in await call_script(self._client, scripts.DELAY, keys, arguments)]
+
+    async def hold(self, holds: Sequence[tuple[Delivery, str]]) -> list[bool]:
+        """Set jobs aside, each with the digest of its hold; True for each that this worker still had."""
+        arguments: list[Argument] = [self.keys.record_prefix]
+        for job, hold in holds:
+            arguments += [job.ref, job.lease_token, hold, job.attempts, job.progress]
+        keys = [self.keys.leases, self.keys.held, self.keys.counters, self.broker_options.fleet.controls]
+        return [code == 1 for code in await call_script(self._client, scripts.HOLD, keys, arguments)]
 
     async def release(self, jobs: Sequence[Delivery]) -> list[bool]:
         """Release jobs, to be taken again at once; True for each that this worker still had."""
@@ -154,4 +162,9 @@ class JobMoves:
 
     def _claiming(self, claims: Sequence[Claim]) -> tuple[Script, list[str], list[Argument]]:
         arguments = [part for claim in claims for part in (claim.id_digest, claim.fingerprint, int(claim.is_dry_run))]
-        return scripts.CLAIM, [], [self.keys.id_prefix, self.broker_options.dedup_ttl_ms, *arguments]
+        fleet = self.broker_options.fleet
+        return (
+            scripts.CLAIM,
+            [fleet.cancelled],
+            [self.keys.id_prefix, self.broker_options.dedup_ttl_ms, fleet.cancelled_prefix, *arguments],
+        )

@@ -15,6 +15,7 @@ key                                  type    holds                              
 ``lw:1:<queue>:job:<ref>``           hash    job: raw, size, first, attempts, crashes, lease_token  completed
 ``lw:1:<queue>:leases``              zset    refs in flight, by the time the lease expires (ms)     completed, moved on
 ``lw:1:<queue>:delayed``             zset    refs that wait, by the time they are due (ms)          promoted
+``lw:1:<queue>:held``                zset    ``<hold>:<ref>`` of jobs set aside, by these texts      released
 ``lw:1:<queue>:deadlines``           zset    refs ready again, by the time they are too old (ms)    taken, expired
 ``lw:1:<queue>:ids:<digest>``        string  a job id's state: ``claimed|ended <fingerprint>``      DEDUPLICATE_SECONDS
 ``lw:1:<queue>:ids:<digest>:other``  string  what else ended under it: ``ended <fingerprint>``      DEDUPLICATE_SECONDS
@@ -30,10 +31,15 @@ key                                  type    holds                              
 ``lw:1:<LOCK_QUEUE>:pause``          string  exists while the API has asked the fleet to wait       Retry-After (TTL)
 ``lw:1:<LOCK_QUEUE>:rate``           string  until when the rate limit's permits are given (us)     seconds (TTL)
 ``lw:1:<LOCK_QUEUE>:limit``          hash    see ``worker.flow_control.limit``                      never
+``lw:1:<LOCK_QUEUE>:controls``       hash    operators' pause, holds and cancels, and their version  never
+``lw:1:<LOCK_QUEUE>:cancelled``      string  exists while a job id is remembered as cancelled       days (TTL)
+``lw:1:<LOCK_QUEUE>:cancelled:<id>`` string  who cancelled a job id (its digest), and why           days (TTL)
+``lw:1:<LOCK_QUEUE>:rules:<rule>``   hash    locks that a rule asked for, by tenth of RULE_LIMIT    its time (TTL)
 ``unacked``                          hash    kombu's: what stock Celery workers took, by their tag  acknowledged
 ``unacked_index``                    zset    kombu's: the tags, by the time of that (s)             acknowledged
 ``RESULTS_CHANNEL``                  stream  result events; the pub/sub channel has the same name   RESULTS_MAXLEN
 ``DEAD_STREAM``                      stream  dead letters: event, queue and raw message             DEAD_MAXLEN
+``CONTROL_STREAM``                   stream  what operators did: an event for each action             CONTROL_MAXLEN
 ``lw:1:<RESULTS_CHANNEL>:ledger``    string  what the results take in memory, see ``complete.lua``  never
 ``lw:1:<DEAD_STREAM>:ledger``        string  the same for the dead letters                          never
 ===================================  ======  =====================================================  ====================
@@ -106,6 +112,8 @@ class Keys:
     counters = _key("counters")
     #: When the fleet last promoted and recovered jobs of the queue.
     maintenance = _key("maintenance")
+    #: Jobs that are set aside until their hold is released, ordered by hold.
+    held = _key("held")
     #: Earlier totals, from which rates are computed.
     samples = _key("samples")
     #: From when on the oldest message of each of the producers' lists can be.
@@ -120,7 +128,15 @@ class Keys:
     workers = _key("workers")
     #: The queues that workers of this fleet took from.
     queues = _key("queues")
-    #: Exists while the fleet is paused.
+    #: What operators asked for: the pause, holds and cancels.
+    controls = _key("controls")
+    #: Exists while some job ids are remembered as cancelled.
+    cancelled = _key("cancelled")
+    #: The beginning of the key of a cancelled job id; the digest of the id follows.
+    cancelled_prefix = _key("cancelled:")
+    #: The beginning of the key that counts the locks that a rule asks for; the rule's digest follows.
+    rules_prefix = _key("rules:")
+    #: Exists while the API has asked the fleet to wait.
     pause = _key("pause")
     #: The fleet's rate limit that follows from the API's answers, and its state.
     limit = _key("limit")
@@ -144,7 +160,7 @@ class Keys:
     @cached_property
     def under_way(self) -> tuple[str, ...]:
         """The indexes of jobs that were taken and are not completed: what maintenance works on."""
-        return self.leases, self.delayed, self.deadlines
+        return self.leases, self.delayed, self.deadlines, self.held
 
 
 def ledger_of(stream: str) -> str:

@@ -10,6 +10,8 @@ from worker.broker.move_limits import (
     EXPIRE_JOBS,
     KEPT_BYTES,
     LOGGED_JOBS,
+    MAX_CONTROLS,
+    RELEASE_HELD_JOBS,
     TAKE_BYTES,
     UPKEEP_JOBS,
 )
@@ -56,6 +58,7 @@ class MaintenanceMoves:
         keys = [
             self.keys.delayed, self.keys.requeued, self.keys.suspects, self.keys.maintenance, self.keys.retries,
             self.keys.deadlines, self.broker_options.fleet.limit, self.broker_options.fleet.pause,
+            self.broker_options.fleet.controls,
         ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, self.broker_options.suspicious_crashes, UPKEEP_JOBS, between_ms,
@@ -95,10 +98,26 @@ class MaintenanceMoves:
 
         Do not repeat it blindly: the jobs of a lost answer are leased until they are recovered.
         """
-        keys = [self.keys.deadlines, self.keys.requeued, self.keys.retries, self.keys.suspects, self.keys.leases]
+        keys = [
+            self.keys.deadlines, self.keys.requeued, self.keys.retries, self.keys.suspects, self.keys.leases,
+            self.broker_options.fleet.controls,
+        ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.broker_options.lease_ms,
             self.broker_options.suspicious_crashes, EXPIRE_ENTRIES,
         ]  # fmt: skip
         _, *jobs = await call_script(self._client, scripts.EXPIRE, keys, arguments)
         return [read_delivery(job, self.keys, self.broker_options, token, sent_at) for job in jobs]
+
+    async def release_held(self) -> int:
+        """Make jobs ready whose hold is released or over; returns how many, RELEASE_HELD_JOBS at most."""
+        keys = [
+            self.keys.held, self.broker_options.fleet.controls, self.keys.requeued, self.keys.retries,
+            self.keys.suspects, self.keys.deadlines,
+        ]  # fmt: skip
+        arguments: list[Argument] = [
+            self.keys.record_prefix, self.broker_options.suspicious_crashes, RELEASE_HELD_JOBS,
+            self.broker_options.max_age_ms, MAX_CONTROLS,
+        ]  # fmt: skip
+        moved = await call_script(self._client, scripts.RELEASE_HELD, keys, arguments)
+        return int(str(moved))

@@ -26,6 +26,13 @@ MAX_OTHERS = 20
 #: A register keeps the names of this many queues that workers took from, the latest ones.
 QUEUES_KEPT = 200
 
+# Operators' controls
+
+#: So many holds, cancels and other fields may stand in the operators' controls.
+MAX_CONTROLS = 1000
+#: One call of release_held moves this many jobs at most.
+RELEASE_HELD_JOBS = 500
+
 # Jobs that workers died on
 
 #: A job runs alone once this many workers died on it, at the latest one crash before it would end as poisoned.
@@ -51,8 +58,7 @@ PROBE_GAP_MS = 250
 
 #: A worker that drains its slots for a suspect has this long before another worker may try.
 DRAIN_MS = 30_000
-#: A worker's report that its breaker is open.
 #: The note of a lost take: far longer than the leases of its jobs last.
 LOST_TAKE_MS = 86_400_000
-#: A worker's place in the fleet after it registered. Each worker registers again three times as often.
+#: A worker's place in the fleet after it registered. Each registers again every few seconds.
 WORKER_MS = 30_000

@@ -28,6 +28,7 @@ class Delivery:
         lease_until: when the lease expires, on this process's monotonic clock; counted from before the take was sent.
         is_retry: an earlier call for it failed.
         progress: what an earlier delivery stored when it was delayed; opaque to the broker.
+        age_offset_ms: its first take on the clock of ages, seen from ``received_ms``: time on hold, and pauses before.
         runs_alone: this worker must run no other job beside it.
         has_permit: it used a permit or is a probe, which is given back if no call is made.
         is_probe: it was taken to test whether calls succeed again.
@@ -48,6 +49,7 @@ class Delivery:
     queue: str
     is_retry: bool = False
     progress: bytes = field(default=b"", repr=False)
+    age_offset_ms: int = 0
     runs_alone: bool = False
     lease_lost: bool = False
     has_permit: bool = False
@@ -85,6 +87,8 @@ class FleetNews:
         failed: calls that failed, without refusals for load.
         paused_ms: the rest of a pause in which no worker takes jobs.
         state: the rest, for ``worker.flow_control.limit``; None: unchanged since the version that the caller knows.
+        controls: the version of the operators' controls; 0: there were none yet.
+        ages_behind_ms: how far the clock of ages is behind the server's: it stands still while operators pause.
     """
 
     version: int
@@ -94,6 +98,8 @@ class FleetNews:
     failed: int
     paused_ms: int
     state: bytes | None
+    controls: int = 0
+    ages_behind_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,7 @@ class Delay:
     Attributes:
         seconds: how long.
         is_retry: its call failed, so it comes back beside new jobs and not before them.
-        deadline_ms: when it expires, in milliseconds of the server's clock; 0: counted from its first take.
+        deadline_ms: when it is too old, in milliseconds of the clock of ages; 0: counted from its first take.
         progress: what the next delivery must know; empty: unchanged.
     """
 
@@ -240,11 +246,12 @@ class Recovered:
 
 
 class ClaimAnswer(IntEnum):
-    """What a claim answers for a job id: run the job, a duplicate, or the id stands for something else."""
+    """What a claim answers for a job id: run it, a duplicate, the id stands for something else, or it is cancelled."""
 
     GO = 0
     DUPLICATE = 1
     CONFLICT = 2
+    CANCELLED = 3
 
 
 class CompleteAnswer(IntEnum):

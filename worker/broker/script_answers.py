@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 def read_fleet(answer: list[bytes]) -> FleetNews:
     """Return the fleet's flow control as a script answered it."""
-    version, epoch, rate, answered, failed, paused_ms, state = answer
+    version, epoch, rate, answered, failed, paused_ms, state, controls, ages_behind_ms = answer
     return FleetNews(
         version=int(version), epoch=int(epoch), rate=float(rate), answered=int(answered), failed=int(failed),
-        paused_ms=int(paused_ms), state=state or None,
+        paused_ms=int(paused_ms), state=state or None, controls=int(controls), ages_behind_ms=int(ages_behind_ms),
     )  # fmt: skip
 
 
@@ -33,10 +33,10 @@ def read_delivery(
         sent_at: the monotonic time just before the call was sent; the lease counts from there.
         is_alone: this worker must run no other job beside it.
     """
-    ref, raw, size, first, calls, crashes, retry, progress = job
+    ref, raw, size, first, calls, crashes, retry, progress, age_offset = job
     return Delivery(
         ref=ref.decode(), lease_token=token, raw=raw, size=int(size),
         received_ms=int(first), attempts=int(calls), crashes=int(crashes),
         lease_until=sent_at + broker_options.lease_ms / 1000, queue=keys.queue,
-        is_retry=retry == b"1", progress=progress, runs_alone=is_alone,
+        is_retry=retry == b"1", progress=progress, age_offset_ms=int(age_offset), runs_alone=is_alone,
     )  # fmt: skip

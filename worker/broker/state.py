@@ -64,6 +64,10 @@ class State:
         permits_until_us: until when permits of the rate limit are given, in microseconds; 0: no rate limit in use.
         rate: the limit in calls a second that follows from the API's refusals; 0: none.
         rate_state: the state of that limit, see ``worker.flow_control.limit``.
+        controls: the operators' controls, see ``worker.message.controls``.
+        operators_pause_ms: what is left of an operator's pause; an hour where it has no end; 0: there is none.
+        held: jobs that are set aside by holds.
+        held_by: the same for each hold, by the digest of its selector.
         workers: the description of each worker that registered, by its name in Redis.
     """
 
@@ -87,6 +91,10 @@ class State:
     permits_until_us: int = 0
     rate: float = 0.0
     rate_state: bytes = b""
+    controls: Mapping[bytes, bytes] = field(default_factory=dict)
+    operators_pause_ms: int = 0
+    held: int = 0
+    held_by: Mapping[str, int] = field(default_factory=dict)
     workers: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @property
@@ -105,6 +113,7 @@ def state_command(keys: Keys, fleet: Keys, *, whole_text: bool = False) -> Comma
     names = [
         keys.arrived, keys.requeued, keys.retries, keys.suspects, keys.delayed, keys.leases, keys.counters,
         keys.maintenance, keys.samples, keys.arrivals, fleet.pause, fleet.rate, fleet.limit, fleet.workers,
+        fleet.controls, keys.held,
         *keys.priority_lists,
     ]  # fmt: skip
     return command(scripts.STATE, names, [], whole_text=whole_text)
@@ -114,7 +123,7 @@ def parse_state(answer: Sequence[Any]) -> State:
     """Return the answer of ``state.lua`` as a state. No content of the keys makes it fail."""
     (
         server_ms, others, lengths, delayed, due, first_due, in_flight, counters, maintenance, samples, arrivals,
-        paused_ms, why, permits_until, rate, rate_state, workers,
+        paused_ms, why, permits_until, rate, rate_state, workers, controls, operators_ms, held, held_by,
     ) = answer  # fmt: skip
     priorities = dict(zip(PRIORITY_STEPS, lengths, strict=False))
     arrived, requeued, retries, suspects = lengths[len(priorities) :]
@@ -142,6 +151,10 @@ def parse_state(answer: Sequence[Any]) -> State:
         permits_until_us=_natural(permits_until) or 0,
         rate=_rate(rate),
         rate_state=rate_state,
+        controls=dict(_pairs(controls)),
+        operators_pause_ms=int(operators_ms),
+        held=held,
+        held_by={_text(hold): count for hold, count in zip(held_by[::2], held_by[1::2], strict=True)},
         workers=dict(_pairs(workers)),
     )
 

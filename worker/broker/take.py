@@ -43,7 +43,7 @@ def take_command(
         [
             keys.requeued, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.maintenance, keys.draining,
             broker_options.fleet.pause, broker_options.fleet.rate, broker_options.fleet.limit, keys.retries,
-            keys.deadlines, *keys.priority_lists,
+            keys.deadlines, broker_options.fleet.controls, *keys.priority_lists,
         ],
         [
             keys.record_prefix, token, min(request.wanted, TAKE_JOBS), TAKE_BYTES, broker_options.lease_ms,
@@ -65,13 +65,13 @@ def read_take(
     """
     state = TakeState(answer[0])
     server_ms = int(answer[1])
+    fleet = read_fleet(answer[3])
     jobs = [
-        _read_new(job, keys, broker_options, token, sent_at, server_ms=server_ms)
+        _read_new(job, keys, broker_options, token, sent_at, server_ms=server_ms, ages_behind_ms=fleet.ages_behind_ms)
         if len(job) == _FIELDS_OF_A_NEW_JOB
         else read_delivery(job, keys, broker_options, token, sent_at, is_alone=state is TakeState.ALONE)
         for job in answer[4:]
     ]
-    fleet = read_fleet(answer[3])
     # Fewer than requested, and no bound of a take was reached: so there were no more.
     is_short = len(jobs) < min(wanted, TAKE_JOBS) and sum(len(job.raw) for job in jobs) < TAKE_BYTES
     is_limited = broker_options.rate is not None or fleet.rate > 0
@@ -80,10 +80,18 @@ def read_take(
 
 
 def _read_new(
-    job: list[bytes], keys: Keys, broker_options: BrokerOptions, token: str, sent_at: float, *, server_ms: int
+    job: list[bytes],
+    keys: Keys,
+    broker_options: BrokerOptions,
+    token: str,
+    sent_at: float,
+    *,
+    server_ms: int,
+    ages_behind_ms: int,
 ) -> Delivery:
     ref, raw = job
     return Delivery(
         ref=ref.decode(), lease_token=token, raw=raw, size=len(raw), received_ms=server_ms, attempts=0, crashes=0,
         lease_until=sent_at + broker_options.lease_ms / 1000, queue=keys.queue,
+        age_offset_ms=-ages_behind_ms,
     )  # fmt: skip

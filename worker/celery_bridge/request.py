@@ -17,7 +17,7 @@ from celery.utils.serialization import safe_repr
 from celery.worker import request as stock
 from celery.worker import state
 
-from worker.runtime.settlement import Completed, Delayed, Ignored, Settlement
+from worker.runtime.settlement import Completed, Delayed, Ignored, SetAside, Settlement
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -124,7 +124,7 @@ class Request(stock.Request):
                 )
             case Delayed(_, reason):
                 self.send_event("task-retried", exception=safe_repr(LockFailedError(reason)), traceback="")
-            case Ignored():
+            case SetAside() | Ignored():
                 pass
             case _:
                 assert_never(how)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable
 
+    from worker.broker.records import FleetNews
+
 
 class FlowControl:
     """Puts the parts together for the two that use them: ``gates`` for the runtime, ``calls`` for the handler.
@@ -39,6 +41,7 @@ class FlowControl:
         restore_attempts: lowers the attempts of jobs that wait in Redis, by the key of their runs.
         server_ms: returns the time of the Redis server, in milliseconds.
         token_is_new: returns True if the token has changed since the API refused it.
+        on_news: called with each state of the fleet that Redis answered.
         clock: returns monotonic seconds.
         rng: returns random numbers from 0 to 1.
     """
@@ -55,6 +58,7 @@ class FlowControl:
         restore_attempts: Callable[[Counter[tuple[str, str]]], None],
         server_ms: Callable[[], float],
         token_is_new: Callable[[], bool] = lambda: False,
+        on_news: Callable[[FleetNews], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
     ) -> None:
@@ -76,5 +80,5 @@ class FlowControl:
             breakers=PodBreakers((token.breaker, api.breaker), clock),
             shortage=ResourceShortage(clock),
         )
-        self.gates = Gates(parts, clock)
+        self.gates = Gates(parts, clock, on_news)
         self.calls = CallObserver(parts)

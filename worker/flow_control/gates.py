@@ -31,7 +31,10 @@ class Gates:
     ``clock`` returns monotonic seconds.
     """
 
-    def __init__(self, parts: FlowParts, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, parts: FlowParts, clock: Callable[[], float], on_news: Callable[[FleetNews], None] = lambda _: None
+    ) -> None:
+        self._on_news = on_news
         self.api: Breaker = parts.api.breaker
         self.token: Breaker = parts.token.breaker
         self.breakers = parts.breakers.all
@@ -136,6 +139,7 @@ class Gates:
     def saw(self, fleet: FleetNews) -> None:
         """Take note of the fleet's flow control as it is in Redis."""
         known = self._counts.news
+        self._on_news(fleet)
         if not self._limit.saw(fleet):
             return
         if fleet.answered > known.answered and known is not NO_NEWS:

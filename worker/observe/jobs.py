@@ -114,6 +114,12 @@ def delayed(job: ParsedJob, later: Later, *, attempts: int, status: int | None) 
     )
 
 
+def held(job: ParsedJob) -> None:
+    """Record that a job was set aside, because an operator holds jobs like it."""
+    metrics.HELD.inc()
+    logger.info("job_held", extra={"job": job.id, "conversation": job.subject})
+
+
 def duplicate_dropped(job: ParsedJob, first_outcome: str | None) -> None:
     """Record that a job was dropped as a duplicate of one whose event is published.
 

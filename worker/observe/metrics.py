@@ -37,6 +37,7 @@ RETRIES = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+HELD = Counter("lock_worker_jobs_held", "Times that a job was set aside by a hold.", registry=REGISTRY)
 DUPLICATES = Counter(
     "lock_worker_duplicates_dropped",
     "Duplicates that were dropped, because their job was completed before.",

@@ -10,16 +10,18 @@ from worker.runtime.members import Activity, ApiError, OpenBreaker
 if TYPE_CHECKING:
     from worker.flow_control.gates import Gates
     from worker.runtime.clock import ServerClock
+    from worker.runtime.control_watch import ControlWatch
     from worker.runtime.in_flight import InFlight
 
 
-def activity_now(in_flight: InFlight, gates: Gates, clock: ServerClock) -> Activity:
+def activity_now(in_flight: InFlight, gates: Gates, clock: ServerClock, controls: ControlWatch) -> Activity:
     """Return what the worker does now. The times are those of the Redis server's clock."""
     now = clock.now_ms() / 1000 - time.monotonic()
     failure = gates.last_failure
     return Activity(
         slots=in_flight.limit,
         in_flight=len(in_flight),
+        controls=controls.version,
         breakers=tuple(
             OpenBreaker(breaker.reason, round(now + breaker.opened_at, 3))
             for breaker in gates.breakers

@@ -18,6 +18,7 @@ from tasks.run import Run
 from worker.broker.move_limits import MAX_MESSAGE_BYTES
 from worker.observe import metrics
 from worker.runtime import job_ids
+from worker.runtime.in_flight import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
     from tasks.decision import Decision, Finished
     from tasks.handler import LockConversation
+    from tasks.job import Job
     from tasks.message import ParsedJob
     from worker.broker.records import Claim
+    from worker.message.controls import Control, Note
     from worker.message.decode import Decode
     from worker.runtime.clock import ServerClock
     from worker.runtime.in_flight import Assignment, Tracer
@@ -40,6 +43,29 @@ class LeaseLostError(Exception):
 
 class RevokedError(Exception):
     """The job was revoked while it waited for its next call, so that call is not made."""
+
+
+class OperatorControls(Protocol):
+    """What operators asked for."""
+
+    def of(self, job: Job) -> Control | None:
+        """Return what is in force for a job: a cancel, or else a hold; None: nothing is."""
+
+
+class JobHeldError(Exception):
+    """Jobs like this one are held by now, so its next call is not made. ``hold``: the digest of the hold's selector."""
+
+    def __init__(self, hold: str) -> None:
+        super().__init__(hold)
+        self.hold = hold
+
+
+class JobCancelledError(Exception):
+    """The job was cancelled while it waited for its next call, so that call is not made. ``note``: by whom, and why."""
+
+    def __init__(self, note: Note) -> None:
+        super().__init__(note.by)
+        self.note = note
 
 
 class LookAhead(Protocol):
@@ -58,6 +84,7 @@ class Admission:
         handler: decides on jobs, and its reporter ends them.
         clock: the server's clock.
         max_age_seconds: how old a job may become; 0: no bound.
+        controls: what operators asked for.
         tracer: records deliveries; None: nothing does.
     """
 
@@ -69,6 +96,7 @@ class Admission:
         handler: LockConversation,
         clock: ServerClock,
         max_age_seconds: float,
+        controls: OperatorControls,
         tracer: Tracer | None = None,
     ) -> None:
         self._read = read
@@ -76,11 +104,12 @@ class Admission:
         self._handler = handler
         self._clock = clock
         self._max_age_ms = max_age_seconds * 1000
+        self._controls = controls
         self._tracer = tracer
         self._warned: set[str] = set()
         self._warned_of_time: set[str] = set()
 
-    def admit(self, assignment: Assignment, now: datetime, *, may_call: bool = True) -> Decision | None:
+    def admit(self, assignment: Assignment, now: datetime, *, may_call: bool = True) -> Decision | Held | None:
         """Parse a message; return the decision that needs no run, or None for a job to be run now.
 
         ``may_call``: flow control let the job be taken. A job that it did not is released instead of being called.
@@ -89,15 +118,10 @@ class Admission:
         job = self._read_message(assignment, now)
         if isinstance(job, Rejection):
             return self._handler.reporter.rejected(job, self.run_of(assignment))
-        for option in job.ignored:
-            metrics.IGNORED_OPTIONS.labels(option).inc()
-            if option not in self._warned:
-                self._warned.add(option)
-                logger.warning("option_ignored", extra={"option": option, "job": job.id})
-        for option in job.naive_times:
-            if option not in self._warned_of_time:
-                self._warned_of_time.add(option)
-                logger.warning("naive_time_read_as_utc", extra={"option": option, "job": job.id})
+        self._warn_of_options(job)
+        controlled = self._controlled(assignment, job)
+        if controlled is not None:
+            return controlled
         if job.not_before is not None:
             wait = (job.not_before - now).total_seconds()
             if wait > 0:
@@ -108,6 +132,27 @@ class Admission:
             return Later(0, "requeued")
         return None
 
+    def _warn_of_options(self, job: Accepted) -> None:
+        """Warn of each option that has no effect, or of each time without a zone, once."""
+        for option in job.ignored:
+            metrics.IGNORED_OPTIONS.labels(option).inc()
+            if option not in self._warned:
+                self._warned.add(option)
+                logger.warning("option_ignored", extra={"option": option, "job": job.id})
+        for option in job.naive_times:
+            if option not in self._warned_of_time:
+                self._warned_of_time.add(option)
+                logger.warning("naive_time_read_as_utc", extra={"option": option, "job": job.id})
+
+    def _controlled(self, assignment: Assignment, job: Accepted) -> Decision | Held | None:
+        """Return what operators asked for about a job; None: nothing."""
+        control = self._controls.of(job.job)
+        if control is None:
+            return None
+        if control.kind == "cancel":
+            return self.cancelled(assignment, control.note)
+        return Held(control.selector.digest)
+
     def run_of(self, assignment: Assignment, is_revoked: Callable[[str], bool] | None = None) -> Run:
         """Return a run of a job for the handler; ``is_revoked`` is asked before each call."""
         delivery, job = assignment.delivery, assignment.parsed
@@ -115,6 +160,7 @@ class Admission:
         async def before_call() -> None:
             if is_revoked is not None and is_revoked(job.id):
                 raise RevokedError
+            self._raise_if_controlled(assignment)
             # Redis was away, and the lease may have expired: the next renewal says whose the job is.
             while time.monotonic() >= delivery.lease_until and not delivery.lease_lost:  # noqa: ASYNC110 - once in an outage
                 await asyncio.sleep(0.05)
@@ -133,7 +179,7 @@ class Admission:
             key=(delivery.queue, delivery.ref),
             counter=delivery,
             received_at=self._clock.at(delivery.received_ms),
-            ends_at=self._clock.at(deadline) if deadline else None,
+            ends_at=self._clock.at(deadline + self._clock.ages_behind_ms) if deadline else None,
             clock=self._clock.now,
             before_call=before_call,
             progress=known,
@@ -143,13 +189,25 @@ class Admission:
             trace=assignment.trace,
         )
 
+    def _raise_if_controlled(self, assignment: Assignment) -> None:
+        """Raise if an operator holds or has cancelled a job that is about to be called."""
+        if assignment.cancel_note is not None:
+            raise JobCancelledError(assignment.cancel_note)
+        control = self._controls.of(assignment.accepted.job)
+        if control is not None and control.kind == "cancel":
+            raise JobCancelledError(control.note)
+        if control is not None:
+            raise JobHeldError(control.selector.digest)
+
     def deadline_ms(self, assignment: Assignment) -> int:
-        """Return when a job is too old, in milliseconds of the server's clock; 0: never."""
+        """Return when a job is too old, in milliseconds of the clock of ages; 0: never."""
         if not self._max_age_ms:
             return 0
         job, received_ms = assignment.parsed, assignment.delivery.received_ms
         not_before = job.not_before if isinstance(job, Accepted) else None
-        begin = received_ms if not_before is None else max(received_ms, not_before.timestamp() * 1000)
+        begin: float = received_ms + assignment.delivery.age_offset_ms
+        if not_before is not None:
+            begin = max(begin, not_before.timestamp() * 1000 - self._clock.ages_behind_ms)
         return round(begin + self._max_age_ms)
 
     def failed(self, assignment: Assignment, error: Exception, run: Run | None = None) -> Decision:
@@ -168,6 +226,13 @@ class Admission:
     def revoked(self, assignment: Assignment, run: Run | None = None) -> Finished:
         """End a job that was revoked through Celery. ``run`` as for :meth:`failed`."""
         return self._handler.reporter.revoked(assignment.parsed, run or self.run_of(assignment))
+
+    def cancelled(self, assignment: Assignment, note: Note, run: Run | None = None) -> Finished:
+        """End a job that an operator cancelled, or that was revoked through Celery. ``run`` as for :meth:`failed`."""
+        reporter, run = self._handler.reporter, run or self.run_of(assignment)
+        if note.is_revoke:
+            return reporter.revoked(assignment.parsed, run)
+        return reporter.cancelled(assignment.parsed, run, by=note.by, why=note.reason)
 
     def conflicting(self, assignment: Assignment) -> Finished:
         """End a job whose id stands for another conversation."""

@@ -13,6 +13,8 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
+        #: How far the clock of ages, which stands still while operators pause the fleet, is behind this one.
+        self.ages_behind_ms = 0
         self._synced_at = time.monotonic()
         self._ahead_ms = time.time() * 1000 - self._synced_at * 1000
 

@@ -15,18 +15,21 @@ from tasks.decision import Finished, Later
 from worker.broker.records import ClaimAnswer
 from worker.observe import jobs
 from worker.runtime import job_ids
-from worker.runtime.admission import LeaseLostError, RevokedError
+from worker.runtime.admission import JobCancelledError, JobHeldError, LeaseLostError, RevokedError
+from worker.runtime.in_flight import Held
 from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tasks.decision import Decision
     from tasks.handler import LockConversation
     from worker.broker.job_moves import JobMoves
     from worker.broker.records import Claim, Delivery, Recovered
     from worker.runtime.admission import Admission
     from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock
+    from worker.runtime.control_watch import ControlWatch
     from worker.runtime.in_flight import Assignment, InFlight
     from worker.runtime.settler import Settler
 
@@ -56,6 +59,7 @@ class Executor:
         settler: settles jobs.
         celery: is shown jobs before they run, while it watches.
         background: runs tasks that no caller waits for.
+        controls: what operators asked for.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Executor:
         settler: Settler,
         celery: Announcements,
         background: Background,
+        controls: ControlWatch,
     ) -> None:
         self._admission = admission
         self._handler = handler
@@ -78,6 +83,7 @@ class Executor:
         self._settler = settler
         self._celery = celery
         self._background = background
+        self._controls = controls
 
     def receive(self, deliveries: Sequence[Delivery], *, may_call: bool = True) -> None:
         """Read the jobs of one take, and run them or settle them at once.
@@ -95,7 +101,9 @@ class Executor:
                 assignment.is_at_celery = is_to_run and self._celery.is_watched(assignment.parsed.id)
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its take from running
                 assignment.decision = self._admission.failed(assignment, error)
-            if isinstance(assignment.decision, Later):
+            if isinstance(assignment.decision, Held):
+                self._settler.settle(assignment, assignment.decision)
+            elif isinstance(assignment.decision, Later):
                 assignment.deadline_ms = 0 if may_call else self._admission.deadline_ms(assignment)
                 self._settler.settle(assignment, assignment.decision)
             else:
@@ -158,9 +166,21 @@ class Executor:
         ]
         ask = partial(self._moves(queue).claim, unasked)
         answers = iter(await retry_forever("claim", ask, queue=queue) if unasked else ())
+        answered: list[tuple[Assignment, ClaimAnswer]] = []
         for assignment, claim in claims:
             answer = ClaimAnswer.GO if claim is None else _known_answer(assignment.delivery, claim)
-            self._claimed(assignment, next(answers) if answer is None else answer)
+            answered.append((assignment, next(answers) if answer is None else answer))
+        await self._note_cancelled(answered)
+        for assignment, answer in answered:
+            self._claimed(assignment, answer)
+
+    async def _note_cancelled(self, answered: Sequence[tuple[Assignment, ClaimAnswer]]) -> None:
+        """Note who cancelled the jobs whose ids are cancelled."""
+        cancelled = [assignment for assignment, answer in answered if answer is ClaimAnswer.CANCELLED]
+        if cancelled:
+            notes = await self._controls.notes_of([assignment.parsed.id for assignment in cancelled])
+            for assignment in cancelled:
+                assignment.cancel_note = notes.get(assignment.parsed.id)
 
     def _claimed(self, assignment: Assignment, answer: ClaimAnswer) -> None:
         if answer is ClaimAnswer.DUPLICATE:
@@ -171,6 +191,8 @@ class Executor:
             self._settler.settle_under_its_own_id(assignment, assignment.decision.event, is_conflict=True)
         elif assignment.decision is not None:
             self._settler.settle(assignment, assignment.decision)
+        elif assignment.cancel_note is not None:
+            self._settler.settle(assignment, self._admission.cancelled(assignment, assignment.cancel_note))
         elif assignment.is_cancelled:
             self._settler.release(assignment)
         else:
@@ -185,13 +207,18 @@ class Executor:
         """Run one job. Whatever happens, it ends in one decision, is released, or has been lost to another worker."""
         run = self._admission.run_of(assignment, self._celery.is_revoked)
         try:
-            decision = await self._handler(assignment.accepted, run)
+            decision: Decision | Held = await self._handler(assignment.accepted, run)
         except asyncio.CancelledError:
             run.attempts += run.is_calling  # nobody knows what came of that call
             raise
         except LeaseLostError:
             self._settler.lost(assignment)
             return
+        except JobHeldError as held:
+            assignment.delivery.progress = run.progress.to_bytes()
+            decision = Held(held.hold)
+        except JobCancelledError as cancelled:
+            decision = self._admission.cancelled(assignment, cancelled.note, run)
         except RevokedError:
             decision = self._admission.revoked(assignment, run)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a job never vanishes in an error of ours

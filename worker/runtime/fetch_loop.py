@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from worker.runtime.background import Background
+    from worker.runtime.control_watch import ControlWatch
     from worker.runtime.executor import Executor
     from worker.runtime.fetcher import Fetcher
     from worker.runtime.in_flight import InFlight
@@ -26,6 +27,7 @@ class FetchLoop:
         fetcher: takes the jobs.
         executor: runs them.
         in_flight: the jobs in flight; the loop ends when it is closed.
+        controls: what operators asked for.
         before: awaited before the first take.
         background: runs tasks that no caller waits for.
     """
@@ -36,12 +38,14 @@ class FetchLoop:
         executor: Executor,
         in_flight: InFlight,
         *,
+        controls: ControlWatch,
         before: Callable[[], Awaitable[None]],
         background: Background,
     ) -> None:
         self._fetcher = fetcher
         self._executor = executor
         self._in_flight = in_flight
+        self._controls = controls
         self._before = before
         self._background = background
         self._task: asyncio.Task[None] | None = None
@@ -77,6 +81,7 @@ class FetchLoop:
         batch = await self._fetcher.fetch()
         if batch is None:
             return
+        await self._controls.fresh()  # what the take brought news of is in force for its jobs
         if batch.is_late:
             self._executor.release(batch.deliveries)
         else:

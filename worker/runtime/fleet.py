@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from worker.broker.job_moves import JobMoves
     from worker.flow_control.gates import Gates
     from worker.runtime.background import Background
+    from worker.runtime.control_watch import ControlWatch
     from worker.runtime.registry import Registry
 
 logger = logging.getLogger(__name__)
 
-#: How often a worker registers itself. It does so at once when one of its breakers opens or closes; this often it looks
-#: whether one has.
+#: How often a worker registers itself; and how often it looks whether it has to at once.
 _REGISTER_SECONDS = 5.0
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 #: How long a worker tries to take itself out of the register at its end.
 _LEAVE_SECONDS = 1.0
 
@@ -50,6 +50,7 @@ class Fleet:
         consumed: returns the queues that jobs are taken from.
         use: called with other options of the moves, where the longest times in the fleet differ from this worker's.
         background: runs tasks that no caller waits for.
+        controls: what operators asked for.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Fleet:
         consumed: Callable[[], Sequence[str]],
         use: Callable[[BrokerOptions], None],
         background: Background,
+        controls: ControlWatch,
     ) -> None:
         self._moves = FleetMoves(client, options)
         self._name = name
@@ -71,6 +73,7 @@ class Fleet:
         self._consumed = consumed
         self._use = use
         self._background = background
+        self._controls = controls
         self._queues_changed = asyncio.Event()
         self._throttling: asyncio.Task[None] | None = None
 
@@ -105,20 +108,21 @@ class Fleet:
                 await self._moves.register(self._name, "", "")
 
     async def stay_registered(self) -> None:
-        """Register from time to time, and whenever the queues or the open breakers change, for ever."""
+        """Register from time to time, and whenever the queues, the open breakers or the controls change, for ever."""
         while True:
             self._queues_changed.clear()
-            breakers = self._open_breakers()
+            before = self._urgent()
             await self.register()
             for _ in range(round(_REGISTER_SECONDS / _LOOK_SECONDS)):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await self._queues_changed.wait()
-                if self._queues_changed.is_set() or self._open_breakers() != breakers:
+                if self._queues_changed.is_set() or self._urgent() != before:
                     break
 
-    def _open_breakers(self) -> list[str]:
-        return [breaker.reason for breaker in self._flow.breakers if breaker.is_open]
+    def _urgent(self) -> tuple[int, list[str]]:
+        """Return what others wait for: the version of the controls that this worker obeys, and its open breakers."""
+        return self._controls.version, [breaker.reason for breaker in self._flow.breakers if breaker.is_open]
 
     async def _throttle(self) -> None:
         while (change := self._flow.change()) is not None:

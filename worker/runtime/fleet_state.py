@@ -14,6 +14,7 @@ from worker.broker.keys import Keys
 from worker.broker.state import parse_state, sample_command, state_command
 from worker.broker.streams import parse_streams, stream_commands
 from worker.flow_control.limit import from_json
+from worker.message.controls import read_controls
 from worker.runtime.members import differences, read_members
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from worker.broker.script_calls import Command
     from worker.broker.state import Sample, State
     from worker.broker.streams import Memory, Stream
+    from worker.message.controls import Control, Controls
     from worker.runtime.members import Member
 
 #: Permits of the rate limit that are given until so long ago at least mean that jobs wait for permits.
@@ -101,6 +103,20 @@ class FleetState:
         return FleetLimit(self.queue.rate, limit.by, limit.status)
 
     @property
+    def controls(self) -> Controls:
+        """What operators asked for."""
+        return read_controls(self.queue.controls)
+
+    @property
+    def holds(self) -> list[Control]:
+        """The holds that are in force."""
+        return [
+            control
+            for control in self.controls.controls
+            if control.kind == "hold" and control.note.is_in_force(self.queue.server_ms)
+        ]
+
+    @property
     def slots(self) -> int:
         """The jobs that all workers together run at once."""
         return sum(member.activity.slots for member in self.members)
@@ -119,7 +135,7 @@ class FleetState:
     @property
     def is_held_back(self) -> bool:
         """True while no worker takes jobs freely: the fleet pauses, or each worker has an open breaker."""
-        return self.queue.paused_ms > 0 or (
+        return max(self.queue.paused_ms, self.queue.operators_pause_ms) > 0 or (
             bool(self.members) and all(member.activity.breakers for member in self.members)
         )
 

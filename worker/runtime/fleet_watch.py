@@ -113,6 +113,7 @@ class FleetWatch:
             ("in_flight", queue.in_flight),
             ("delayed", queue.delayed),
             ("due", queue.due),
+            ("held", queue.held),
         ):
             fleet_metrics.QUEUE_JOBS.labels(name).set(count)
         fleet_metrics.QUEUE_OLDEST_READY.set(state.oldest_ready_seconds or 0)
@@ -120,6 +121,7 @@ class FleetWatch:
         fleet_metrics.WORKERS.set(len(state.members))
         fleet_metrics.SETTINGS_DIFFER.set(len(state.settings_differ))
         fleet_metrics.FLEET_PAUSED.labels("api").set(queue.paused_ms > 0)
+        fleet_metrics.FLEET_PAUSED.labels("operator").set(queue.operators_pause_ms > 0)
         fleet_metrics.FLEET_LIMIT.set(queue.rate)
         results_max, dead_max = self._maxlens
         fleet_metrics.DEAD_LETTERS.set(state.dead.length)

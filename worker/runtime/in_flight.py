@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tasks.decision import Decision
     from tasks.message import ParsedJob
     from worker.broker.records import Delivery
+    from worker.message.controls import Note
     from worker.runtime.settlement import Settlement
 
 #: Jobs at once at most, the same bound as that of CONCURRENCY: beyond it the loop has no time to keep the leases.
@@ -69,6 +70,13 @@ class Tracer(Protocol):
         """Begin to record a delivery; None: nothing is recorded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The decision to set a job aside until its hold is released; ``hold`` is the digest of the hold's selector."""
+
+    hold: str
+
+
 @dataclass(slots=True, eq=False)
 class Assignment:
     """A job in flight in this worker.
@@ -83,19 +91,21 @@ class Assignment:
         announced: the job as Celery was shown it; None if Celery was not shown it.
         is_at_celery: Celery is being shown the job, and gives it back to be run.
         is_revoked: Celery knows that the job is revoked.
+        cancel_note: who cancelled its id, and why; None: nobody did.
         is_cancelled: the job is to be released.
         deadline_ms: when the job is too old, where Redis has to know; else 0.
     """
 
     delivery: Delivery
     read: ParsedJob | None = None
-    decision: Decision | None = None
+    decision: Decision | Held | None = None
     task: asyncio.Task[None] | None = None
     begun_at: float = 0.0
     trace: DeliveryTrace | None = None
     announced: Announced | None = None
     is_at_celery: bool = False
     is_revoked: bool = False
+    cancel_note: Note | None = None
     is_cancelled: bool = False
     deadline_ms: int = 0
 

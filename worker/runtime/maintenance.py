@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.backlogs import backlogs
 from worker.broker.keys import Keys
-from worker.broker.move_limits import EXPIRE_JOBS
+from worker.broker.move_limits import EXPIRE_JOBS, RELEASE_HELD_JOBS
 from worker.broker.refusals import may_have_been_run
 from worker.runtime.retries import retry_forever
 
@@ -52,6 +52,8 @@ _RENEW_AGAIN_SECONDS = 0.25
 _RENEW_AT_ONCE = 500
 #: One look ends jobs that are too old in so many calls at most, so that it does not keep others waiting.
 _EXPIRE_CALLS = 10
+#: The same for jobs whose hold is released.
+_RELEASE_CALLS = 10
 
 
 class Fleet(Protocol):
@@ -78,6 +80,7 @@ class Maintenance:
         on_recovered: called with jobs that lost workers had, to log them.
         on_poisoned: given each job that is to be ended as poisoned.
         on_expired: given jobs that are too old.
+        may_hold: whether jobs may be held: operators asked for something, some time.
         on_lost_take: called with the queue and the lease token of a take whose answer was lost.
     """
 
@@ -94,6 +97,7 @@ class Maintenance:
         on_poisoned: Callable[[Delivery], None],
         on_expired: Callable[[Sequence[Delivery]], None],
         on_lost_take: Callable[[str, str], None],
+        may_hold: Callable[[], bool] = lambda: False,
     ) -> None:
         self._moves = moves
         self._in_flight = in_flight
@@ -104,6 +108,7 @@ class Maintenance:
         self._on_poisoned = on_poisoned
         self._on_expired = on_expired
         self._on_lost_take = on_lost_take
+        self._may_hold = may_hold
         self._fleet = fleet
         self._look_seconds = look_seconds(moves.broker_options.lease_ms)
         self._work = asyncio.Event()
@@ -196,11 +201,21 @@ class Maintenance:
             self._on_recovered(recovered)
         if promoted.next_deadline_ms == 0:
             await self._expire()
-        if promoted.count or recovered.count:
+        released = await self._release_held() if self._may_hold() else 0
+        if promoted.count or recovered.count or released:
             self._on_ready()
         if promoted.next_due_ms is None:
             return self._look_seconds
         return min(self._look_seconds, max(_LOOK_AGAIN_SECONDS, promoted.next_due_ms / 1000))
+
+    async def _release_held(self) -> int:
+        """Make jobs ready whose hold is released or over; return how many."""
+        released = 0
+        for _ in range(_RELEASE_CALLS):
+            released += (moved := await self._moves.release_held())
+            if moved < RELEASE_HELD_JOBS:
+                break
+        return released
 
     async def _expire(self) -> None:
         for _ in range(_EXPIRE_CALLS):

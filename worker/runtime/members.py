@@ -52,12 +52,14 @@ class Activity:
     Attributes:
         slots: the most jobs that it runs at once.
         in_flight: the jobs that it has.
+        controls: the version of the operators' controls that it obeys.
         breakers: those that are open.
         last_error: its last call that failed.
     """
 
     slots: int = 0
     in_flight: int = 0
+    controls: int = 0
     breakers: tuple[OpenBreaker, ...] = ()
     last_error: ApiError | None = None
 
@@ -142,6 +144,7 @@ def _activity(found: object) -> Activity:
     return Activity(
         slots=_count(found.get("slots")),
         in_flight=_count(found.get("in_flight")),
+        controls=_count(found.get("controls")),
         breakers=tuple(
             OpenBreaker(_text(one.get("reason")), _number(one.get("since")))
             for one in (breakers if isinstance(breakers, list) else [])
@@ -160,7 +163,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value < 10**9 else 0
+    return value if isinstance(value, int) and 0 <= value < 10**15 else 0
 
 
 def _number(value: object) -> float:

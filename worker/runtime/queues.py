@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from worker.broker.records import Delivery, Recovered
     from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock
+    from worker.runtime.control_watch import ControlWatch
     from worker.runtime.in_flight import InFlight
     from worker.runtime.maintenance import Fleet
     from worker.runtime.settler import SettlementListener
@@ -68,6 +69,7 @@ class Queues:
         on_ready: called with a queue that has jobs to be taken.
         is_consumed: whether jobs are taken from a queue.
         background: runs tasks that no caller waits for.
+        controls: what operators asked for.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Queues:
         on_ready: Callable[[str], None],
         is_consumed: Callable[[str], bool],
         background: Background,
+        controls: ControlWatch,
     ) -> None:
         self._client = client
         self._options = options
@@ -96,6 +99,7 @@ class Queues:
         self._on_ready = on_ready
         self._is_consumed = is_consumed
         self._background = background
+        self._controls = controls
         self._queues: dict[str, _Queue] = {}
 
     def __contains__(self, queue: str) -> bool:
@@ -121,6 +125,7 @@ class Queues:
             on_recovered=partial(self._jobs.report_recovered, queue),
             on_poisoned=self._jobs.end_poisoned, on_expired=self._jobs.end_expired,
             on_lost_take=self.note_lost_take,
+            may_hold=lambda: self._controls.version > 0,
         )  # fmt: skip
         tasks = tuple(self._background.spawn(work) for work in (maintenance.renew_leases(), maintenance.run()))
         batches = QueueBatches(moves, self._settler)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from worker.broker.client import RedisClient
     from worker.flow_control.gates import Gates
     from worker.runtime.admission import Admission
+    from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock
+    from worker.runtime.control_watch import ControlWatch
     from worker.runtime.in_flight import InFlight
     from worker.runtime.registry import Registry
 
@@ -49,6 +51,8 @@ class RuntimeParts:
         flow: flow control: what holds this worker back, and the fleet.
         name: this worker's name in Redis; new for every process.
         registry: what the workers of the fleet register about themselves.
+        controls: what operators asked for.
+        background: runs tasks on the loop that no caller waits for.
         celery: shows Celery the jobs.
         job_queues: returns the queues that Celery was told to consume.
         close_api: closes the API client.
@@ -63,6 +67,8 @@ class RuntimeParts:
     flow: Gates
     name: str
     registry: Registry
+    controls: ControlWatch
+    background: Background
     celery: CeleryView
     job_queues: Callable[[], Iterable[str]]
     close_api: Callable[[], Awaitable[None]]

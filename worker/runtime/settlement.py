@@ -31,4 +31,9 @@ class Ignored:
     why: Literal["duplicate", "released", "lease_lost", "settled_elsewhere"]
 
 
-Settlement: TypeAlias = Completed | Delayed | Ignored
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """It was set aside until an operator releases its hold."""
+
+
+Settlement: TypeAlias = Completed | Delayed | SetAside | Ignored

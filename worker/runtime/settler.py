@@ -14,7 +14,8 @@ from worker.broker.records import CompleteAnswer, Completion, Delay, Duplicate
 from worker.observe import jobs
 from worker.runtime import job_ids
 from worker.runtime.batcher import Batcher
-from worker.runtime.settlement import Completed, Delayed, Ignored, Settlement
+from worker.runtime.in_flight import Held
+from worker.runtime.settlement import Completed, Delayed, Ignored, SetAside, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,14 +53,24 @@ class SettlementListener(Protocol):
     def delayed(self, assignment: Assignment, later: Later, *, is_ours: bool) -> None:
         """Redis answered a delay; ``is_ours`` is False if the job was not ours any more."""
 
+    def held(self, assignment: Assignment, *, is_ours: bool) -> None:
+        """Redis answered a hold; ``is_ours`` is False if the job was not ours any more."""
+
     def released(self, assignment: Assignment) -> None:
         """Redis answered a release; if the job was not ours any more, another worker has it already."""
 
 
 class QueueBatches:
-    """The batches of one queue: completions, delays and releases on their way to Redis."""
+    """The batches of one queue: completions, delays, holds and releases on their way to Redis."""
 
     def __init__(self, moves: JobMoves, listener: SettlementListener) -> None:
+        self.hold: Batcher[tuple[Assignment, str], bool] = Batcher(
+            "hold",
+            lambda batch: moves.hold([(assignment.delivery, hold) for assignment, hold in batch]),
+            queue=moves.keys.queue,
+            weigh=lambda _: 0,
+            settled=lambda item, is_ours: listener.held(item[0], is_ours=is_ours),
+        )
         self.complete: Batcher[tuple[Assignment, Completion], CompleteAnswer | Duplicate] = Batcher(
             "complete",
             lambda batch: moves.complete([completion for _, completion in batch]),
@@ -116,8 +127,8 @@ class Settler:
         self._reports = reports
         self._is_flush_due = False
 
-    def settle(self, assignment: Assignment, decision: Decision, *, is_conflict: bool = False) -> None:
-        """Carry out what was decided: complete the job, or delay it."""
+    def settle(self, assignment: Assignment, decision: Decision | Held, *, is_conflict: bool = False) -> None:
+        """Carry out what was decided: complete the job, delay it, or set it aside."""
         self._give_permit_back(assignment.delivery)
         batches = self._batches(assignment.delivery.queue)
         match decision:
@@ -126,6 +137,8 @@ class Settler:
                 batches.complete.put((assignment, _completion(assignment, event, is_conflict=is_conflict)))
             case Later():
                 batches.delay.put((assignment, decision))
+            case Held(hold):
+                batches.hold.put((assignment, hold))
 
     def settle_under_its_own_id(self, assignment: Assignment, event: Event, *, is_conflict: bool) -> None:
         """Complete a job whose id names another event already: its event gets an id of its own."""
@@ -184,6 +197,15 @@ class Settler:
             jobs.settled_elsewhere(assignment.parsed)
             self._settled(assignment, Ignored("settled_elsewhere"))
 
+    def held(self, assignment: Assignment, *, is_ours: bool) -> None:
+        """Redis answered a hold; ``is_ours`` is False if the job was not ours any more."""
+        if is_ours:
+            jobs.held(assignment.parsed)
+            self._settled(assignment, SetAside())
+        else:
+            jobs.settled_elsewhere(assignment.parsed)
+            self._settled(assignment, Ignored("settled_elsewhere"))
+
     def released(self, assignment: Assignment) -> None:
         """Redis answered a release; if the job was not ours any more, another worker has it already."""
         jobs.released()
@@ -219,6 +241,8 @@ def _record(trace: DeliveryTrace, how: Settlement, *, attempts: int) -> None:
         case Delayed():
             error = how.reason if how.is_retry else None
             trace.ended("delayed", attempts=attempts, error=error, reason=how.reason, seconds=how.seconds)
+        case SetAside():
+            trace.ended("held", attempts=attempts)
         case Ignored():
             trace.ended(how.why, attempts=attempts)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from worker.runtime.background import Background
 from worker.runtime.executor import Executor
 from worker.runtime.fetch_loop import FetchLoop
 from worker.runtime.fetcher import Fetcher
@@ -43,7 +42,7 @@ class WorkerLoop:
         self.services: list[Service] = []
         self._parts = parts
         self._lease_numbers = count(1)
-        self._background = Background()
+        self._background = parts.background
         # The fetcher, the settler and the executor need the queues, which are made last: hence methods of this class.
         self.fetcher = Fetcher(
             name=parts.name, moves=self._moves, in_flight=parts.in_flight, clock=parts.clock, gates=parts.flow,
@@ -58,22 +57,25 @@ class WorkerLoop:
         self.executor = Executor(
             admission=parts.admission, handler=parts.handler, moves=self._moves, in_flight=parts.in_flight,
             clock=parts.clock, settler=settler, celery=parts.celery, background=self._background,
+            controls=parts.controls,
         )  # fmt: skip
         self.queues = Queues(
             parts.client, parts.broker_options,
             in_flight=parts.in_flight, clock=parts.clock, next_lease_token=self.next_lease_token, fleet=parts.flow,
             jobs=self.executor, settler=settler, on_ready=self.fetcher.check_queue,
             is_consumed=self.fetcher.queues.__contains__, background=self._background,
+            controls=parts.controls,
         )  # fmt: skip
         self.fleet = Fleet(
             parts.client, parts.broker_options,
             name=parts.name, flow=parts.flow, registry=parts.registry, consumed=lambda: tuple(self.fetcher.queues),
-            use=self.queues.use, background=self._background,
+            use=self.queues.use, background=self._background, controls=parts.controls,
         )  # fmt: skip
         # It registers first, so that the first job is treated as the whole fleet would.
         self._fetching = FetchLoop(
-            self.fetcher, self.executor, parts.in_flight, before=self.fleet.register, background=self._background
-        )
+            self.fetcher, self.executor, parts.in_flight,
+            controls=parts.controls, before=self.fleet.register, background=self._background,
+        )  # fmt: skip
         self.shutdown = Shutdown(
             parts.in_flight, self._fetching, self.executor,
             close=self._close, stop_loop=stop_loop, background=self._background,

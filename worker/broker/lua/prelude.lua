@@ -17,10 +17,15 @@ local function natural(text)
   return text and #text <= 15 and tonumber(string.match(text, '^%d+$')) or nil
 end
 
--- Reads a job's record as {raw, size, first taken, attempts, crashes, retry, progress}; nil if it was deleted or overwritten. A missing or
--- damaged number gets its default: else one damaged record would stop every move that reads it, for all jobs.
+-- Reads the milliseconds that a job's age is behind the time since its first take, as a negative number, or ahead of it: 0 for any other text.
+local function age_offset(text)
+  return text and #text <= 16 and tonumber(string.match(text, '^%-?%d+$')) or 0
+end
+
+-- Reads a job's record as {raw, size, first taken, attempts, crashes, retry, progress, age offset}; nil if it was deleted or overwritten. A
+-- missing or damaged number gets its default: else one damaged record would stop every move that reads it, for all jobs.
 local function read_record(key, now)
-  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'attempts', 'crashes', 'retry', 'progress')
+  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'attempts', 'crashes', 'retry', 'progress', 'offset')
   local raw = found[1]
   if not raw then
     return nil
@@ -30,10 +35,41 @@ local function read_record(key, now)
     record[at] = integer(natural(found[at]) or record[at])
   end
   record[6], record[7] = found[6] or '', found[7] or ''
+  record[8] = integer(age_offset(found[8]))
   return record
 end
 
--- The time at which a job that is ready again is too old, in milliseconds: by its record, or counted from `since`.
+-- While operators pause the fleet until they resume it, workers look again after this many milliseconds.
+local open_pause_ms = 3600000
+
+-- Reads the operators' controls: their version, the milliseconds of an operator's pause that are left (0: none), and the milliseconds of all
+-- such pauses until now. A job's age does not count them: ages and deadlines are times on a clock that stands still in a pause, which is
+-- this number behind the server's.
+local function read_controls(controls, now)
+  local found = redis.pcall('HMGET', controls, 'version', 'paused_at', 'paused_until', 'paused_total')
+  local since, till, paused_ms = natural(found[2]), natural(found[3]) or 0, natural(found[4]) or 0
+  local left = 0
+  if since and till > 0 and till <= now then
+    paused_ms = paused_ms + math.max(0, till - since)
+  elseif since then
+    paused_ms = paused_ms + math.max(0, now - since)
+    left = till > 0 and till - now or open_pause_ms
+  end
+  return natural(found[1]) or 0, left, paused_ms
+end
+
+-- A hold is in force while the operators' controls have it and its time, if it has one, is not over.
+local function is_hold_in_force(controls, hold, now)
+  local is_json, found = pcall(cjson.decode, redis.call('HGET', controls, 'hold ' .. hold) or '')
+  -- As `worker.message.controls` reads it: jobs that no worker holds must not stay set aside.
+  if not is_json or type(found) ~= 'table' or type(found.selector) ~= 'table' then
+    return false
+  end
+  local until_ms = tonumber(found.until_ms) or 0
+  return type(found.by) == 'string' and type(found.reason) == 'string' and (until_ms == 0 or until_ms > now)
+end
+
+-- The deadline of a job that is ready again, on the clock of ages: by its record, or counted from `since`.
 local function deadline_of(recorded, since, max_age_ms)
   return natural(recorded) or since + max_age_ms
 end
@@ -57,16 +93,20 @@ local function require_permission(...)
   end
 end
 
--- Checks what read_fleet needs. A limit of another type is deleted and not an error, because it must not stop the fleet.
-local function require_limit_permissions(limit)
+-- Checks what read_fleet needs. A limit of another type is deleted and not an error, because it must not stop the fleet. Controls of
+-- another type are an error, because a fleet that runs on in a pause would be worse.
+local function require_fleet(limit, controls)
+  require_type(controls, 'hash')
+  require_permission('HMGET', controls, '')
   require_permission('DEL', limit)
   require_permission('HMGET', limit, '')
   require_permission('HSET', limit, '', '')
 end
 
 -- Adds this worker's counts to the fleet's flow control and returns it for the worker:
--- {version, epoch, rate, answered, failed, milliseconds of pause left, state where its version is not the known one}
-local function read_fleet(limit, pause, known_version, answered, failed)
+-- {version, epoch, rate, answered, failed, milliseconds of pause left, state where its version is not the known one, version of the
+-- operators' controls, milliseconds that the clock of ages is behind}
+local function read_fleet(limit, pause, controls, known_version, answered, failed)
   local kind = redis.call('TYPE', limit).ok
   if kind ~= 'hash' and kind ~= 'none' then
     redis.call('DEL', limit)
@@ -83,6 +123,10 @@ local function read_fleet(limit, pause, known_version, answered, failed)
   local version, epoch = integer(natural(found[1]) or 0), integer(natural(found[2]) or 0)
   local rate = #(found[3] or '') <= 20 and string.match(found[3] or '', '^%d+%.?%d*$') or '0'
   local state = version ~= known_version and found[6] or ''
-  local paused_ms = integer(math.max(0, redis.call('PTTL', pause)))
-  return {version, epoch, rate, sum('answered', 4, answered), sum('failed', 5, failed), paused_ms, state}
+  local controls_version, operators_ms, behind_ms = read_controls(controls, now_ms())
+  local paused_ms = integer(math.max(0, redis.call('PTTL', pause), operators_ms))
+  return {
+    version, epoch, rate, sum('answered', 4, answered), sum('failed', 5, failed), paused_ms, state, integer(controls_version),
+    integer(behind_ms),
+  }
 end

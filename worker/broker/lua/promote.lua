@@ -1,5 +1,5 @@
 -- promote: make delayed jobs ready that are due: retries in a list of their own, all others before anything new.
--- KEYS  1 delayed   2 requeued   3 suspects   4 maintenance   5 retries   6 deadlines   7 limit   8 pause
+-- KEYS  1 delayed   2 requeued   3 suspects   4 maintenance   5 retries   6 deadlines   7 limit   8 pause   9 controls
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 jobs at most   4 milliseconds between two rounds of the whole fleet
 --       5 milliseconds that a job may live (0: for ever)   6 version of the limit that this worker knows
 -- Returns {jobs promoted (-1: another worker was here just now), milliseconds to the next due job (-1: none),
@@ -7,7 +7,7 @@
 -- Crash: all or nothing; repeating it is harmless.
 
 local delayed, requeued, suspects, maintenance = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local retries, deadlines, limit, pause = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local retries, deadlines, limit, pause, controls = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local record_prefix, suspicious, max_jobs, between_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_age_ms, known_version = tonumber(ARGV[5]), ARGV[6]
 
@@ -29,17 +29,18 @@ require_permission('HGET', maintenance, '')
 require_permission('HSET', maintenance, '', '')
 require_permission('HMGET', record_prefix, '')
 require_permission('PTTL', pause)
-require_limit_permissions(limit)
+require_fleet(limit, controls)
 
-local now = now_ms()
+local now, fleet = now_ms(), read_fleet(limit, pause, controls, known_version, 0, 0)
+local age_now = now - tonumber(fleet[9])
 
-local function ms_until_first(index)
+local function ms_until_first(index, clock)
   local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
-  return first[2] and math.max(0, first[2] - now) or -1
+  return first[2] and math.max(0, first[2] - clock) or -1
 end
 
 local function answer(count)
-  return {count, ms_until_first(delayed), ms_until_first(deadlines), read_fleet(limit, pause, known_version, 0, 0)}
+  return {count, ms_until_first(delayed, now), ms_until_first(deadlines, age_now), fleet}
 end
 
 local last = tonumber(redis.call('HGET', maintenance, 'promoted_at')) or 0
@@ -58,7 +59,7 @@ for _, ref in ipairs(due) do
     redis.call('RPUSH', found[2] == '1' and retries or requeued, ref)
   end
   if max_age_ms > 0 then
-    redis.call('ZADD', deadlines, integer(deadline_of(found[3], now, max_age_ms)), ref)
+    redis.call('ZADD', deadlines, integer(deadline_of(found[3], age_now, max_age_ms)), ref)
   end
 end
 return answer(#due)

@@ -97,7 +97,7 @@ for _, ref in ipairs(lapsed) do
         redis.call('RPUSH', record[6] == '1' and retries or requeued, ref)
       end
       if max_age_ms > 0 then
-        local deadline = deadline_of(redis.call('HGET', name, 'deadline'), tonumber(record[3]), max_age_ms)
+        local deadline = deadline_of(redis.call('HGET', name, 'deadline'), record[3] + record[8], max_age_ms)
         redis.call('ZADD', deadlines, integer(deadline), ref)
       end
       recovered = recovered + 1

@@ -27,7 +27,7 @@ local now, answers, moved = now_ms(), {}, 0
 for at = #ARGV - 2, 4, -3 do -- from the last to the first, as each is pushed before the previous one
   local ref, lease_token, attempts = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local record = record_prefix .. ref
-  local held = redis.pcall('HMGET', record, 'lease_token', 'crashes', 'retry', 'deadline', 'first')
+  local held = redis.pcall('HMGET', record, 'lease_token', 'crashes', 'retry', 'deadline', 'first', 'offset')
   local answer = 0
   if held[1] == lease_token then
     redis.call('HSET', record, 'lease_token', '', 'attempts', attempts)
@@ -38,7 +38,7 @@ for at = #ARGV - 2, 4, -3 do -- from the last to the first, as each is pushed be
       redis.call('LPUSH', held[3] == '1' and retries or requeued, ref)
     end
     if max_age_ms > 0 then
-      redis.call('ZADD', deadlines, integer(deadline_of(held[4], natural(held[5]) or now, max_age_ms)), ref)
+      redis.call('ZADD', deadlines, integer(deadline_of(held[4], (natural(held[5]) or now) + age_offset(held[6]), max_age_ms)), ref)
     end
     moved, answer = moved + 1, 1
   end

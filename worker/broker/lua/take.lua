@@ -1,6 +1,6 @@
 -- take: lease ready jobs to a worker, oldest first; requeued jobs go before new ones, retries only in part.
 -- KEYS  1 requeued   2 suspects   3 arrived   4 leases   5 counters   6 maintenance   7 draining   8 pause   9 rate   10 limit
---       11 retries   12 deadlines   13.. the priority lists, highest priority first
+--       11 retries   12 deadlines   13 controls   14.. the priority lists, highest priority first
 -- ARGV  1 record prefix   2 lease token   3 jobs wanted   4 bytes wanted, about   5 lease in milliseconds
 --       6 worker   7 jobs this worker holds   8 milliseconds it may take to drain its slots
 --       9 bytes of the largest message   10 bytes kept of a larger one
@@ -12,15 +12,18 @@
 --       20 permits without a call to give back, a tenth of a second old at most
 --       21 milliseconds between two probes of the fleet   22 version of the limit that this worker knows
 -- Returns {state, server time in milliseconds, milliseconds to wait, fleet, job ...},
---       fleet being {version, epoch, rate, answered, failed, milliseconds of pause left, state of the limit where its version is news},
---       a job {ref, raw, size, first taken, attempts, crashes, 1 if it is a retry, progress}, or of one that is new {ref, raw}
+--       fleet being {version, epoch, rate, answered, failed, milliseconds of pause left, state of the limit where its version is news,
+--       version of the operators' controls, milliseconds that the clock of ages is behind},
+--       a job {ref, raw, size, first taken, attempts, crashes, 1 if it is a retry, progress, age offset}, or of one that is new {ref, raw}
 --       state  jobs | empty | alone (one suspect: run nothing beside it) | drain (finish what you hold: a suspect waits)
---              | paused (the API asked the fleet to wait) | limited (no permit, or another worker probes just now)
+--              | paused (an operator or the API asked the fleet to wait) | limited (no permit, or another worker probes just now)
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
 
-local requeued, suspects, arrived, leases, counters, maintenance, draining, pause, rate, limit, retries, deadlines =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local first_priority_list = 13
+local requeued, suspects, arrived, leases, counters, maintenance, draining, pause, rate, limit, retries, deadlines,
+  controls =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
+  KEYS[13]
+local first_priority_list = 14
 local record_prefix, lease_token = ARGV[1], ARGV[2]
 local wanted, wanted_bytes, lease_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local worker, held, drain_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -48,7 +51,7 @@ require_permission('PTTL', pause)
 require_permission('GET', rate)
 require_permission('SET', rate, '')
 require_permission('HGET', limit, '')
-require_limit_permissions(limit)
+require_fleet(limit, controls)
 -- Mostly there are only new jobs of the first priority. One EXISTS for all the other keys is cheaper than a TYPE and a read for each,
 -- which a job that comes alone would have to pay for. The pause, the rate and the limit are obeyed in any case, below. Deadlines exist
 -- only for jobs that are ready again.
@@ -78,7 +81,7 @@ local now = now_ms()
 local lease_end, first_ms = integer(now + lease_ms), integer(now)
 local jobs, held_until, bytes, fresh, vanished = {}, {}, 0, 0, 0
 local taken_beside = {} -- new jobs that are not from the old end of the first list, see sample.lua
-local fleet = read_fleet(limit, pause, known_version, answered, failed)
+local fleet = read_fleet(limit, pause, controls, known_version, answered, failed)
 
 local function hold(ref, raw)
   held_until[#held_until + 1] = lease_end
@@ -114,6 +117,9 @@ local function new_ref()
   return names .. fresh
 end
 
+-- A new job's age is 0 on the clock of ages, which is behind.
+local new_offset = fleet[9] == '0' and '0' or '-' .. fleet[9]
+
 -- New records omit attempts and crashes (0) and size (that of the raw bytes), to save memory.
 local function hold_new(raw)
   fresh = fresh + 1
@@ -121,10 +127,13 @@ local function hold_new(raw)
   if size > max_message_bytes then
     raw = string.sub(raw, 1, kept)
     redis.call('HSET', record_prefix .. ref, 'raw', raw, 'size', size, 'first', first_ms, 'lease_token', lease_token)
-    jobs[#jobs + 1] = {ref, raw, tostring(size), first_ms, '0', '0', '', ''}
+    jobs[#jobs + 1] = {ref, raw, tostring(size), first_ms, '0', '0', '', '', new_offset}
   else
     redis.call('HSET', record_prefix .. ref, 'raw', raw, 'first', first_ms, 'lease_token', lease_token)
     jobs[#jobs + 1] = {ref, raw}
+  end
+  if new_offset ~= '0' then
+    redis.call('HSET', record_prefix .. ref, 'offset', new_offset)
   end
   hold(ref, raw)
 end

@@ -35,6 +35,25 @@ def as_json(report: Report) -> str:
             **_jobs(state),
             "paused_seconds": state.queue.paused_ms / 1000 if state.queue.paused_ms else None,
             "paused_why": state.queue.paused_why or None,
+            "paused_by_operator": None
+            if state.queue.operators_pause_ms == 0 or state.controls.pause is None
+            else {
+                "by": state.controls.pause.by,
+                "reason": state.controls.pause.reason,
+                "at": _time(state.controls.pause.at_ms),
+                "until": _time(state.controls.pause.until_ms),
+            },
+            "holds": [
+                {
+                    "selector": hold.selector.fields,
+                    "held": state.queue.held_by.get(hold.selector.digest, 0),
+                    "by": hold.note.by,
+                    "reason": hold.note.reason,
+                    "at": _time(hold.note.at_ms),
+                    "until": _time(hold.note.until_ms),
+                }
+                for hold in state.holds
+            ],
             "limit": None
             if limit is None
             else {"calls_per_second": limit.rate, "by": limit.by, "status": limit.status},
@@ -81,6 +100,7 @@ def _jobs(state: FleetState) -> dict[str, Any]:
             "next_due_seconds": None if queue.first_due_ms is None else (queue.first_due_ms - queue.server_ms) / 1000,
         },
         "in_flight": queue.in_flight,
+        "held": queue.held,
         "slots": state.slots,
         "workable": state.workable,
     }
@@ -104,3 +124,7 @@ def _stream(stream: StreamStats) -> dict[str, Any]:
             for group in stream.groups
         ],
     }
+
+
+def _time(at_ms: int) -> str | None:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat() if at_ms else None

@@ -81,6 +81,8 @@ def _job_lines(report: Report) -> Iterator[str]:
         if count:
             yield _line(f"  {name}", count)
     yield _line("delayed", queue.delayed + queue.due, _due(state))
+    if queue.held or state.holds:
+        yield _line("held", queue.held, "lock-worker holds")
     yield _line("in flight", queue.in_flight, f"of {state.slots:,} slots" if state.members else "")
     yield _line("results", state.results.length, report.settings.RESULTS_CHANNEL)
     yield _line("dead letters", state.dead.length, report.settings.DEAD_STREAM)

@@ -57,6 +57,7 @@ def problems(state: FleetState, settings: Settings) -> list[Problem]:
         *_of_workers(state),
         *_of_the_api(state),
         *_of_the_queue(state),
+        *_of_holds(state),
         *_of_settings(state),
         *_of_streams(state, settings),
         *_of_outcomes(state),
@@ -121,6 +122,14 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
             f"The API fails for {_workers(down, state)}, for {_open_for(down, _API_DOWN, state)}{_last_error(down)}",
             "Look at the API, and at the network to it. The workers probe, and go on by themselves.",
         )
+    pause = state.controls.pause
+    if state.queue.operators_pause_ms > 0 and pause is not None:
+        until = f"for another {duration(state.queue.operators_pause_ms / 1000)}" if pause.until_ms else "until resumed"
+        yield Problem(
+            "paused_by_operator",
+            f"{printable(pause.by)} paused the fleet {until}: {printable(pause.reason)}",
+            "lock-worker resume lets it go on.",
+        )
     if state.queue.paused_ms > 0:
         why = printable(state.queue.paused_why) or "the API asked for it"
         yield Problem(
@@ -153,6 +162,17 @@ def _of_the_queue(state: FleetState) -> Iterator[Problem]:
             "overdue",
             f"{plural(queue.due, 'delayed job')} are overdue, the first for {duration(overdue)}.",
             "See the workers' logs for redis_refuses or maintenance_failed.",
+        )
+
+
+def _of_holds(state: FleetState) -> Iterator[Problem]:
+    for hold in state.holds:
+        held = state.queue.held_by.get(hold.selector.digest, 0)
+        what = printable(str(hold.selector))
+        yield Problem(
+            "held",
+            f"{plural(held, 'job')} of {what} on hold, by {printable(hold.note.by)}: {printable(hold.note.reason)}",
+            f"They go on after: lock-worker release {what}.",
         )
 
 

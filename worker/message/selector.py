@@ -1,0 +1,64 @@
+"""Which jobs an operator means: those that have all the given fields."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.broker.keys import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Matches jobs. Each field that is given must match; one without any field matches all jobs.
+
+    Attributes:
+        rule: the job's ``rule_id``.
+        actor: its ``actor``.
+        policy: one of its ``policies``.
+        conversation: its ``conversation_id``.
+    """
+
+    rule: str | None = None
+    actor: str | None = None
+    policy: str | None = None
+    conversation: str | None = None
+
+    def matches(self, job: Job) -> bool:
+        """Return whether a job has all the given fields."""
+        return (
+            (self.rule is None or job.rule_id == self.rule)
+            and (self.actor is None or job.actor == self.actor)
+            and (self.policy is None or self.policy in (job.policies or ()))
+            and (self.conversation is None or job.conversation_id == self.conversation)
+        )
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The given fields, by name."""
+        names = ("rule", "actor", "policy", "conversation")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def digest(self) -> str:
+        """A short name, the same for equal selectors."""
+        return digest(json.dumps(self.fields, sort_keys=True))
+
+    def __str__(self) -> str:
+        return " ".join(f"--{name} {value}" for name, value in self.fields.items()) or "--all"
+
+
+def read_selector(found: object) -> Selector | None:
+    """Return the selector in a JSON object of the controls; None if something else is there."""
+    if not isinstance(found, dict):
+        return None
+    fields: Mapping[str, object] = {name: found[name] for name in found if name in Selector.__slots__}
+    if len(fields) != len(found) or not all(isinstance(value, str) for value in fields.values()):
+        return None
+    return Selector(**{name: str(value) for name, value in fields.items()})
