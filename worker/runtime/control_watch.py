@@ -51,6 +51,8 @@ class ControlWatch:
         self._controls = NO_CONTROLS
         self._seen = 0
         self._reading: asyncio.Task[None] | None = None
+        #: Some job ids are remembered as cancelled, as far as the controls tell that this worker obeys.
+        self.are_ids_cancelled = False
 
     @property
     def version(self) -> int:
@@ -82,11 +84,13 @@ class ControlWatch:
         flat = await self._client.execute_command("HGETALL", self._fleet.controls)
         controls = read_controls(dict(zip(flat[::2], flat[1::2], strict=True)))
         # Before the ids: whoever cancels an id writes it first, and the version with it.
+        are_ids_cancelled = bool(await self._client.execute_command("EXISTS", self._fleet.cancelled))
         assignments = [assignment for assignment in self._in_flight.assignments() if assignment.read is not None]
         notes = await self._read_notes([assignment.parsed.id for assignment in assignments])
         for assignment in assignments:
             assignment.cancel_note = notes.get(assignment.parsed.id)
         self._controls = controls
+        self.are_ids_cancelled = are_ids_cancelled
         self._seen = controls.version
 
     async def _read_notes(self, job_ids: Sequence[str]) -> dict[str, Note]:

@@ -93,6 +93,7 @@ class Executor:
         now = self._clock.now()
         ready: list[Assignment] = []
         watched: list[Assignment] = []
+        put_off: list[Assignment] = []
         for delivery in deliveries:
             assignment = self._in_flight.add(delivery)
             try:
@@ -101,15 +102,18 @@ class Executor:
                 assignment.is_at_celery = is_to_run and self._celery.is_watched(assignment.parsed.id)
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others of its take from running
                 assignment.decision = self._admission.failed(assignment, error)
-            if isinstance(assignment.decision, Held):
-                self._settler.settle(assignment, assignment.decision)
-            elif isinstance(assignment.decision, Later):
+            if isinstance(assignment.decision, Later):
                 assignment.deadline_ms = 0 if may_call else self._admission.deadline_ms(assignment)
-                self._settler.settle(assignment, assignment.decision)
+            if isinstance(assignment.decision, (Held, Later)):
+                put_off.append(assignment)
             else:
                 (watched if assignment.is_at_celery else ready).append(assignment)
         if watched:
             self._celery.announce(watched)
+        if put_off and self._controls.are_ids_cancelled:
+            self._background.spawn(self._put_off_unless_cancelled(put_off))
+        else:
+            self._put_off(put_off)
         self._begin(ready)
 
     def end_expired(self, deliveries: Sequence[Delivery]) -> None:
@@ -155,6 +159,20 @@ class Executor:
     def _begin(self, assignments: list[Assignment]) -> None:
         if assignments:
             self._background.spawn(self._claim_and_run(assignments[0].delivery.queue, assignments))
+
+    def _put_off(self, assignments: Sequence[Assignment]) -> None:
+        for assignment in assignments:
+            if isinstance(assignment.decision, (Held, Later)):
+                self._settler.settle(assignment, assignment.decision)
+
+    async def _put_off_unless_cancelled(self, assignments: Sequence[Assignment]) -> None:
+        """Delay or hold jobs, but end those whose ids are cancelled: they were made ready to be ended."""
+        notes = await self._controls.notes_of([assignment.parsed.id for assignment in assignments])
+        cancelled = [assignment for assignment in assignments if assignment.parsed.id in notes]
+        for assignment in cancelled:
+            assignment.decision = self._admission.cancelled(assignment, notes[assignment.parsed.id])
+        self._begin(cancelled)
+        self._put_off(assignments)
 
     async def _claim_and_run(self, queue: str, assignments: list[Assignment]) -> None:
         """Claim the ids of jobs. Then run each, settle it as it was decided, or drop it as a duplicate."""
