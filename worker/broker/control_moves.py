@@ -59,21 +59,26 @@ def control_command(
     field: str = "",
     text: str = "",
     until_ms: int = 0,
+    expected: str = "*",
     whole_text: bool = False,
 ) -> Command:
-    """Return the call of ``control.lua``. Its answer is the new version, and 1, or 0 if there was nothing to end.
+    """Return the call of ``control.lua``.
+
+    Its answer is the version, and 1 if it was done, 0 if there was nothing to end or the field says something else than
+    expected, or -1 if there are too many fields.
 
     Args:
         fleet: the keys of LOCK_QUEUE.
         trail: where it is noted.
         action: what to do.
-        event: what is noted.
+        event: what is noted; empty: nothing.
         field: the field of the controls to set or to remove.
         text: its text, or that of the pause.
         until_ms: until when a pause lasts, in milliseconds of the server's clock; 0: until it is ended.
+        expected: what the field must say before, or else nothing is done; empty: nothing; ``*``: anything.
         whole_text: send the whole script.
     """
-    arguments: list[Argument] = [action, field, text, until_ms, event, trail.maxlen, MAX_CONTROLS]
+    arguments: list[Argument] = [action, field, text, until_ms, event, trail.maxlen, MAX_CONTROLS, expected]
     return command(scripts.CONTROL, [fleet.controls, fleet.pause, trail.stream], arguments, whole_text=whole_text)
 
 
