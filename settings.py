@@ -20,6 +20,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.rule_limits import read_limit, read_limits_file
+
 REDIS_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
 
 #: The options that all workers of a queue must share; a worker logs a warning if another one differs. None is secret.
@@ -34,6 +36,7 @@ MUST_AGREE = (
     "DEAD_MAX_BYTES",
     "CONTROL_STREAM",
     "CONTROL_MAXLEN",
+    "RULE_LIMIT",
     "RESULT_CONVERSATION",
     "RESULT_MAX_BYTES",
     "DEDUPLICATE_SECONDS",
@@ -275,6 +278,16 @@ class Settings(BaseSettings):
         description="Events kept in CONTROL_STREAM, approximately.",
         json_schema_extra={"unit": "messages"},
     )
+    RULE_LIMIT: str | None = Field(
+        None,
+        description="How many locks one rule may ask for over the whole fleet, such as `200/10m` (times in s, m, h or "
+        "d): a rule that asks for more is held until somebody releases it.",
+    )
+    RULE_LIMITS_FILE: Path | None = Field(
+        None,
+        description="The same for single rules: a JSON file with an object of rule ids and limits. It is read at the "
+        "start.",
+    )
     RESULT_CONVERSATION: Literal["full", "without_last_message", "state"] = Field(
         "full",
         description="How much of the conversation an event contains: all, all but its last message, or only its state.",
@@ -409,6 +422,20 @@ class Settings(BaseSettings):
         for other in ("LOCK_QUEUE", "RESULTS_CHANNEL", "DEAD_STREAM"):
             if info.data.get(other) == value:
                 raise ValueError(f"must differ from {other}")
+        return value
+
+    @field_validator("RULE_LIMIT")
+    @classmethod
+    def _is_a_limit(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_limit(value)
+        return value
+
+    @field_validator("RULE_LIMITS_FILE")
+    @classmethod
+    def _has_limits(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_limits_file(value)
         return value
 
     @field_validator("API_URL")

@@ -21,10 +21,12 @@ from celery.concurrency import get_implementation
 import tasks.lock_conversation  # noqa: F401 - registers the task
 from settings import SettingsError, load
 from tasks import from_settings
+from tasks.rule_limits import read_limit, read_limits_file
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.broker_options import BrokerOptions
+from worker.broker.control_moves import Trail
 from worker.broker.keys import Keys
 from worker.broker.move_limits import MIN_DELIVERIES
 from worker.broker.stream_bounds import StreamBounds
@@ -54,6 +56,8 @@ from worker.runtime.leftovers import look_in_the_background
 from worker.runtime.open_files import shortage
 from worker.runtime.readiness import Readiness
 from worker.runtime.registry import Registry
+from worker.runtime.revokes import Revokes
+from worker.runtime.rule_guard import NoGuard, RuleGuard
 from worker.runtime.runtime import Runtime
 from worker.runtime.runtime_parts import RuntimeParts
 
@@ -62,8 +66,10 @@ if TYPE_CHECKING:
 
     from settings import Settings
     from tasks.handler import LockConversation
+    from worker.broker.client import RedisClient
     from worker.observe.tracing.service import Tracing
     from worker.runtime.in_flight import Tracer
+    from worker.runtime.rule_guard import Guard
 
 
 #: Of the host's name in the worker's: its end, where the names of pods differ. Each job that a worker took and that
@@ -143,6 +149,15 @@ def build(settings: Settings) -> WorkerApp:
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     background = Background()
     controls = ControlWatch(client, Keys(settings.LOCK_QUEUE), in_flight=in_flight, clock=clock, background=background)
+    guard = _guard(settings, client, controls, clock)
+    revokes = Revokes(
+        client,
+        Keys(settings.LOCK_QUEUE),
+        _trail(settings),
+        max_age_ms=round(settings.JOB_MAX_AGE_SECONDS * 1000),
+        source=settings.EVENT_SOURCE,
+        clock=clock,
+    )
     parts = RuntimeParts(
         admission=_admission(settings, handler, clock, controls, None if isinstance(tracing, TracingOff) else tracing),
         handler=handler,
@@ -159,6 +174,8 @@ def build(settings: Settings) -> WorkerApp:
             activity=lambda: activity_now(in_flight, flow.gates, clock, controls),
         ),
         controls=controls,
+        revokes=revokes,
+        guard=guard,
         background=background,
         celery=app.monitoring,
         job_queues=job_queues,
@@ -166,7 +183,11 @@ def build(settings: Settings) -> WorkerApp:
     )
     app.controls = controls
     app.runtime = Runtime(parts)
-    app.commands = Commands(app.runtime.queues.looked_after, (settings.RESULTS_CHANNEL, settings.DEAD_STREAM))
+    app.commands = Commands(
+        app.runtime.queues.looked_after,
+        (settings.RESULTS_CHANNEL, settings.DEAD_STREAM),
+        remember_revoked=app.runtime.remember_revoked,
+    )
     has_begun = lambda: app.runtime.fetcher.last_fetch_at is not None  # noqa: E731 - not before the server was found fit
     app.runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
     if tracing is not None:
@@ -237,6 +258,26 @@ def _tracing(app: WorkerApp, settings: Settings, name: str) -> Tracing | Tracing
         version=version("lock-worker"),
         instance=name,
         seconds_left=lambda: app.runtime.seconds_left(),  # noqa: PLW0108 - the runtime is made later
+    )
+
+
+def _trail(settings: Settings) -> Trail:
+    return Trail(settings.CONTROL_STREAM, settings.CONTROL_MAXLEN)
+
+
+def _guard(settings: Settings, client: RedisClient, controls: ControlWatch, clock: ServerClock) -> Guard:
+    limits = {} if settings.RULE_LIMITS_FILE is None else read_limits_file(settings.RULE_LIMITS_FILE)
+    if settings.RULE_LIMIT is None and not limits:
+        return NoGuard()
+    return RuleGuard(
+        client,
+        Keys(settings.LOCK_QUEUE),
+        _trail(settings),
+        default=None if settings.RULE_LIMIT is None else read_limit(settings.RULE_LIMIT),
+        limits=limits,
+        source=settings.EVENT_SOURCE,
+        controls=controls,
+        clock=clock,
     )
 
 

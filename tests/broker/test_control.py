@@ -127,7 +127,7 @@ async def test_whatever_the_controls_hold_the_fleet_goes_on(bench: Workbench) ->
 
 async def test_a_rule_that_asks_for_more_than_its_limit_is_held_and_others_are_not(bench: Workbench) -> None:
     assert await bench.count_rules({"wild": 3, "calm": 1}, limit=3) == [0, 0]
-    assert await bench.count_rules({"wild": 1, "calm": 1}, limit=3) == [1, 0]
+    assert await bench.count_rules({"wild": 1, "calm": 1}, limit=3) == [2, 0]
     assert await bench.count_rules({"wild": 1}, limit=3) == [1]
 
     (hold,) = read_controls(bench.client.hgetall(bench.keys.controls)).controls
@@ -148,4 +148,4 @@ async def test_what_a_rule_asked_for_long_ago_does_not_count(bench: Workbench) -
     bench.run("PEXPIRE", key, 60_000)
 
     assert await bench.count_rules({"wild": 3}, limit=3, window_ms=60_000) == [0]
-    assert await bench.count_rules({"wild": 1}, limit=3, window_ms=60_000) == [1]
+    assert await bench.count_rules({"wild": 1}, limit=3, window_ms=60_000) == [2]

@@ -23,7 +23,7 @@ from tasks.managem.client import ManagemApi, Response
 from tasks.reporter import Reporter
 from tasks.retry import RetryPolicy
 from tasks.task_name import TASK_NAME
-from tests.broker.workbench import RULES, Workbench, link_to
+from tests.broker.workbench import RULES, TRAIL, Workbench, link_to
 from tests.system.parts import flow_of
 from tests.system.stage import eventually
 from worker.message.decode import ReadAhead, decoder
@@ -35,6 +35,8 @@ from worker.runtime.control_watch import ControlWatch
 from worker.runtime.executor import Executor
 from worker.runtime.in_flight import InFlight
 from worker.runtime.registry import Registry
+from worker.runtime.revokes import Revokes
+from worker.runtime.rule_guard import NoGuard
 from worker.runtime.runtime import Runtime
 from worker.runtime.runtime_parts import RuntimeParts
 
@@ -133,7 +135,8 @@ def build(redis_url: str, server: SandboxApi) -> tuple[Runtime, CountingApi]:
         admission=Admission(
             read=read, look_ahead=read.look, handler=handler, clock=clock, max_age_seconds=0, controls=controls
         ),
-        handler=handler, client=client, broker_options=RULES, controls=controls, background=background,
+        handler=handler, client=client, broker_options=RULES, controls=controls, background=background, guard=NoGuard(),
+        revokes=Revokes(client, RULES.fleet, TRAIL, max_age_ms=0, source="/test", clock=clock),
         in_flight=in_flight,
         clock=clock, flow=flow.gates, name="w",
         registry=Registry("w", "0", {"LEASE_SECONDS": 30, "DEDUPLICATE_SECONDS": 900}),

@@ -90,6 +90,7 @@ def cancel_command(
     text: str,
     ttl_ms: int,
     event: str = "",
+    is_new_only: bool = False,
     whole_text: bool = False,
 ) -> Command:
     """Return the call of ``cancel.lua``, which remembers job ids by their digests. Its answer is the new version.
@@ -101,10 +102,11 @@ def cancel_command(
         text: who cancelled them, and why: JSON.
         ttl_ms: for how long they are remembered, in milliseconds.
         event: what is noted; empty: nothing.
+        is_new_only: leave the ids alone that are remembered already, and note nothing if all are.
         whole_text: send the whole script.
     """
     keys = [fleet.controls, fleet.cancelled, trail.stream]
-    arguments: list[Argument] = [fleet.cancelled_prefix, text, ttl_ms, event, trail.maxlen, *digests]
+    arguments: list[Argument] = [fleet.cancelled_prefix, text, ttl_ms, event, trail.maxlen, int(is_new_only), *digests]
     return command(scripts.CANCEL, keys, arguments, whole_text=whole_text)
 
 
@@ -132,7 +134,7 @@ def wake_command(
 
 
 def count_rules_command(fleet: Keys, trail: Trail, counts: Sequence[RuleCount], *, whole_text: bool = False) -> Command:
-    """Return the call of ``count_rules.lua``. Its answer is for each rule 1 if it is on hold."""
+    """Return the call of ``count_rules.lua``. Its answer is for each rule 0, 1 if it was on hold, or 2 if it is now."""
     arguments: list[Argument] = [fleet.rules_prefix, trail.maxlen, MAX_CONTROLS]
     for count in counts:
         arguments += count

@@ -21,7 +21,7 @@ from worker.runtime.in_flight import MAX_SLOTS
 from worker.runtime.open_files import shortage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,17 @@ class Commands:
     Args:
         queues: returns the queues that this worker takes from or looks after.
         streams: the names of the streams that results and dead letters go to.
+        remember_revoked: notes in Redis that job ids are revoked, so that workers know it which start later.
     """
 
-    def __init__(self, queues: Callable[[], Collection[str]], streams: Collection[str]) -> None:
+    def __init__(
+        self,
+        queues: Callable[[], Collection[str]],
+        streams: Collection[str],
+        *,
+        remember_revoked: Callable[[Sequence[str]], None],
+    ) -> None:
+        self._remember_revoked = remember_revoked
         self._queues = queues
         self._streams = streams
 
@@ -54,6 +62,9 @@ class Commands:
         if command == "cancel_consumer":  # Celery answers first and cancels then
             consumer.cancel_task_queue(arguments["queue"])
             return {"ok": f"no longer consuming from {arguments['queue']}"}
+        if command in {"revoke", "terminate"}:  # Celery carries it out too, for the jobs that this worker has
+            given = arguments.get("task_id")
+            self._remember_revoked([given] if isinstance(given, str) else list(given or ()))
         if command == "shutdown":  # Celery's own answers nothing, and celery control says that no worker replied
             consumer.app.lifetime.asked_to_stop("remote control")
             state.should_stop = EX_OK  # type: ignore[assignment]  # the stubs know of None only

@@ -38,6 +38,11 @@ RETRIES = Counter(
     registry=REGISTRY,
 )
 HELD = Counter("lock_worker_jobs_held", "Times that a job was set aside by a hold.", registry=REGISTRY)
+RULES_HELD = Counter(
+    "lock_worker_rules_held",
+    "Times that this process held a rule that asked for more than its limit.",
+    registry=REGISTRY,
+)
 DUPLICATES = Counter(
     "lock_worker_duplicates_dropped",
     "Duplicates that were dropped, because their job was completed before.",

@@ -71,6 +71,10 @@ class ControlWatch:
         while self._seen != self.version:
             await retry_forever("controls", self._read)
 
+    async def reload(self) -> None:
+        """Read the controls now: this worker has changed them."""
+        await retry_forever("controls", self._read)
+
     def of(self, job: Job) -> Control | None:
         """Return what is in force for a job: a cancel, or else a hold; None: nothing is."""
         return self._controls.of(job, self._clock.now_ms()) if self._controls.controls else None

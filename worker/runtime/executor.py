@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from worker.runtime.clock import ServerClock
     from worker.runtime.control_watch import ControlWatch
     from worker.runtime.in_flight import Assignment, InFlight
+    from worker.runtime.rule_guard import Guard
     from worker.runtime.settler import Settler
 
 
@@ -60,6 +61,7 @@ class Executor:
         celery: is shown jobs before they run, while it watches.
         background: runs tasks that no caller waits for.
         controls: what operators asked for.
+        guard: holds the jobs of rules that ask for too much.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Executor:
         celery: Announcements,
         background: Background,
         controls: ControlWatch,
+        guard: Guard,
     ) -> None:
         self._admission = admission
         self._handler = handler
@@ -84,6 +87,7 @@ class Executor:
         self._celery = celery
         self._background = background
         self._controls = controls
+        self._guard = guard
 
     def receive(self, deliveries: Sequence[Delivery], *, may_call: bool = True) -> None:
         """Read the jobs of one take, and run them or settle them at once.
@@ -176,6 +180,9 @@ class Executor:
 
     async def _claim_and_run(self, queue: str, assignments: list[Assignment]) -> None:
         """Claim the ids of jobs. Then run each, settle it as it was decided, or drop it as a duplicate."""
+        await self._guard.apply(assignments)
+        self._put_off(assignments)
+        assignments = [assignment for assignment in assignments if not isinstance(assignment.decision, Held)]
         claims = [(assignment, job_ids.to_claim(assignment.parsed)) for assignment in assignments]
         unasked = [
             claim

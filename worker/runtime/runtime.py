@@ -68,6 +68,10 @@ class Runtime:
         """Stop running a job, and release it."""
         self._loop_thread.call(self._loop.executor.cancel, delivery)
 
+    def remember_revoked(self, job_ids: Sequence[str]) -> None:
+        """Note in Redis that job ids are revoked, so that workers know it which start later."""
+        self._loop_thread.call(self._loop.remember_revoked, job_ids)
+
     def flow_changed(self) -> None:
         """Write what this worker has to change in the fleet's flow control."""
         self._loop_thread.call(self._loop.fleet.flow_changed)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from worker.runtime.control_watch import ControlWatch
     from worker.runtime.in_flight import InFlight
     from worker.runtime.registry import Registry
+    from worker.runtime.revokes import Revokes
+    from worker.runtime.rule_guard import Guard
 
 
 class Service(Protocol):
@@ -52,6 +54,8 @@ class RuntimeParts:
         name: this worker's name in Redis; new for every process.
         registry: what the workers of the fleet register about themselves.
         controls: what operators asked for.
+        revokes: remembers which job ids are revoked through Celery.
+        guard: holds the jobs of rules that ask for too much.
         background: runs tasks on the loop that no caller waits for.
         celery: shows Celery the jobs.
         job_queues: returns the queues that Celery was told to consume.
@@ -68,6 +72,8 @@ class RuntimeParts:
     name: str
     registry: Registry
     controls: ControlWatch
+    revokes: Revokes
+    guard: Guard
     background: Background
     celery: CeleryView
     job_queues: Callable[[], Iterable[str]]

@@ -19,7 +19,7 @@ from worker.runtime.settler import Settler
 from worker.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from queue import SimpleQueue
 
     from worker.broker.job_moves import JobMoves
@@ -57,7 +57,7 @@ class WorkerLoop:
         self.executor = Executor(
             admission=parts.admission, handler=parts.handler, moves=self._moves, in_flight=parts.in_flight,
             clock=parts.clock, settler=settler, celery=parts.celery, background=self._background,
-            controls=parts.controls,
+            controls=parts.controls, guard=parts.guard,
         )  # fmt: skip
         self.queues = Queues(
             parts.client, parts.broker_options,
@@ -110,6 +110,11 @@ class WorkerLoop:
         self.fetcher.cancel(queue)
         self.fleet.queues_changed()
         self._background.spawn(self._confirm_cancel(done))
+
+    def remember_revoked(self, job_ids: Sequence[str]) -> None:
+        """Note in Redis that job ids are revoked through Celery."""
+        if job_ids:
+            self._background.spawn(self._parts.revokes.remember(job_ids))
 
     def restore_attempts(self, jobs: Mapping[tuple[str, str], int]) -> None:
         """Give attempts back that an outage cost jobs which wait in Redis, by queue and ref."""

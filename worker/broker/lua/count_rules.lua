@@ -2,7 +2,7 @@
 -- KEYS  1 controls   2 control stream
 -- ARGV  1 prefix of the rules' keys   2 events that the stream keeps, about   3 fields of the controls at most
 --       then for each rule: its digest, jobs more, limit, milliseconds that the limit is for, digest of its hold, the hold: JSON, event
--- Returns for each rule  1 it is on hold now, or was before | 0 it is not
+-- Returns for each rule  0 it is not on hold | 1 it was before | 2 it is by this call
 -- Crash: all or nothing. Not to be repeated blindly: it would count the jobs twice.
 
 local controls, stream = KEYS[1], KEYS[2]
@@ -55,7 +55,7 @@ for at = 4, #ARGV, 7 do
     redis.call('HSET', controls, 'hold ' .. hold, ARGV[at + 5], 'version', integer(math.max(version + 1, now)))
     redis.call('XADD', stream, 'MAXLEN', '~', max_events, '*', 'event', ARGV[at + 6])
     redis.call('DEL', prefix .. ARGV[at]) -- once it is released, it is counted anew
-    answer = 1
+    answer = 2
   end
   answers[#answers + 1] = answer
 end

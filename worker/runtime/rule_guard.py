@@ -1,0 +1,146 @@
+"""Holds a rule that asks for more locks than its limit over the whole fleet: a runaway rule stops by itself.
+
+Each job is counted in Redis before it runs, once: at its first take. So a rule gets at most its limit, and what other
+pods had taken at that moment. Its other jobs are set aside by a hold, as if an operator had set it, until somebody
+releases it. Then it is counted anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from redis.exceptions import NoScriptError
+
+from worker.broker.control_moves import RuleCount, count_rules_command
+from worker.broker.keys import digest
+from worker.message.control_event import control_event
+from worker.message.controls import Control, Note
+from worker.message.selector import Selector
+from worker.observe import metrics
+from worker.runtime.in_flight import Held
+from worker.runtime.retries import retry_forever
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tasks.rule_limits import RuleLimit
+    from worker.broker.control_moves import Trail
+    from worker.broker.keys import Keys
+    from worker.broker.script_calls import Client
+    from worker.runtime.clock import ServerClock
+    from worker.runtime.control_watch import ControlWatch
+    from worker.runtime.in_flight import Assignment
+
+logger = logging.getLogger(__name__)
+
+#: Who holds a rule beyond its limit.
+_BY = "RULE_LIMIT"
+_HELD_BY_THIS_CALL = 2
+
+
+class Guard(Protocol):
+    """Holds jobs before they run."""
+
+    async def apply(self, assignments: Sequence[Assignment]) -> None:
+        """Decide to hold those jobs whose rule is beyond its limit."""
+
+
+class NoGuard:
+    """No rule has a limit."""
+
+    async def apply(self, assignments: Sequence[Assignment]) -> None:
+        """Do nothing."""
+
+
+class RuleGuard:
+    """Counts the jobs of rules.
+
+    Args:
+        client: sends commands to Redis.
+        fleet: the keys of LOCK_QUEUE.
+        trail: where a hold is noted.
+        default: the limit of a rule that has none of its own; None: such rules have none.
+        limits: the limits of single rules.
+        source: EVENT_SOURCE.
+        controls: told when a rule is held.
+        clock: the server's clock.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        fleet: Keys,
+        trail: Trail,
+        *,
+        default: RuleLimit | None,
+        limits: Mapping[str, RuleLimit],
+        source: str,
+        controls: ControlWatch,
+        clock: ServerClock,
+    ) -> None:
+        self._client = client
+        self._fleet = fleet
+        self._trail = trail
+        self._default = default
+        self._limits = limits
+        self._source = source
+        self._controls = controls
+        self._clock = clock
+
+    async def apply(self, assignments: Sequence[Assignment]) -> None:
+        """Count the jobs that are about to run for the first time, and decide to hold those beyond a limit."""
+        counted = Counter(self._rules(assignments))
+        if not counted:
+            return
+        rules = list(counted)
+        answers = await retry_forever("count_rules", partial(self._count, counted))
+        for rule, answer in zip(rules, answers, strict=True):
+            if answer == _HELD_BY_THIS_CALL:
+                metrics.RULES_HELD.inc()
+                logger.error("rule_held", extra={"rule": rule, "limit": str(self._limit(rule))})
+        if any(answers):
+            await self._controls.reload()
+            for assignment in assignments:
+                control = None if assignment.decision is not None else self._controls.of(assignment.accepted.job)
+                if control is not None and control.kind == "hold":
+                    assignment.decision = Held(control.selector.digest)
+
+    def _rules(self, assignments: Sequence[Assignment]) -> Iterator[str]:
+        for assignment in assignments:
+            if assignment.decision is None and assignment.delivery.is_first:
+                job = assignment.accepted
+                if job.job.rule_id is not None and not job.is_dry_run and self._limit(job.job.rule_id) is not None:
+                    yield job.job.rule_id
+
+    def _limit(self, rule: str) -> RuleLimit | None:
+        return self._limits.get(rule, self._default)
+
+    async def _count(self, counted: Mapping[str, int]) -> list[int]:
+        counts = [self._rule_count(rule, jobs) for rule, jobs in counted.items()]
+        try:
+            answer = await self._client.execute_command(*count_rules_command(self._fleet, self._trail, counts))
+        except NoScriptError:
+            call = count_rules_command(self._fleet, self._trail, counts, whole_text=True)
+            answer = await self._client.execute_command(*call)
+        return list(answer)
+
+    def _rule_count(self, rule: str, jobs: int) -> RuleCount:
+        limit = self._limit(rule)
+        assert limit is not None  # noqa: S101 - see `_rules`
+        note = Note(_BY, f"the rule asked for more than {limit}", at_ms=round(self._clock.now_ms()))
+        hold = Control("hold", Selector(rule=rule), note)
+        event = control_event(
+            "rule_held", note, source=self._source, queue=self._fleet.queue, selector=hold.selector.fields
+        )
+        return RuleCount(
+            digest=digest(rule),
+            jobs=jobs,
+            limit=limit.locks,
+            window_ms=limit.seconds * 1000,
+            hold=hold.selector.digest,
+            text=hold.to_json(),
+            event=event,
+        )
