@@ -120,6 +120,13 @@ def _key_name(value: str) -> str:
     return value
 
 
+def _printable(value: str) -> str:
+    text = value.strip()
+    if not text or not text.isprintable():
+        raise ValueError("must be printable characters, and not only blanks")
+    return text
+
+
 def _uri_reference(value: str) -> str:
     text = value.strip()
     if not _URI_REFERENCE.fullmatch(text):
@@ -287,6 +294,11 @@ class Settings(BaseSettings):
         None,
         description="The same for single rules: a JSON file with an object of rule ids and limits. It is read at the "
         "start.",
+    )
+    LOCK_WORKER_ACTOR: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)] | None = Field(
+        None,
+        description="Who runs the commands that steer the fleet, such as `lock-worker pause`, as it is noted in "
+        "CONTROL_STREAM; the login name by default. Workers do not use it.",
     )
     RESULT_CONVERSATION: Literal["full", "without_last_message", "state"] = Field(
         "full",

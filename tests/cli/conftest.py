@@ -8,8 +8,10 @@ import pytest
 
 from sandbox.server_binaries import ServerBinary, available_servers
 from tests.cli.terminal import Terminal
+from tests.system.stage import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -26,3 +28,10 @@ def server_binary(request: pytest.FixtureRequest) -> ServerBinary:
 def terminal(redis_url: str, tmp_path: Path) -> Terminal:
     """A shell whose REDIS_URL names the shared server, which is empty."""
     return Terminal({"REDIS_URL": redis_url}, tmp_path)
+
+
+@pytest.fixture
+def stage(redis_url: str, tmp_path: Path) -> Iterator[Stage]:
+    """The same server with a sandbox API, and with workers on demand."""
+    with Stage(redis_url, tmp_path) as found:
+        yield found

@@ -29,7 +29,7 @@ class Terminal:
 
     def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
         # Neither the settings of whoever runs the tests nor the size of their terminal is this one's.
-        foreign = {*Settings.model_fields, "COLUMNS", "LINES"}
+        foreign = {*Settings.model_fields, "COLUMNS", "LINES", "LOGNAME", "USER", "LNAME", "USERNAME"}
         mine = {name: value for name, value in os.environ.items() if name not in foreign}
         self.environment = {**mine, **environment}
         self.directory = directory

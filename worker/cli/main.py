@@ -18,7 +18,9 @@ from worker.cli.demo.command import demo
 from worker.cli.enqueue.command import enqueue
 from worker.cli.exit import report_output_errors
 from worker.cli.exporter.command import exporter
+from worker.cli.pause.command import pause
 from worker.cli.replay.command import replay
+from worker.cli.resume.command import resume
 from worker.cli.run import run
 from worker.cli.status.command import status
 from worker.cli.watch.command import watch
@@ -46,6 +48,8 @@ app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.ou
 app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
 app.command(epilog="Example: lock-worker workers --json | jq length")(workers)
 app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
+app.command(epilog='Example: lock-worker pause --for 10m --reason "the API is being moved"')(pause)
+app.command(epilog="Example: lock-worker resume")(resume)
 app.command(epilog="Example: lock-worker adopt --list")(adopt)
 app.command(epilog="Example: HEALTH_PORT=9100 lock-worker exporter")(exporter)
 app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo)

@@ -48,6 +48,10 @@ class Note:
         """Return whether its time is not over."""
         return self.until_ms == 0 or self.until_ms > now_ms
 
+    def to_json(self) -> str:
+        """Return it as it stands in Redis, for a pause or a cancelled job id."""
+        return json.dumps(asdict(self))
+
 
 @dataclass(frozen=True, slots=True)
 class Control:
@@ -80,6 +84,10 @@ class Controls:
     version: int = 0
     controls: tuple[Control, ...] = ()
     pause: Note | None = field(default=None)
+
+    def find(self, like: Control) -> Control | None:
+        """Return what stands in the same field; None: nothing does."""
+        return next((control for control in self.controls if control.field == like.field), None)
 
     def of(self, job: Job, now_ms: float) -> Control | None:
         """Return what is in force for a job: the first cancel, or else the first hold; None: nothing is."""

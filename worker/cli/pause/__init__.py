@@ -1,0 +1,1 @@
+"""``lock-worker pause``: lets a fleet take no jobs for a while."""

@@ -1,0 +1,1 @@
+"""``lock-worker resume``: lets a fleet go on."""
