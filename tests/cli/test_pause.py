@@ -132,8 +132,10 @@ def test_resume_without_a_pause_says_so_and_notes_nothing(terminal: Terminal, re
 def test_of_two_operators_at_once_each_is_noted_and_one_pause_stands(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:
-    ann, bob = ({"LOCK_WORKER_ACTOR": name} for name in ("ann", "bob"))
-    with terminal.start("pause", *WHY, **ann) as one, terminal.start("pause", *WHY, **bob) as other:
+    with (
+        terminal.start("pause", *WHY, LOCK_WORKER_ACTOR="ann") as one,
+        terminal.start("pause", *WHY, LOCK_WORKER_ACTOR="bob") as other,
+    ):
         assert (one.wait(60), other.wait(60)) == (0, 0)
 
     assert sorted(event["data"]["by"] for event in control_events(redis_client)) == ["ann", "bob"]

@@ -18,7 +18,10 @@ from worker.cli.demo.command import demo
 from worker.cli.enqueue.command import enqueue
 from worker.cli.exit import report_output_errors
 from worker.cli.exporter.command import exporter
+from worker.cli.hold.command import hold
+from worker.cli.holds.command import holds
 from worker.cli.pause.command import pause
+from worker.cli.release.command import release
 from worker.cli.replay.command import replay
 from worker.cli.resume.command import resume
 from worker.cli.run import run
@@ -50,6 +53,9 @@ app.command(epilog="Example: lock-worker workers --json | jq length")(workers)
 app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
 app.command(epilog='Example: lock-worker pause --for 10m --reason "the API is being moved"')(pause)
 app.command(epilog="Example: lock-worker resume")(resume)
+app.command(epilog='Example: lock-worker hold --rule r-7 --for 2h --reason "it locks too much"')(hold)
+app.command(epilog="Example: lock-worker release --rule r-7")(release)
+app.command(epilog="Example: lock-worker holds --json | jq .holds[].held")(holds)
 app.command(epilog="Example: lock-worker adopt --list")(adopt)
 app.command(epilog="Example: HEALTH_PORT=9100 lock-worker exporter")(exporter)
 app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo)

@@ -40,10 +40,6 @@ class Note:
     until_ms: int = 0
     is_revoke: bool = False
 
-    def to_json(self) -> str:
-        """Return it as the text that stands in Redis."""
-        return json.dumps(asdict(self))
-
     def is_in_force(self, now_ms: float) -> bool:
         """Return whether its time is not over."""
         return self.until_ms == 0 or self.until_ms > now_ms

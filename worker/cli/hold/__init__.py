@@ -1,0 +1,1 @@
+"""``lock-worker hold``: sets jobs of one kind aside."""

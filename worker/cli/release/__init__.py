@@ -1,0 +1,1 @@
+"""``lock-worker release``: ends a hold, so that its jobs go on."""
