@@ -41,6 +41,8 @@ MUST_AGREE = (
     "RESULT_MAX_BYTES",
     "DEDUPLICATE_SECONDS",
     "API_URL",
+    "DRY_RUN",
+    "RULES_DRY_RUN",
     "MAX_ATTEMPTS",
     "RETRY_BASE_SECONDS",
     "RETRY_MAX_DELAY_SECONDS",
@@ -53,6 +55,7 @@ MUST_AGREE = (
 _OWN_KEYS = "lw:"
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _MAX_TOKEN_BYTES = 64 * 1024
+_MAX_RULE_CHARACTERS = 128
 _MAX_STREAM_BYTES = 1_099_511_627_776
 
 
@@ -179,6 +182,16 @@ def _certificates(path: Path) -> Path:
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
     return path
+
+
+def _rule_ids(value: str) -> str:
+    """Return the rule ids in one order and without blanks around them, so that equal lists are equal texts."""
+    rules = sorted({rule.strip() for rule in value.split(",")})
+    if "" in rules:
+        raise ValueError("names an empty rule id; give rule ids with a comma between two of them, such as r-7,r-8")
+    if any(not rule.isprintable() or len(rule) > _MAX_RULE_CHARACTERS for rule in rules):
+        raise ValueError(f"holds what no rule id is: more than {_MAX_RULE_CHARACTERS} characters, or none to print")
+    return ",".join(rules)
 
 
 KeyName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_key_name)]
@@ -364,6 +377,16 @@ class Settings(BaseSettings):
         json_schema_extra={"unit": "seconds"},
     )
 
+    DRY_RUN: bool = Field(
+        default=False,
+        description="Make no call for any job: do everything else, and end each as `would_lock`. To see what a new "
+        "fleet or new rules would do.",
+    )
+    RULES_DRY_RUN: Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_rule_ids)] | None = Field(
+        None,
+        description="The same for the jobs with one of these `rule_id`s alone: `r-7,r-8`. An id with a comma cannot be "
+        "named.",
+    )
     JOB_MAX_AGE_SECONDS: float = Field(
         86_400.0,
         ge=0,

@@ -98,7 +98,7 @@ class LockConversation:
         if job.expires_at is not None and run.clock() >= job.expires_at:
             detail = f"The job expired at {job.expires_at.isoformat()}, before it could be called."
             return Expired(Problem(ProblemType.EXPIRED, detail))
-        if job.job.dry_run:
+        if job.is_dry_run:
             return WouldLock()
         if run.ends_at is not None and run.clock() >= run.ends_at:
             problem = run.progress.problem or self._flow.reason()

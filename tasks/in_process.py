@@ -29,6 +29,7 @@ from tasks.outcome import Exhausted, Problem, ProblemType
 from tasks.parse import parse
 from tasks.redaction import describe
 from tasks.run import Run
+from tasks.shadow import shadow_of
 from tasks.strict_json import NotStrictError, loads
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run(call: Call) -> dict[str, Any]:
     """
     settings = load(need_token=True)
     received_at = _now()
-    parsed = parse(_message(call, received_at))
+    parsed = parse(_message(call, received_at), shadow_of(settings))
     try:
         asyncio.get_running_loop()
     except RuntimeError:

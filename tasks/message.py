@@ -79,6 +79,7 @@ class Accepted:
             not kept.
         job: the job.
         received_fields: the job's fields as received, for the event.
+        is_in_shadow: the worker's settings make it a dry run, whatever its ``dry_run`` is.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Accepted:
     ignored: tuple[str, ...]
     tracestate: str | None = None
     naive_times: tuple[str, ...] = ()
+    is_in_shadow: bool = False
 
     @property
     def subject(self) -> str:
@@ -101,7 +103,7 @@ class Accepted:
     @property
     def is_dry_run(self) -> bool:
         """True for a dry run, which is a different thing than the real job with the same id."""
-        return self.job.dry_run
+        return self.job.dry_run or self.is_in_shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Rejection:
     Attributes:
         fingerprint: as for :class:`Accepted`; empty if the message has no usable conversation id.
         received_fields: the fields that were understood; None if there are none, or over 16 KiB.
-        is_dry_run: its ``dry_run`` is true. With any other value there, valid or not, it is no dry run.
+        is_dry_run: its ``dry_run`` is true, or the worker's settings make it a dry run. With any other value there,
+            valid or not, it is none.
     """
 
     id: str

@@ -26,11 +26,13 @@ from tasks.job import MAX_CONVERSATION_ID_CHARACTERS, MAX_LEVELS, MAX_METADATA_B
 from tasks.message import Accepted, Message, Rejection
 from tasks.outcome import Problem, ProblemType
 from tasks.redaction import describe, shorten
+from tasks.shadow import NO_SHADOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tasks.message import ParsedJob, UndecodableMessage
+    from tasks.shadow import Shadow
 
 _NAMED_FIELDS = 10
 _MAX_VALIDATED_FIELDS = 32
@@ -62,16 +64,16 @@ _TEXTS = ("conversation_id", "reason", "rule_id", "actor", "correlation_id", "re
 _ARGUMENTS = "give the fields as keyword arguments, or as one object, or give the conversation id alone"
 
 
-def parse(message: Message | UndecodableMessage) -> ParsedJob:
-    """Read a message as a job; never raises."""
+def parse(message: Message | UndecodableMessage, shadow: Shadow = NO_SHADOW) -> ParsedJob:
+    """Read a message as a job; never raises. ``shadow`` says which jobs are dry runs by setting."""
     if not isinstance(message, Message):
-        return _rejection(message, message.problem)
+        return _rejection(message, message.problem, shadow)
     try:
         job, fields = _validated(_fields(message.args, message.kwargs))
     except ValueError as reason:
-        return _rejection(message, Problem(ProblemType.INVALID_JOB, str(reason)))
+        return _rejection(message, Problem(ProblemType.INVALID_JOB, str(reason)), shadow)
     if message.unchecked is not None:
-        return _rejection(message, message.unchecked)
+        return _rejection(message, message.unchecked, shadow)
     if fields["conversation_id"] != job.conversation_id:
         fields = {**fields, "conversation_id": job.conversation_id}
     return Accepted(
@@ -86,6 +88,7 @@ def parse(message: Message | UndecodableMessage) -> ParsedJob:
         ignored=message.ignored,
         tracestate=message.tracestate,
         naive_times=message.naive_times,
+        is_in_shadow=shadow.covers(job.rule_id),
     )
 
 
@@ -187,7 +190,7 @@ def _alike(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(name, _REQUIREMENTS, n=1)), None)
 
 
-def _rejection(message: Message | UndecodableMessage, problem: Problem) -> Rejection:
+def _rejection(message: Message | UndecodableMessage, problem: Problem, shadow: Shadow) -> Rejection:
     understood = _with_texts(_understood(message.args or [], message.kwargs or {}))
     subject = _usable_conversation_id(understood)
     return Rejection(
@@ -197,7 +200,7 @@ def _rejection(message: Message | UndecodableMessage, problem: Problem) -> Rejec
         problem=problem,
         received_fields=None if message.unchecked else _received_fields(understood, subject),
         replay_of=message.replay_of,
-        is_dry_run=understood.get("dry_run") is True,
+        is_dry_run=understood.get("dry_run") is True or shadow.covers(understood.get("rule_id")),
         traceparent=message.traceparent,
         tracestate=message.tracestate,
     )

@@ -441,3 +441,17 @@ def test_every_option_has_a_sentence_and_every_number_its_bounds() -> None:
             if kind["type"] in {"integer", "number"}:
                 assert "maximum" in kind, name
                 assert kind.keys() & {"minimum", "exclusiveMinimum"}, name
+
+
+def test_rules_in_any_order_are_one_setting_so_that_workers_agree(environment: Environment) -> None:
+    environment(RULES_DRY_RUN="b, a ,b")
+    assert load(need_token=False).to_agree_on()["RULES_DRY_RUN"] == "a,b"
+
+
+@pytest.mark.parametrize(
+    ("rules", "wrong"),
+    [("a,,b", "names an empty rule id"), (",", "names an empty rule id"), ("x" * 129, "holds what no rule id is")],
+)
+def test_a_list_of_rules_that_may_hold_a_slip_is_refused(environment: Environment, rules: str, wrong: str) -> None:
+    environment(RULES_DRY_RUN=rules)
+    assert problems()[0].startswith(f"RULES_DRY_RUN: {wrong}")

@@ -22,6 +22,7 @@ import tasks.lock_conversation  # noqa: F401 - registers the task
 from settings import SettingsError, load
 from tasks import from_settings
 from tasks.rule_limits import read_limit, read_limits_file
+from tasks.shadow import shadow_of
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
@@ -238,7 +239,7 @@ def _admission(
     controls: ControlWatch,
     tracer: Tracer | None,
 ) -> Admission:
-    read = ReadAhead(decoder(TASK_NAME))
+    read = ReadAhead(decoder(TASK_NAME, shadow_of(settings)))
     return Admission(
         read=read,
         look_ahead=read.look,

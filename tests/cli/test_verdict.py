@@ -216,3 +216,21 @@ def test_watching_shows_what_changes_until_it_is_interrupted(terminal: Terminal,
         screen.wait_for("\nwell")
         screen.interrupt()
         assert screen.wait() == 130
+
+
+def test_workers_that_call_for_no_job_are_named_and_so_are_rules_whose_jobs_are_dry_runs(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    register(redis_client, "one", DRY_RUN=True)
+    register(redis_client, "two", DRY_RUN=True)
+    assert problems(terminal) == ["dry_run"]
+    assert "No job is called by all 2 workers: DRY_RUN is set, and each job ends as would_lock." in words(terminal)
+
+    register(redis_client, "two", DRY_RUN=False)
+    assert problems(terminal) == ["settings_differ", "dry_run"]
+    assert "by one (1 of 2 workers)" in words(terminal)
+
+    for worker in ("one", "two"):
+        register(redis_client, worker, RULES_DRY_RUN="r-7,r-8")
+    assert problems(terminal) == ["rules_dry_run"]
+    assert "Jobs of some rules are not called (RULES_DRY_RUN): r-7,r-8." in words(terminal)

@@ -41,7 +41,7 @@ def test_a_start_tells_how_the_worker_is_set(monkeypatch: pytest.MonkeyPatch, ca
         "message": "worker_started", "levelname": "INFO", "version": "1.2.3", "node": "celery@host",
         "worker": "host-1-ab", "queues": ["a", "b"], "api": "api.example.com:8443", "redis": "redis://127.0.0.1:6379/0",
         "results": "moderation.results", "dead": "moderation.dead", "concurrency": 7, "rate_limit_per_second": 5.0,
-        "lease_seconds": 30.0, "max_attempts": 8,
+        "lease_seconds": 30.0, "max_attempts": 8, "dry_run": False, "rules_dry_run": None,
         "settings": {"RATE_LIMIT_PER_SECOND": 5.0, "API_URL": "https://api.example.com:8443/v1"},
     }  # fmt: skip
     assert {name: line[name] for name in told} == told

@@ -319,3 +319,17 @@ def test_the_pages_example_of_a_test_works_as_it_stands(api: SandboxApi) -> None
     environment = {"API_TOKEN": TOKEN, "API_URL": api.url}
 
     subprocess.run([sys.executable, "-c", testing], cwd=ROOT, env=environment, check=True)
+
+
+@pytest.mark.usefixtures("own_app")
+@pytest.mark.parametrize(("name", "value"), [("DRY_RUN", "true"), ("RULES_DRY_RUN", "r-6,r-7")])
+def test_a_job_that_a_setting_makes_a_dry_run_makes_no_call_in_process(
+    api: SandboxApi, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    event = lock_conversation("c-42", rule_id="r-7")
+
+    assert end_of(event)[1] == "would_lock"
+    assert event["data"]["job"] == {"conversation_id": "c-42", "rule_id": "r-7"}
+    assert not api.calls()

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 from tasks.message import ParsedJob, Rejection
 from tasks.outcome import Problem, ProblemType
 from tasks.parse import parse
+from tasks.shadow import NO_SHADOW
 from worker.message import celery_protocol
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from tasks.shadow import Shadow
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +36,12 @@ class Decode(Protocol):
         """Return the job, or the rejection of a message that is none."""
 
 
-def decoder(task_name: str) -> Decode:
-    """Return a decoder of messages for one task."""
+def decoder(task_name: str, shadow: Shadow = NO_SHADOW) -> Decode:
+    """Return a decoder of messages for one task. ``shadow`` says which jobs are dry runs by setting."""
 
     def decode(raw: bytes, *, size: int, now: datetime) -> ParsedJob:
         try:
-            return parse(celery_protocol.parse(raw, now=now, task_name=task_name, true_size=size))
+            return parse(celery_protocol.parse(raw, now=now, task_name=task_name, true_size=size), shadow)
         except Exception as error:  # noqa: BLE001 - both never raise; if that is ever wrong, the message must still get its event
             logger.error("intake_error", extra={"error": type(error).__name__, "bytes": size})  # noqa: TRY400 - a traceback could show the body
             problem = Problem(ProblemType.INTERNAL, "The worker failed to read the message; see its log.")

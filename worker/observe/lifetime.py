@@ -60,6 +60,8 @@ class Lifetime:
             "lease_seconds": settings.LEASE_SECONDS,
             "max_attempts": settings.MAX_ATTEMPTS,
             "task_events": task_events,
+            "dry_run": settings.DRY_RUN,
+            "rules_dry_run": settings.RULES_DRY_RUN,
             "settings": changed(settings),
         }
         logger.info("worker_started", extra=fields)

@@ -33,6 +33,8 @@ _BAD_OUTCOMES = ("exhausted", "poisoned", "refused", "rejected")
 #: Failures are a problem from this share of the jobs on that ended; a poisoned job is one in any case.
 _MANY_FAILURES = 0.05
 _NAMES_SHOWN = 3
+#: So much is shown of the rules whose jobs are dry runs.
+_RULES_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def problems(state: FleetState, settings: Settings) -> list[Problem]:
         *_of_the_queue(state),
         *_of_holds(state),
         *_of_settings(state),
+        *_of_dry_runs(state),
         *_of_streams(state, settings),
         *_of_outcomes(state),
     ]
@@ -184,6 +187,28 @@ def _of_settings(state: FleetState) -> Iterator[Problem]:
             f"Workers differ in settings that must be the same for all of them: {names}.",
             "A rollout may be under way; otherwise give all workers the same values (see below who has which).",
         )
+
+
+def _of_dry_runs(state: FleetState) -> Iterator[Problem]:
+    dry = [member for member in state.members if member.settings.get("DRY_RUN") is True]
+    if dry:
+        yield Problem(
+            "dry_run",
+            f"No job is called by {_workers(dry, state)}: DRY_RUN is set, and each job ends as would_lock.",
+            "Unset DRY_RUN and restart them when conversations are to be locked; the ids of dry runs stand in no job's "
+            "way.",
+        )
+    rules = sorted({rules for member in state.members if isinstance(rules := _dry_rules(member), str)})
+    if rules:
+        yield Problem(
+            "rules_dry_run",
+            f"Jobs of some rules are not called (RULES_DRY_RUN): {printable(', '.join(rules)[:_RULES_CHARACTERS])}.",
+            "Take a rule out of RULES_DRY_RUN and restart the workers when its conversations are to be locked.",
+        )
+
+
+def _dry_rules(member: Member) -> object:
+    return member.settings.get("RULES_DRY_RUN")
 
 
 def _of_streams(state: FleetState, settings: Settings) -> Iterator[Problem]:
