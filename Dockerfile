@@ -27,5 +27,7 @@ ENV PATH=/opt/lock-worker/bin:$PATH \
 USER 10001
 WORKDIR /run/lock-worker
 STOPSIGNAL SIGTERM
+# For Docker; Kubernetes asks /livez and /readyz itself. A command that runs no worker switches it off (--no-healthcheck).
+HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 CMD ["lock-worker", "ping"]
 # Becomes `celery -A worker worker`, so the container's first process is the worker, and SIGTERM reaches it.
 CMD ["lock-worker", "run"]

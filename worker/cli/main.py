@@ -22,6 +22,7 @@ from worker.cli.hold.command import hold
 from worker.cli.holds.command import holds
 from worker.cli.pause.command import pause
 from worker.cli.release.command import release
+from worker.cli.ping.command import ping
 from worker.cli.replay.command import replay
 from worker.cli.resume.command import resume
 from worker.cli.run import run
@@ -50,6 +51,7 @@ app.command(epilog="Example: lock-worker enqueue c-1 c-2 --rule-id off-platform-
 app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.outcome")(watch)
 app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
 app.command(epilog="Example: lock-worker workers --json | jq length")(workers)
+app.command(epilog="Example: lock-worker ping --ready")(ping)
 app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
 app.command(epilog='Example: lock-worker pause --for 10m --reason "the API is being moved"')(pause)
 app.command(epilog="Example: lock-worker resume")(resume)

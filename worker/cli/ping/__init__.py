@@ -1,0 +1,1 @@
+"""``lock-worker ping``: whether this pod's worker is alive, or ready, for container health checks."""
