@@ -21,6 +21,7 @@ NAMED = {
     KEYS.record_prefix + "token.1": ("hash", False),
     KEYS.leases: ("zset", False),
     KEYS.delayed: ("zset", False),
+    KEYS.held: ("zset", False),
     KEYS.deadlines: ("zset", False),
     KEYS.id_prefix + digest("a job"): ("string", True),
     KEYS.id_prefix + digest("a job") + ":other": ("string", True),

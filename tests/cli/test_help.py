@@ -12,9 +12,9 @@ from tests.cli.terminal import Terminal, python
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ["run", "enqueue", "watch", "status", "ping", "replay", "adopt", "demo"]
+COMMANDS = ["run", "enqueue", "watch", "status", "audit", "ping", "replay", "adopt", "demo"]
 #: Those that look into Redis, with the arguments that they need.
-WITH_REDIS = {"status": [], "watch": [], "enqueue": ["c-1"], "replay": ["--all"], "adopt": []}
+WITH_REDIS = {"status": [], "watch": [], "enqueue": ["c-1"], "replay": ["--all"], "adopt": [], "audit": []}
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_documented_user_can_do_all_that_the_command_line_does(server_binary
         watch = ("watch", "--json", "--last", "1", "--count", "1")
         ended = [
             shell.run(*arguments)
-            for arguments in (("status",), watch, ("replay", "--list"), ("replay", "--all"), ("adopt",))
+            for arguments in (("status",), watch, ("replay", "--list"), ("replay", "--all"), ("adopt",), ("audit",))
         ]
 
         assert [(each.returncode, each.stderr) for each in ended if each.returncode] == []

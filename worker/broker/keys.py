@@ -104,6 +104,8 @@ class Keys:
     leases = _key("leases")
     #: Refs of delayed jobs, by the time they are due.
     delayed = _key("delayed")
+    #: Refs of jobs that a hold set aside, by the time of that.
+    held = _key("held")
     #: The beginning of a record's key; the ref follows.
     record_prefix = _key("job:")
     #: The beginning of a job id's key; the digest of the id follows.
@@ -112,8 +114,6 @@ class Keys:
     counters = _key("counters")
     #: When the fleet last promoted and recovered jobs of the queue.
     maintenance = _key("maintenance")
-    #: Jobs that are set aside until their hold is released, ordered by hold.
-    held = _key("held")
     #: Earlier totals, from which rates are computed.
     samples = _key("samples")
     #: From when on the oldest message of each of the producers' lists can be.

@@ -14,6 +14,7 @@ from pathlib import Path
 import typer
 
 from worker.cli.adopt.command import adopt
+from worker.cli.audit.command import audit
 from worker.cli.demo.command import demo
 from worker.cli.enqueue.command import enqueue
 from worker.cli.exit import report_output_errors
@@ -51,6 +52,7 @@ app.command(epilog="Example: lock-worker enqueue c-1 c-2 --rule-id off-platform-
 app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.outcome")(watch)
 app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
 app.command(epilog="Example: lock-worker workers --json | jq length")(workers)
+app.command(epilog="Example: lock-worker audit --json | jq .queues[].terms")(audit)
 app.command(epilog="Example: lock-worker ping --ready")(ping)
 app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
 app.command(epilog='Example: lock-worker pause --for 10m --reason "the API is being moved"')(pause)

@@ -1,0 +1,63 @@
+"""``lock-worker audit``: adds up what became of all jobs that were taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.exit import FAILED, load_settings, redis_address, redis_or_stop
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from settings import Settings
+    from worker.cli.audit.report import Audited
+
+#: Up to so many jobs that did not end their records are looked at without being asked to: that takes some seconds.
+_FEW_JOBS = 100_000
+
+
+def audit(
+    *,
+    deep: Annotated[
+        bool | None,
+        typer.Option("--deep/--no-deep", help="Look whether each job has its record; the default below 100,000 jobs."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Add up what became of all jobs that workers took, while they work.
+
+    taken = finished + duplicates dropped + vanished + in flight + delayed + due + requeued + retries + suspects + held,
+    for each queue of the fleet, at one moment. It changes nothing and needs no token. The exit status is 0 if the sum
+    is right and no job lost its record, else 1.
+    """
+    import json  # noqa: PLC0415 - as below
+
+    from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.audit import report  # noqa: PLC0415 - as above
+
+    settings = load_settings()
+    with redis_or_stop(settings), sync_client(settings) as client:
+        found = _audit(client, settings, deep=deep)
+    is_right = not any(each.breaches for each in found)
+    if as_json:
+        queues = [report.as_json(each) for each in found]
+        typer.echo(json.dumps({"ok": is_right, "redis": redis_address(settings), "queues": queues}))
+    else:
+        typer.echo("\n\n".join("\n".join(report.lines(each)) for each in found))
+    raise typer.Exit(0 if is_right else FAILED)
+
+
+def _audit(client: Redis, settings: Settings, *, deep: bool | None) -> list[Audited]:
+    from worker.broker.keys import Keys  # noqa: PLC0415 - as above
+    from worker.cli.audit.records import check_records  # noqa: PLC0415 - as above
+    from worker.cli.audit.report import audited  # noqa: PLC0415 - as above
+    from worker.cli.audit.snapshot import queues_of, read_snapshot  # noqa: PLC0415 - as above
+
+    fleet, found = Keys(settings.LOCK_QUEUE), []
+    for keys in queues_of(client, fleet):
+        snapshot = read_snapshot(client, keys, fleet)
+        is_deep = snapshot.kept < _FEW_JOBS if deep is None else deep
+        found.append(audited(snapshot, check_records(client, keys) if is_deep else None))
+    return found
