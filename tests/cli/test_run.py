@@ -91,3 +91,4 @@ def test_options_that_break_a_promise_are_reported_by_the_worker(terminal: Termi
     ended = terminal.run("run", "--purge", API_TOKEN="t", HEALTH_PORT="0")
     assert ended.returncode != 0
     assert "--purge" in ended.stderr
+    assert "lock-worker cancel --all ends the jobs that wait" in ended.stderr

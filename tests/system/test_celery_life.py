@@ -313,6 +313,7 @@ def test_no_command_of_celery_throws_jobs_away(life: Stage) -> None:
             check=False,
         )  # fmt: skip
         assert "every job ends in one result event" in ended.stdout + ended.stderr, words
+        assert "lock-worker cancel --all ends the jobs that wait" in ended.stdout + ended.stderr, words
         assert "Traceback" not in ended.stdout + ended.stderr, words
 
     assert life.redis.llen("elsewhere") == len(jobs)

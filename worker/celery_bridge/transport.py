@@ -63,7 +63,7 @@ class JobsAreKeptError(ClickException):
     def __init__(self, queue: str) -> None:
         super().__init__(
             f"lock-worker refuses to empty the queue {queue!r}: every job ends in one result event, so none is thrown "
-            "away. Stop whoever sends the jobs, and let the workers finish them; a revoke ends a job without a call."
+            "away. lock-worker cancel --all ends the jobs that wait without a call, each with its event."
         )
 
 

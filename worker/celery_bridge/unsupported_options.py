@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _REFUSED = {
     "autoscale": "--autoscale: jobs are coroutines and cost no process; set CONCURRENCY, and scale pods",
-    "purge": "--purge: every job ends in one result event, so none is thrown away; delete the queue if you must",
+    "purge": "--purge: every job ends in one result event, so none is thrown away; lock-worker cancel --all ends the "
+    "jobs that wait, each with its event",
     "beat": "-B: run celery beat as a service of its own; a worker that is scaled would send every job many times",
     "max_tasks_per_child": "--max-tasks-per-child: there is no child process; restart the pod",
     "max_memory_per_child": "--max-memory-per-child: there is no child process; limit the pod's memory",
