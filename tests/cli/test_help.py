@@ -12,7 +12,7 @@ from tests.cli.terminal import Terminal, python
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ["run", "enqueue", "watch", "status", "audit", "ping", "replay", "adopt", "demo"]
+COMMANDS = ["run", "enqueue", "watch", "status", "audit", "doctor", "ping", "replay", "adopt", "demo"]
 #: Those that look into Redis, with the arguments that they need.
 WITH_REDIS = {"status": [], "watch": [], "enqueue": ["c-1"], "replay": ["--all"], "adopt": [], "audit": []}
 

@@ -74,7 +74,10 @@ def test_the_documented_user_can_do_all_that_the_command_line_does(server_binary
             for arguments in (("status",), watch, ("replay", "--list"), ("replay", "--all"), ("adopt",), ("audit",))
         ]
 
+        doctor = json.loads(shell.run("doctor", "--json", API_TOKEN=TOKEN, API_URL=stage.api.url).stdout)
+
         assert [(each.returncode, each.stderr) for each in ended if each.returncode] == []
+        assert [each for each in doctor["checks"] if each["level"] == "problem"] == []
         assert stage.redis.llen(QUEUE) == 1
         assert stage.redis.execute_command("ACL", "LOG") == []
 
