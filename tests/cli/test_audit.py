@@ -120,6 +120,11 @@ async def test_a_deleted_record_is_found_before_its_job_is_counted_as_vanished_a
     bench.take(1)
     assert codes(terminal) == ["vanished"]
 
+    # as the runbook says, once the job was sent again
+    bench.run("HINCRBY", KEYS.counters, "vanished", -1)
+    bench.run("HINCRBY", KEYS.counters, "taken", -1)
+    assert codes(terminal) == []
+
 
 @pytest.mark.parametrize(
     ("change", "code"),

@@ -104,7 +104,7 @@ class Keys:
     leases = _key("leases")
     #: Refs of delayed jobs, by the time they are due.
     delayed = _key("delayed")
-    #: Refs of jobs that a hold set aside, by the time of that.
+    #: Jobs that are set aside until their hold is released, ordered by hold.
     held = _key("held")
     #: The beginning of a record's key; the ref follows.
     record_prefix = _key("job:")

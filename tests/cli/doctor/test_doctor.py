@@ -160,6 +160,11 @@ def test_without_a_token_the_rest_is_checked_all_the_same(shell: Terminal) -> No
     assert text == "API_TOKEN: is missing; give it or API_TOKEN_FILE"
 
 
+def test_a_host_that_only_the_http_client_refuses_is_one_problem_and_no_traceback(shell: Terminal) -> None:
+    text, _ = the_problem(shell, "settings", API_URL="https://999.1.1.1", API_TOKEN="t")
+    assert text.startswith("API_URL: ")
+
+
 def test_a_token_file_that_cannot_be_read_is_a_problem(shell: Terminal) -> None:
     text, _ = the_problem(shell, "settings", API_TOKEN="", API_TOKEN_FILE="/no/such/file")
     assert text.startswith("API_TOKEN_FILE: cannot be read")
@@ -287,6 +292,11 @@ def test_redis_with_a_certificate_of_an_unknown_authority_is_a_problem(shell: Te
     assert "CERTIFICATE_VERIFY_FAILED" in text
     assert "REDIS_CA_FILE" in mend
     assert status == 0
+
+
+def test_another_database_than_the_first_is_a_warning(shell: Terminal) -> None:
+    told = the_warning(shell, "redis_database", REDIS_URL=shell.environment["REDIS_URL"].replace("/0", "/3"))
+    assert "names the database 3, and pub/sub knows no databases" in told
 
 
 # --- the API ---

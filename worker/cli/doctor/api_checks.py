@@ -29,7 +29,10 @@ Address: TypeAlias = "tuple[socket.AddressFamily, tuple[str, int] | tuple[str, i
 def api_checks(settings: Settings) -> Iterator[Check]:
     """Yield what was found, up to the first step that fails."""
     yield from token(settings)
-    url = httpx.URL(settings.API_URL)
+    try:
+        url = httpx.URL(settings.API_URL)
+    except httpx.InvalidURL:
+        return  # a problem of the settings, which is told there
     host, port = url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -44,6 +44,7 @@ def redis_checks(client: Redis, settings: Settings) -> Iterator[Check]:
     yield ok("redis", f"{_server(info)} answers at {redis_address(settings)}")
     checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
         ("redis_server", lambda: server(client, settings)),
+        ("redis_database", lambda: database(client)),
         ("redis_clock", lambda: clock(seconds + microseconds / 1e6, began, ended)),
         ("redis_disk", lambda: disk(info)),
         ("redis_memory", lambda: memory(info)),
@@ -99,6 +100,18 @@ def server(client: Redis, settings: Settings) -> Iterator[Check]:
         yield kind("redis_server", finding.problem, finding.advice)
     if not found:
         yield ok("redis_server", "it is a primary, new enough, throws no keys away, and writes an append-only file")
+
+
+def database(client: Redis) -> Iterator[Check]:
+    """Warn of what databases of one server share."""
+    number = client.connection_pool.connection_kwargs.get("db") or 0
+    if number:
+        yield warning(
+            "redis_database",
+            f"REDIS_URL names the database {number}, and pub/sub knows no databases: who listens to RESULTS_CHANNEL "
+            "hears the events of every database of this server. The streams are not affected.",
+            "Give each environment its own RESULTS_CHANNEL and EVENT_SOURCE, or a server of its own.",
+        )
 
 
 def clock(server_seconds: float, began: float, ended: float) -> Iterator[Check]:
