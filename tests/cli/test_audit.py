@@ -87,7 +87,7 @@ async def test_held_jobs_are_a_term_of_the_sum(bench: Workbench, terminal: Termi
     bench.run("ZREM", KEYS.leases, job.ref)
     assert codes(terminal) == ["missing"]
 
-    bench.run("ZADD", KEYS.held, bench.now_ms(), job.ref)
+    bench.run("ZADD", KEYS.held, 0, f"a-hold:{job.ref}")
 
     status, found = audit(terminal)
     assert (status, found["terms"]["held"], found["records"]["checked"]) == (0, 1, 1)
@@ -190,9 +190,9 @@ def test_a_job_that_ends_between_two_looks_is_not_missing(
     redis_client.rpush(KEYS.requeued, "ended", "missing")
     look_again = records._is_missing
 
-    def ends_before(client: redis.Redis, keys: Keys, ref: bytes) -> bool:
+    def ends_before(client: redis.Redis, keys: Keys, ref: bytes, holds: set[bytes]) -> bool:
         client.lrem(KEYS.requeued, 1, "ended")
-        return look_again(client, keys, ref)
+        return look_again(client, keys, ref, holds)
 
     monkeypatch.setattr(records, "_is_missing", ends_before)
 

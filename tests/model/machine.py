@@ -30,6 +30,9 @@ from worker.broker import take as take_call
 from worker.broker.keys import digest
 from worker.broker.records import Claim, ClaimAnswer, CompleteAnswer, Completion, Delay, TakeRequest, TakeState
 from worker.broker.take import read_take, take_command
+from worker.cli.audit.law import breaches, law_of
+from worker.cli.audit.records import check_records
+from worker.cli.audit.snapshot import read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -755,11 +758,19 @@ class QueueMachine(RuleBasedStateMachine):
             self.server.client, keys, results=broker_options.results, dead=broker_options.dead, ids=ids
         )
 
+    def _audit(self) -> list[str]:
+        """What `lock-worker audit` would find wrong."""
+        keys, client = self.bench.keys, self.server.client
+        snapshot = read_snapshot(client, keys, keys)
+        wrong = [breach.text for breach in breaches(law_of(snapshot), snapshot)]
+        return wrong + check_records(client, keys).missing
+
     def _check(self, move: str) -> standing.Standing:
         """The laws hold, and all stands as the model says."""
         now = self._read()
         assert list(standing.broken_laws(now, self._before, self.sent, move)) == []
         assert now.view() == self.model.view()
+        assert self._audit() == []
         self._before = now
         self.steps += 1
         return now

@@ -23,8 +23,8 @@ from worker.cli.exporter.command import exporter
 from worker.cli.hold.command import hold
 from worker.cli.holds.command import holds
 from worker.cli.pause.command import pause
-from worker.cli.release.command import release
 from worker.cli.ping.command import ping
+from worker.cli.release.command import release
 from worker.cli.replay.command import replay
 from worker.cli.resume.command import resume
 from worker.cli.run import run

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from redis import Redis
 
@@ -43,21 +43,26 @@ def check_records(client: Redis, keys: Keys) -> Records:
     Raises:
         RedisError: the server refused, was lost, or took too long.
     """
-    found, seen = Records(), set[bytes]()
-    for page in _pages(client, keys):
+    found, seen, holds = Records(), set[bytes](), set[bytes]()
+    for page in _pages(client, keys, holds):
         new = [ref for ref in dict.fromkeys(page) if ref not in seen]
         seen.update(new)
         lacking = [ref for ref, kind in zip(new, _types(client, keys, new), strict=True) if kind != b"hash"]
-        found.missing += [ref.decode(errors="replace") for ref in lacking if _is_missing(client, keys, ref)]
+        found.missing += [ref.decode(errors="replace") for ref in lacking if _is_missing(client, keys, ref, holds)]
     found.checked = len(seen)
     return found
 
 
-def _pages(client: Redis, keys: Keys) -> Iterator[Sequence[bytes]]:
+def _pages(client: Redis, keys: Keys, holds: set[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield the refs in all indexes; adds the digests of the holds that jobs are set aside by."""
     for name in (keys.requeued, keys.retries, keys.suspects):
         yield from _pages_of_list(client, name)
-    for name in (keys.leases, keys.delayed, keys.held):
+    for name in (keys.leases, keys.delayed):
         yield from _pages_of_zset(client, name)
+    for page in _pages_of_zset(client, keys.held):
+        members = [member.partition(b":") for member in page]
+        holds.update(hold for hold, _, _ in members)
+        yield [ref for _, _, ref in members]
 
 
 def _pages_of_list(client: Any, name: str) -> Iterator[Sequence[bytes]]:
@@ -98,15 +103,17 @@ def _types(client: Redis, keys: Keys, refs: Sequence[bytes]) -> list[bytes]:
         return list(pipeline.execute())
 
 
-def _is_missing(client: Redis, keys: Keys, ref: bytes) -> bool:
-    """Return True if a job is in an index and has no record, at one moment."""
+def _is_missing(client: Redis, keys: Keys, ref: bytes, holds: Iterable[bytes]) -> bool:
+    """Return True if a job is in an index and has no record, at one moment. ``holds``: the digests of the holds."""
     pipeline: Any  # as above
     with client.pipeline(transaction=True) as pipeline:
         pipeline.type(keys.record_prefix.encode() + ref)
         for name in (keys.requeued, keys.retries, keys.suspects):
             pipeline.lpos(name, ref)
-        for name in (keys.leases, keys.delayed, keys.held):
+        for name in (keys.leases, keys.delayed):
             pipeline.zscore(name, ref)
+        for hold in holds:
+            pipeline.zscore(keys.held, hold + b":" + ref)
         kind, *places = pipeline.execute(raise_on_error=False)
     is_somewhere = any(place is not None and not isinstance(place, ResponseError) for place in places)
     return kind != b"hash" and is_somewhere

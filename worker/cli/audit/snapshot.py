@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
 from worker.broker.keys import Keys
 from worker.broker.state import parse_state, state_command
 
@@ -45,18 +43,10 @@ def read_snapshot(client: Redis, keys: Keys, fleet: Keys) -> Snapshot:
     Raises:
         RedisError: the server refused, was lost, or took too long.
     """
-    pipeline: Any  # redis-py has no types for this
-    with client.pipeline(transaction=True) as pipeline:
-        pipeline.execute_command(*state_command(keys, fleet, whole_text=True))
-        pipeline.zcard(keys.held)
-        found, held = pipeline.execute(raise_on_error=False)
-    if isinstance(found, RedisError):
-        raise found
-    state = parse_state(found)
-    wrong = dict(state.wrong_keys)
-    if isinstance(held, RedisError):
-        wrong[keys.held], held = "value of another type", 0
-    return Snapshot(keys, state, held, wrong)
+    answer: Any  # redis-py has no types for this
+    answer = client.execute_command(*state_command(keys, fleet, whole_text=True))  # type: ignore[no-untyped-call]
+    state = parse_state(answer)
+    return Snapshot(keys, state, state.held, dict(state.wrong_keys))
 
 
 def queues_of(client: Redis, fleet: Keys) -> list[Keys]:
