@@ -118,6 +118,10 @@ class Screen:
                 piece = os.read(self._descriptor, 65_536).decode(errors="replace")
                 written += piece.replace("\x1b[K", "").replace("\r\n", "\n")
 
+    def type(self, text: str) -> None:
+        """As the keyboard does."""
+        os.write(self._descriptor, text.encode())
+
     def interrupt(self) -> None:
         """As Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)

@@ -12,9 +12,27 @@ from tests.cli.terminal import Terminal, python
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ["run", "enqueue", "watch", "status", "audit", "doctor", "ping", "replay", "adopt", "demo"]
+STEERING = ["pause", "resume", "hold", "release", "holds", "cancel"]
+SEEING = ["watch", "show", "status", "workers", "audit", "doctor", "ping", "exporter"]
+COMMANDS = ["run", "enqueue", *SEEING, "dead", "replay", *STEERING, "adopt", "demo"]
 #: Those that look into Redis, with the arguments that they need.
-WITH_REDIS = {"status": [], "watch": [], "enqueue": ["c-1"], "replay": ["--all"], "adopt": [], "audit": []}
+WITH_REDIS = {
+    "status": [],
+    "workers": [],
+    "watch": [],
+    "show": ["job-1"],
+    "audit": [],
+    "enqueue": ["c-1"],
+    "dead": [],
+    "replay": ["--all"],
+    "adopt": [],
+    "pause": ["--reason", "x"],
+    "resume": [],
+    "hold": ["--rule", "r", "--reason", "x"],
+    "release": ["--rule", "r"],
+    "holds": [],
+    "cancel": ["job-1", "--reason", "x"],
+}
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ COMMANDS = {
     "replay --list": ["replay", "--list"],
     "enqueue": ["enqueue", "c-1"],
     "adopt as JSON": ["adopt", "--list", "--json"],
+    "pause": ["pause", "--reason", "x"],
+    "holds": ["holds"],
+    "cancel as JSON": ["cancel", "job-1", "--reason", "x", "--json"],
     "help": ["--help"],
 }
 
@@ -102,6 +105,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_reported_by_its_name(terminal:
         (["enqueue", "--file"], "lock-worker: --file \\u001b]0;title\\u0007: No such file or directory"),
         (["watch", "--outcome"], "--outcome \\u001b]0;title\\u0007: there are locked, "),
         (["replay", "--error"], "--error \\u001b]0;title\\u0007: there are invalid_job, "),
+        (["pause", "--reason", "x", "--for"], "--for \\u001b]0;title\\u0007: write a time"),
     ],
 )
 def test_what_an_argument_holds_does_not_reach_the_terminal_as_a_command(

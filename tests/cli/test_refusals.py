@@ -21,8 +21,18 @@ if TYPE_CHECKING:
 
     Trouble = Callable[[redis.Redis], AbstractContextManager[object]]
 
-COMMANDS = {"status": ["status"], "watch": ["watch"], "replay": ["replay", "--all"], "enqueue": ["enqueue", "c-1"]}
-LOOKS = {"status", "watch", "replay"}
+COMMANDS = {
+    "status": ["status"],
+    "watch": ["watch"],
+    "replay": ["replay", "--all"],
+    "enqueue": ["enqueue", "c-1"],
+    "pause": ["pause", "--reason", "x"],
+    "holds": ["holds"],
+    "cancel": ["cancel", "--rule", "r", "--reason", "x"],
+}
+LOOKS = {"status", "watch", "replay", "holds"}
+#: Those that change what is in Redis, but work where it is full.
+STEERS = {"pause", "cancel"}
 
 
 @contextmanager
@@ -117,8 +127,8 @@ def loading(client: redis.Redis) -> Iterator[None]:
 
 @contextmanager
 def another_type(client: redis.Redis) -> Iterator[None]:
-    for name in ("moderation.lock", "moderation.results", "moderation.dead"):
-        client.set(name, "no list and no stream")
+    for name in ("moderation.lock", "moderation.results", "moderation.dead", "lw:1:moderation.lock:controls"):
+        client.set(name, "no list, no stream and no hash")
     yield
 
 
@@ -133,10 +143,10 @@ def server(server_binary: ServerBinary) -> Iterator[RedisServer]:
     [
         (full, "OOM ", "raise maxmemory", {"enqueue"}),
         (no_permission, "NOPERM ", "docs/redis.md", COMMANDS),
-        (replica, "READONLY ", "name the primary", {"enqueue"}),
+        (replica, "READONLY ", "name the primary", {"enqueue", *STEERS}),
         (orphan, "MASTERDOWN ", "name the primary", LOOKS),
         (too_many_clients, "max number of clients", "maxclients", COMMANDS),
-        (no_replicas, "NOREPLICAS ", "min-replicas-to-write", {"enqueue"}),
+        (no_replicas, "NOREPLICAS ", "min-replicas-to-write", {"enqueue", *STEERS}),
         (busy, "BUSY ", "SCRIPT KILL", COMMANDS),
         (loading, "LOADING ", "try again in a moment", COMMANDS),
         (another_type, "WRONGTYPE ", "another name", COMMANDS),
@@ -154,6 +164,8 @@ def test_a_refusal_is_reported_as_one_with_what_to_do(
             assert words in ended.stderr.splitlines()[0]
             assert fix in ended.stderr.splitlines()[1]
             assert "pipeline" not in ended.stderr
+            if command in STEERS:
+                assert ended.stderr.endswith("\nNothing was changed.\n")
             if command == "enqueue":
                 assert ended.stdout == ""
                 assert "0 of 1 job arrived; 1 did not arrive" in ended.stderr
@@ -170,6 +182,15 @@ def test_a_server_that_takes_no_writes_can_be_looked_at(
 
     assert "refused" not in ended.stderr
     assert ended.returncode == (1 if command == "watch" else 0)
+
+
+@pytest.mark.parametrize("command", sorted(STEERS))
+def test_a_full_server_can_be_steered(server: RedisServer, tmp_path: Path, command: str) -> None:
+    with redis.Redis.from_url(server.url) as client, full(client):
+        ended = Terminal({"REDIS_URL": server.url}, tmp_path).run(*COMMANDS[command])
+
+        assert ended.returncode == 0, ended.stderr
+        assert client.xlen("moderation.control") == 1
 
 
 @pytest.mark.parametrize("trouble", [full, replica, no_replicas])

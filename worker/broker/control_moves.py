@@ -59,7 +59,7 @@ def control_command(
     field: str = "",
     text: str = "",
     until_ms: int = 0,
-    expected: str = "*",
+    expected: str | bytes = "*",
     whole_text: bool = False,
 ) -> Command:
     """Return the call of ``control.lua``.

@@ -15,6 +15,7 @@ import typer
 
 from worker.cli.adopt.command import adopt
 from worker.cli.audit.command import audit
+from worker.cli.cancel.command import cancel
 from worker.cli.demo.command import demo
 from worker.cli.doctor.command import doctor
 from worker.cli.enqueue.command import enqueue
@@ -62,6 +63,7 @@ app.command(epilog="Example: lock-worker resume")(resume)
 app.command(epilog='Example: lock-worker hold --rule r-7 --for 2h --reason "it locks too much"')(hold)
 app.command(epilog="Example: lock-worker release --rule r-7")(release)
 app.command(epilog="Example: lock-worker holds --json | jq .holds[].held")(holds)
+app.command(epilog='Example: lock-worker cancel --rule r-7 --for 1h --reason "it ran wild"')(cancel)
 app.command(epilog="Example: lock-worker adopt --list")(adopt)
 app.command(epilog="Example: HEALTH_PORT=9100 lock-worker exporter")(exporter)
 app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from worker.broker.control_moves import Action
     from worker.broker.script_calls import Command
 
+_NOTHING = "Nothing was changed."
 _UNKNOWN = "Whether it was done is not known; lock-worker holds shows what is in force."
 
 
@@ -43,14 +44,15 @@ class Done(NamedTuple):
 class Steering:
     """Changes the controls of one fleet.
 
-    ``account`` is what to say of the changes if the command ends early.
+    ``account`` is what to say of the changes if the command ends early; :meth:`report` also says what is not known.
     """
 
     def __init__(self, client: Redis, settings: Settings) -> None:
         self.client = client
         self.settings = settings
         self.keys = Keys(settings.LOCK_QUEUE)
-        self.account = "Nothing was changed."
+        self.account = _NOTHING
+        self._is_unsure = False
         self._trail = Trail(settings.CONTROL_STREAM, settings.CONTROL_MAXLEN)
 
     def note(self, reason: str, seconds: int | None = None) -> Note:
@@ -68,6 +70,11 @@ class Steering:
         found: Any = self.client.hgetall(self.keys.controls)
         return read_controls(found)
 
+    def read_text(self, control: Control) -> bytes:
+        """Return what the field of a hold or a cancel says now; empty: it is not there."""
+        found: Any = self.client.hget(self.keys.controls, control.field)
+        return b"" if found is None else bytes(found)
+
     def event(self, what: What, note: Note, **facts: object) -> str:
         """Return an event for CONTROL_STREAM."""
         return control_event(what, note, source=self.settings.EVENT_SOURCE, queue=self.settings.LOCK_QUEUE, **facts)
@@ -81,11 +88,11 @@ class Steering:
         """End the pause, an operator's or the API's."""
         return self._control("resume", self.event("resumed", note))
 
-    def set(self, control: Control, event: str, *, expected: str = "*") -> Done:
+    def set(self, control: Control, event: str, *, expected: str | bytes = "*") -> Done:
         """Set a hold or a cancel. ``expected`` is as for :func:`control_command`."""
         return self._control("set", event, field=control.field, text=control.to_json(), expected=expected)
 
-    def remove(self, control: Control, event: str, *, expected: str = "*") -> Done:
+    def remove(self, control: Control, event: str, *, expected: str | bytes = "*") -> Done:
         """End a hold or a cancel."""
         return self._control("remove", event, field=control.field, expected=expected)
 
@@ -101,21 +108,33 @@ class Steering:
 
     def send(self, call: Callable[[bool], Command]) -> Any:
         """Call a script, by its digest, or with its whole text if the server does not know it."""
-        before, self.account = self.account, _UNKNOWN
+        self._is_unsure = True
         try:
             try:
                 answer = self.client.execute_command(*call(False))  # type: ignore[no-untyped-call]  # redis-py has no types for it
             except NoScriptError:
                 answer = self.client.execute_command(*call(True))  # type: ignore[no-untyped-call]  # as above
         except RedisError as error:
-            if was_refused(error):  # the scripts are all or nothing
-                self.account = before
+            self._is_unsure = not was_refused(error)  # the scripts are all or nothing
             raise
-        self.account = before
+        self._is_unsure = False
         return answer
 
+    def report(self) -> str:
+        """Return what was done, as far as it is known."""
+        if not self._is_unsure:
+            return self.account
+        return _UNKNOWN if self.account == _NOTHING else f"{self.account} Of the last step: {_UNKNOWN}"
+
     def _control(
-        self, action: Action, event: str, *, field: str = "", text: str = "", until_ms: int = 0, expected: str = "*"
+        self,
+        action: Action,
+        event: str,
+        *,
+        field: str = "",
+        text: str = "",
+        until_ms: int = 0,
+        expected: str | bytes = "*",
     ) -> Done:
         def call(whole_text: bool) -> Command:
             return control_command(
@@ -134,8 +153,8 @@ def steering(settings: Settings) -> Iterator[Steering]:
     """Connect to Redis, and end the command with what was done until then if it is interrupted or Redis refuses."""
     with sync_client(settings) as client:
         fleet = Steering(client, settings)
-        with report_if_interrupted(lambda: fleet.account):
+        with report_if_interrupted(fleet.report):
             try:
                 yield fleet
             except RedisError as error:
-                fail(f"Redis at {redis_address(settings)}{described(error)}\n{fleet.account}")
+                fail(f"Redis at {redis_address(settings)}{described(error)}\n{fleet.report()}")
