@@ -34,6 +34,12 @@ NAME = "lock-1@test"
 DATABASE = 3
 PASSWORD = "p@ss:w/o?r#d %41é+"
 
+_WHY = ("--reason", "a test")
+_STEERING = (
+    ("pause", *_WHY), ("resume",), ("hold", "--rule", "r", *_WHY), ("holds",), ("release", "--rule", "r"),
+    ("cancel", "job-1", *_WHY), ("cancel", "--rule", "r", *_WHY),
+)  # fmt: skip
+
 PAGE = Path(__file__).parents[2] / "docs" / "redis.md"
 
 
@@ -71,7 +77,7 @@ def test_the_documented_user_can_do_all_that_the_command_line_does(server_binary
         watch = ("watch", "--json", "--last", "1", "--count", "1")
         ended = [
             shell.run(*arguments)
-            for arguments in (("status",), watch, ("replay", "--list"), ("replay", "--all"), ("adopt",), ("audit",))
+            for arguments in (("status",), watch, ("replay", "--list"), ("replay", "--all"), ("adopt",), ("audit",), *_STEERING)
         ]
 
         doctor = json.loads(shell.run("doctor", "--json", API_TOKEN=TOKEN, API_URL=stage.api.url).stdout)
