@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from tasks.event import Facts, ResultEvent, build
+from tasks.history import HistoryEntry
 from tasks.job import MAX_LEVELS, MAX_METADATA_BYTES, Job
 from tasks.message_options import MAX_JOB_ID_CHARACTERS, MAX_WAIT
 from tasks.outcome import Exhausted, Locked, Problem, ProblemType, Rejected, WouldLock
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic_core.core_schema import WithDefaultSchema
 
+    from tasks.history import History
     from tasks.outcome import Outcome
 
 _JOB_ID = "6b1f1f4e-5f0e-4b6c-9d6a-0d9a8c1b2e3f"
@@ -41,6 +43,11 @@ _JOB = {
     "metadata": {"score": 0.93},
 }
 _ALONE = {"conversation_id": "c-42"}
+_FIRST_CALL_MS = 1_795_359_845_250
+_HISTORY = (
+    HistoryEntry(_FIRST_CALL_MS, "call", 503, "server_error", wait_seconds=0.412),
+    HistoryEntry(_FIRST_CALL_MS + 487, "call", 503, "server_error"),
+)
 
 _NOT_SAID_OF_JOB = (
     f" What a schema cannot say is refused all the same: metadata of more than {MAX_METADATA_BYTES:,} bytes as JSON or "
@@ -235,12 +242,12 @@ def _events() -> list[Any]:
     return [
         _event(Locked(conversation), _JOB, attempts=1),
         _event(WouldLock(), {**_ALONE, "dry_run": True}, attempts=0),
-        _event(Exhausted(failed), _ALONE, attempts=8),
+        _event(Exhausted(failed), _ALONE, attempts=2, history=_HISTORY),
         _event(Rejected(wrong), {**_ALONE, "dryrun": True}, attempts=0),
     ]
 
 
-def _event(outcome: Outcome, echo: dict[str, Any], *, attempts: int) -> Any:
+def _event(outcome: Outcome, echo: dict[str, Any], *, attempts: int, history: History = ()) -> Any:
     facts = Facts(
         id=_JOB_ID,
         subject="c-42",
@@ -250,5 +257,6 @@ def _event(outcome: Outcome, echo: dict[str, Any], *, attempts: int) -> Any:
         finished_at=datetime(2026, 11, 22, 15, 4, 6, 123_456, tzinfo=UTC),
         attempts=attempts,
         trace=of_job(None, None, ("moderation.lock", _JOB_ID)),
+        history=history,
     )
     return json.loads(build(facts, outcome).body)

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticSerializationError, to_json
 
 from tasks import verbatim
+from tasks.history import MAX_ENTRIES
 from tasks.managem.conversation import LockedConversation, view
 from tasks.outcome import (
     TITLES,
@@ -36,6 +37,7 @@ from tasks.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tasks.history import History
     from tasks.outcome import Outcome
     from tasks.trace import Trace
 
@@ -65,6 +67,22 @@ class ProblemDetails(BaseModel):
     detail: str = Field(description="For people: names the field and the fix.")
 
 
+class HistoryStep(BaseModel):
+    """One call of the job, or one delay without a call."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    time: AwareDatetime = Field(description="When it began.")
+    what: Literal["call", "delay"]
+    status: int | None = Field(description="The HTTP status of a call, if it was answered.")
+    error: ProblemType | None = Field(description="What went wrong with a call; null if nothing did.")
+    reason: str | None = Field(
+        description="Why the job was delayed, such as eta; interrupted for a call that its worker gave up, of which "
+        "nobody knows what came of it."
+    )
+    wait_seconds: float | None = Field(ge=0, description="How long the job was to wait then; null if not at all.")
+
+
 class ResultData(BaseModel):
     """The result of the job."""
 
@@ -80,6 +98,12 @@ class ResultData(BaseModel):
     finished_at: AwareDatetime
     conversation: LockedConversation | None = Field(description="As the API returned it, unknown fields kept.")
     error: ProblemDetails | None
+    history: list[HistoryStep] | None = Field(
+        None,
+        max_length=MAX_ENTRIES,
+        description="The calls and delays, the oldest first: the last ten of a job that had more. Left out where there "
+        "is no more to tell than one call that locked the conversation.",
+    )
     replay_of: str | None = Field(
         None, description="The id of the job that this one repeats, where it was replayed from the dead letters."
     )
@@ -145,7 +169,8 @@ class Event:
 class Facts:
     """The facts of a job's run that do not depend on its outcome. Times are of the Redis server's clock.
 
-    ``id`` is the job id, ``trace`` the job's trace if it is known, and ``source`` the worker's EVENT_SOURCE.
+    ``id`` is the job id, ``trace`` the job's trace if it is known, ``source`` the worker's EVENT_SOURCE, and
+    ``history`` what ``tasks.progress`` keeps.
     """
 
     id: str
@@ -157,6 +182,7 @@ class Facts:
     attempts: int
     trace: Trace | None = None
     source: str = SOURCE
+    history: History = ()
 
 
 def build(facts: Facts, outcome: Outcome, *, max_bytes: int = MAX_EVENT_BYTES) -> Event:
@@ -177,6 +203,8 @@ def build(facts: Facts, outcome: Outcome, *, max_bytes: int = MAX_EVENT_BYTES) -
         "conversation": conversation if conversation_json is None else None,
         "error": None if problem is None else _details(problem),
     }
+    if facts.history:
+        data["history"] = [entry.as_fields() for entry in facts.history]
     if facts.replay_of is not None:
         data["replay_of"] = facts.replay_of
     event: dict[str, Any] = {"specversion": "1.0", "id": facts.id, "source": facts.source, "type": event_type}

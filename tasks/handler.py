@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
+from tasks import history
 from tasks.decision import Decision, Finished, Later
 from tasks.outcome import Exhausted, Expired, Locked, Problem, ProblemType, Refused, WouldLock
 from tasks.retry import IN_PLACE_SECONDS, RetryDetails
@@ -88,6 +89,8 @@ class LockConversation:
         """Decide on a job that the worker's own error interrupted: it is retried as if the API had failed."""
         detail = f"The worker failed with {type(error).__name__}; its log tells more."
         attempt = run.attempts + 1
+        error_type = ProblemType.INTERNAL.value
+        run.progress.history = history.with_call(run.progress.history, run.clock(), error=error_type)
         decision = self._retry(job, run, Retryable(Problem(ProblemType.INTERNAL, detail), blame=Blame.WORKER))
         if isinstance(decision, Later):
             self._report_retry(job, run, attempt, decision, "redis")
@@ -145,6 +148,7 @@ class LockConversation:
         return later.is_retry and later.delay <= IN_PLACE_SECONDS and self._flow.may_wait_in_slot()
 
     def _report_retry(self, job: ParsedJob, run: Run, attempt: int, later: Later, where: Place) -> None:
+        run.progress.history = history.with_wait(run.progress.history, later.delay)
         problem = run.progress.problem
         status = None if problem is None else problem.status
         self._on_retry(RetryDetails(run.job, attempt, later.reason, status, later.delay, where, job.subject))

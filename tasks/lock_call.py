@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from tasks import drift, verbatim
+from tasks import drift, history, verbatim
 from tasks.job import idempotency_key
 from tasks.managem import conversation
 from tasks.managem.client import CallFailedError
@@ -91,16 +92,20 @@ class LockCall:
             )
         except CallFailedError as failure:
             run.is_calling = False
-            self._on_call(None, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._on_call(None, seconds)
             verdict: Verdict = judge_failure(failure)
+            _note(run, failure.status, verdict, seconds)
             job_trace.call_ended(failure.status, verdict)
             return verdict
         run.is_calling = False
-        self._on_call(answer.status, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._on_call(answer.status, seconds)
         if len(answer.body) > _LARGE_BODY_BYTES:
             verdict = await asyncio.to_thread(self._judged, answer, job, run)
         else:
             verdict = self._judged(answer, job, run)
+        _note(run, answer.status, verdict, seconds)
         job_trace.call_ended(answer.status, verdict)
         return verdict
 
@@ -115,3 +120,16 @@ class LockCall:
             if shown is not verdict.conversation:
                 return Locked(shown, verbatim.encode(shown) if verdict.is_verbatim else None)
         return verdict
+
+
+def _note(run: Run, status: int | None, verdict: Verdict, seconds: float) -> None:
+    """Note in the job's history a call that took so many seconds; not where it is the only one, and locked."""
+    progress = run.progress
+    if isinstance(verdict, Locked):
+        if not progress.history:
+            return
+        error = None
+    else:
+        error = verdict.problem.type.value
+    began = run.clock() - timedelta(seconds=seconds)
+    progress.history = history.with_call(progress.history, began, status=status, error=error)

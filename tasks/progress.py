@@ -1,4 +1,4 @@
-"""What a job's next delivery must know of its calls so far; stored in the job's record while it waits in Redis.
+"""What a job's next delivery must know of what happened so far; stored in the job's record while it waits in Redis.
 
 If the record holds anything else, the job goes on with nothing known.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tasks import history as histories
 from tasks.outcome import Problem, ProblemType
+
+if TYPE_CHECKING:
+    from tasks.history import History
 
 
 @dataclass(slots=True)
@@ -24,6 +28,7 @@ class Progress:
         answered: the fleet's answered calls at the last failure of this job; None: it has not failed.
         faults: its failures with other calls answered since the failure before.
         deliveries: those that did not end with their worker, this one included; counted only while jobs are traced.
+        history: the last calls and delays. One call that locked the conversation at once is not noted.
     """
 
     problem: Problem | None = None
@@ -33,6 +38,7 @@ class Progress:
     answered: int | None = None
     faults: int = 0
     deliveries: int = 0
+    history: History = ()
 
     @property
     def knows_calls(self) -> bool:
@@ -53,8 +59,10 @@ class Progress:
     def to_bytes(self) -> bytes:
         """Return the text for the record; empty if there is nothing to know."""
         fields = self._of_calls()
-        if self.deliveries:
+        if self.deliveries or self.history:
             fields.append(self.deliveries)
+        if self.history:
+            fields.append(histories.to_stored(self.history))
         return json.dumps(fields, separators=(",", ":")).encode() if any(fields) or self.answered is not None else b""
 
 
@@ -63,7 +71,7 @@ def from_bytes(text: bytes) -> Progress:
     if not text:
         return Progress()
     try:
-        problem, may_be_at_work, load_refusals, token_refusals, answered, faults, *deliveries = json.loads(text)
+        problem, may_be_at_work, load_refusals, token_refusals, answered, faults, *more = json.loads(text)
         return Progress(
             problem=None if problem is None else _problem(*problem),
             may_be_at_work=bool(may_be_at_work),
@@ -71,7 +79,8 @@ def from_bytes(text: bytes) -> Progress:
             token_refusals=int(token_refusals),
             answered=None if answered is None else int(answered),
             faults=int(faults),
-            deliveries=int(deliveries[0]) if deliveries else 0,
+            deliveries=int(more[0]) if more else 0,
+            history=histories.from_stored(more[1]) if len(more) > 1 else (),
         )
     except (ValueError, TypeError, OverflowError, RecursionError):
         return Progress()

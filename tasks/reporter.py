@@ -45,6 +45,7 @@ class Reporter:
             attempts=run.attempts,
             trace=trace_of(job, run).of_event(),
             source=self._source,
+            history=run.progress.history,
         )
         return Finished(event.build(facts, outcome, max_bytes=self._max_event_bytes))
 

@@ -56,6 +56,19 @@ async def test_the_calls_made_are_kept_and_no_crash_is_counted(bench: Workbench)
     assert "crashes" not in bench.counters()
 
 
+async def test_what_is_known_of_the_calls_is_kept(bench: Workbench) -> None:
+    job = bench.take_one()
+    job.progress = b"news"
+    await bench.moves.release([job])
+
+    (again,) = bench.take().jobs
+    assert again.progress == b"news"
+
+    again.progress = b""
+    await bench.moves.release([again])
+    assert [job.progress for job in bench.take().jobs] == [b"news"]
+
+
 async def test_a_suspect_stays_one_and_is_the_next_to_run_alone(bench: Workbench) -> None:
     suspects = []
     for message in (b"1", b"2"):

@@ -22,7 +22,7 @@ from tasks.lock_call import LockCall
 from tasks.managem.client import CallFailedError, Kind, Response
 from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
-from tasks.progress import Progress
+from tasks.progress import Progress, from_bytes
 from tasks.reporter import Reporter
 from tasks.retry import IN_PLACE_SECONDS, RETRY_REASONS, RetryDetails, RetryPolicy
 from tasks.run import Run
@@ -181,6 +181,85 @@ def event_of(decision: Decision) -> dict[str, Any]:
     event: dict[str, Any] = json.loads(decision.event.body)
     assert decision.event.failed is (event["type"] == "conversation.lock_failed")
     return event
+
+
+# History
+
+
+def told(event: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [
+        (entry["what"], entry["status"], entry["error"], entry["wait_seconds"]) for entry in event["data"]["history"]
+    ]
+
+
+async def test_the_event_tells_each_call_and_the_wait_after_it() -> None:
+    scene = Scene(status(503), CallFailedError("timeout", "too late", was_sent=True), locked())
+    scene.chance = 1.0
+
+    event = await scene.finished()
+
+    assert told(event) == [
+        ("call", 503, "server_error", 0.01),
+        ("call", None, "timeout", 0.02),
+        ("call", 200, None, None),
+    ]
+    assert [entry["time"][:19] for entry in event["data"]["history"]] == ["2026-11-22T15:04:05"] * 3
+
+
+async def test_a_final_refusal_is_told_too() -> None:
+    assert told(await Scene(status(404)).finished()) == [("call", 404, "not_found", None)]
+
+
+async def test_one_call_that_locks_is_all_there_is_to_tell() -> None:
+    scene = Scene()
+
+    assert "history" not in (await scene.finished())["data"]
+    assert scene.run.progress.to_bytes() == b""
+
+
+async def test_a_dry_run_has_no_history() -> None:
+    assert "history" not in (await Scene().finished(accepted(dry_run=True)))["data"]
+
+
+async def test_calls_of_an_earlier_delivery_are_told() -> None:
+    scene = Scene(status(429, "5"), locked())
+
+    later = await scene()
+    event = await scene.finished(progress=from_bytes(scene.run.progress.to_bytes()))
+
+    assert isinstance(later, Later)
+    assert told(event) == [("call", 429, "rate_limited", 5.0), ("call", 200, None, None)]
+
+
+async def test_the_last_ten_of_many_calls_are_told() -> None:
+    scene = Scene(*[status(429, "5")] * 12, locked())
+    progress = Progress()
+    for _ in range(12):
+        await scene(progress=progress)
+
+    event = await scene.finished(progress=progress)
+
+    assert told(event) == [("call", 429, "rate_limited", 5.0)] * 9 + [("call", 200, None, None)]
+
+
+async def test_an_error_of_the_workers_own_is_told_as_a_call() -> None:
+    scene = Scene(RuntimeError("a bug"), locked())
+    with pytest.raises(RuntimeError):
+        await scene()
+    later = scene.handler.failed(accepted(), scene.run, RuntimeError("a bug"))
+
+    event = await scene.finished(progress=scene.run.progress)
+
+    assert isinstance(later, Later)
+    assert told(event) == [("call", None, "internal", pytest.approx(later.delay, abs=0.001)), ("call", 200, None, None)]
+
+
+async def test_the_history_holds_no_text_of_the_api() -> None:
+    secret = Response(404, b'{"error": "a text of the API"}', None)
+
+    event = await Scene(secret).finished()
+
+    assert "a text of the API" not in json.dumps(event)
 
 
 # Admitting

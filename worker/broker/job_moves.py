@@ -139,7 +139,7 @@ class JobMoves:
             self.broker_options.max_age_ms,
         ]
         for job in jobs:
-            arguments += [job.ref, job.lease_token, job.attempts]
+            arguments += [job.ref, job.lease_token, job.attempts, job.progress]
         keys = [
             self.keys.leases, self.keys.requeued, self.keys.suspects, self.keys.counters, self.keys.retries,
             self.keys.deadlines,

@@ -60,7 +60,8 @@ In a record, ``lease_token`` names the take that has the job (empty: none). ``si
 where ``raw`` holds only its beginning. ``first`` is the time of the first take (ms). New records omit fields to save
 memory: missing ``attempts`` and ``crashes`` mean 0, a missing ``size`` the length of ``raw``. A job that was delayed
 also has ``retry`` (1: a call for it failed), ``deadline`` (when it is too old, in ms; without it the age counts from
-``first``) and ``progress`` (what the worker must know of its calls: ``tasks.progress``).
+``first``) and ``progress`` (what the worker must know of what happened so far: ``tasks.progress``); one that was
+released after a call has ``progress`` too.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Delivery:
         crashes: workers that died on it.
         lease_until: when the lease expires, on this process's monotonic clock; counted from before the take was sent.
         is_retry: an earlier call for it failed.
-        progress: what an earlier delivery stored when it was delayed; opaque to the broker.
+        progress: what an earlier delivery stored, and what this one stores when it is released; opaque to the broker.
         age_offset_ms: its first take on the clock of ages, seen from ``received_ms``: time on hold, and pauses before.
         runs_alone: this worker must run no other job beside it.
         has_permit: it used a permit or is a probe, which is given back if no call is made.

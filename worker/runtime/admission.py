@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from tasks import progress
+from tasks import history, progress
 from tasks.decision import Later
 from tasks.message import Accepted, Rejection
 from tasks.run import Run
@@ -125,8 +125,9 @@ class Admission:
         if job.not_before is not None:
             wait = (job.not_before - now).total_seconds()
             if wait > 0:
-                if assignment.trace is not None:
-                    delivery.progress = self.run_of(assignment).progress.to_bytes()
+                known = self.run_of(assignment).progress
+                known.history = history.with_delay(known.history, now, reason="eta", seconds=wait)
+                delivery.progress = known.to_bytes()
                 return Later(wait, "eta")
         if not may_call and not self._handler.ends_without_call(job, self.run_of(assignment)):
             return Later(0, "requeued")

@@ -11,6 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from tasks import history
 from tasks.decision import Finished, Later
 from worker.broker.records import ClaimAnswer
 from worker.observe import jobs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from tasks.decision import Decision
     from tasks.handler import LockConversation
+    from tasks.run import Run
     from worker.broker.job_moves import JobMoves
     from worker.broker.records import Claim, Delivery, Recovered
     from worker.runtime.admission import Admission
@@ -234,7 +236,7 @@ class Executor:
         try:
             decision: Decision | Held = await self._handler(assignment.accepted, run)
         except asyncio.CancelledError:
-            run.attempts += run.is_calling  # nobody knows what came of that call
+            _note_interruption(assignment, run)
             raise
         except LeaseLostError:
             self._settler.lost(assignment)
@@ -268,6 +270,17 @@ class Executor:
     def _was_cancelled(self, assignment: Assignment, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             self._settler.release(assignment)
+
+
+def _note_interruption(assignment: Assignment, run: Run) -> None:
+    """Note what the next delivery must know of a run that was cancelled."""
+    progress = run.progress
+    if run.is_calling:  # nobody knows what came of that call
+        run.attempts += 1
+        progress.may_be_at_work = True
+        progress.history = history.with_call(progress.history, run.clock(), reason=history.INTERRUPTED)
+    if run.attempts or progress.history:
+        assignment.delivery.progress = progress.to_bytes()
 
 
 def _known_answer(delivery: Delivery, claim: Claim) -> ClaimAnswer | None:

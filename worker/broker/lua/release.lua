@@ -1,7 +1,7 @@
 -- release: make jobs in flight ready again, to be taken before all others and in the order given. No crash is counted.
 -- KEYS  1 leases   2 requeued   3 suspects   4 counters   5 retries   6 deadlines
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 milliseconds that a job may live (0: for ever)
---       then for each job: ref, lease token, attempts made so far
+--       then for each job: ref, lease token, attempts made so far, progress (empty: as before)
 -- Returns for each job  1 released | 0 not ours any more (nothing changed)
 -- Crash: all or nothing; repeating it is harmless: a released job answers 0.
 
@@ -24,13 +24,16 @@ require_permission('HMGET', record_prefix, '')
 require_permission('HSET', record_prefix, '', '')
 
 local now, answers, moved = now_ms(), {}, 0
-for at = #ARGV - 2, 4, -3 do -- from the last to the first, as each is pushed before the previous one
-  local ref, lease_token, attempts = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+for at = #ARGV - 3, 4, -4 do -- from the last to the first, as each is pushed before the previous one
+  local ref, lease_token, attempts, progress = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record = record_prefix .. ref
   local held = redis.pcall('HMGET', record, 'lease_token', 'crashes', 'retry', 'deadline', 'first', 'offset')
   local answer = 0
   if held[1] == lease_token then
     redis.call('HSET', record, 'lease_token', '', 'attempts', attempts)
+    if progress ~= '' then
+      redis.call('HSET', record, 'progress', progress)
+    end
     redis.call('ZREM', leases, ref)
     if (tonumber(held[2]) or 0) >= suspicious then
       redis.call('LPUSH', suspects, ref)
@@ -42,7 +45,7 @@ for at = #ARGV - 2, 4, -3 do -- from the last to the first, as each is pushed be
     end
     moved, answer = moved + 1, 1
   end
-  answers[(at - 1) / 3] = answer
+  answers[at / 4] = answer
 end
 if moved > 0 then
   redis.pcall('HINCRBY', counters, 'released', moved)
