@@ -95,6 +95,22 @@ def from_stored(stored: Any) -> History:
     return tuple(entry for values in stored[-MAX_ENTRIES:] if (entry := _entry(values)) is not None)
 
 
+def from_fields(fields: Any) -> History:
+    """Read a history as the event tells it. Never raises: what is anything else is left out."""
+    if not isinstance(fields, list):
+        return ()
+    return tuple(entry for one in fields[-MAX_ENTRIES:] if (entry := _told_entry(one)) is not None)
+
+
+def _told_entry(told: Any) -> HistoryEntry | None:
+    try:
+        began = datetime.fromisoformat(told["time"])
+        values = (told["status"], told["error"], told.get("reason"), told["wait_seconds"])
+        return _entry([_milliseconds(began), told["what"] == "delay", *values])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return None
+
+
 def _with(history: History, entry: HistoryEntry) -> History:
     return (*history[1 - MAX_ENTRIES :], entry)
 

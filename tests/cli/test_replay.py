@@ -22,7 +22,7 @@ from tasks.message import Accepted
 from tasks.task_name import TASK_NAME
 from tests.cli.terminal import Terminal, eventually
 from worker.broker.move_limits import KEPT_BYTES
-from worker.cli.replay.dead_letters import DeadLetterFilter, pages
+from worker.cli.dead_letters import DeadLetterFilter, pages
 from worker.cli.replay.replay import replay_letters
 from worker.message.decode import decoder
 

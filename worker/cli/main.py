@@ -29,6 +29,7 @@ from worker.cli.release.command import release
 from worker.cli.replay.command import replay
 from worker.cli.resume.command import resume
 from worker.cli.run import run
+from worker.cli.show.command import show
 from worker.cli.status.command import status
 from worker.cli.watch.command import watch
 from worker.cli.workers.command import workers
@@ -52,6 +53,7 @@ app.command(
 )(run)
 app.command(epilog="Example: lock-worker enqueue c-1 c-2 --rule-id off-platform-payment")(enqueue)
 app.command(epilog="Example: lock-worker watch --json --from-start | jq .data.outcome")(watch)
+app.command(epilog="Example: lock-worker show --conversation c-42 --json | jq '.[].state'")(show)
 app.command(epilog="Example: lock-worker status --json | jq .ready.total")(status)
 app.command(epilog="Example: lock-worker workers --json | jq length")(workers)
 app.command(epilog="Example: lock-worker audit --json | jq .queues[].terms")(audit)

@@ -34,6 +34,13 @@ class Result:
     error_type: str
     problem: str
     text: str
+    event_type: str = ""
+    rule_id: str = ""
+    job_conversation_id: str = ""
+
+    def is_of_conversation(self, conversation_id: str) -> bool:
+        """Return True if the event is of a job for this conversation; its subject may be a changed form of the id."""
+        return conversation_id in {self.conversation_id, self.job_conversation_id}
 
     @property
     def style(self) -> str:
@@ -75,6 +82,8 @@ def read_result(event: bytes) -> Result | None:
         event_json = json.loads(text)
         data = event_json["data"]
         error: Mapping[str, Any] = data["error"] or {}
+        job = data.get("job")
+        fields: Mapping[str, Any] = job if isinstance(job, dict) else {}
         return Result(
             job_id=str(data.get("job_id", event_json["id"])),  # in events of the previous version it is the event's id
             outcome=str(data["outcome"]),
@@ -84,6 +93,14 @@ def read_result(event: bytes) -> Result | None:
             error_type=str(error.get("type", "")),
             problem=str(error.get("detail", "")),
             text=text,
+            event_type=str(event_json.get("type", "")),
+            rule_id=_text(fields.get("rule_id")),
+            job_conversation_id=_text(fields.get("conversation_id")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _text(value: Any) -> str:
+    """Return an id as text; integers are ids too, and anything else is none."""
+    return str(value) if isinstance(value, (str, int)) else ""

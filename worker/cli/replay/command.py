@@ -52,7 +52,7 @@ def replay(
         raise typer.BadParameter("--json is for --list")
     settings = load_settings()
 
-    from worker.cli.replay.dead_letters import DeadLetterFilter  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.dead_letters import DeadLetterFilter  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.replay.replay import list_letters, replay_letters  # noqa: PLC0415 - as above
 
     chosen = DeadLetterFilter(frozenset(job_ids or ()), frozenset(outcomes or ()), frozenset(errors or ()))

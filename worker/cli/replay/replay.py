@@ -16,16 +16,16 @@ from worker.broker.command_line_moves import replay_command
 from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
 from worker.broker.refusals import was_refused
+from worker.cli.dead_letters import NoJobError, pages
 from worker.cli.exit import FAILED, fail, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.refusals import described
-from worker.cli.replay.dead_letters import NoJobError, pages
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from settings import Settings
-    from worker.cli.replay.dead_letters import DeadLetter, DeadLetterFilter
+    from worker.cli.dead_letters import DeadLetter, DeadLetterFilter
 
 _PROBLEMS_SHOWN = 20
 

@@ -1,0 +1,1 @@
+"""``lock-worker show``: where a job is now, and what happened to it."""
