@@ -98,6 +98,27 @@ def test_only_what_is_asked_for_is_shown(terminal: Terminal, redis_client: redis
     assert lines(shown) == [event("b")]
 
 
+def test_a_conversation_and_a_rule_can_be_asked_for(terminal: Terminal, redis_client: redis.Redis) -> None:
+    def of(job_id: str, conversation: str, rule: str | None) -> dict[str, Any]:
+        told = event(job_id, subject=conversation)
+        told["data"]["job"] = {"conversation_id": conversation, "rule_id": rule}
+        return told
+
+    first, second, third = of("a", "c-1", "r-1"), of("b", "c-2", "r-1"), of("c", "c-1", None)
+    publish(redis_client, first, second, third)
+
+    def ids(*arguments: str) -> list[str]:
+        return [each["id"] for each in lines(terminal.run("watch", "--json", *arguments))]
+
+    assert ids("--from-start", "--count", "2", "--conversation", "c-1") == ["a", "c"]
+    assert ids("--from-start", "--count", "2", "--rule", "r-1") == ["a", "b"]
+    assert ids("--from-start", "--count", "1", "--rule", "r-1", "--conversation", "c-2") == ["b"]
+    assert ids("--last", "1", "--count", "1", "--rule", "r-1") == ["b"]
+    ended = terminal.run("watch", "--last", "1", "--rule", "r-9", "--timeout", "0.2")
+    assert ended.returncode == 1
+    assert "0 events of rule r-9 came in 0.2 s" in ended.stderr
+
+
 def test_an_event_with_an_id_of_its_own_is_shown_for_its_job(terminal: Terminal, redis_client: redis.Redis) -> None:
     own = {**event("job-1"), "id": "an id of its own"}
     publish(redis_client, event("job-2"), own)
@@ -298,6 +319,19 @@ def test_long_ids_of_both_kinds_are_whole_on_a_wide_terminal(terminal: Terminal,
 
     assert JOB_ID in shown
     assert conversation in shown
+
+
+@pytest.mark.parametrize(("columns", "conversation"), [(80, "c-1"), (100, f"c-{JOB_ID}")])
+def test_other_columns_make_room_for_ids(
+    terminal: Terminal, redis_client: redis.Redis, columns: int, conversation: str
+) -> None:
+    publish(redis_client, event(JOB_ID, "refused", conversation, "The API knows no such conversation."))
+
+    (row,) = [line for line in shown_at(terminal, columns) if JOB_ID in line]
+
+    assert conversation in row
+    assert "refused" in row
+    assert len(row) <= columns
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(20, 5), (40, 10), (59, 6), (60, 24), (80, 24)])

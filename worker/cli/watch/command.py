@@ -24,6 +24,14 @@ def watch(
     job_ids: Annotated[
         list[str] | None, typer.Option("--job", metavar="ID", help="Only events of this job; may be repeated.")
     ] = None,
+    conversations: Annotated[
+        list[str] | None,
+        typer.Option("--conversation", metavar="ID", help="Only events for this conversation; may be repeated."),
+    ] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="ID", help="Only events of jobs of this rule; may be repeated."),
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many events.")] = None,
     timeout: Annotated[
         float | None,
@@ -46,5 +54,12 @@ def watch(
 
     from worker.cli.watch.watch import ResultFilter, watch_results  # noqa: PLC0415 - slow to import, and --help is quick
 
-    result_filter = ResultFilter(frozenset(outcomes or ()), frozenset(job_ids or ()), count, timeout)
+    result_filter = ResultFilter(
+        outcomes=frozenset(outcomes or ()),
+        job_ids=frozenset(job_ids or ()),
+        conversations=frozenset(conversations or ()),
+        rules=frozenset(rules or ()),
+        count=count,
+        timeout=timeout,
+    )
     watch_results(settings, result_filter, last=None if from_start else last or 0, as_json=as_json)

@@ -30,9 +30,17 @@ _OTHER_LINES = 6
 _MAX_CELL = 300
 #: The blanks after each column.
 _GAP = 2
-_TIME, _OUTCOME, _CALLS = 8, 10, 5
+_ORDER = ("time", "outcome", "conversation", "calls", "job", "why not")
+#: The columns beside the ids: all of them, and fewer and fewer to make room for ids.
+_BESIDE_IDS = (
+    ("time", "outcome", "calls", "why not"),
+    ("time", "outcome", "why not"),
+    ("outcome", "why not"),
+    ("outcome",),
+)
+#: The widths of these columns; that of the last is the least.
+_WIDTHS = {"time": 8, "outcome": 10, "calls": 5, "why not": 16}
 _LEAST_ID = 12
-_LEAST_PROBLEM = 16
 #: On a terminal with fewer columns there are only outcome, conversation and job.
 _NARROW = 60
 
@@ -114,29 +122,22 @@ class ResultTable:
 
     def _table(self) -> Table:
         rows = list(self._newest)[-max(1, self._console.height - _OTHER_LINES) :]
-        is_narrow = self._console.width < _NARROW
-        conversation, job, problem = _widths(self._console.width, rows, is_narrow=is_narrow)
+        layout = _layout(self._console.width, rows)
         table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
-        for name, width in [
-            *([] if is_narrow else [("time", _TIME)]),
-            ("outcome", _OUTCOME),
-            ("conversation", conversation),
-            *([] if is_narrow else [("calls", _CALLS)]),
-            ("job", job),
-            *([] if is_narrow else [("why not", problem)]),
-        ]:
+        for name, width in layout.items():
             table.add_column(
                 name, width=width, no_wrap=True, overflow="ellipsis", justify="right" if name == "calls" else "left"
             )
         for row in rows:
-            table.add_row(
-                *([] if is_narrow else [row.time]),
-                Text(row.outcome, style=row.style),
-                Text(row.conversation),
-                *([] if is_narrow else [row.calls]),
-                Text(row.job),
-                *([] if is_narrow else [Text(row.problem)]),
-            )
+            cells = {
+                "time": Text(row.time),
+                "outcome": Text(row.outcome, style=row.style),
+                "conversation": Text(row.conversation),
+                "calls": Text(row.calls),
+                "job": Text(row.job),
+                "why not": Text(row.problem),
+            }
+            table.add_row(*(cells[name] for name in layout))
         return table
 
 
@@ -144,14 +145,19 @@ def _cell(text: str) -> str:
     return printable(text[:_MAX_CELL])[:_MAX_CELL]
 
 
-def _widths(columns: int, rows: Sequence[_Row], *, is_narrow: bool) -> tuple[int, int, int]:
-    """Return the widths of conversation, job and problem: ids come first where the room is short."""
-    if is_narrow:
-        room, least_problem = columns - _OUTCOME - 3 * _GAP, 0
-    else:
-        room, least_problem = columns - _TIME - _OUTCOME - _CALLS - 6 * _GAP, _LEAST_PROBLEM
-    needed_job = max([_LEAST_ID, *(cell_len(row.job) for row in rows)])
-    needed_conversation = max([_LEAST_ID, *(cell_len(row.conversation) for row in rows)])
-    job = min(needed_job, max(room - _LEAST_ID - least_problem, room // 3))
-    conversation = min(needed_conversation, max(room - job - least_problem, _LEAST_ID))
-    return conversation, job, max(room - conversation - job, 0)
+def _layout(columns: int, rows: Sequence[_Row]) -> dict[str, int]:
+    """Return the columns of the table with their widths.
+
+    Ids come first: where they would be cut, other columns make room. Where even that is too little, ids are cut.
+    """
+    conversation = max([_LEAST_ID, *(cell_len(row.conversation) for row in rows)])
+    job = max([_LEAST_ID, *(cell_len(row.job) for row in rows)])
+    choices = _BESIDE_IDS if columns >= _NARROW else _BESIDE_IDS[-1:]
+    rooms = [(names, columns - sum(_WIDTHS[name] for name in names) - _GAP * (len(names) + 2)) for names in choices]
+    names, room = next((choice for choice in rooms if conversation + job <= choice[1]), rooms[0])
+    job = min(job, max(room - _LEAST_ID, room // 3))
+    conversation = min(conversation, max(room - job, _LEAST_ID))
+    widths = {**{name: _WIDTHS[name] for name in names}, "conversation": conversation, "job": job}
+    if "why not" in names:
+        widths["why not"] += max(0, room - job - conversation)
+    return {name: widths[name] for name in _ORDER if name in widths}

@@ -44,20 +44,33 @@ class ResultFilter:
 
     outcomes: frozenset[str]
     job_ids: frozenset[str]
+    conversations: frozenset[str]
+    rules: frozenset[str]
     count: int | None
     timeout: float | None
 
     def __call__(self, result: Result) -> bool:
         """Return True if the filter selects this one."""
-        return (not self.outcomes or result.outcome in self.outcomes) and (
-            not self.job_ids or result.job_id in self.job_ids
+        return (
+            (not self.outcomes or result.outcome in self.outcomes)
+            and (not self.job_ids or result.job_id in self.job_ids)
+            and (not self.conversations or any(map(result.is_of_conversation, self.conversations)))
+            and (not self.rules or result.rule_id in self.rules)
         )
+
+    @property
+    def is_some(self) -> bool:
+        """Whether it selects anything but all events."""
+        return bool(self.outcomes or self.job_ids or self.conversations or self.rules)
 
     def __str__(self) -> str:
         """Return the selection as text for people."""
-        jobs = f" of job {printable(' or '.join(sorted(self.job_ids)))}" if self.job_ids else ""
-        outcomes = f" with outcome {' or '.join(sorted(self.outcomes))}" if self.outcomes else ""
-        return f"events{jobs}{outcomes}"
+        parts = (
+            ("of job", self.job_ids), ("for conversation", self.conversations), ("of rule", self.rules),
+            ("with outcome", self.outcomes),
+        )  # fmt: skip
+        chosen = (f" {name} {printable(' or '.join(sorted(values)))}" for name, values in parts if values)
+        return f"events{''.join(chosen)}"
 
 
 def watch_results(settings: Settings, result_filter: ResultFilter, *, last: int | None, as_json: bool) -> None:
@@ -75,7 +88,7 @@ def watch_results(settings: Settings, result_filter: ResultFilter, *, last: int 
             follower = Follower(client, stream, after=_begin(client, stream, result_filter, last))
             if as_json or not console.is_terminal:
                 waiting = f"waiting for {'new ' if last == 0 else ''}{result_filter} in {stream} at {server}"
-                if last == 0 and (result_filter.job_ids or result_filter.outcomes):
+                if last == 0 and result_filter.is_some:
                     waiting += "; --from-start and --last show what came before"
                 pages = _pages(follower, server, until, _WAIT_SECONDS, note=_tell, redraw=sys.stdout.flush)
                 shown = _show_lines(pages, result_filter, waiting, as_json=as_json)
