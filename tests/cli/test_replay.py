@@ -358,7 +358,7 @@ def test_letters_that_are_added_meanwhile_are_for_the_next_time(redis_client: re
     """Else a job that fails again and again would be replayed for ever."""
     letter(redis_client, "old")
 
-    found = pages(redis_client, DEAD, DeadLetterFilter(frozenset(), frozenset(), frozenset()))
+    found = pages(redis_client, DEAD, DeadLetterFilter())
     first = next(found)
     letter(redis_client, "new")
 
@@ -369,13 +369,13 @@ def test_a_letter_that_another_command_was_quicker_with_is_not_reported_as_sent(
     redis_client: redis.Redis, terminal: Terminal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     letter(redis_client, "old")
-    found = list(pages(redis_client, DEAD, DeadLetterFilter(frozenset(), frozenset(), frozenset())))
+    found = list(pages(redis_client, DEAD, DeadLetterFilter()))
     redis_client.delete(DEAD)
     monkeypatch.setattr("worker.cli.replay.replay.pages", lambda *_: found)
     settings = Settings(REDIS_URL=SecretStr(terminal.environment["REDIS_URL"]))
 
     with pytest.raises(Exit):
-        replay_letters(settings, DeadLetterFilter(frozenset(), frozenset(), frozenset()), 0)
+        replay_letters(settings, DeadLetterFilter(), 0)
 
     out, err = capsys.readouterr()
     assert (out, err) == ("", "lock-worker: nothing was sent: another command was quicker\n")

@@ -75,30 +75,54 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Selects dead letters. An empty set means all."""
+    """Selects dead letters. An empty set means all.
 
-    job_ids: frozenset[str]
-    outcomes: frozenset[str]
-    errors: frozenset[str]
+    Attributes:
+        names: job ids, or entries of the stream.
+        outcomes: outcomes.
+        errors: error types.
+        rules: ids of rules.
+        conversations: ids of conversations.
+        since_ms: only those that were added then or later, in milliseconds of the server's clock.
+    """
+
+    names: frozenset[str] = frozenset()
+    outcomes: frozenset[str] = frozenset()
+    errors: frozenset[str] = frozenset()
+    rules: frozenset[str] = frozenset()
+    conversations: frozenset[str] = frozenset()
+    since_ms: int | None = None
 
     def __call__(self, letter: DeadLetter) -> bool:
         """Return True if the filter selects this one."""
+        result = letter.result
         return (
-            (not self.job_ids or letter.result.job_id in self.job_ids)
-            and (not self.outcomes or letter.result.outcome in self.outcomes)
-            and (not self.errors or letter.result.error_type in self.errors)
+            (not self.names or not self.names.isdisjoint({result.job_id, letter.entry}))
+            and (not self.outcomes or result.outcome in self.outcomes)
+            and (not self.errors or result.error_type in self.errors)
+            and (not self.rules or result.rule_id in self.rules)
+            and (not self.conversations or any(map(result.is_of_conversation, self.conversations)))
         )
 
+    @property
+    def is_some(self) -> bool:
+        """Whether it selects anything but all."""
+        return self != DeadLetterFilter()
 
-def pages(client: Redis, stream: str, chosen: DeadLetterFilter) -> Iterator[list[DeadLetter]]:
+
+def pages(
+    client: Redis, stream: str, chosen: DeadLetterFilter, *, newest: str | None = None
+) -> Iterator[list[DeadLetter]]:
     """Yield the selected dead letters in pages, the oldest first, without those added meanwhile.
 
-    Entries of other programs in the stream are skipped.
+    Entries of other programs in the stream are skipped. ``newest``: the entry to end at; None: the newest one now.
     """
-    newest: Any = client.xrevrange(stream, count=1)
-    page, start = PageSize(), "-"
-    while newest:
-        entries: Any = client.xrange(stream, min=start, max=newest[0][0], count=page.count)
+    if newest is None:
+        last: Any = client.xrevrange(stream, count=1)
+        newest = last[0][0].decode() if last else None
+    page, start = PageSize(), "-" if chosen.since_ms is None else str(chosen.since_ms)
+    while newest is not None:
+        entries: Any = client.xrange(stream, min=start, max=newest, count=page.count)
         if not entries:
             return
         page.saw(fields for _, fields in entries)

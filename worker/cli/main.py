@@ -16,6 +16,7 @@ import typer
 from worker.cli.adopt.command import adopt
 from worker.cli.audit.command import audit
 from worker.cli.cancel.command import cancel
+from worker.cli.dead.command import dead
 from worker.cli.demo.command import demo
 from worker.cli.doctor.command import doctor
 from worker.cli.enqueue.command import enqueue
@@ -59,6 +60,7 @@ app.command(epilog="Example: lock-worker workers --json | jq length")(workers)
 app.command(epilog="Example: lock-worker audit --json | jq .queues[].terms")(audit)
 app.command(epilog="Example: lock-worker doctor --json | jq '.checks[] | select(.level != \"ok\")'")(doctor)
 app.command(epilog="Example: lock-worker ping --ready")(ping)
+app.add_typer(dead, name="dead")
 app.command(epilog="Example: lock-worker replay --outcome exhausted --priority 9")(replay)
 app.command(epilog='Example: lock-worker pause --for 10m --reason "the API is being moved"')(pause)
 app.command(epilog="Example: lock-worker resume")(resume)

@@ -55,7 +55,9 @@ def replay(
     from worker.cli.dead_letters import DeadLetterFilter  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.replay.replay import list_letters, replay_letters  # noqa: PLC0415 - as above
 
-    chosen = DeadLetterFilter(frozenset(job_ids or ()), frozenset(outcomes or ()), frozenset(errors or ()))
+    chosen = DeadLetterFilter(
+        names=frozenset(job_ids or ()), outcomes=frozenset(outcomes or ()), errors=frozenset(errors or ())
+    )
     if as_list:
         list_letters(settings, chosen, as_json=as_json)
     else:

@@ -68,10 +68,10 @@ def list_letters(settings: Settings, chosen: DeadLetterFilter, *, as_json: bool)
 
 def replay_letters(settings: Settings, chosen: DeadLetterFilter, priority: int) -> None:
     """Send the jobs again. Exits with status 1 if there was none to send, or if a job id has no dead letter."""
-    account = _Account(missing=set(chosen.job_ids))
+    account = _Account(missing=set(chosen.names))
     with report_if_interrupted(account.cut_short), redis_or_stop(settings), sync_client(settings) as client:
         for letters in pages(client, settings.DEAD_STREAM, chosen):
-            account.missing -= {letter.result.job_id for letter in letters}
+            account.missing -= {name for letter in letters for name in (letter.result.job_id, letter.entry)}
             _replay(client, settings, letters, priority, account)
     if account.stay > _PROBLEMS_SHOWN:
         typer.echo(f"... and {account.stay - _PROBLEMS_SHOWN:,} more", err=True)

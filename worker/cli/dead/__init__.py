@@ -1,0 +1,1 @@
+"""``lock-worker dead``: looks at dead letters, and discards them."""

@@ -1,0 +1,85 @@
+"""Discards dead letters: counts them, asks, and deletes those that were counted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tasks.plural import plural
+from worker.broker.connection import sync_client
+from worker.cli.dead_letters import pages
+from worker.cli.exit import FAILED, USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
+from worker.observe.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+
+    from settings import Settings
+    from worker.cli.dead_letters import DeadLetterFilter
+
+
+@dataclass(slots=True)
+class _Account:
+    """What was found and done so far; ``missing`` are the ids that no dead letter has."""
+
+    found: int = 0
+    discarded: int = 0
+    missing: set[str] = field(default_factory=set)
+
+    def summary(self) -> str:
+        """Return what was done in one line."""
+        return f"{plural(self.discarded, 'dead letter')} discarded"
+
+
+def delete_letters(client: Redis, stream: str, entries: Sequence[str]) -> int:
+    """Delete entries of the dead stream, and return how many of them were there. Nothing else deletes any here."""
+    deleted: Any = client.xdel(stream, *entries) if entries else 0
+    return int(deleted)
+
+
+def discard_letters(settings: Settings, chosen: DeadLetterFilter, *, yes: bool, as_json: bool) -> None:
+    """Discard the selected dead letters. Exits with status 1 if there is none, an id has none, or the answer is no."""
+    account = _Account(missing=set(chosen.names))
+    stream, where = settings.DEAD_STREAM, f"{settings.DEAD_STREAM} at {redis_address(settings)}"
+    with report_if_interrupted(account.summary), redis_or_stop(settings), sync_client(settings) as client:
+        newest = _count(client, stream, chosen, account)
+        if account.found and not yes:
+            _ask(account, where)
+        if account.found:
+            for letters in pages(client, stream, chosen, newest=newest):
+                account.discarded += delete_letters(client, stream, [letter.entry for letter in letters])
+        if as_json:
+            told = {"found": account.found, "discarded": account.discarded, "missing": sorted(account.missing)}
+            sys.stdout.write(printable(json.dumps(told, ensure_ascii=False)) + "\n")
+    for name in sorted(account.missing):
+        typer.echo(f"{printable(name)}: there is no such dead letter", err=True)
+    if not account.found:
+        fail(f"nothing was discarded: no dead letter in {where} fits")
+    typer.echo(f"{account.summary()} from {where}", err=True)
+    if account.missing:
+        raise typer.Exit(FAILED)
+
+
+def _count(client: Redis, stream: str, chosen: DeadLetterFilter, account: _Account) -> str:
+    """Count the selected dead letters; return the newest one's entry."""
+    newest = "-"
+    for letters in pages(client, stream, chosen):
+        for letter in letters:
+            account.found += 1
+            account.missing -= {letter.entry, letter.result.job_id}
+            newest = letter.entry
+    return newest
+
+
+def _ask(account: _Account, where: str) -> None:
+    question = f"Delete {plural(account.found, 'dead letter')} from {where}? Their jobs cannot be sent again then."
+    if not sys.stdin.isatty():
+        fail(f"{question}\nNobody was asked, as there is no terminal: give --yes.", USAGE_ERROR)
+    if not typer.confirm(question, err=True):
+        fail("nothing was discarded")
