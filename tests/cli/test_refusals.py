@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "status": ["status"],
     "watch": ["watch"],
+    "show": ["show", "c-1"],
+    "dead": ["dead"],
     "replay": ["replay", "--all"],
     "enqueue": ["enqueue", "c-1"],
     "pause": ["pause", "--reason", "x"],
