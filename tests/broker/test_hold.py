@@ -121,6 +121,22 @@ async def test_a_deadline_that_was_noted_moves_with_the_time_on_hold(bench: Work
     assert 1_000_000 <= int(bench.record(job)["deadline"]) - 5_000_000_000_000 < 1_060_000
 
 
+@pytest.mark.parametrize("deadline", [0, 5_000_000_000_000])
+async def test_a_job_that_is_woken_gets_no_older_by_its_time_on_hold_either(bench: Workbench, deadline: int) -> None:
+    job = bench.take_one()
+    if deadline:
+        bench.run("HSET", bench.record_key(job), "deadline", deadline)
+    await bench.moves.hold([(job, MARK)])
+    bench.run("HINCRBY", bench.record_key(job), "held_at", -7_200_000)
+
+    await bench.wake(("held", f"{MARK}:{job.ref}", job.ref))
+
+    expected = (deadline or job.received_ms + bench.broker_options.max_age_ms) + 7_200_000
+    assert 0 <= bench.deadlines()[job.ref] - expected < 60_000
+    (again,) = bench.take().jobs
+    assert 7_200_000 <= again.age_offset_ms < 7_260_000
+
+
 @pytest.mark.usefixtures("overwritten")
 async def test_what_others_wrote_among_the_held_jobs_stops_nobody(bench: Workbench) -> None:
     job = bench.take_one()

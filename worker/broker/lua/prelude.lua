@@ -74,6 +74,22 @@ local function deadline_of(recorded, since, max_age_ms)
   return natural(recorded) or since + max_age_ms
 end
 
+-- Ends a job's time on hold, which does not count for its age. Returns its deadline on the clock of ages, which shows `age_now`, its crashes,
+-- and 1 if it is a retry.
+local function leave_hold(record, age_now, max_age_ms)
+  local found = redis.pcall('HMGET', record, 'crashes', 'retry', 'deadline', 'held_at', 'first', 'offset')
+  local held_ms = math.max(0, age_now - (natural(found[4]) or age_now))
+  local offset, deadline = age_offset(found[6]) + held_ms, natural(found[3])
+  deadline = deadline and deadline + held_ms
+  if found[5] then -- the record is there
+    redis.call('HSET', record, 'offset', integer(offset), 'held_at', '')
+    if deadline then
+      redis.call('HSET', record, 'deadline', integer(deadline))
+    end
+  end
+  return deadline or (natural(found[5]) or age_now) + offset + max_age_ms, tonumber(found[1]) or 0, found[2]
+end
+
 -- Ends the script before any change if a key has another type than the move needs.
 local function require_type(key, kind)
   local found = redis.call('TYPE', key).ok

@@ -30,24 +30,14 @@ local now, moved = now_ms(), 0
 local _, _, behind_ms = read_controls(controls, now)
 
 local function make_ready(ref)
-  local record = record_prefix .. ref
-  local found = redis.pcall('HMGET', record, 'crashes', 'retry', 'deadline', 'held_at', 'first', 'offset')
-  local held_ms = math.max(0, now - behind_ms - (natural(found[4]) or now - behind_ms))
-  local offset = age_offset(found[6]) + held_ms
-  if found[5] then -- the record is there
-    redis.call('HSET', record, 'offset', integer(offset), 'held_at', '')
-    if natural(found[3]) then
-      redis.call('HSET', record, 'deadline', integer(natural(found[3]) + held_ms))
-    end
-  end
-  if (tonumber(found[1]) or 0) >= suspicious then
+  local deadline, crashes, retry = leave_hold(record_prefix .. ref, now - behind_ms, max_age_ms)
+  if crashes >= suspicious then
     redis.call('RPUSH', suspects, ref)
   else
-    redis.call('RPUSH', found[2] == '1' and retries or requeued, ref)
+    redis.call('RPUSH', retry == '1' and retries or requeued, ref)
   end
   if max_age_ms > 0 then
-    local deadline = natural(found[3]) and natural(found[3]) + held_ms
-    redis.call('ZADD', deadlines, integer(deadline or (natural(found[5]) or now) + offset + max_age_ms), ref)
+    redis.call('ZADD', deadlines, integer(deadline), ref)
   end
 end
 
