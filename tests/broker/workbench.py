@@ -114,10 +114,12 @@ class Workbench:
         answer = await self._script(call, self.broker_options.fleet)
         return [int(each) for each in answer]
 
-    async def cancel(self, *digests: str, ttl_ms: int = 60_000) -> int:
+    async def cancel(self, *digests: str, ttl_ms: int = 60_000, is_new_only: bool = False) -> int:
         """Remember job ids as cancelled."""
         text = '{"by": "an operator", "reason": "a reason"}'
-        call = partial(cancel_command, trail=TRAIL, digests=digests, text=text, ttl_ms=ttl_ms, event="{}")
+        call = partial(
+            cancel_command, trail=TRAIL, digests=digests, text=text, ttl_ms=ttl_ms, event="{}", is_new_only=is_new_only
+        )
         return int(await self._script(call, self.broker_options.fleet))
 
     async def wake(self, *members: tuple[str, str, str]) -> int:

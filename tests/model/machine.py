@@ -24,7 +24,7 @@ from redis.exceptions import NoScriptError
 
 from tests.broker.workbench import RULES, Workbench, link_to
 from tests.model import reference, standing
-from tests.model.reference import End, Message, PutAside, Take
+from tests.model.reference import LONG_MS, End, Message, PutAside, Take
 from worker.broker import maintenance_moves
 from worker.broker import take as take_call
 from worker.broker.keys import digest
@@ -33,6 +33,8 @@ from worker.broker.take import read_take, take_command
 from worker.cli.audit.law import breaches, law_of
 from worker.cli.audit.records import check_records
 from worker.cli.audit.snapshot import read_snapshot
+from worker.message.controls import Control, Note
+from worker.message.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -54,6 +56,13 @@ HOUR_MS = 3_600_000
 MODEL_RULES = replace(
     RULES, lease_ms=HOUR_MS, dedup_ttl_ms=HOUR_MS, max_deliveries=reference.POISONOUS_CRASHES, max_age_ms=HOUR_MS
 )
+#: What operators hold; the machine's jobs are no jobs to anybody, so any of them may be held by either.
+HOLDS = {hold.selector.digest: hold for hold in (
+    Control("hold", Selector(rule="r-1"), Note("an operator", "a reason")),
+    Control("hold", Selector(actor="a-1"), Note("an operator", "a reason")),
+)}  # fmt: skip
+#: Between two moments at which deadlines were over; a job is on hold for less while the machine makes its steps.
+DEADLINE_STEP_MS = 20_000
 #: A rate so low that its second permit never comes by itself, and how long a permit that comes back is waited for.
 LOW_RATE = 0.05
 WAIT_FOR_A_PERMIT_MS = 20_000
@@ -62,6 +71,7 @@ PERMIT_THAT_CAME_BACK_MS = 1_060
 MOST_WAITING = 6
 PLENTY = 1_000_000
 workers = st.sampled_from(WORKERS)
+holds_of_operators = st.sampled_from([*HOLDS])
 limits = st.sampled_from([1, 2, 3, PLENTY])
 byte_limits = st.sampled_from([1, 40, PLENTY])
 times = st.integers(1, 2)
@@ -145,14 +155,16 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.server = server
         self.bench = server.bench()
-        self.model = reference.Queue()
+        self._began_ms = self.bench.now_ms()
+        self.model = reference.Queue(self._began_ms)
         self.steps = 0
         self.sent: list[Message] = []
         self.held: list[Hold] = []
         #: What no worker holds any more, though one that stalled may still think so.
         self.over: list[Hold] = []
         self._tokens = dict.fromkeys(WORKERS, 0)
-        self._past = self.bench.now_ms() - HOUR_MS
+        self._past = self._began_ms - HOUR_MS
+        self._deadlines_over = 0
         #: Of the fleet's flow control, each that there was.
         self.versions = [0]
         self._before: standing.Standing | None = None
@@ -241,13 +253,113 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.model.records))
     @rule(ref=_one_of(lambda machine: sorted(machine.model.records)), is_found_by=st.sampled_from([None, *WORKERS]))
     def a_job_gets_too_old(self, ref: str, is_found_by: str | None) -> None:
-        self._past += 1
-        self.bench.run("HSET", self.bench.keys.record_prefix + ref, "deadline", self._past)
-        self.bench.run("ZADD", self.bench.keys.deadlines, "XX", self._past, ref)
-        self.model.age(ref, self._past)
+        moment = self._a_moment_that_is_over()
+        self.bench.run("HSET", self.bench.keys.record_prefix + ref, "deadline", moment)
+        self.bench.run("ZADD", self.bench.keys.deadlines, "XX", moment, ref)
+        self.model.age(ref, moment)
         self._check("age")
         if is_found_by is not None and self.model.too_old:
             self.expire(is_found_by, PLENTY, PLENTY, is_lost=False)
+
+    def _a_moment_that_is_over(self) -> int:
+        """On the clock of ages."""
+        self._deadlines_over += 1
+        moment = self._began_ms - HOUR_MS + self._deadlines_over * DEADLINE_STEP_MS
+        return moment - self.model.controls.behind * LONG_MS
+
+    # -- operators
+
+    @precondition(lambda self: self.steps % 3 == 1)
+    @rule(what=st.runner().flatmap(lambda machine: st.sampled_from(machine._actions())))
+    def an_operator_acts(self, what: Callable[[], None]) -> None:
+        what()
+        self._check(what.__name__)
+
+    def _actions(self) -> list[Callable[[], None]]:
+        """What operators, and time, may do now about what they asked for."""
+        found = [self.an_operator_pauses, self.an_operator_pauses_for_a_time]
+        if self.model.controls.has_pause:
+            found += [self.an_operator_resumes, self.an_operator_resumes]
+        if self.model.controls.is_pausing:
+            found.append(self.the_pause_has_lasted)
+            if self.bench.run("HGET", self.bench.keys.controls, "paused_until") != b"0":
+                found.append(self.the_pause_is_over)
+        if any(not is_over for is_over in self.model.controls.holds.values()):
+            found.append(self.the_time_of_a_hold_is_over)
+        if self.model.on_hold:
+            found.append(self.a_job_was_on_hold_for_long)
+        if self.model.controls.cancelled:
+            found.append(self.cancelled_ids_are_remembered_no_longer)
+        return found
+
+    def an_operator_pauses(self) -> None:
+        self._steer(self._wait(self.bench.control("pause")), is_done=True)
+        self.model.pause()
+
+    def an_operator_pauses_for_a_time(self) -> None:
+        until_ms = self.bench.now_ms() + HOUR_MS
+        self._steer(self._wait(self.bench.control("pause", until_ms=until_ms)), is_done=True)
+        self.model.pause()
+
+    def an_operator_resumes(self) -> None:
+        """A second one finds nothing to resume."""
+        for _ in range(2):
+            self._steer(self._wait(self.bench.control("resume")), is_done=self.model.resume())
+
+    def the_pause_has_lasted(self) -> None:
+        self.bench.run("HINCRBY", self.bench.keys.controls, "paused_at", -LONG_MS)
+        self.model.pause_for_long()
+
+    def the_pause_is_over(self) -> None:
+        self.bench.run("HSET", self.bench.keys.controls, "paused_until", self.bench.now_ms())
+        self.model.end_pause()
+
+    def the_time_of_a_hold_is_over(self) -> None:
+        hold = min(hold for hold, is_over in self.model.controls.holds.items() if not is_over)
+        over = replace(HOLDS[hold], note=replace(HOLDS[hold].note, until_ms=self.bench.now_ms()))
+        self.bench.run("HSET", self.bench.keys.controls, over.field, over.to_json())
+        self.model.controls.holds[hold] = True
+
+    def a_job_was_on_hold_for_long(self) -> None:
+        _, ref = min(self.model.on_hold)
+        self.bench.run("HINCRBY", self.bench.keys.record_prefix + ref, "held_at", -LONG_MS)
+        self.model.records[ref].held_at -= 1
+
+    def cancelled_ids_are_remembered_no_longer(self) -> None:
+        keys = [self.bench.keys.cancelled_prefix + digest(each) for each in self.model.controls.cancelled]
+        self.bench.run("DEL", self.bench.keys.cancelled, *keys)
+        self.model.controls.cancelled.clear()
+
+    @rule(hold=holds_of_operators, is_timed=st.booleans(), is_released=st.booleans())
+    def hold_jobs_of_a_kind(self, hold: str, *, is_timed: bool, is_released: bool) -> None:
+        control = HOLDS[hold]
+        if is_released:
+            self._steer(self._wait(self.bench.control("remove", control)), is_done=self.model.remove_hold(hold))
+        else:
+            until_ms = self.bench.now_ms() + HOUR_MS if is_timed else 0
+            control = replace(control, note=replace(control.note, until_ms=until_ms))
+            self._steer(self._wait(self.bench.control("set", control)), is_done=True)
+            self.model.set_hold(hold)
+        self._check("hold_jobs_of_a_kind")
+
+    @rule(ids=st.lists(st.sampled_from(IDS), min_size=1, max_size=2), is_new_only=st.booleans(), is_seen=st.booleans())
+    def cancel(self, ids: list[str], *, is_new_only: bool, is_seen: bool) -> None:
+        """By job ids, before their jobs are sent or after; workers may see it before they have ended theirs."""
+        before = self.model.controls.version
+        version = self._wait(self.bench.cancel(*map(digest, ids), ttl_ms=HOUR_MS, is_new_only=is_new_only))
+        is_news = self.model.cancel(ids, is_new_only=is_new_only)
+        assert version > before if is_news else version == before
+        self.model.controls.version = version
+        for hold in self.held if is_seen else ():
+            if hold.message.id in self.model.controls.cancelled and hold.claimed is ClaimAnswer.GO:
+                hold.claimed = ClaimAnswer.CANCELLED
+        self._check("cancel")
+
+    def _steer(self, answer: list[int], *, is_done: bool) -> None:
+        version, done = answer
+        assert bool(done) == is_done
+        assert version > self.model.controls.version if is_done else version == self.model.controls.version
+        self.model.controls.version = version
 
     @precondition(lambda self: self.steps % 5 == 4)
     @rule(what=st.runner().flatmap(lambda machine: st.sampled_from(machine._incidents())))
@@ -272,10 +384,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def a_worker_of_the_version_before_leaves_a_deadline_behind(self) -> None:
         """Its take knows nothing of deadlines; then it may put the job aside or end it."""
-        ref = min({*self.model.leases, *self.model.delayed})
-        self._past += 1
-        self.bench.run("ZADD", self.bench.keys.deadlines, self._past, ref)
-        self.model.leave_deadline(ref, self._past)
+        ref, moment = min({*self.model.leases, *self.model.delayed}), self._a_moment_that_is_over()
+        self.bench.run("ZADD", self.bench.keys.deadlines, moment, ref)
+        self.model.leave_deadline(ref, moment)
 
     def the_next_probe_may_go(self) -> None:
         self.bench.run("HDEL", self.bench.keys.limit, "probe_at")
@@ -366,7 +477,9 @@ class QueueMachine(RuleBasedStateMachine):
         fleet = self.model.fleet
         assert (news.version, news.epoch, news.rate) == (fleet.version, fleet.epoch, fleet.rate)
         assert (news.answered, news.failed) == (fleet.answered, fleet.failed)
-        assert (news.paused_ms > 0) == fleet.is_paused
+        assert (news.paused_ms > 0) == (fleet.is_paused or self.model.controls.is_pausing)
+        assert news.controls == self.model.controls.version
+        assert 0 <= news.ages_behind_ms - self.model.controls.behind * LONG_MS <= self._ms_since_the_begin()
         assert news.state == (None if is_known or not fleet.state else fleet.state)
 
     @rule(
@@ -457,7 +570,7 @@ class QueueMachine(RuleBasedStateMachine):
         for hold in holds:
             hold.job.attempts += calls
         began = self.bench.now_ms()
-        deadline = began + HOUR_MS // 2 if has_deadline else 0
+        deadline = began + HOUR_MS // 2 - self.model.controls.behind * LONG_MS if has_deadline else 0
         moved: set[str] = set()
         for _ in range(repeats):
             delays = [Delay(hold.job, HOUR_MS / 1000, is_retry, deadline, progress) for hold in holds]
@@ -472,7 +585,8 @@ class QueueMachine(RuleBasedStateMachine):
         now = self._check("delay")
         for ref in moved:
             if has_deadline:
-                assert now.delayed[ref] == deadline
+                due = began + HOUR_MS // 2
+                assert due <= now.delayed[ref] <= due + self._ms_since_the_begin()
             else:
                 assert began + HOUR_MS <= now.delayed[ref] <= now.now_ms + HOUR_MS
         for hold in holds:
@@ -491,6 +605,51 @@ class QueueMachine(RuleBasedStateMachine):
         for hold in holds:
             self._forget(hold)
         self._check("release")
+
+    @precondition(lambda self: bool(self.held))
+    @rule(
+        holds=_holds(lambda machine: machine.held), of=holds_of_operators, calls=few,
+        progress=st.sampled_from([b"", b"c"]), repeats=times,
+    )  # fmt: skip
+    def put_on_hold(self, holds: list[Hold], of: str, calls: int, progress: bytes, repeats: int) -> None:
+        """A worker may be late: the hold that it knew of may be released by now."""
+        for hold in holds:
+            hold.job.attempts += calls
+            hold.job.progress = progress
+        for _ in range(repeats):
+            answers = self._wait(self.bench.moves.hold([(hold.job, of) for hold in holds]))
+            assert answers == self.model.hold(
+                [(hold.job.ref, hold.job.lease_token, hold.job.attempts, progress, of) for hold in holds]
+            )
+        for hold in holds:
+            self._forget(hold)
+        self._check("put_on_hold")
+
+    @precondition(lambda self: bool(self.model.on_hold))
+    @rule(at_most=limits, repeats=times)
+    def release_held(self, at_most: int, repeats: int) -> None:
+        for _ in range(repeats):
+            with self._limits(maintenance_moves, RELEASE_HELD_JOBS=at_most):
+                released = self._wait(self.bench.maintenance.release_held())
+            assert released == self.model.release_held(at_most)
+            event(f"release_held: {bool(released)}")
+        self._check("release_held")
+
+    @precondition(lambda self: bool(self.model.on_hold or self.model.delayed or self.model.due))
+    @rule(
+        refs=st.runner().flatmap(
+            lambda machine: st.lists(st.sampled_from(machine._put_off()), min_size=1, max_size=4)
+        ),
+        repeats=times,
+    )  # fmt: skip
+    def wake(self, refs: list[str], repeats: int) -> None:
+        """A command that cancels jobs read them before; meanwhile others may have made them ready."""
+        holds = {ref: hold for hold, ref in self.model.on_hold}
+        members = [("held", f"{holds[ref]}:{ref}", ref) if ref in holds else ("delayed", ref, ref) for ref in refs]
+        for _ in range(repeats):
+            woken = self._wait(self.bench.wake(*members, ("held", "nobody's:job", "job"), ("delayed", "job", "job")))
+            assert woken == self.model.wake(refs)
+        self._check("wake")
 
     @precondition(lambda self: bool(self.held))
     @rule(holds=_holds(lambda machine: machine.held))
@@ -562,6 +721,7 @@ class QueueMachine(RuleBasedStateMachine):
             "complete": self._wait(self.bench.moves.complete([self._completion(end, hold) for end, hold in ends])),
             "delay": self._wait(self.bench.delay(*jobs, is_retry=True, deadline_ms=1, progress=b"late")),
             "release": self._wait(self.bench.moves.release(jobs)),
+            "hold": self._wait(self.bench.moves.hold([(job, min(HOLDS)) for job in jobs])),
             "renew": self._wait(self.bench.maintenance.renew(jobs)),
         }
         assert not any(answer for answers in made.values() for answer in answers), made
@@ -588,6 +748,9 @@ class QueueMachine(RuleBasedStateMachine):
             super().teardown()
 
     def _heal(self) -> None:
+        self.an_operator_resumes()
+        for each in HOLDS:
+            self.hold_jobs_of_a_kind(each, is_timed=False, is_released=True)
         self.the_time_to_drain_is_over()
         self.the_next_probe_may_go()
         self.throttle(0, 0, 0.0, is_the_newest=True)
@@ -605,6 +768,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.recover("ann", PLENTY, PLENTY, fleet, is_lost=False)
 
     def _finish_some(self) -> None:
+        if self.model.on_hold:
+            self.release_held(PLENTY, 1)
         if self.model.due:
             self.promote(PLENTY, 1, is_gated=False)
         if self.model.lapsed:
@@ -660,6 +825,8 @@ class QueueMachine(RuleBasedStateMachine):
         outcome: str | None = "rejected"
         if message.conversation:
             outcome = "refused" if not is_locked else "would_lock" if is_dry_run else "locked"
+        if hold.claimed is ClaimAnswer.CANCELLED:
+            outcome = standing.CANCELLED_AFTER_A_CALL if job.attempts else standing.CANCELLED
         if job.crashes >= reference.POISONOUS_CRASHES:
             outcome = "poisoned"
         if hold.claimed is ClaimAnswer.CONFLICT:
@@ -672,7 +839,7 @@ class QueueMachine(RuleBasedStateMachine):
             event_id = f"second of {message.beside}"
             if not message.conversation:
                 event_id, remembered = f"of {message.number}", None
-        is_failure = outcome not in {None, "locked", "would_lock"}
+        is_failure = outcome not in {None, "locked", "would_lock", standing.CANCELLED}
         return End(job.ref, job.lease_token, outcome, is_failure, remembered, event_id, is_dry_run, has_own_id), hold
 
     @staticmethod
@@ -695,8 +862,16 @@ class QueueMachine(RuleBasedStateMachine):
             assert (job.raw, job.size) == (record.message.kept, len(record.message.raw))
             assert (job.attempts, job.crashes) == (record.calls, record.crashes)
             assert (job.is_retry, job.progress) == (record.is_retry, record.progress)
+            assert round(job.age_offset_ms / LONG_MS) == record.offset
             hold = Hold(worker, job, record.message)
             (self.over if is_lost else self.held).append(hold)
+
+    def _put_off(self) -> list[str]:
+        """Jobs that are on hold or wait."""
+        return sorted({*self.model.delayed, *self.model.due, *(ref for _, ref in self.model.on_hold)})
+
+    def _ms_since_the_begin(self) -> int:
+        return self.bench.now_ms() - self._began_ms
 
     def _forget(self, hold: Hold) -> None:
         if hold in self.held:
@@ -768,7 +943,8 @@ class QueueMachine(RuleBasedStateMachine):
     def _check(self, move: str) -> standing.Standing:
         """The laws hold, and all stands as the model says."""
         now = self._read()
-        assert list(standing.broken_laws(now, self._before, self.sent, move)) == []
+        broken = list(standing.broken_laws(now, self._before, self.sent, move))
+        assert broken == [], broken
         assert now.view() == self.model.view()
         assert self._audit() == []
         self._before = now

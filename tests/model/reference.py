@@ -3,7 +3,8 @@
 The machine makes each move here and on a real server, and compares the answers and then all that stands in Redis.
 Where the scripts count in milliseconds, this model knows two states only: a lease holds or has lapsed, a moment is
 ahead or has come, a ready job may still run or is too old, a permit is free or given. Of several that have lapsed or
-come, the one that did so first goes first.
+come, the one that did so first goes first. How long a job was on hold, and operators paused the fleet, is counted in
+long times (``LONG_MS``); what is shorter does not count.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: Small enough that a few messages are too large, and that a few are too many for one take.
 LARGEST_BYTES = 120
 KEPT_BYTES = 60
+#: So long the machine says that a pause or a hold has lasted already: longer than any job may live.
+LONG_MS = 7_200_000
 #: Workers that may die on a job.
 POISONOUS_CRASHES = 3
 
@@ -60,7 +63,8 @@ class Message:
 class Record:
     """A job that was taken once.
 
-    ``too_old_at`` is the moment since when its deadline is over (None: it is ahead).
+    ``too_old_at`` is the moment, on the clock of ages, at which its deadline is over (None: it is ahead). ``offset`` is
+    where its age begins, seen from its first take, and ``held_at`` since when it is on hold, both in long times.
     """
 
     message: Message
@@ -71,6 +75,8 @@ class Record:
     progress: bytes = b""
     has_deadline: bool = False
     too_old_at: int | None = None
+    offset: int = 0
+    held_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +133,45 @@ class Fleet:
     was_probed: bool = False
 
 
-class Queue:
-    """A queue, and every move of its jobs."""
+@dataclass(slots=True)
+class Controls:
+    """What operators asked for.
 
-    def __init__(self) -> None:
+    ``holds`` tells of each whether its time is over, ``has_pause`` that one is noted, which may be over, too.
+    ``behind`` is how far the clock of ages is behind, in long times.
+    """
+
+    version: int = 0
+    holds: dict[str, bool] = field(default_factory=dict)
+    has_pause: bool = False
+    is_pausing: bool = False
+    behind: int = 0
+    cancelled: set[str] = field(default_factory=set)
+
+    def is_in_force(self, hold: str) -> bool:
+        """Whether jobs of a hold are to stay where they are."""
+        return not self.holds.get(hold, True)
+
+
+class Queue:
+    """A queue, and every move of its jobs. ``began_ms`` is the server's time before the first."""
+
+    def __init__(self, began_ms: int) -> None:
+        self._began_ms = began_ms
         self.stock: dict[int, list[Message]] = {0: [], 3: [], 6: [], 9: []}
         self.arrived: list[Message] = []
         self.requeued: list[str] = []
         self.retries: list[str] = []
         self.suspects: list[str] = []
-        self.deadlines: set[str] = set()
-        self.too_old: dict[str, int] = {}
+        self.deadlines: dict[str, int | None] = {}
         self.fleet = Fleet()
+        self.controls = Controls()
         self.records: dict[str, Record] = {}
         self.leases: set[str] = set()
         self.lapsed: list[str] = []
         self.delayed: set[str] = set()
         self.due: list[str] = []
+        self.on_hold: set[tuple[str, str]] = set()
         self.ids: dict[str, str] = {}
         self.events: list[tuple[int, str, str]] = []
         self.dead: list[tuple[int, str, str]] = []
@@ -160,6 +188,13 @@ class Queue:
     def ready(self) -> list[str]:
         """Jobs that are ready again."""
         return [*self.requeued, *self.retries, *self.suspects]
+
+    @property
+    def too_old(self) -> list[str]:
+        """Jobs whose deadline is over, the first one first. A later pause of the past brings time back."""
+        age_ms = self._began_ms - self.controls.behind * LONG_MS
+        over = {ref: moment for ref, moment in self.deadlines.items() if moment is not None and moment < age_ms}
+        return sorted(over, key=over.__getitem__)
 
     def is_held(self, ref: str, token: str) -> bool:
         """Whether a token is the one that holds a job."""
@@ -188,13 +223,47 @@ class Queue:
     def age(self, ref: str, moment: int) -> None:
         """The deadline of a job passes, whether it is ready or not."""
         self.records[ref].has_deadline, self.records[ref].too_old_at = True, moment
-        if ref in self.deadlines or ref in self.too_old:
+        if ref in self.deadlines:
             self._note_deadline(ref)
 
     def leave_deadline(self, ref: str, moment: int) -> None:
         """A worker of the version before takes a job and leaves its deadline behind."""
-        self.deadlines.discard(ref)
-        self.too_old[ref] = moment
+        self.deadlines[ref] = moment
+
+    # -- what operators do
+
+    def pause(self) -> None:
+        """``control.lua``: no worker takes jobs, and nobody gets older."""
+        self.controls.has_pause = self.controls.is_pausing = True
+
+    def pause_for_long(self) -> None:
+        """The pause has lasted."""
+        self.controls.behind += 1
+
+    def end_pause(self) -> None:
+        """The time of a pause is over."""
+        self.controls.is_pausing = False
+
+    def resume(self) -> bool:
+        """``control.lua``."""
+        was_pausing = self.controls.is_pausing
+        self.controls.has_pause = self.controls.is_pausing = False
+        return was_pausing
+
+    def set_hold(self, hold: str) -> None:
+        """``control.lua``; it drops what is over."""
+        self.controls.holds = {each: is_over for each, is_over in self.controls.holds.items() if not is_over}
+        self.controls.holds[hold] = False
+
+    def remove_hold(self, hold: str) -> bool:
+        """``control.lua``."""
+        return self.controls.holds.pop(hold, None) is not None
+
+    def cancel(self, ids: Iterable[str], *, is_new_only: bool) -> bool:
+        """``cancel.lua``: whether that is news."""
+        new = set(ids) - self.controls.cancelled
+        self.controls.cancelled |= new
+        return bool(new) or not is_new_only
 
     # -- the moves
 
@@ -203,7 +272,7 @@ class Queue:
         request, fleet, wanted = take.request, self.fleet, take.request.wanted
         fleet.answered += request.answered
         fleet.failed += request.failed
-        if fleet.is_paused:
+        if fleet.is_paused or self.controls.is_pausing:
             return TakeState.PAUSED, []
         if request.is_probe and fleet.was_probed and not request.unused:
             return TakeState.LIMITED, []
@@ -265,13 +334,17 @@ class Queue:
         if not fresh:
             self.takes_of_new_jobs += 1
         ref = f"{token}.{self.takes_of_new_jobs}.{fresh + 1}"
-        self.records[ref] = Record(message, token)
+        self.records[ref] = Record(message, token, offset=-self.controls.behind)
         self.counters["taken"] += 1
         return ref
 
-    def claim(self, messages: Iterable[Message]) -> list[ClaimAnswer]:
+    def claim(self, messages: Sequence[Message]) -> list[ClaimAnswer]:
         """``claim.lua`` for messages with an id and a conversation."""
-        return [self._claim(message.id or "", message) for message in messages]
+        answers = [self._claim(message.id or "", message) for message in messages]
+        return [
+            ClaimAnswer.CANCELLED if answer is ClaimAnswer.GO and message.id in self.controls.cancelled else answer
+            for message, answer in zip(messages, answers, strict=True)
+        ]
 
     def _claim(self, job_id: str, message: Message) -> ClaimAnswer:
         ended = f"ended {message.conversation}"
@@ -332,6 +405,55 @@ class Queue:
                 self.counters["delayed"] += 1
         return answers
 
+    def hold(self, jobs: Iterable[tuple[str, str, int, bytes, str]]) -> list[bool]:
+        """``hold.lua`` for ref, token, calls, progress and the hold."""
+        answers = []
+        for ref, token, calls, progress, hold in jobs:
+            answers.append(self._let_go(ref, token, calls))
+            if answers[-1]:
+                record = self.records[ref]
+                record.progress = progress or record.progress
+                record.held_at = -self.controls.behind
+                self.on_hold.add((hold, ref))
+                self.counters["held"] += 1
+        return answers
+
+    def release_held(self, at_most: int) -> int:
+        """``release_held.lua``: how many jobs it made ready."""
+        free = [(hold, ref) for hold, ref in sorted(self.on_hold) if not self.controls.is_in_force(hold)][:at_most]
+        for hold, ref in free:
+            self._leave_hold(hold, ref)
+            self._ready_list(ref).append(ref)
+            self._note_deadline(ref)
+        return len(free)
+
+    def wake(self, refs: Iterable[str]) -> int:
+        """``wake.lua``: how many jobs it made ready. They are to be ended, so no retry waits beside new jobs."""
+        woken = 0
+        holds = {ref: hold for hold, ref in self.on_hold}
+        for ref in refs:
+            if ref in holds and (holds[ref], ref) in self.on_hold:
+                self._leave_hold(holds[ref], ref)
+            elif ref in self.delayed or ref in self.due:
+                self.delayed.discard(ref)
+                self.due = [other for other in self.due if other != ref]
+            else:
+                continue
+            is_suspect = self.records[ref].crashes >= SUSPICIOUS_CRASHES
+            (self.suspects if is_suspect else self.requeued).append(ref)
+            self._note_deadline(ref)
+            woken += 1
+        return woken
+
+    def _leave_hold(self, hold: str, ref: str) -> None:
+        """The time on hold does not count for the age."""
+        self.on_hold.discard((hold, ref))
+        record = self.records[ref]
+        held = max(0, -self.controls.behind - record.held_at)
+        record.offset += held
+        if record.too_old_at is not None:
+            record.too_old_at += held * LONG_MS
+
     def restore_attempts(self, jobs: Iterable[tuple[str, int]]) -> None:
         """``restore_attempts.lua`` for pairs of ref and attempts."""
         for ref, attempts in jobs:
@@ -342,10 +464,10 @@ class Queue:
     def expire(self, *, token: str, at_most: int, most_bytes: int) -> list[str]:
         """``expire.lua``: the jobs that are to be ended."""
         expired: list[str] = []
-        for ref in sorted(self.too_old, key=self.too_old.__getitem__)[:at_most]:
+        for ref in self.too_old[:at_most]:
             if self._bytes(expired) >= most_bytes:
                 break
-            del self.too_old[ref]
+            del self.deadlines[ref]
             for ready in (self.requeued, self.retries, self.suspects):
                 if ref in ready:
                     ready.remove(ref)
@@ -428,16 +550,10 @@ class Queue:
         return self.retries if record.is_retry else self.requeued
 
     def _note_deadline(self, ref: str) -> None:
-        self._drop_deadline(ref)
-        moment = self.records[ref].too_old_at
-        if moment is None:
-            self.deadlines.add(ref)
-        else:
-            self.too_old[ref] = moment
+        self.deadlines[ref] = self.records[ref].too_old_at
 
     def _drop_deadline(self, ref: str) -> None:
-        self.deadlines.discard(ref)
-        self.too_old.pop(ref, None)
+        self.deadlines.pop(ref, None)
 
     # -- what ought to stand in Redis
 
@@ -449,8 +565,8 @@ class Queue:
             "again": self.requeued,
             "retries": self.retries,
             "suspects": self.suspects,
-            "deadlines": self.deadlines,
-            "too old": sorted(self.too_old, key=self.too_old.__getitem__),
+            "deadlines": self.deadlines.keys() - set(self.too_old),
+            "too old": self.too_old,
             "fleet": (
                 self.fleet.version,
                 self.fleet.epoch,
@@ -463,6 +579,14 @@ class Queue:
             "lapsed": self.lapsed,
             "delayed": self.delayed,
             "due": self.due,
+            "on hold": self.on_hold,
+            "controls": (
+                self.controls.version,
+                self.controls.has_pause,
+                self.controls.behind,
+                set(self.controls.holds),
+            ),
+            "cancelled": self.controls.cancelled,
             "records": {
                 ref: (
                     record.message.kept,
@@ -473,6 +597,7 @@ class Queue:
                     record.is_retry,
                     record.progress,
                     record.has_deadline,
+                    record.offset,
                 )
                 for ref, record in self.records.items()
             },

@@ -10,12 +10,19 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.model.reference import LONG_MS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tests.model.reference import Message
     from worker.broker.keys import Keys
 
+#: The outcome of a job that was cancelled before any call; after one, which is a failure, it is another.
+CANCELLED = "cancelled"
+CANCELLED_AFTER_A_CALL = "cancelled_after_a_call"
+#: The moves that take jobs from hold.
+_ENDS_OF_HOLD = {"release_held", "wake"}
 #: Scores below this many milliseconds before now were written by the machine: leases that lapsed, moments that came.
 PAST_MS = 1_000_000
 
@@ -33,6 +40,8 @@ class StoredRecord:
     is_retry: bool
     progress: bytes
     has_deadline: bool
+    offset_ms: int
+    held_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,9 @@ class Standing:
     limit: dict[str, bytes]
     leases: dict[str, float]
     delayed: dict[str, float]
+    on_hold: set[tuple[str, str]]
+    controls: dict[str, bytes]
+    cancelled: set[str]
     records: dict[str, StoredRecord]
     ids: dict[str, str]
     events: list[tuple[int, str, str]]
@@ -66,8 +78,8 @@ class Standing:
             "again": self.requeued,
             "retries": self.retries,
             "suspects": self.suspects,
-            "deadlines": {ref for ref, score in self.deadlines.items() if not self._is_past(score)},
-            "too old": [ref for ref, score in self.deadlines.items() if self._is_past(score)],
+            "deadlines": {ref for ref, score in self.deadlines.items() if not self._is_past(score + self.behind_ms)},
+            "too old": [ref for ref, score in self.deadlines.items() if self._is_past(score + self.behind_ms)],
             "fleet": (
                 int(self.limit.get("version", 0)),
                 int(self.limit.get("epoch", 0)),
@@ -80,6 +92,14 @@ class Standing:
             "lapsed": [ref for ref, score in self.leases.items() if self._is_past(score)],
             "delayed": {ref for ref, score in self.delayed.items() if not self._is_past(score)},
             "due": [ref for ref, score in self.delayed.items() if self._is_past(score)],
+            "on hold": self.on_hold,
+            "controls": (
+                int(self.controls.get("version", 0)),
+                "pause" in self.controls,
+                round(self.behind_ms / LONG_MS),
+                {name.removeprefix("hold ") for name in self.controls if name.startswith("hold ")},
+            ),
+            "cancelled": self.cancelled,
             "records": {
                 ref: (
                     record.raw,
@@ -90,6 +110,7 @@ class Standing:
                     record.is_retry,
                     record.progress,
                     record.has_deadline,
+                    round(record.offset_ms / LONG_MS),
                 )
                 for ref, record in self.records.items()
             },
@@ -104,9 +125,16 @@ class Standing:
         return score < self.now_ms - PAST_MS
 
     @property
+    def behind_ms(self) -> int:
+        """How far the clock of ages is behind the server's: as long as operators have paused the fleet."""
+        since, till = (int(self.controls.get(name, 0)) for name in ("paused_at", "paused_until"))
+        now = min(self.now_ms, till or self.now_ms)
+        return int(self.controls.get("paused_total", 0)) + (max(0, now - since) if since else 0)
+
+    @property
     def in_indexes(self) -> list[str]:
         """Every ref, as often as it stands in an index."""
-        return [*self.ready, *self.leases, *self.delayed]
+        return [*self.ready, *self.leases, *self.delayed, *(ref for _, ref in self.on_hold)]
 
     @property
     def ready(self) -> list[str]:
@@ -123,7 +151,7 @@ class Standing:
 _READ = """
 local again, suspects, arrived, leases, delayed, counters, draining, results, dead =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local retries, deadlines, limit = KEYS[10], KEYS[11], KEYS[12]
+local retries, deadlines, limit, held, controls, mark = KEYS[10], KEYS[11], KEYS[12], KEYS[17], KEYS[18], KEYS[19]
 
 local function list(key)
   return redis.call('LRANGE', key, 0, -1)
@@ -157,6 +185,7 @@ return {
   each(ARGV[1], 'HGETALL'), each(ARGV[2], 'GET'), each(ARGV[2], 'PTTL'),
   stream(results), stream(dead), redis.call('HGETALL', counters),
   redis.call('GET', draining), redis.call('PTTL', draining),
+  redis.call('ZRANGE', held, 0, -1), redis.call('HGETALL', controls), each(ARGV[3], 'PTTL'), redis.call('PTTL', mark),
 }
 """
 
@@ -165,10 +194,12 @@ def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, 
     """Read it all; ``ids`` gives the job id behind each digest."""
     names = [keys.requeued, keys.suspects, keys.arrived, keys.leases, keys.delayed, keys.counters, keys.draining]
     names += [results, dead, keys.retries, keys.deadlines, keys.limit, *keys.priority_lists]
+    names += [keys.held, keys.controls, keys.cancelled]
     (
         (seconds, micros), stock, arrived, requeued, retries, suspects, leases, delayed, deadlines, limit,
-        records, meanings, lifetimes, events, letters, counters, draining, draining_ms,
-    ) = client.eval(_READ, len(names), *names, keys.record_prefix, keys.id_prefix)  # fmt: skip
+        records, meanings, lifetimes, events, letters, counters, draining, draining_ms, held, controls,
+        cancelled, mark_ms,
+    ) = client.eval(_READ, len(names), *names, keys.record_prefix, keys.id_prefix, keys.cancelled_prefix)  # fmt: skip
     dead_letters = [_pairs(letter) for letter in letters]
     return Standing(
         stock={step: messages[::-1] for step, messages in zip((0, 3, 6, 9), stock, strict=True)},
@@ -180,6 +211,9 @@ def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, 
         limit=_pairs(limit),
         leases={ref: float(score) for ref, score in _pairs(leases).items()},
         delayed={ref: float(score) for ref, score in _pairs(delayed).items()},
+        on_hold={_member(member) for member in held},
+        controls=_pairs(controls),
+        cancelled={ids[name] for name in _pairs(cancelled)},
         records={ref: _record(_pairs(fields)) for ref, fields in _pairs(records).items()},
         ids={_name(key, ids): meaning.decode() for key, meaning in _pairs(meanings).items()},
         events=[read_event(_pairs(fields)["event"]) for fields in events],
@@ -188,7 +222,8 @@ def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, 
         counters={name: int(count) for name, count in _pairs(counters).items()},
         draining=None if draining is None else draining.decode(),
         forever=[_name(key, ids) for key, ttl in _pairs(lifetimes).items() if ttl == -1]
-        + ["draining"] * (draining_ms == -1),
+        + ["draining"] * (draining_ms == -1)
+        + [f"cancelled {ids[name]}" for name, ttl in _pairs(cancelled).items() if not 0 <= ttl <= mark_ms + 1000],
         now_ms=int(seconds) * 1000 + int(micros) // 1000,
     )
 
@@ -196,6 +231,11 @@ def read(client: Any, keys: Keys, *, results: str, dead: str, ids: Mapping[str, 
 def _pairs(flat: list[Any]) -> dict[str, Any]:
     """A hash or a sorted set as a script gives it: names and values in turn."""
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _member(member: bytes) -> tuple[str, str]:
+    hold, _, ref = member.decode().partition(":")
+    return hold, ref
 
 
 def _name(key: str, ids: Mapping[str, str]) -> str:
@@ -226,6 +266,7 @@ def _record(fields: Mapping[str, bytes]) -> StoredRecord:
         token=fields["lease_token"].decode(), calls=int(fields.get("attempts", 0)), crashes=int(fields.get("crashes",
         0)),
         is_retry=fields.get("retry") == b"1", progress=fields.get("progress", b""), has_deadline="deadline" in fields,
+        offset_ms=int(fields.get("offset", 0)), held_at=int(fields.get("held_at") or 0),
     )  # fmt: skip
 
 
@@ -233,6 +274,7 @@ def broken_laws(now: Standing, before: Standing | None, sent: Sequence[Message],
     """Every law that does not hold, a sentence each; ``move`` is what was made since ``before``."""
     by_number = {message.number: message for message in sent}
     yield from _every_job_is_in_one_place(now, by_number)
+    yield from _a_job_on_hold_knows_since_when(now)
     yield from _a_token_names_who_holds_a_job(now)
     yield from _one_event_a_job(now, by_number)
     yield from _an_event_id_names_one_event(now, by_number)
@@ -266,6 +308,12 @@ def _a_token_names_who_holds_a_job(now: Standing) -> Iterator[str]:
             yield f"{ref} has the token {record.token!r} and is{' ' if ref in now.leases else ' not '}in flight"
 
 
+def _a_job_on_hold_knows_since_when(now: Standing) -> Iterator[str]:
+    on_hold = {ref for _, ref in now.on_hold}
+    if wrong := {ref for ref, record in now.records.items() if (record.held_at > 0) != (ref in on_hold)}:
+        yield f"these jobs have a time on hold, and are not on hold, or the other way round: {wrong}"
+
+
 def _one_event_a_job(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
     if strangers := [number for number, *_ in now.events if number not in sent]:
         yield f"these events have no message: {strangers}"
@@ -283,7 +331,7 @@ def _an_event_id_names_one_event(now: Standing, sent: Mapping[int, Message]) -> 
 
 
 def _dead_letters_are_the_failures(now: Standing, sent: Mapping[int, Message]) -> Iterator[str]:
-    failures = [event for event in now.events if event[1] not in {"locked", "would_lock"}]
+    failures = [event for event in now.events if event[1] not in {"locked", "would_lock", CANCELLED}]
     if now.dead != failures:
         yield f"the dead letters are {now.dead}, the failures {failures}"
     if now.dead_messages != [sent[number].in_dead_letter for number, *_ in now.dead]:
@@ -311,6 +359,8 @@ def _what_is_past_stays(now: Standing, before: Standing, move: str) -> Iterator[
             yield f"{ref} was first taken at {was.first}, and now at {record.first}"
         if record.calls < was.calls and move != "restore_attempts":
             yield f"the calls of {ref} went from {was.calls} to {record.calls} in {move}"
+        if record.offset_ms != was.offset_ms and (move not in _ENDS_OF_HOLD or record.offset_ms < was.offset_ms):
+            yield f"the age of {ref} began at {was.offset_ms}, and now at {record.offset_ms} in {move}"
         if record.is_retry < was.is_retry:
             yield f"{ref} is no retry any more"
         if record.crashes != was.crashes and (move, record.crashes) != ("recover", was.crashes + 1):

@@ -110,8 +110,10 @@ class Scan:
             self._wake(keys, wake)
 
     def _wake(self, keys: Keys, members: Sequence[tuple[str, str, str]]) -> None:
+        max_age_ms = round(self.fleet.settings.JOB_MAX_AGE_SECONDS * 1000)
+
         def call(whole_text: bool) -> Command:
-            return wake_command(keys, members, whole_text=whole_text)
+            return wake_command(keys, self.fleet.keys, members, max_age_ms=max_age_ms, whole_text=whole_text)
 
         self.fleet.send(call)
 
