@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from settings import Settings
 from worker.broker.keys import PRIORITY_STEPS
+from worker.message.control_event import TYPE_PREFIX, What
+from worker.message.selector import Selector
 
 _DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 
@@ -64,11 +66,21 @@ def asyncapi() -> dict[str, Any]:
                 "servers": [{"$ref": "#/servers/redis"}],
                 "messages": {"deadLetter": {"$ref": "#/components/messages/deadLetter"}},
             },
+            "control": {
+                "address": _DEFAULTS["CONTROL_STREAM"],
+                "title": "Control stream",
+                "description": "A stream (CONTROL_STREAM) of about the last "
+                f"{_DEFAULTS['CONTROL_MAXLEN']:,} actions of operators (CONTROL_MAXLEN). An entry holds the event as "
+                "JSON in its field `event`.",
+                "servers": [{"$ref": "#/servers/redis"}],
+                "messages": {"control": {"$ref": "#/components/messages/control"}},
+            },
         },
         "operations": {
             "takeJob": _operation("receive", "jobs", "job", "Take a job."),
             "publishResult": _operation("send", "results", "result", "Tell of a job's end, once."),
             "keepDeadLetter": _operation("send", "dead", "deadLetter", "Keep what failed, to look at and to replay."),
+            "noteAction": _operation("send", "control", "control", "Note what an operator did, in the same step."),
         },
         "components": {
             "messages": {
@@ -107,7 +119,55 @@ def asyncapi() -> dict[str, Any]:
                         },
                     },
                 },
+                "control": {
+                    "title": "Control event",
+                    "summary": "What an operator did: a CloudEvents 1.0 event in structured JSON mode.",
+                    "contentType": "application/cloudevents+json",
+                    "payload": _control_event(),
+                },
             }
+        },
+    }
+
+
+def _control_event() -> dict[str, Any]:
+    text = {"type": "string"}
+    time = {"type": "string", "format": "date-time"}
+    names = ["specversion", "id", "source", "subject", "datacontenttype"]
+    return {
+        "type": "object",
+        "required": [*names, "type", "time", "data"],
+        "properties": {
+            **dict.fromkeys(names, text),
+            "type": {
+                "description": "What was done; there may be more types later.",
+                "type": "string",
+                "examples": [f"{TYPE_PREFIX}{what}" for what in get_args(What)],
+            },
+            "time": time,
+            "data": {
+                "type": "object",
+                "required": ["queue", "by", "reason", "at", "until"],
+                "properties": {
+                    "queue": {"description": "LOCK_QUEUE, which names the fleet.", "type": "string"},
+                    "by": {"description": "LOCK_WORKER_ACTOR, else the login name.", "type": "string"},
+                    "reason": text,
+                    "at": time,
+                    "until": {
+                        "description": "Null: until it is ended.",
+                        "type": ["string", "null"],
+                        "format": "date-time",
+                    },
+                    "selector": {
+                        "description": "Jobs with all of these; empty: all jobs.",
+                        "type": "object",
+                        "properties": dict.fromkeys(Selector.__slots__, text),
+                    },
+                    "kind": {"enum": ["hold", "cancel"]},
+                    "jobs": {"description": "How many job ids.", "type": "integer", "minimum": 1},
+                    "job_ids": {"description": "The first of them.", "type": "array", "items": text},
+                },
+            },
         },
     }
 

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +22,8 @@ from tasks.parse import parse
 from tests.message.messages import ABSENT, NOW, accepted, encoded, made, stock
 from tests.message.test_fields import INVALID, INVALID_BEYOND_THE_SCHEMA, VALID, cases
 from tests.tasks.test_event import FACTS, OUTCOMES, PROBLEM
+from worker.message.control_event import What, control_event
+from worker.message.controls import Note
 from worker.observe.metrics_page import OF_A_WORKER as REGISTRY
 
 if TYPE_CHECKING:
@@ -413,3 +415,17 @@ def test_the_page_of_metrics_names_what_is_exposed() -> None:
         (name, kind) for name, kind in exposed if not name.endswith("_created") and not name.startswith("process_")
     )
     assert all(row.endswith(". |") for row in page.splitlines() if row.startswith("| `"))
+
+
+@pytest.mark.parametrize("what", get_args(What))
+def test_a_control_event_fits_the_document(what: What) -> None:
+    payload = ASYNCAPI["components"]["messages"]["control"]["payload"]
+    note = Note("ann", "it locks too much", 1_764_000_000_000, 1_764_000_600_000)
+    event = json.loads(
+        control_event(what, note, source="/lock-worker", queue="moderation.lock", selector={"rule": "r"})
+    )
+
+    Draft202012Validator(payload).validate(event)
+
+    assert event["type"] in payload["properties"]["type"]["examples"]
+    assert (event["data"]["at"], event["data"]["until"]) == ("2025-11-24T16:00:00.000Z", "2025-11-24T16:10:00.000Z")
