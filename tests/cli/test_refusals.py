@@ -207,11 +207,11 @@ def test_of_several_jobs_that_a_server_refuses_each_is_known_not_to_have_arrived
 
 
 def test_a_command_of_a_look_that_was_refused_is_named(terminal: Terminal, redis_client: redis.Redis) -> None:
-    redis_client.set("lw:1:moderation.lock:delayed", "no zset")
+    redis_client.set("lw:1:moderation.lock:held", "no zset")
 
-    ended = terminal.run("status")
+    ended = terminal.run("holds")
 
-    assert "refused ZCARD lw:1:moderation.lock:delayed: WRONGTYPE " in ended.stderr
+    assert "refused ZCARD lw:1:moderation.lock:held: WRONGTYPE " in ended.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

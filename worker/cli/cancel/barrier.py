@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _SECONDS = 60
 #: It is renewed after so long, in seconds.
 _RENEW_SECONDS = 20.0
-#: What is in force for longer than this anyway, in milliseconds, need not be renewed.
-_LONG_MS = 40_000
+#: What is in force for longer than this, in milliseconds, is the cancel of an operator who gave a time. No command ends
+#: it by itself, so it is left as it is.
+_LONG_MS = _SECONDS * 1000
 
 
 class Barrier:
