@@ -19,9 +19,9 @@ from worker.broker.permissions import Names, Refused, needed_commands, refused_c
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAMES = Names(Keys("moderation.lock"), "moderation.results", "moderation.dead")
+NAMES = Names(Keys("moderation.lock"), "moderation.results", "moderation.dead", "moderation.control")
 #: What a worker does beside its moves.
-BESIDE = ("+blmove", "+xinfo|stream", "+lrange", "+zcard", "+zcount")
+BESIDE = ("+blmove", "+xinfo|stream", "+lrange", "+zcard", "+zcount", "+zlexcount")
 
 
 @contextmanager
@@ -79,6 +79,6 @@ def test_each_command_of_a_script_is_asked_for() -> None:
 
 
 def test_a_queue_whose_name_has_blanks_and_commas_is_asked_for_as_it_is_named() -> None:
-    names = Names(Keys("a queue, of ours $ @"), "results", "dead")
+    names = Names(Keys("a queue, of ours $ @"), "results", "dead", "control")
 
     assert {len(words) for words, name, _ in needed_commands(names) if name == "BLMOVE"} == {6}

@@ -32,11 +32,12 @@ return refused
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the commands are for: the queue's keys, the results stream and channel, and the dead stream."""
+    """What the commands are for: the queue's keys, the results stream and channel, the dead and the control stream."""
 
     keys: Keys
     results: str
     dead: str
+    control: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def _of_lists(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
 def _of_jobs(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
     yield "HSET $ x x,HGET $ x,HMGET $ x,DEL $", [f"{keys.record_prefix}x"]
     yield "GET $,SET $ x,MGET $", [f"{keys.id_prefix}x"]
-    yield "ZADD $ 0 x,ZREM $ x,ZRANGE $ 0 0,ZCARD $,TYPE $", [keys.leases, keys.delayed, keys.deadlines]
+    yield "ZADD $ 0 x,ZREM $ x,ZRANGE $ 0 0,ZCARD $,TYPE $", [keys.leases, keys.delayed, keys.deadlines, keys.held]
+    yield "ZLEXCOUNT $ - +", [keys.held]
     yield "ZCOUNT $ 0 0", [keys.delayed]
 
 
@@ -110,6 +112,10 @@ def _of_the_fleet(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
     yield "GET $,SET $ x,PTTL $,EXISTS $,TYPE $", [keys.pause]
     yield "GET $,SET $ x", [keys.rate]
     yield "DEL $,HGET $ x,HMGET $ x,HSET $ x x,TYPE $", [keys.limit]
+    yield "HGET $ x,HMGET $ x,HGETALL $,HEXISTS $ x,HLEN $,HSET $ x x,HDEL $ x,TYPE $", [keys.controls]
+    yield "EXISTS $,PTTL $,SET $ x,TYPE $", [keys.cancelled]
+    yield "GET $,MGET $,SET $ x", [f"{keys.cancelled_prefix}x"]
+    yield "HGETALL $,HDEL $ x,HINCRBY $ x 1,PEXPIRE $ 1,DEL $", [f"{keys.rules_prefix}x"]
 
 
 def _of_streams(_: Keys, names: Names) -> Iterator[tuple[str, Sequence[str]]]:
@@ -118,4 +124,5 @@ def _of_streams(_: Keys, names: Names) -> Iterator[tuple[str, Sequence[str]]]:
     yield "MEMORY USAGE $,TYPE $", streams
     yield "GET $,SET $ x", [ledger_of(stream) for stream in streams]
     yield "XDEL $ 0-1", [names.dead]
+    yield "XADD $ * x x,TYPE $", [names.control]
     yield "PUBLISH $ x", [names.results]

@@ -75,7 +75,10 @@ def list_command(
     last: Last = _SHOWN,
     as_json: AsJson = False,
 ) -> None:
-    """Count dead letters by outcome, error type, rule and day, and show the newest. It changes nothing."""
+    """Count dead letters, and show the newest.
+
+    It counts them by outcome, error type, rule and day, and changes nothing.
+    """
     _list(_filter(outcomes, errors, rules, conversations, since), last, as_json=as_json)
 
 
@@ -83,9 +86,10 @@ def list_command(
 def show_command(
     *, name: Annotated[str, typer.Argument(metavar="ID", show_default=False)], as_json: AsJson = False
 ) -> None:
-    """Show the event and the raw message of a dead letter, by its job id or its entry in the stream.
+    """Show a dead letter, by its job id or entry.
 
-    The exit status is 1 if there is none.
+    It shows the event, and the message as it came from the queue. The entry is its id in the stream. The exit status is
+    1 if there is none.
     """
     settings = load_settings()
 
@@ -107,9 +111,10 @@ def discard_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete dead letters, by their job ids or entries in the stream, or by filters; asks before.
+    """Delete dead letters; asks before.
 
-    Their jobs cannot be sent again then. The events in the results stay.
+    Choose them by their job ids, by their entries in the stream, or by filters. Their jobs cannot be sent again then.
+    The events in the results stay.
     """
     chosen = _filter(outcomes, errors, rules, conversations, since, names)
     if everything == chosen.is_some:
