@@ -18,6 +18,7 @@ from tasks.managem.client import ManagemApi
 from worker.broker.job_moves import JobMoves
 from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.runtime.admission import Admission
+from worker.runtime.control_watch import ControlWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,6 +84,10 @@ POINTS: Mapping[str, Callable[[], None]] = {
     "to be released, but nothing sent": _before(JobMoves, "release"),
     "released, but the answer was not read": _after(JobMoves, "release"),
     "recovered, but not taken": _after(MaintenanceMoves, "recover", lambda recovered: recovered.count),
+    "to be held, but nothing sent": _before(JobMoves, "hold"),
+    "held, but the answer was not read": _after(JobMoves, "hold"),
+    "released from hold, but not taken": _after(MaintenanceMoves, "release_held", lambda released: released),
+    "cancelled id seen, but not completed": _after(ControlWatch, "notes_of"),
     "found poisoned, but not completed": _after(MaintenanceMoves, "recover", lambda recovered: recovered.poisoned),
 }
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 QUEUE = "moderation.lock"
 RESULTS = "moderation.results"
 DEAD = "moderation.dead"
+CONTROL = "moderation.control"
 TASK = "moderation.lock_conversation"
 TOKEN = "sandbox-token"
 DEADLINE_SECONDS = 20.0
@@ -244,7 +245,7 @@ class Stage:
         with self.redis.pipeline(transaction=True) as at_once:  # or a job that moves meanwhile could be overlooked
             for name in (*keys.priority_lists, keys.arrived, keys.requeued, keys.retries, keys.suspects):
                 at_once.llen(name)
-            at_once.zcard(keys.leases).zcard(keys.delayed)
+            at_once.zcard(keys.leases).zcard(keys.delayed).zcard(keys.held)
             return sum(at_once.execute())
 
     def leftovers(self) -> list[str]:
@@ -259,6 +260,8 @@ class Stage:
             self.keys.arrivals,
             self.keys.limit,
             self.keys.queues,
+            self.keys.controls,
+            CONTROL,
         }
         names = [key.decode() for key in self.redis.scan_iter()]
         forever = [name for name in names if name not in permanent and not name.startswith("_kombu.binding")]

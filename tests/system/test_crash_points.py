@@ -17,6 +17,7 @@ import pytest
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
 from tests.system.crash_point import POINTS
+from tests.system.operator import cancel, hold_all, release_all
 from tests.system.stage import RESULTS, Stage, WorkerProcess, eventually
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ PATIENT = {"LEASE_SECONDS": 60, "ATTEMPT_TIMEOUT_SECONDS": 30}
 
 @dataclass(frozen=True)
 class Crash:
-    """Where workers are killed one after the other, and what comes of the job in the end."""
+    """Where workers are killed one after the other, and what comes of the job in the end.
+
+    A job on hold is released before the last of the workers comes, or while a worker that is to be killed has set it
+    aside.
+    """
 
     points: tuple[str, ...]
     calls: int
@@ -42,6 +47,10 @@ class Crash:
     script: Script = field(default=Script(), repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_stopped: bool = False
+    is_held: bool = False
+    is_released_before: bool = False
+    is_cancelled: bool = False
+    is_dead_letter: bool = False
 
     def __str__(self) -> str:
         return ", and then ".join(self.points)
@@ -68,11 +77,22 @@ CRASHES = [
         ("released, but the answer was not read",),
         calls=2, attempts=2, crashes=0, script=ANSWERS_LATE, is_stopped=True,
     ),
+    Crash(("to be held, but nothing sent",), calls=1, attempts=1, crashes=1, is_held=True),
+    Crash(("held, but the answer was not read",), calls=1, attempts=1, crashes=0, is_held=True),
+    Crash(
+        ("released from hold, but not taken",),
+        calls=1, attempts=1, crashes=0, is_held=True, is_released_before=True,
+    ),
+    Crash(
+        ("cancelled id seen, but not completed",),
+        # The dead worker may have called, so the event says that the conversation may be locked.
+        calls=0, attempts=0, crashes=1, outcome="cancelled", is_dead_letter=True, is_cancelled=True,
+    ),
     Crash(("claimed, but not called", "recovered, but not taken"), calls=1, attempts=1, crashes=1),
     Crash(("called, but not answered", "called, but not answered"), calls=3, attempts=1, crashes=2),
     Crash(
         ("claimed, but not called", "claimed, but not called", "found poisoned, but not completed"),
-        calls=0, attempts=0, crashes=3, outcome="poisoned", settings={"MAX_DELIVERIES": 1},
+        calls=0, attempts=0, crashes=3, outcome="poisoned", is_dead_letter=True, settings={"MAX_DELIVERIES": 1},
     ),
 ]  # fmt: skip
 
@@ -82,6 +102,10 @@ def test_a_job_ends_with_one_event_wherever_its_worker_is_killed(stage: Stage, c
     stage.api.script = crash.script
     job = stage.send("c-1")
     settings = {"SHUTDOWN_SECONDS": 1, **PATIENT, **crash.settings}
+    if crash.is_held:
+        hold_all(stage)
+    if crash.is_cancelled:
+        cancel(stage, job)
 
     # when workers are killed
     for point in crash.points:
@@ -89,10 +113,17 @@ def test_a_job_ends_with_one_event_wherever_its_worker_is_killed(stage: Stage, c
         if crash.is_stopped:
             eventually(stage.api.calls, "a call")
             worker.process.send_signal(signal.SIGTERM)
+        if crash.is_released_before:
+            eventually(lambda: stage.redis.zcard(stage.keys.held), "a job on hold")
+            release_all(stage)
         wait_killed(stage, worker)
 
     # then the next one ends the job
     stage.worker(**settings)
+    if crash.is_held and not crash.is_released_before:
+        eventually(lambda: time_passes(stage) and stage.redis.zcard(stage.keys.held), "a job on hold")
+        assert stage.api.calls() == []
+        release_all(stage)
     eventually(lambda: time_passes(stage) and stage.redis.xlen(RESULTS), "an event")
     stage.wait_idle()
     (event,) = stage.wait_events(1)
@@ -103,7 +134,7 @@ def test_a_job_ends_with_one_event_wherever_its_worker_is_killed(stage: Stage, c
     assert {call.idempotency_key for call in stage.api.calls()} <= {job}
     assert stage.counters().get("crashes", 0) == crash.crashes
     assert stage.counters()["taken"] == stage.counters()["finished"] == 1
-    assert len(stage.dead_letters()) == (crash.outcome == "poisoned")
+    assert len(stage.dead_letters()) == crash.is_dead_letter
     assert stage.leftovers() == []
 
 
