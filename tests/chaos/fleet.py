@@ -135,6 +135,11 @@ class Fleet:
         return self._processes[pod]
 
     @property
+    def living(self) -> set[str]:
+        """The names in Redis of the processes that live, and are not killed just now."""
+        return {each.name for each in self._processes if each.status is None and each.told != signal.SIGKILL.name}
+
+    @property
     def are_ready(self) -> bool:
         """Whether all take jobs."""
         return all(process.is_ready for process in self._processes)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.messages import nameless_key
 from tests.chaos.plan import Kind
+from tests.chaos.steering import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.chaos.plan import Job, Plan
+    from tests.chaos.steering import Steer
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,42 @@ class Span:
         return begin <= self.end and end >= self.begin
 
 
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """What an operator did.
+
+    Attributes:
+        began: when it was begun.
+        done: when Redis had it.
+        obeyed: when all workers told that they obey; None: that was not seen while it was in force.
+        lifted: when its undoing began, or its time was over; infinite where it is for good.
+    """
+
+    steer: Steer
+    began: float
+    done: float
+    obeyed: float | None
+    lifted: float
+
+    def is_for(self, job: Job) -> bool:
+        """Whether it means a job."""
+        if self.steer.action.is_pause:
+            return True
+        if job.kind in {Kind.INVALID, Kind.NAMELESS}:
+            return False
+        if self.steer.action in {Action.CANCEL_IDS, Action.REVOKE}:
+            return job.id in self.steer.jobs
+        return self.steer.who == (job.actor if self.steer.action is Action.HOLD_ACTOR else job.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The release of a rule that its limit held."""
+
+    rule: str
+    at: float
+
+
 @dataclass
 class History:
     """A round, as it went.
@@ -125,6 +163,10 @@ class History:
         left: what is left of jobs in Redis: the name of the place, and how many.
         strays: keys that stay for ever and are not meant to.
         counters: the worker's totals; None for a target that keeps none.
+        steered: what operators did.
+        releases: the releases of rules that their limit held.
+        trail: the events in the control stream: what was done, and its reason.
+        held_rules: the rules that their limit held, as often as that happened.
     """
 
     plan: Plan
@@ -141,6 +183,10 @@ class History:
     left: dict[str, int] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
     counters: dict[str, int] | None = None
+    steered: list[Steered] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    trail: list[tuple[str, str]] = field(default_factory=list)
+    held_rules: list[str] = field(default_factory=list)
 
     def key_of(self, event: Event) -> str:
         """The key of the job that an event is about."""
@@ -160,8 +206,16 @@ class History:
             (event.at, f"event {event.id}: {event.outcome}, attempts {event.attempts}, {event.problem}")
             for event in self.events_of[key]
         ]
+        told += self._steers_of(key)
         told += [(loss.at, f"{loss.pod}: {loss.how}, {_held(loss)}") for loss in set(self.losses_of(key))]
-        return [f"{at - self.began:9.3f} s  {what}" for at, what in sorted(told)]
+        return [f"{at - self.began:9.3f} s  {what}" for at, what in sorted(told) if at != float("inf")]
+
+    def _steers_of(self, key: str) -> Iterator[tuple[float, str]]:
+        for each in self.steered:
+            if key in self.jobs and each.is_for(self.jobs[key]):
+                obeyed = "not seen" if each.obeyed is None else f"{each.obeyed - self.began:.3f} s"
+                yield each.began, f"{each.steer.action} {each.steer.who}, obeyed: {obeyed}"
+                yield each.lifted, f"end of {each.steer.action} {each.steer.who}"
 
     def calls_of(self, key: str) -> Sequence[Call]:
         """The calls for a job."""

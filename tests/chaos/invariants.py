@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from tests.chaos.plan import Kind
+from tests.chaos.steering_invariants import (
+    a_cancelled_job_tells_whether_it_was_called,
+    a_runaway_rule_is_held,
+    no_call_while_it_is_stopped,
+    the_trail_names_each_action,
+    who_is_cancelled_before_ends_so,
+    who_is_cancelled_was_to_be,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +47,7 @@ _OUTCOMES: dict[Kind, set[tuple[str, str | None]]] = {
     Kind.INVALID: {("rejected", "invalid_job"), ("rejected", "undecodable"), ("rejected", "unknown_task")},
     Kind.NAMELESS: {("rejected", "invalid_job"), ("rejected", "undecodable"), ("rejected", "unknown_task")},
 }
+_CANCELLED = {"cancelled", "revoked"}
 _NEVER_CALLED = {Kind.DRY_RUN, Kind.INVALID, Kind.NAMELESS}
 
 
@@ -88,7 +97,7 @@ def no_event_without_a_job(history: History) -> Found:
 
 
 def nothing_is_left(history: History) -> Found:
-    """In the end no job is ready, in flight, delayed or suspect, no record is left, and no key without an end."""
+    """In the end no job is ready, in flight, delayed, on hold or suspect, no record is left, and no key for ever."""
     for place, count in history.left.items():
         if count:
             yield None, f"{count} left in {place}"
@@ -156,13 +165,22 @@ def one_idempotency_key_per_job(history: History) -> Found:
 
 
 def outcomes_fit(history: History) -> Found:
-    """A job ends as its kind must: nobody ends as poisoned, and as exhausted only whom the API never lets pass."""
+    """A job ends as its kind must: nobody ends as poisoned, and as exhausted only whom the API never lets pass.
+
+    Beside that, any valid job may be cancelled or revoked; whether it was to be, another invariant asks.
+    """
     for key, job in history.jobs.items():
         for event in history.events_of[key]:
+            if event.outcome in _CANCELLED and job.kind not in {Kind.INVALID, Kind.NAMELESS}:
+                continue
             if (event.outcome, event.problem) not in _OUTCOMES[job.kind]:
                 yield key, f"a job of kind {job.kind} ended as {event.outcome} ({event.problem})"
     for outcomes in _conflicts(history).values():
-        if len(outcomes) == 2 and sorted(outcomes.values()) != ["locked", "rejected"]:
+        if (
+            len(outcomes) == 2
+            and not _CANCELLED & set(outcomes.values())
+            and sorted(outcomes.values()) != ["locked", "rejected"]
+        ):
             yield min(outcomes), f"two jobs with one id ended as {sorted(outcomes.values())}"
 
 
@@ -279,6 +297,12 @@ INVARIANTS: tuple[Callable[[History], Found], ...] = (
     workers_end_as_told,
     no_call_before_its_time,
     no_call_after_its_expiry,
+    no_call_while_it_is_stopped,
+    who_is_cancelled_was_to_be,
+    a_cancelled_job_tells_whether_it_was_called,
+    who_is_cancelled_before_ends_so,
+    the_trail_names_each_action,
+    a_runaway_rule_is_held,
 )
 
 

@@ -21,7 +21,12 @@ TASK = "moderation.lock_conversation"
 
 def arguments(job: Job) -> dict[str, Any]:
     """The keyword arguments of a job; those of an invalid one are wrong in one of several ways."""
-    fields: dict[str, Any] = {"conversation_id": job.conversation, "rule_id": "chaos", "metadata": {"of": job.id}}
+    fields: dict[str, Any] = {
+        "conversation_id": job.conversation,
+        "rule_id": job.rule,
+        "actor": job.actor,
+        "metadata": {"of": job.id},
+    }
     if job.kind is Kind.DRY_RUN:
         fields["dry_run"] = True
     if job.kind is Kind.INVALID:

@@ -6,13 +6,17 @@ machine, so a replay does the same things, and usually, not always, meets the sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from tests.chaos.steering import ACTORS, RULES, draw_steers
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.chaos.steering import Steer
 
 Target: TypeAlias = Literal["lock-worker", "stock-celery"]
 
@@ -56,10 +60,15 @@ _KIND_WEIGHTS = {
     Kind.GOOD: 73, Kind.DRY_RUN: 3, Kind.MISSING: 4, Kind.FORBIDDEN: 2, Kind.HOPELESS: 10, Kind.EXPIRING: 2,
     Kind.CONFLICT: 1, Kind.INVALID: 3, Kind.NAMELESS: 2,
 }  # fmt: skip
+#: The id of another kind stands for two jobs, or says nothing of its end.
+_CANCELLED_BY_ID = {Kind.GOOD, Kind.DRY_RUN, Kind.MISSING, Kind.FORBIDDEN, Kind.HOPELESS}
 #: A limit of the calls a second, ours or the API's, leaves room for the calls that hopeless jobs need beside.
 _LIMIT_SHARES = (2.8, 3.5)
 _RATE_LIMITED_ROUNDS = 0.3
 _QUOTA_ROUNDS = 0.6
+#: In some rounds a rule may ask for a share of all jobs, which is less than its part.
+_RULE_LIMITED_ROUNDS = 0.25
+_RULE_LIMIT_SHARE = 0.06
 
 
 class Route(StrEnum):
@@ -103,6 +112,16 @@ class Job:
     def key(self) -> str:
         """What tells jobs apart in a history."""
         return f"{self.id} {self.conversation}" if self.kind is Kind.CONFLICT else self.id
+
+    @property
+    def rule(self) -> str:
+        """The rule that asked for it."""
+        return f"rule-{self.variant // 7 % RULES}"
+
+    @property
+    def actor(self) -> str:
+        """Who asked for it."""
+        return f"actor-{self.variant // 11 % ACTORS}"
 
 
 class Act(StrEnum):
@@ -179,6 +198,8 @@ class Plan:
     Attributes:
         rate_limit: the workers' own, in calls a second over the fleet; None for no limit.
         quota: calls that the API accepts in a second, and refuses beyond with 429; None for any number.
+        steers: what operators do meanwhile.
+        rule_limit: the jobs that a rule may ask for in the whole round before it is held; None for any number.
     """
 
     seed: int
@@ -193,6 +214,8 @@ class Plan:
     api_median_ms: float
     jobs: tuple[Job, ...]
     faults: tuple[Fault, ...]
+    steers: tuple[Steer, ...] = ()
+    rule_limit: int | None = None
 
 
 def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kills_only: bool = False) -> Plan:
@@ -211,7 +234,7 @@ def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kill
     per_second = random.uniform(0.5, 1.0) * min(_JOBS_PER_SECOND, most * _LOAD_SHARE)
     limit = max(5, round(per_second * random.uniform(*_LIMIT_SHARES)))
     limited = 1.0 if is_plain else random.random()
-    return Plan(
+    plan = Plan(
         seed=seed,
         seconds=seconds,
         target=target,
@@ -225,6 +248,16 @@ def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kill
         jobs=tuple(_jobs(random, seconds, per_second, is_plain=is_plain)),
         faults=tuple(_faults(random, seconds, pods, is_plain=is_plain)),
     )
+    return plan if is_plain else _steered(random, plan)
+
+
+def _steered(random: Random, plan: Plan) -> Plan:
+    """Return the plan with what operators do, and perhaps with a limit for rules."""
+    is_limited = random.random() < _RULE_LIMITED_ROUNDS
+    jobs = [(job.sends[0].at, job.id) for job in plan.jobs if job.kind in _CANCELLED_BY_ID]
+    steers = draw_steers(random, plan.seconds, jobs, may_hold_rules=not is_limited)
+    limit = max(3, round(len(plan.jobs) * _RULE_LIMIT_SHARE)) if is_limited else None
+    return replace(plan, steers=tuple(steers), rule_limit=limit)
 
 
 def _jobs(random: Random, seconds: float, per_second: float, *, is_plain: bool) -> Iterator[Job]:

@@ -37,6 +37,7 @@ def headline(plan: Plan) -> str:
     """What a round is going to do."""
     limit = "" if plan.rate_limit is None else f", {plan.rate_limit:g} calls/s at most"
     limit += "" if plan.quota is None else f", a quota of {plan.quota} calls/s"
+    limit += "" if plan.rule_limit is None else f", {plan.rule_limit} jobs a rule"
     return (
         f"seed {plan.seed}: {plan.pods} workers of {plan.target} with {plan.concurrency} slots on {plan.server}, "
         f"{len(plan.jobs)} jobs, {len(plan.faults)} faults in {plan.seconds:g} s, "
@@ -52,6 +53,12 @@ def report(outcome: Outcome) -> str:
 def _lines(outcome: Outcome) -> Iterator[str]:
     history = outcome.history
     yield f"  faults    {_counts(Counter(fault.act.value for fault in outcome.plan.faults))}"
+    if history.steered:
+        obeyed = sum(each.obeyed is not None for each in history.steered)
+        yield (
+            f"  operators {_counts(Counter(each.steer.action.value for each in history.steered))}; {obeyed} of "
+            f"{len(history.steered)} seen to be obeyed; rules held by their limit: {len(history.held_rules)} times"
+        )
     yield f"  workers   {outcome.started} processes; {len(history.losses)} losses, {_in_flight(history)} jobs in flight"
     sent = {message.job for message in history.messages if message.is_sure}
     perhaps = {message.job for message in history.messages} - sent
@@ -65,7 +72,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         yield f"  good jobs {p50:.2f} s from sent to event at p50, {p99:.2f} s at p99"
     yield f"  calls     {len(history.calls)}: {_counts(Counter(call.answer for call in history.calls))}"
     if history.counters is not None:
-        names = ("taken", "finished", "deduplicated", "delayed", "released", "crashes")
+        names = ("taken", "finished", "deduplicated", "delayed", "held", "released", "crashes")
         yield f"  counters  {', '.join(f'{history.counters.get(name, 0)} {name}' for name in names)}"
     late = max((span.end - span.begin for span in history.late), default=0.0)
     phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.phases.items())

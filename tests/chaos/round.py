@@ -19,11 +19,12 @@ from tests.chaos.conductor import Conductor
 from tests.chaos.fleet import Fleet
 from tests.chaos.history import DeadLetter, Event, History
 from tests.chaos.invariants import Violation, violations
+from tests.chaos.operators import Operators
 from tests.chaos.producers import Producers
-from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, DEAD, RESULTS, TARGETS, Surroundings
+from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, CONTROL, DEAD, RESULTS, TARGETS, Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from redis import Redis
@@ -85,31 +86,43 @@ def run_round(plan: Plan, folder: Path) -> Outcome:
         history = History(plan, time.time(), ATTEMPT_TIMEOUT_SECONDS)
         passed("start")
 
+        operators = Operators(plan, server.url, producers, lambda: fleet.living)
         producers.start()
         stack.callback(producers.stop)
+        operators.start()
+        stack.callback(operators.stop)
         conductor.play(fleet)
         passed("faults")
 
         fleet.thaw()
-        _drain(target, client, producers, fleet)
+        _drain(target, client, lambda: producers.are_done and operators.are_done, fleet)
         passed("drain")
 
         producers.stop()
+        operators.stop()
         fleet.stop(_STOP_SECONDS)
         passed("stop")
 
-        history.messages = producers.messages
-        history.losses = conductor.losses
-        history.ends = fleet.ends
+        history.messages, history.losses, history.ends = producers.messages, conductor.losses, fleet.ends
+        history.steered, history.releases = operators.steered, operators.releases
         history.calls, history.away, history.late = api.calls(), api.away, api.late
-        history.left, history.strays = target.left(client), target.strays(client)
-        history.counters = target.counters(client)
-        history.events = list(_events(client))
-        history.dead_letters = [DeadLetter(fields[b"event"], fields[b"message"]) for _, fields in _stream(client, DEAD)]
+        _read_redis(history, target, client)
     found = violations(history)
     passed("check")
     seconds = time.monotonic() - began
     return Outcome(plan, history, found, fleet.started, seconds, folder, phases)
+
+
+def _read_redis(history: History, target: Target, client: Redis) -> None:
+    """Note what stands in Redis when all is over."""
+    history.left, history.strays = target.left(client), target.strays(client)
+    history.counters = target.counters(client)
+    history.events = list(_events(client))
+    history.dead_letters = [DeadLetter(fields[b"event"], fields[b"message"]) for _, fields in _stream(client, DEAD)]
+    actions = [json.loads(fields[b"event"]) for _, fields in _stream(client, CONTROL)]
+    history.trail = [(event["type"].rpartition(".")[2], event["data"]["reason"]) for event in actions]
+    by_limits = [event for event in actions if event["type"].endswith(".rule_held")]
+    history.held_rules = [event["data"]["selector"]["rule"] for event in by_limits]
 
 
 def _binary(name: str) -> Any:
@@ -126,16 +139,16 @@ def _wait_ready(fleet: Fleet) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _drain(target: Target, client: Redis, producers: Producers, fleet: Fleet) -> None:
-    """Wait until all has been sent and no job is left, or nothing moves any more; what is left then is a violation.
+def _drain(target: Target, client: Redis, are_done: Callable[[], bool], fleet: Fleet) -> None:
+    """Wait until all has been sent and done and no job is left, or nothing moves any more.
 
-    So it is what goes round in circles.
+    What is left then is a violation, and so is what goes round in circles.
     """
     before: object = None
     deadline = 0.0
     end = time.monotonic() + _MAX_DRAINS * target.drain_seconds
     while time.monotonic() < end:
-        is_all_sent = producers.are_done  # asked first: the last message may be sent while we look at what is left
+        is_all_sent = are_done()  # asked first: the last message may be sent while we look at what is left
         left = target.left(client)
         if is_all_sent and not any(left.values()):
             return

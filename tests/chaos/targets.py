@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RESULTS = "moderation.results"
 DEAD = "moderation.dead"
+CONTROL = "moderation.control"
 
 #: Two calls in one slot can take longer than a lease: only a worker that renews its leases keeps such a job.
 ATTEMPT_TIMEOUT_SECONDS = 3.0
@@ -107,6 +108,7 @@ class LockWorker:
             "RETRY_MAX_DELAY_SECONDS": "3",
             "MAX_ATTEMPTS": "10",
             "MAX_DELIVERIES": "100",
+            "RULE_LIMIT": "" if plan.rule_limit is None else f"{plan.rule_limit}/1h",
             "RATE_LIMIT_PER_SECOND": "" if plan.rate_limit is None else str(plan.rate_limit),
         }
 
@@ -118,7 +120,7 @@ class LockWorker:
     def left(self, client: Redis) -> dict[str, int]:
         """All places at one moment, or a job that moves meanwhile could be overlooked."""
         lists = (*_KEYS.priority_lists, _KEYS.arrived, _KEYS.requeued, _KEYS.retries, _KEYS.suspects)
-        sets = (_KEYS.leases, _KEYS.delayed)
+        sets = (_KEYS.leases, _KEYS.delayed, _KEYS.held)
         with client.pipeline(transaction=True) as at_once:
             for name in lists:
                 at_once.llen(name)
@@ -132,7 +134,8 @@ class LockWorker:
     def strays(self, client: Redis) -> list[str]:
         """All that has no TTL and is not there for good."""
         streams = {RESULTS, DEAD, ledger_of(RESULTS), ledger_of(DEAD)}
-        permanent = streams | {_KEYS.counters, _KEYS.maintenance, _KEYS.limit, _KEYS.queues}
+        permanent = streams | {_KEYS.counters, _KEYS.maintenance, _KEYS.limit, _KEYS.queues, _KEYS.arrivals}
+        permanent |= {_KEYS.controls, CONTROL}
         names = [name.decode() for name in client.scan_iter(count=1000)]
         remembered = [name for name in names if name.startswith(_KEYS.id_prefix)]
         forever = [name for name in remembered[:100] if client.ttl(name) == -1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.plan import LEASE_SECONDS, Act, Kind, Route, make_plan
+from tests.chaos.steering import Action
 
 SEEDS = range(20)
 
@@ -56,6 +57,7 @@ def test_against_stock_celery_a_round_only_kills_and_sends_what_it_can_read() ->
     assert {fault.act for fault in plan.faults} == {Act.KILL}
     assert {job.kind for job in plan.jobs} == {Kind.GOOD}
     assert {send.route for job in plan.jobs for send in job.sends} == {Route.CELERY}
+    assert plan.steers == ()
 
 
 @pytest.mark.parametrize("which", ["rate_limit", "quota"])
@@ -72,3 +74,36 @@ def test_a_tenth_of_the_jobs_is_for_conversations_that_the_api_never_locks() -> 
     jobs = make_plan(1, 600).jobs
 
     assert 0.08 < sum(job.kind is Kind.HOPELESS for job in jobs) / len(jobs) < 0.12
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_operators_do_each_thing_they_can_do_and_undo_it_before_they_do_it_again(seed: int) -> None:
+    plan = make_plan(seed, 30)
+    over: dict[str, float] = {}
+
+    assert {steer.action for steer in plan.steers} >= {*Action} - {Action.HOLD_RULE}
+    for steer in plan.steers:
+        assert steer.at >= over.get(steer.action.on, 0.0)
+        over[steer.action.on] = steer.at + steer.seconds
+        assert (steer.seconds > 0) == steer.action.is_undone
+
+
+def test_no_job_is_cancelled_and_revoked_and_some_are_cancelled_before_they_are_sent() -> None:
+    plans = [make_plan(seed, 30) for seed in SEEDS]
+
+    for plan in plans:
+        ids = [job for steer in plan.steers for job in steer.jobs]
+        assert len(ids) == len(set(ids))
+    sent = {(plan.seed, job.id): job.sends[0].at for plan in plans for job in plan.jobs}
+    asked = [(sent[plan.seed, job], steer.at) for plan in plans for steer in plan.steers for job in steer.jobs]
+    assert any(at < steered for at, steered in asked)
+    assert any(at > steered for at, steered in asked)
+
+
+def test_in_some_rounds_a_rule_is_limited_and_operators_leave_rules_alone() -> None:
+    plans = [make_plan(seed, 30) for seed in SEEDS]
+
+    assert 0 < sum(plan.rule_limit is not None for plan in plans) < len(plans)
+    for plan in plans:
+        holds = [steer for steer in plan.steers if steer.action is Action.HOLD_RULE]
+        assert (plan.rule_limit is None) == bool(holds)

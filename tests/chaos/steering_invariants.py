@@ -1,0 +1,130 @@
+"""What must be true of a round in which operators steered the fleet; see ``tests.chaos.invariants``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tests.chaos.plan import Kind
+from tests.chaos.steering import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeAlias
+
+    from tests.chaos.history import Call, Event, History, Steered
+    from tests.chaos.plan import Job
+
+Found: TypeAlias = "Iterator[tuple[str | None, str]]"
+
+#: A stream's moment is cut to milliseconds.
+_GRAIN_SECONDS = 0.005
+_CANCELLED = {"cancelled", "revoked"}
+#: Answers that are certain not to have locked anything.
+_REFUSALS = {"401", "429", "503"}
+_TRAIL = {
+    Action.PAUSE: ("paused", "resumed"), Action.PAUSE_FOR_A_TIME: ("paused",),
+    Action.HOLD_RULE: ("held", "released"), Action.HOLD_ACTOR: ("held", "released"),
+    Action.CANCEL_IDS: ("cancelled",), Action.CANCEL_RULE: ("cancelled", "released"),
+}  # fmt: skip
+
+
+def no_call_while_it_is_stopped(history: History) -> Found:
+    """No call begins for a job that is paused, held or cancelled, once all workers have told that they obey.
+
+    But for each message of the job, one call may have been out by then, and the API may hear of it as late as a call
+    may take; and so may a call that a worker was about to make when it was stalled. The second call of a try that found
+    its token refused belongs to the first.
+    """
+    for each in history.steered:
+        if each.obeyed is None:
+            continue
+        for key, job in history.jobs.items():
+            if not each.is_for(job):
+                continue
+            late = _calls_between(history, key, each.obeyed + _GRAIN_SECONDS, each.lifted)
+            stalls = sum(loss.may_call_late for loss in history.losses_of(key))
+            out = [call for call in late if call.at <= each.obeyed + history.attempt_timeout]
+            if len(out) > len(history.messages_of[key]) + stalls or len(late) - len(out) > stalls:
+                after = late[-1].at - each.obeyed
+                yield key, f"{len(late)} calls in the {each.steer.action}, {after:.3f} s after all obeyed at most"
+
+
+def who_is_cancelled_was_to_be(history: History) -> Found:
+    """A job ends as cancelled or revoked only if somebody asked for that, and it was so while the job was there."""
+    for key, job in history.jobs.items():
+        for event in history.events_of[key]:
+            if event.outcome in _CANCELLED and not _cancels(history, job, event):
+                yield key, f"it ended as {event.outcome}, and nobody had asked for that"
+
+
+def a_cancelled_job_tells_whether_it_was_called(history: History) -> Found:
+    """Its event is a skip before any call, and a failure after one, or after a worker's death that may hide one."""
+    for key in history.jobs:
+        for event in history.events_of[key]:
+            if event.outcome not in _CANCELLED:
+                continue
+            calls = [call for call in history.calls_of(key) if call.at <= event.at]
+            may_have_locked = [call for call in calls if call.answer not in _REFUSALS]
+            stalls = sum(loss.may_call_late for loss in history.losses_of(key))
+            if not event.is_failure and len(may_have_locked) > stalls + len(history.messages_of[key]) - 1:
+                yield key, f"a skip by {event.outcome} after {len(may_have_locked)} calls"
+            elif event.is_failure and not calls and not history.losses_of(key):
+                yield key, f"a failure by {event.outcome} without a call"
+
+
+def who_is_cancelled_before_ends_so(history: History) -> Found:
+    """A job whose id was cancelled before it was sent is never called and ends as cancelled."""
+    for each in history.steered:
+        if each.steer.action not in {Action.CANCEL_IDS, Action.REVOKE}:
+            continue
+        for key, job in history.jobs.items():
+            messages = history.messages_of[key]
+            if each.is_for(job) and messages and min(message.began for message in messages) > each.done:
+                for event in history.events_of[key]:
+                    if event.outcome not in _CANCELLED:
+                        yield key, f"it was sent after its {each.steer.action}, and ended as {event.outcome}"
+
+
+def the_trail_names_each_action(history: History) -> Found:
+    """Each action is noted in the control stream, and so is its undoing; a pause may have ended by itself."""
+    noted = set(history.trail)
+    for each in history.steered:
+        for what in _TRAIL.get(each.steer.action, ()):
+            if (what, each.steer.reason) not in noted:
+                yield None, f"the control stream does not tell that {each.steer.reason} was {what}"
+
+
+def a_runaway_rule_is_held(history: History) -> Found:
+    """A rule that asked for more than its limit was held.
+
+    A job that a worker had and lost, or that waited for its time, may not count; and while a worker or Redis is away
+    each job in a slot may be such a one.
+    """
+    limit = history.plan.rule_limit
+    if limit is None:
+        return
+    counted = Counter(job.rule for key, job in history.jobs.items() if _counts_for_its_rule(history, key, job))
+    slack = history.plan.pods * history.plan.concurrency
+    for rule, count in counted.items():
+        if count > limit + slack and rule not in history.held_rules:
+            yield None, f"{rule} got {count} calls, with a limit of {limit}, and was never held"
+
+
+def _counts_for_its_rule(history: History, key: str, job: Job) -> bool:
+    is_valid = job.kind not in {Kind.INVALID, Kind.NAMELESS, Kind.DRY_RUN}
+    return is_valid and not job.countdown and bool(history.calls_of(key)) and not history.losses_of(key)
+
+
+def _calls_between(history: History, key: str, begin: float, end: float) -> list[Call]:
+    return [call for call in history.calls_of(key) if begin < call.at < end and call.answer != "401"]
+
+
+def _cancels(history: History, job: Job, event: Event) -> list[Steered]:
+    """What was asked that may have ended a job so."""
+    wanted = {Action.REVOKE} if event.outcome == "revoked" else {Action.CANCEL_IDS, Action.CANCEL_RULE}
+    return [
+        each
+        for each in history.steered
+        if each.steer.action in wanted and each.is_for(job) and each.began <= event.at + _GRAIN_SECONDS
+    ]
