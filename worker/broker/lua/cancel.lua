@@ -29,7 +29,7 @@ for at = 7, #ARGV do
     remembered = remembered + 1
   end
 end
-if remembered == 0 then
+if is_new_only and remembered == 0 then
   return integer(known_version)
 end
 local version = math.max(known_version + 1, now)
