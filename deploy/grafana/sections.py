@@ -203,6 +203,13 @@ def _waits() -> Section:
                       "{{reason}}"),
                 unit="ops", is_stacked=True,
             ),
+            graph(
+                "Jobs set aside by holds",
+                "Jobs that holds set aside, and rules that went above their limit and are on hold.",
+                Query('sum(rate(lock_worker_jobs_held_total{job=~"$job"}[$__rate_interval]))', "jobs"),
+                Query('sum(rate(lock_worker_rules_held_total{job=~"$job"}[$__rate_interval]))', "rules"),
+                unit="ops", width=24,
+            ),
         ),
     )  # fmt: skip
 

@@ -34,8 +34,10 @@ async def link(redis_url: str) -> AsyncIterator[RedisClient]:
     await found.disconnect()
 
 
-async def test_commands_at_once_get_each_its_own_answer(link: RedisClient) -> None:
+async def test_commands_at_once_get_each_its_own_answer(redis_url: str) -> None:
+    link = link_to(redis_url, timeout_seconds=5)
     answers = await asyncio.gather(*(link.execute_command("ECHO", str(number)) for number in range(20)))
+    await link.disconnect()
 
     assert answers == [b"%d" % number for number in range(20)]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.in_redis import DEAD, RESULTS, dead_letter, event, message
+from tests.cli.steered import TYPE_PREFIX, control_events
 
 if TYPE_CHECKING:
     import redis
@@ -150,8 +151,13 @@ def test_those_that_are_discarded_are_gone_and_their_events_stay(
 def test_an_entry_is_discarded_by_its_name(
     terminal: Terminal, redis_client: redis.Redis, letters: dict[str, str]
 ) -> None:
-    assert terminal.run("dead", "discard", letters["c"], "--yes").returncode == 0
+    said = terminal.run("dead", "discard", letters["c"], "--yes", "--reason", "known", LOCK_WORKER_ACTOR="ann")
+    assert said.returncode == 0
     assert left(redis_client) == ["a", "b", "d"]
+    (event_of_it,) = control_events(redis_client)
+    assert event_of_it["type"] == f"{TYPE_PREFIX}discarded"
+    told = event_of_it["data"]
+    assert (told["by"], told["reason"], told["dead_letters"], told["job_ids"]) == ("ann", "known", 1, ["c"])
 
 
 @pytest.mark.usefixtures("letters")

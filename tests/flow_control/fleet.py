@@ -97,6 +97,7 @@ class _Clock:
 
     def __init__(self, timeline: Timeline) -> None:
         self.now_ms = timeline.server_ms
+        self.ages_behind_ms = 0  # no operator pauses a simulated fleet
 
     def now(self) -> datetime:
         return self.at(self.now_ms())

@@ -15,6 +15,7 @@ from tasks.event import Facts, ResultEvent, build
 from tasks.managem import answer_json
 from tasks.outcome import (
     TITLES,
+    Cancelled,
     Exhausted,
     Expired,
     Locked,
@@ -46,6 +47,8 @@ OUTCOMES: list[tuple[Outcome, str, str]] = [
     (Expired(PROBLEM), "conversation.lock_skipped", "expired"),
     (Revoked(PROBLEM), "conversation.lock_skipped", "revoked"),
     (Revoked(PROBLEM, was_called=True), "conversation.lock_failed", "revoked"),
+    (Cancelled(PROBLEM), "conversation.lock_skipped", "cancelled"),
+    (Cancelled(PROBLEM, was_called=True), "conversation.lock_failed", "cancelled"),
     (Rejected(PROBLEM), "conversation.lock_failed", "rejected"),
     (Refused(PROBLEM), "conversation.lock_failed", "refused"),
     (Exhausted(PROBLEM), "conversation.lock_failed", "exhausted"),

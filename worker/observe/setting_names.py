@@ -104,7 +104,13 @@ def _meant(name: str, value: str) -> str | None:
             plain = plain.removeprefix(prefix)
     if plain in Settings.model_fields:
         return plain
-    return _closest(plain) or _of_the_same_words(plain)
+    return _cut_short(plain) or _closest(plain) or _of_the_same_words(plain)
+
+
+def _cut_short(name: str) -> str | None:
+    """Return the only setting whose first words, two or more, are the whole name."""
+    longer = [known for known in Settings.model_fields if known.startswith(f"{name}_")]
+    return longer[0] if "_" in name and len(longer) == 1 else None
 
 
 def _closest(name: str) -> str | None:

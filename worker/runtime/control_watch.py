@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from worker.message.controls import Control, Note
     from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock
-    from worker.runtime.in_flight import InFlight
+    from worker.runtime.in_flight import Assignment, InFlight
 
 
 class ControlWatch:
@@ -89,13 +89,27 @@ class ControlWatch:
         controls = read_controls(dict(zip(flat[::2], flat[1::2], strict=True)))
         # Before the ids: whoever cancels an id writes it first, and the version with it.
         are_ids_cancelled = bool(await self._client.execute_command("EXISTS", self._fleet.cancelled))
-        assignments = [assignment for assignment in self._in_flight.assignments() if assignment.read is not None]
-        notes = await self._read_notes([assignment.parsed.id for assignment in assignments])
-        for assignment in assignments:
-            assignment.cancel_note = notes.get(assignment.parsed.id)
+        await self._mark_cancelled()
         self._controls = controls
         self.are_ids_cancelled = are_ids_cancelled
         self._seen = controls.version
+
+    async def _mark_cancelled(self) -> None:
+        """Note in each job in flight who cancelled its id; of jobs that are taken meanwhile, too.
+
+        A job that was not read yet has no id yet. Its claim may have been answered before the id was cancelled, so it
+        is to be claimed again.
+        """
+        marked: set[Assignment] = set()
+        while new := [assignment for assignment in self._in_flight.assignments() if assignment not in marked]:
+            marked.update(new)
+            read = [assignment for assignment in new if assignment.read is not None]
+            for assignment in new:
+                if assignment.read is None:
+                    assignment.delivery.claimed = None
+            notes = await self._read_notes([assignment.parsed.id for assignment in read])
+            for assignment in read:
+                assignment.cancel_note = notes.get(assignment.parsed.id)
 
     async def _read_notes(self, job_ids: Sequence[str]) -> dict[str, Note]:
         if not job_ids or not await self._client.execute_command("EXISTS", self._fleet.cancelled):

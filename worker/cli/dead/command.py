@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.controls.options import OptionalReason, read_reason
 from worker.cli.exit import load_settings, require_known
 
 if TYPE_CHECKING:
@@ -108,13 +109,14 @@ def discard_command(
     conversations: Conversations = None,
     since: Since = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    reason: OptionalReason = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete dead letters; asks before.
 
     Choose them by their job ids, by their entries in the stream, or by filters. Their jobs cannot be sent again then.
-    The events in the results stay.
+    The events in the results stay. The control stream notes who deleted them and why.
     """
     chosen = _filter(outcomes, errors, rules, conversations, since, names)
     if everything == chosen.is_some:
@@ -123,7 +125,8 @@ def discard_command(
 
     from worker.cli.dead.discard import discard_letters  # noqa: PLC0415 - slow to import, and --help is quick
 
-    discard_letters(settings, chosen, yes=yes, as_json=as_json)
+    why = "" if reason is None else read_reason(reason)
+    discard_letters(settings, chosen, reason=why, yes=yes, as_json=as_json)
 
 
 def _list(chosen: DeadLetterFilter, last: int, *, as_json: bool) -> None:

@@ -1,18 +1,24 @@
-"""Discards dead letters: counts them, asks, and deletes those that were counted."""
+"""Discards dead letters: counts them, asks, and deletes those that were counted.
+
+Each page of them is deleted in one step with its event in CONTROL_STREAM, which says who deleted which, and why.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from tasks.plural import plural
 from worker.broker.connection import sync_client
+from worker.cli.controls.actor import actor
 from worker.cli.dead_letters import pages
 from worker.cli.exit import FAILED, USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
+from worker.message.control_event import control_event
+from worker.message.controls import Note
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -21,7 +27,10 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from settings import Settings
-    from worker.cli.dead_letters import DeadLetterFilter
+    from worker.cli.dead_letters import DeadLetter, DeadLetterFilter
+
+#: An event names so many job ids at most.
+_NAMED = 100
 
 
 @dataclass(slots=True)
@@ -37,13 +46,32 @@ class _Account:
         return f"{plural(self.discarded, 'dead letter')} discarded"
 
 
-def delete_letters(client: Redis, stream: str, entries: Sequence[str]) -> int:
-    """Delete entries of the dead stream, and return how many of them were there. Nothing else deletes any here."""
-    deleted: Any = client.xdel(stream, *entries) if entries else 0
-    return int(deleted)
+@dataclass(frozen=True, slots=True)
+class _Discarder:
+    """Deletes dead letters for one who says why. Nothing else deletes any here."""
+
+    client: Redis
+    settings: Settings
+    reason: str
+
+    def delete(self, letters: Sequence[DeadLetter]) -> int:
+        """Delete entries of the dead stream, and note it; return how many of them were there."""
+        if not letters:
+            return 0
+        settings, (seconds, microseconds) = self.settings, self.client.time()
+        note = Note(actor(settings), self.reason, seconds * 1000 + microseconds // 1000)
+        event = control_event(
+            "discarded", note, source=settings.EVENT_SOURCE, queue=settings.LOCK_QUEUE,
+            dead_letters=len(letters), job_ids=[letter.result.job_id for letter in letters[:_NAMED]],
+        )  # fmt: skip
+        with self.client.pipeline() as step:
+            step.xdel(settings.DEAD_STREAM, *[letter.entry for letter in letters])
+            step.xadd(settings.CONTROL_STREAM, {"event": event}, maxlen=settings.CONTROL_MAXLEN, approximate=True)
+            deleted, _ = step.execute()
+        return int(deleted)
 
 
-def discard_letters(settings: Settings, chosen: DeadLetterFilter, *, yes: bool, as_json: bool) -> None:
+def discard_letters(settings: Settings, chosen: DeadLetterFilter, *, reason: str, yes: bool, as_json: bool) -> None:
     """Discard the selected dead letters. Exits with status 1 if there is none, an id has none, or the answer is no."""
     account = _Account(missing=set(chosen.names))
     stream, where = settings.DEAD_STREAM, f"{settings.DEAD_STREAM} at {redis_address(settings)}"
@@ -52,8 +80,9 @@ def discard_letters(settings: Settings, chosen: DeadLetterFilter, *, yes: bool, 
         if account.found and not yes:
             _ask(account, where)
         if account.found:
+            discarder = _Discarder(client, settings, reason)
             for letters in pages(client, stream, chosen, newest=newest):
-                account.discarded += delete_letters(client, stream, [letter.entry for letter in letters])
+                account.discarded += discarder.delete(letters)
         if as_json:
             told = {"found": account.found, "discarded": account.discarded, "missing": sorted(account.missing)}
             sys.stdout.write(printable(json.dumps(told, ensure_ascii=False)) + "\n")
