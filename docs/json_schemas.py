@@ -65,7 +65,7 @@ _NOT_SAID_OF_MESSAGE = (
 
 
 #: A job that was revoked after a call has failed: its conversation may be locked.
-_FAILED = ("revoked", "rejected", "refused", "exhausted", "poisoned")
+_FAILED = ("revoked", "cancelled", "rejected", "refused", "exhausted", "poisoned")
 
 
 def job() -> dict[str, Any]:
@@ -82,7 +82,7 @@ def event() -> dict[str, Any]:
     schema["oneOf"] = [
         _ending("locked", "locked", conversation="object", error="null"),
         _ending("lock_skipped", "would_lock", conversation="null", error="null"),
-        _ending("lock_skipped", "expired", "revoked", conversation="null", error="object"),
+        _ending("lock_skipped", "expired", "revoked", "cancelled", conversation="null", error="object"),
         _ending("lock_failed", *_FAILED, conversation="null", error="object"),
     ]
     description = schema["description"] + " Later versions may add fields; ignore those that you do not know."

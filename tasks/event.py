@@ -77,10 +77,12 @@ class HistoryStep(BaseModel):
     status: int | None = Field(description="The HTTP status of a call, if it was answered.")
     error: ProblemType | None = Field(description="What went wrong with a call; null if nothing did.")
     reason: str | None = Field(
-        description="Why the job was delayed, such as eta; interrupted for a call that its worker gave up, of which "
+        description="Why the job was delayed: eta or hold; interrupted for a call that its worker gave up, of which "
         "nobody knows what came of it."
     )
-    wait_seconds: float | None = Field(ge=0, description="How long the job was to wait then; null if not at all.")
+    wait_seconds: float | None = Field(
+        ge=0, description="How long the job was to wait then; null if not at all, or if that was not known."
+    )
 
 
 class ResultData(BaseModel):

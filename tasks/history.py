@@ -11,6 +11,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 #: A job keeps at most this many entries, the newest.
 MAX_ENTRIES = 10
+#: The reason of a delay until the time that the producer asked for.
+ETA = "eta"
+#: The reason of a delay until a hold is released.
+HOLD = "hold"
 #: The reason of a call that its worker gave up: it had to stop, or the job was terminated.
 INTERRUPTED = "interrupted"
 
@@ -26,7 +30,7 @@ class HistoryEntry(NamedTuple):
         status: the HTTP status of the answer; None: there was none.
         error: what went wrong, as the event's ``error.type`` names it; None: nothing, or it is not known.
         reason: why the job was delayed, or :data:`INTERRUPTED`; else None.
-        wait_seconds: how long the job waits afterwards; None: it does not.
+        wait_seconds: how long the job waits afterwards; None: it does not, or that is not known.
     """
 
     at_ms: int
@@ -68,9 +72,10 @@ def with_call(
     return _with(history, HistoryEntry(_milliseconds(began), "call", status, error, reason))
 
 
-def with_delay(history: History, began: datetime, *, reason: str, seconds: float) -> History:
-    """Return the history with a delay that is due to no call."""
-    return _with(history, HistoryEntry(_milliseconds(began), "delay", reason=reason, wait_seconds=round(seconds, 3)))
+def with_delay(history: History, began: datetime, *, reason: str, seconds: float | None) -> History:
+    """Return the history with a delay that is due to no call; ``seconds``: how long it is to last, if that is known."""
+    wait = None if seconds is None else round(seconds, 3)
+    return _with(history, HistoryEntry(_milliseconds(began), "delay", reason=reason, wait_seconds=wait))
 
 
 def with_wait(history: History, seconds: float) -> History:

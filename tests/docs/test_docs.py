@@ -387,12 +387,13 @@ def test_every_operation_is_of_a_channel_and_its_messages() -> None:
         assert {message["$ref"] for message in operation["messages"]} == {
             f"{name}/messages/{message}" for message in channels[name]["messages"]
         }
-    assert [used[name]["action"] for name in channels] == ["receive", "send", "send"]
+    assert [used[name]["action"] for name in channels] == ["receive", "send", "send", "send"]
 
 
 def test_the_channels_are_those_of_the_settings() -> None:
     assert [channel["address"] for channel in ASYNCAPI["channels"].values()] == [
-        Settings.model_fields[name].default for name in ("LOCK_QUEUE", "RESULTS_CHANNEL", "DEAD_STREAM")
+        Settings.model_fields[name].default
+        for name in ("LOCK_QUEUE", "RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")
     ]
 
 

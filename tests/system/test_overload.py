@@ -101,9 +101,8 @@ def test_what_the_fleet_keeps_to_is_reported_by_log_metric_readiness_and_redis(s
 
     eventually(lambda: ask("/readyz").json() == {"status": "ready", "held_back_by": ["paused"]}, "the reason")
     assert ask("/readyz").status_code == 200
-    metrics = ask("/metrics").text
-    assert 'lock_worker_fleet_paused{by="api"} 1.0' in metrics
-    assert "lock_worker_fleet_calls_per_second_limit 1.0" in metrics
+    eventually(lambda: 'lock_worker_fleet_paused{by="api"} 1.0' in ask("/metrics").text, "the pause in the metrics")
+    assert "lock_worker_fleet_calls_per_second_limit 1.0" in ask("/metrics").text
     (line,) = worker.lines("fleet_paused")
     assert (line["status"], line["level"]) == (429, "warning")
     assert b"429" in stage.redis.get(stage.keys.pause)

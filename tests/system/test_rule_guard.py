@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.system.stage import eventually
@@ -76,4 +77,20 @@ def test_a_rule_may_have_a_limit_of_its_own(stage: Stage, tmp_path: Path) -> Non
     assert len(done & set(jobs)) == 2
     release_all(stage)
     stage.wait_events(10)
+    stage.redis.delete("moderation.control", stage.keys.controls)
+
+
+def test_jobs_with_an_eta_are_counted_when_it_has_come_and_once(stage: Stage) -> None:
+    stage.worker("-c", str(BATCH), RULE_LIMIT="5/10m")
+    due = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+
+    jobs = {stage.send(f"later-{number}", eta=due, fields={"rule_id": "wild"}) for number in range(60)}
+
+    eventually(lambda: len(stage.events()) + held(stage) == len(jobs) and held(stage) > 0, "the rule's jobs held")
+    assert len(stage.events()) <= 5 + BATCH
+    release_all(stage)
+    stage.wait_events(len(jobs))
+    assert {event["data"]["job_id"] for event in stage.events()} == jobs
+    history = stage.events()[-1]["data"]["history"]
+    assert [step["reason"] for step in history if step["what"] == "delay"] == ["eta", "hold"]
     stage.redis.delete("moderation.control", stage.keys.controls)

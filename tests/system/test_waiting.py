@@ -80,11 +80,12 @@ def test_a_job_that_wakes_a_worker_is_taken_claimed_and_completed_by_one_script_
     assert calls(fleet, "eval", "evalsha") <= 3 * jobs + 3 * rounds
 
 
-def test_an_idle_worker_sends_less_than_ten_commands_a_second(fleet: Stage) -> None:
-    eventually(lambda: calls(fleet, "blmove") >= 4 * WORKERS, "two seconds of waiting")
+def test_an_idle_worker_sends_less_than_twelve_commands_a_second(fleet: Stage) -> None:
+    # Long enough for what is sent every few seconds: the worker's own state, and the look at the fleet's.
+    eventually(lambda: calls(fleet, "blmove") >= 12 * WORKERS, "six seconds of waiting")
 
     seconds = calls(fleet, "blmove") * WAIT_SECONDS / WORKERS
-    assert calls(fleet, *SENT) / WORKERS / seconds < 10
+    assert calls(fleet, *SENT) / WORKERS / seconds < 12
 
 
 @pytest.mark.parametrize("priority", [3, 6, 9])

@@ -126,7 +126,7 @@ class Admission:
             wait = (job.not_before - now).total_seconds()
             if wait > 0:
                 known = self.run_of(assignment).progress
-                known.history = history.with_delay(known.history, now, reason="eta", seconds=wait)
+                known.history = history.with_delay(known.history, now, reason=history.ETA, seconds=wait)
                 delivery.progress = known.to_bytes()
                 return Later(wait, "eta")
         if not may_call and not self._handler.ends_without_call(job, self.run_of(assignment)):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import NoScriptError
 
+from tasks import history, progress
 from worker.broker.control_moves import RuleCount, count_rules_command
 from worker.broker.keys import digest
 from worker.message.control_event import control_event
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tasks.rule_limits import RuleLimit
     from worker.broker.control_moves import Trail
     from worker.broker.keys import Keys
+    from worker.broker.records import Delivery
     from worker.broker.script_calls import Client
     from worker.runtime.clock import ServerClock
     from worker.runtime.control_watch import ControlWatch
@@ -110,7 +112,7 @@ class RuleGuard:
 
     def _rules(self, assignments: Sequence[Assignment]) -> Iterator[str]:
         for assignment in assignments:
-            if assignment.decision is None and assignment.delivery.is_first:
+            if assignment.decision is None and _begins(assignment.delivery):
                 job = assignment.accepted
                 if job.job.rule_id is not None and not job.is_dry_run and self._limit(job.job.rule_id) is not None:
                     yield job.job.rule_id
@@ -144,3 +146,16 @@ class RuleGuard:
             text=hold.to_json(),
             event=event,
         )
+
+
+def _begins(delivery: Delivery) -> bool:
+    """Return whether a job is about to run for the first time: it was just taken, or its eta has come.
+
+    A job that was held after it was counted is not counted again: the hold is the last entry of its history.
+    """
+    if delivery.is_first:
+        return True
+    if delivery.attempts or delivery.crashes or not delivery.progress:
+        return False
+    past = progress.from_bytes(delivery.progress).history
+    return bool(past) and past[-1].reason == history.ETA

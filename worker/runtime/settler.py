@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from tasks import progress
+from tasks import history, progress
 from tasks.decision import Decision, Finished, Later
 from worker.broker.records import CompleteAnswer, Completion, Delay, Duplicate
 from worker.observe import jobs
@@ -138,6 +138,10 @@ class Settler:
             case Later():
                 batches.delay.put((assignment, decision))
             case Held(hold):
+                delivery = assignment.delivery
+                known = progress.from_bytes(delivery.progress)
+                known.history = history.with_delay(known.history, self._clock.now(), reason=history.HOLD, seconds=None)
+                delivery.progress = known.to_bytes()
                 batches.hold.put((assignment, hold))
 
     def settle_under_its_own_id(self, assignment: Assignment, event: Event, *, is_conflict: bool) -> None:

@@ -64,7 +64,8 @@ def _ending(view: JobView) -> str:
 def _entry(entry: HistoryEntry) -> str:
     wait = "" if entry.wait_seconds is None else f"; then a wait of {_span(entry.wait_seconds)}"
     if entry.what == "delay":
-        return f"put aside for {_span(entry.wait_seconds or 0)} ({entry.reason})"
+        span = "" if entry.wait_seconds is None else f" for {_span(entry.wait_seconds)}"
+        return f"put aside{span} ({entry.reason})"
     if entry.reason == INTERRUPTED:
         return f"called; its worker gave the call up, so nobody knows what came of it{wait}"
     if entry.status is None:
