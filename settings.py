@@ -512,6 +512,11 @@ class Settings(BaseSettings):
         return {name: getattr(self, name) for name in MUST_AGREE}
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that the fleet writes to."""
+        return self.RESULTS_CHANNEL, self.DEAD_STREAM, self.CONTROL_STREAM
+
+    @property
     def redis_is_tls(self) -> bool:
         """True if REDIS_URL asks for TLS."""
         return REDIS_SCHEMES[urlsplit(self.REDIS_URL.get_secret_value()).scheme] == "rediss"

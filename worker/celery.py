@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from worker.broker.client import RedisClient
     from worker.observe.tracing.service import Tracing
     from worker.runtime.in_flight import Tracer
+    from worker.runtime.members import Activity
     from worker.runtime.rule_guard import Guard
 
 
@@ -137,12 +138,7 @@ def build(settings: Settings) -> WorkerApp:
     api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
     flow = _flow_control(app, settings, in_flight, name=name, server_ms=clock.now_ms, token_is_new=api.token_is_new)
     handler = from_settings.lock_conversation(
-        settings,
-        api=api,
-        flow=flow.calls,
-        on_retry=jobs.retried,
-        on_call=jobs.called,
-        on_drift=jobs.answer_drifted,
+        settings, api=api, flow=flow.calls, on_retry=jobs.retried, on_call=jobs.called, on_drift=jobs.answer_drifted
     )
     tracing = _tracing(app, settings, name)
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
@@ -150,15 +146,6 @@ def build(settings: Settings) -> WorkerApp:
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     background = Background()
     controls = ControlWatch(client, Keys(settings.LOCK_QUEUE), in_flight=in_flight, clock=clock, background=background)
-    guard = _guard(settings, client, controls, clock)
-    revokes = Revokes(
-        client,
-        Keys(settings.LOCK_QUEUE),
-        _trail(settings),
-        max_age_ms=round(settings.JOB_MAX_AGE_SECONDS * 1000),
-        source=settings.EVENT_SOURCE,
-        clock=clock,
-    )
     parts = RuntimeParts(
         admission=_admission(settings, handler, clock, controls, None if isinstance(tracing, TracingOff) else tracing),
         handler=handler,
@@ -168,15 +155,10 @@ def build(settings: Settings) -> WorkerApp:
         clock=clock,
         flow=flow.gates,
         name=name,
-        registry=Registry(
-            name,
-            version("lock-worker"),
-            settings.to_agree_on(),
-            activity=lambda: activity_now(in_flight, flow.gates, clock, controls),
-        ),
+        registry=_registry(settings, name, lambda: activity_now(in_flight, flow.gates, clock, controls)),
         controls=controls,
-        revokes=revokes,
-        guard=guard,
+        revokes=_revokes(settings, client, clock),
+        guard=_guard(settings, client, controls, clock),
         background=background,
         celery=app.monitoring,
         job_queues=job_queues,
@@ -186,14 +168,10 @@ def build(settings: Settings) -> WorkerApp:
     app.runtime = Runtime(parts)
     app.commands = Commands(
         app.runtime.queues.looked_after,
-        (settings.RESULTS_CHANNEL, settings.DEAD_STREAM),
+        settings.streams,
         remember_revoked=app.runtime.remember_revoked,
     )
-    has_begun = lambda: app.runtime.fetcher.last_fetch_at is not None  # noqa: E731 - not before the server was found fit
-    app.runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
-    if tracing is not None:
-        app.runtime.add_service(tracing)
-    app.runtime.add_service(LogSummaries())
+    _add_services(app.runtime, settings, client, bounds, tracing)
     app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
     app.conf.update(_celery_settings(settings, app.runtime))
     return app
@@ -205,8 +183,37 @@ def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
     # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
     app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, settings.LEASE_SECONDS / 3))
     keys = Keys(settings.LOCK_QUEUE)
-    streams = (settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
-    app.keys_together = [*keys.priority_lists, keys.arrived, keys.leases, keys.limit, *streams]
+    app.keys_together = [*keys.priority_lists, keys.arrived, keys.leases, keys.limit, *settings.streams]
+
+
+def _add_services(
+    runtime: Runtime,
+    settings: Settings,
+    client: RedisClient,
+    bounds: StreamBounds,
+    tracing: Tracing | TracingOff | None,
+) -> None:
+    # Not before the server was found fit.
+    has_begun = lambda: runtime.fetcher.last_fetch_at is not None  # noqa: E731 - short
+    runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
+    if tracing is not None:
+        runtime.add_service(tracing)
+    runtime.add_service(LogSummaries())
+
+
+def _registry(settings: Settings, name: str, activity: Callable[[], Activity]) -> Registry:
+    return Registry(name, version("lock-worker"), settings.to_agree_on(), activity=activity)
+
+
+def _revokes(settings: Settings, client: RedisClient, clock: ServerClock) -> Revokes:
+    return Revokes(
+        client,
+        Keys(settings.LOCK_QUEUE),
+        _trail(settings),
+        max_age_ms=round(settings.JOB_MAX_AGE_SECONDS * 1000),
+        source=settings.EVENT_SOURCE,
+        clock=clock,
+    )
 
 
 def _flow_control(
@@ -337,9 +344,7 @@ def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
 def _check_the_options(options: dict[str, Any], settings: Settings) -> None:
     # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
     pool = options.get("pool") or options.get("pool_cls") or TaskPool
-    reason = unsupported(
-        options, get_implementation(pool), TaskPool, streams=(settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
-    )
+    reason = unsupported(options, get_implementation(pool), TaskPool, streams=settings.streams)
     if reason:
         sys.exit(reason)
     reason = shortage(int(options.get("concurrency") or settings.CONCURRENCY), queue_count(options))

@@ -85,7 +85,7 @@ def _in_two(error: RedisError | OSError, settings: Settings) -> tuple[str, str]:
 def server(client: Redis, settings: Settings) -> Iterator[Check]:
     """Check version, mode, maxmemory-policy, persistence and role, as a worker does at its start."""
     keys = Keys(settings.LOCK_QUEUE)
-    together = [*keys.priority_lists, keys.arrived, keys.leases, settings.RESULTS_CHANNEL, settings.DEAD_STREAM]
+    together = [*keys.priority_lists, keys.arrived, keys.leases, *settings.streams]
     try:
         found = look(client, together, allow_eviction=settings.REDIS_ALLOW_EVICTION)
     except ServerIsReadOnlyError:
