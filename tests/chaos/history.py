@@ -34,7 +34,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A result event; ``at`` is when Redis added it to the stream."""
+    """A result event; ``at`` is when Redis added it to the stream, ``tells_of_a_call`` goes by its ``data.history``."""
 
     id: str
     job_id: str
@@ -45,6 +45,7 @@ class Event:
     problem: str | None
     is_failure: bool
     body: bytes = field(repr=False)
+    tells_of_a_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)

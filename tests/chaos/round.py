@@ -176,6 +176,7 @@ def _events(client: Redis) -> Iterator[Event]:
             problem=None if error is None else error["type"],
             is_failure=found["type"].endswith("_failed"),
             body=body,
+            tells_of_a_call=any(step["what"] == "call" for step in found["data"].get("history") or ()),
         )
 
 

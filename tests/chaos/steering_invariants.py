@@ -59,7 +59,10 @@ def who_is_cancelled_was_to_be(history: History) -> Found:
 
 
 def a_cancelled_job_tells_whether_it_was_called(history: History) -> Found:
-    """Its event is a skip before any call, and a failure after one, or after a worker's death that may hide one."""
+    """Its event is a skip before any call, and a failure after one, or after a worker's death that may hide one.
+
+    The API does not see a call whose connection it refused; the event's own history tells of that one.
+    """
     for key in history.jobs:
         for event in history.events_of[key]:
             if event.outcome not in _CANCELLED:
@@ -69,7 +72,7 @@ def a_cancelled_job_tells_whether_it_was_called(history: History) -> Found:
             stalls = sum(loss.may_call_late for loss in history.losses_of(key))
             if not event.is_failure and len(may_have_locked) > stalls + len(history.messages_of[key]) - 1:
                 yield key, f"a skip by {event.outcome} after {len(may_have_locked)} calls"
-            elif event.is_failure and not calls and not history.losses_of(key):
+            elif event.is_failure and not (calls or event.tells_of_a_call or history.losses_of(key)):
                 yield key, f"a failure by {event.outcome} without a call"
 
 

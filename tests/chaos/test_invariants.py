@@ -181,9 +181,11 @@ def steered(action: Action, *jobs: str, noted: bool = True, **options: object) -
     return change
 
 
-def cancelled(name: str, *, is_failure: bool = False, outcome: str = "cancelled") -> list[Change]:
+def cancelled(
+    name: str, *, is_failure: bool = False, outcome: str = "cancelled", tells_of_a_call: bool = False
+) -> list[Change]:
     """It ended so, instead of as it did."""
-    body = event(name, outcome, outcome, attempts=0, is_failure=is_failure)
+    body = event(name, outcome, outcome, attempts=0, is_failure=is_failure, tells_of_a_call=tells_of_a_call)
 
     def letter(history: History) -> None:
         history.dead_letters += [dead(body, name)] if is_failure else []
@@ -368,6 +370,11 @@ def test_each_invariant_is_shown_to_see() -> None:
 
 ALLOWED: dict[str, Sequence[Change]] = {
     "nothing": [],
+    "a job that is cancelled after a call whose connection the API refused": [
+        steered(Action.CANCEL_IDS, "good-1", obeyed=None),
+        uncalled,
+        *cancelled("good-1", is_failure=True, tells_of_a_call=True),
+    ],
     "a job that was perhaps sent, and was not": [
         perhaps_sent,
         lost,
