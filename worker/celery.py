@@ -130,9 +130,7 @@ def build(settings: Settings) -> WorkerApp:
         return [queue.name for queue in app.amqp.queues.consume_from.values()]
 
     _set_up_connections(app, settings)
-    app.look_for_leftovers = lambda: look_in_the_background(lambda: connection.sync_client(settings), job_queues)
-    app.shutdown_seconds = settings.SHUTDOWN_SECONDS
-    app.logs_json = settings.LOG_FORMAT == "json"
+    _set_up_app(app, settings, job_queues)
     in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
     app.lifetime = Lifetime(settings, name=name, version=version("lock-worker"))
     api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
@@ -164,17 +162,23 @@ def build(settings: Settings) -> WorkerApp:
         job_queues=job_queues,
         close_api=api.aclose,
     )
-    app.controls = controls
-    app.runtime = Runtime(parts)
-    app.commands = Commands(
-        app.runtime.queues.looked_after,
-        settings.streams,
-        remember_revoked=app.runtime.remember_revoked,
-    )
+    _set_up_runtime(app, settings, parts)
     _add_services(app.runtime, settings, client, bounds, tracing)
-    app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
-    app.conf.update(_celery_settings(settings, app.runtime))
     return app
+
+
+def _set_up_app(app: WorkerApp, settings: Settings, job_queues: Callable[[], list[str]]) -> None:
+    app.look_for_leftovers = lambda: look_in_the_background(lambda: connection.sync_client(settings), job_queues)
+    app.shutdown_seconds = settings.SHUTDOWN_SECONDS
+    app.logs_json = settings.LOG_FORMAT == "json"
+
+
+def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> None:
+    app.controls = parts.controls
+    app.runtime = runtime = Runtime(parts)
+    app.commands = Commands(runtime.queues.looked_after, settings.streams, remember_revoked=runtime.remember_revoked)
+    app.readiness = Readiness(in_flight=parts.in_flight, fetcher=runtime.fetcher, clock=parts.clock, gates=parts.flow)
+    app.conf.update(_celery_settings(settings, runtime))
 
 
 def _set_up_connections(app: WorkerApp, settings: Settings) -> None:

@@ -15,23 +15,21 @@ from tasks import history
 from tasks.decision import Finished, Later
 from worker.broker.records import ClaimAnswer
 from worker.observe import jobs
-from worker.runtime import job_ids
 from worker.runtime.admission import JobCancelledError, JobHeldError, LeaseLostError, RevokedError
 from worker.runtime.in_flight import Held
-from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tasks.decision import Decision
     from tasks.handler import LockConversation
     from tasks.run import Run
-    from worker.broker.job_moves import JobMoves
-    from worker.broker.records import Claim, Delivery, Recovered
+    from worker.broker.records import Delivery, Recovered
     from worker.runtime.admission import Admission
     from worker.runtime.background import Background
     from worker.runtime.clock import ServerClock
     from worker.runtime.control_watch import ControlWatch
+    from worker.runtime.id_claims import IdClaims
     from worker.runtime.in_flight import Assignment, InFlight
     from worker.runtime.rule_guard import Guard
     from worker.runtime.settler import Settler
@@ -56,7 +54,7 @@ class Executor:
     Args:
         admission: decides on a job before it runs.
         handler: the job's life.
-        moves: returns the moves of a queue.
+        claims: claims the ids of jobs.
         in_flight: the jobs in flight.
         clock: the server's clock.
         settler: settles jobs.
@@ -71,7 +69,7 @@ class Executor:
         *,
         admission: Admission,
         handler: LockConversation,
-        moves: Callable[[str], JobMoves],
+        claims: IdClaims,
         in_flight: InFlight,
         clock: ServerClock,
         settler: Settler,
@@ -82,7 +80,7 @@ class Executor:
     ) -> None:
         self._admission = admission
         self._handler = handler
-        self._moves = moves
+        self._claims = claims
         self._in_flight = in_flight
         self._clock = clock
         self._settler = settler
@@ -185,29 +183,8 @@ class Executor:
         await self._guard.apply(assignments)
         self._put_off(assignments)
         assignments = [assignment for assignment in assignments if not isinstance(assignment.decision, Held)]
-        claims = [(assignment, job_ids.to_claim(assignment.parsed)) for assignment in assignments]
-        unasked = [
-            claim
-            for assignment, claim in claims
-            if claim is not None and _known_answer(assignment.delivery, claim) is None
-        ]
-        ask = partial(self._moves(queue).claim, unasked)
-        answers = iter(await retry_forever("claim", ask, queue=queue) if unasked else ())
-        answered: list[tuple[Assignment, ClaimAnswer]] = []
-        for assignment, claim in claims:
-            answer = ClaimAnswer.GO if claim is None else _known_answer(assignment.delivery, claim)
-            answered.append((assignment, next(answers) if answer is None else answer))
-        await self._note_cancelled(answered)
-        for assignment, answer in answered:
+        for assignment, answer in await self._claims.claim(queue, assignments):
             self._claimed(assignment, answer)
-
-    async def _note_cancelled(self, answered: Sequence[tuple[Assignment, ClaimAnswer]]) -> None:
-        """Note who cancelled the jobs whose ids are cancelled."""
-        cancelled = [assignment for assignment, answer in answered if answer is ClaimAnswer.CANCELLED]
-        if cancelled:
-            notes = await self._controls.notes_of([assignment.parsed.id for assignment in cancelled])
-            for assignment in cancelled:
-                assignment.cancel_note = notes.get(assignment.parsed.id)
 
     def _claimed(self, assignment: Assignment, answer: ClaimAnswer) -> None:
         if answer is ClaimAnswer.DUPLICATE:
@@ -264,12 +241,13 @@ class Executor:
             self._settler.release(assignment)
         elif assignment.task is not None and not assignment.is_cancelled and assignment.task.cancel():
             # From a callback, because a task that had not begun never comes to release its job.
-            assignment.task.add_done_callback(partial(self._was_cancelled, assignment))
+            assignment.task.add_done_callback(partial(_release_if_cancelled, self._settler, assignment))
         assignment.is_cancelled = True
 
-    def _was_cancelled(self, assignment: Assignment, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            self._settler.release(assignment)
+
+def _release_if_cancelled(settler: Settler, assignment: Assignment, task: asyncio.Task[None]) -> None:
+    if task.cancelled():
+        settler.release(assignment)
 
 
 def _note_interruption(assignment: Assignment, run: Run) -> None:
@@ -281,10 +259,3 @@ def _note_interruption(assignment: Assignment, run: Run) -> None:
         progress.history = history.with_call(progress.history, run.clock(), reason=history.INTERRUPTED)
     if run.attempts or progress.history:
         assignment.delivery.progress = progress.to_bytes()
-
-
-def _known_answer(delivery: Delivery, claim: Claim) -> ClaimAnswer | None:
-    """Return what the server answered about the id along with the take; None: another id, or none, was claimed then."""
-    if delivery.claimed is None or delivery.claimed[0] != claim:
-        return None
-    return ClaimAnswer(delivery.claimed[1])

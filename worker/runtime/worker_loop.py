@@ -14,6 +14,7 @@ from worker.runtime.executor import Executor
 from worker.runtime.fetch_loop import FetchLoop
 from worker.runtime.fetcher import Fetcher
 from worker.runtime.fleet import Fleet
+from worker.runtime.id_claims import IdClaims
 from worker.runtime.queues import MAX_QUEUES, Queues
 from worker.runtime.settler import Settler
 from worker.runtime.shutdown import Shutdown
@@ -46,8 +47,7 @@ class WorkerLoop:
         # The fetcher, the settler and the executor need the queues, which are made last: hence methods of this class.
         self.fetcher = Fetcher(
             name=parts.name, moves=self._moves, in_flight=parts.in_flight, clock=parts.clock, gates=parts.flow,
-            next_lease_token=self.next_lease_token,
-            on_lost_take=self._note_lost_take,
+            next_lease_token=self.next_lease_token, on_lost_take=self._note_lost_take,
             claim_of=parts.admission.claim_of,
         )  # fmt: skip
         settler = Settler(
@@ -55,16 +55,15 @@ class WorkerLoop:
             gates_changed=self.fetcher.gates_changed, slots_freed=self.fetcher.slots_freed, reports=parts.celery,
         )  # fmt: skip
         self.executor = Executor(
-            admission=parts.admission, handler=parts.handler, moves=self._moves, in_flight=parts.in_flight,
-            clock=parts.clock, settler=settler, celery=parts.celery, background=self._background,
-            controls=parts.controls, guard=parts.guard,
+            admission=parts.admission, handler=parts.handler, claims=IdClaims(self._moves, parts.controls),
+            in_flight=parts.in_flight, clock=parts.clock, settler=settler, celery=parts.celery,
+            background=self._background, controls=parts.controls, guard=parts.guard,
         )  # fmt: skip
         self.queues = Queues(
             parts.client, parts.broker_options,
             in_flight=parts.in_flight, clock=parts.clock, next_lease_token=self.next_lease_token, fleet=parts.flow,
             jobs=self.executor, settler=settler, on_ready=self.fetcher.check_queue,
-            is_consumed=self.fetcher.queues.__contains__, background=self._background,
-            controls=parts.controls,
+            is_consumed=self.fetcher.queues.__contains__, background=self._background, controls=parts.controls,
         )  # fmt: skip
         self.fleet = Fleet(
             parts.client, parts.broker_options,

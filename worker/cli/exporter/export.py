@@ -18,6 +18,8 @@ from worker.observe.metrics_page import OF_A_FLEET
 from worker.runtime.fleet_watch import fleet_watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,20 +43,11 @@ async def export(settings: Settings) -> None:
     def is_up() -> bool:
         return time.monotonic() - read_at < _SILENT_SECONDS
 
-    health = HealthServer(
-        open_port(settings.HEALTH_HOST, settings.HEALTH_PORT),
-        reasons=lambda: [] if is_up() else ["redis_unreachable"],
-        held_back_by=list,
-        refresh=lambda: process_metrics.REDIS_UP.set(is_up()),
-        metrics=OF_A_FLEET,
-    )
+    health = _health(settings, is_up)
     client = connection.async_client(settings, ConnectBackoff(), on_useless=lambda _: None)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     watch = fleet_watch(settings, client, bounds, on_read=note_read)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    stopped = _stopped_by_signal()
     await health.start()
     await watch.start()
     logger.info(
@@ -71,3 +64,21 @@ async def export(settings: Settings) -> None:
     await health.stop()
     await client.disconnect()
     logger.info("exporter_stopped")
+
+
+def _health(settings: Settings, is_up: Callable[[], bool]) -> HealthServer:
+    return HealthServer(
+        open_port(settings.HEALTH_HOST, settings.HEALTH_PORT),
+        reasons=lambda: [] if is_up() else ["redis_unreachable"],
+        held_back_by=list,
+        refresh=lambda: process_metrics.REDIS_UP.set(is_up()),
+        metrics=OF_A_FLEET,
+    )
+
+
+def _stopped_by_signal() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    return stopped

@@ -11,8 +11,10 @@ from worker.cli.status.verdict import verdict
 from worker.cli.worker_view import worker_json
 
 if TYPE_CHECKING:
+    from worker.cli.status.other_queues import QueueCounts
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import StreamStats
+    from worker.message.controls import Control, Note
     from worker.runtime.fleet_state import FleetState
 
 #: The times over which rates are told, in seconds.
@@ -35,25 +37,8 @@ def as_json(report: Report) -> str:
             **_jobs(state),
             "paused_seconds": state.queue.paused_ms / 1000 if state.queue.paused_ms else None,
             "paused_why": state.queue.paused_why or None,
-            "paused_by_operator": None
-            if state.queue.operators_pause_ms == 0 or state.controls.pause is None
-            else {
-                "by": state.controls.pause.by,
-                "reason": state.controls.pause.reason,
-                "at": _time(state.controls.pause.at_ms),
-                "until": _time(state.controls.pause.until_ms),
-            },
-            "holds": [
-                {
-                    "selector": hold.selector.fields,
-                    "held": state.queue.held_by.get(hold.selector.digest, 0),
-                    "by": hold.note.by,
-                    "reason": hold.note.reason,
-                    "at": _time(hold.note.at_ms),
-                    "until": _time(hold.note.until_ms),
-                }
-                for hold in state.holds
-            ],
+            "paused_by_operator": _operators_pause(state),
+            "holds": [_hold(hold, state) for hold in state.holds],
             "limit": None
             if limit is None
             else {"calls_per_second": limit.rate, "by": limit.by, "status": limit.status},
@@ -63,16 +48,7 @@ def as_json(report: Report) -> str:
             "last_maintenance_seconds": report.last_maintenance_seconds,
             "totals": state.queue.totals,
             "rates": {f"{seconds}s": _rates(state, seconds) for seconds in RATES_SECONDS},
-            "queues": [
-                {
-                    "queue": one.queue,
-                    "ready": one.ready,
-                    "delayed": one.delayed,
-                    "in_flight": one.in_flight,
-                    "workers": one.workers,
-                }
-                for one in report.queues
-            ],
+            "queues": [_queue(one) for one in report.queues],
             "workers": [worker_json(member, state.server_seconds) for member in state.members],
             "settings_differ": {
                 setting: [{"value": value, "workers": names} for value, names in values.items()]
@@ -103,6 +79,33 @@ def _jobs(state: FleetState) -> dict[str, Any]:
         "held": queue.held,
         "slots": state.slots,
         "workable": state.workable,
+    }
+
+
+def _operators_pause(state: FleetState) -> dict[str, Any] | None:
+    pause = state.controls.pause
+    return None if state.queue.operators_pause_ms == 0 or pause is None else _note(pause)
+
+
+def _hold(hold: Control, state: FleetState) -> dict[str, Any]:
+    return {
+        "selector": hold.selector.fields,
+        "held": state.queue.held_by.get(hold.selector.digest, 0),
+        **_note(hold.note),
+    }
+
+
+def _note(note: Note) -> dict[str, Any]:
+    return {"by": note.by, "reason": note.reason, "at": _time(note.at_ms), "until": _time(note.until_ms)}
+
+
+def _queue(one: QueueCounts) -> dict[str, Any]:
+    return {
+        "queue": one.queue,
+        "ready": one.ready,
+        "delayed": one.delayed,
+        "in_flight": one.in_flight,
+        "workers": one.workers,
     }
 
 
