@@ -14,12 +14,12 @@ from redis import Redis
 from tests.broker.test_permissions import CHANNELS, COMMANDS, KEYS
 from worker.broker import scripts
 from worker.broker.keys import Keys
-from worker.broker.permissions import Names, Refused, needed_commands, refused_commands
+from worker.broker.permissions import Refused, UsedNames, needed_commands, refused_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAMES = Names(Keys("moderation.lock"), "moderation.results", "moderation.dead", "moderation.control")
+NAMES = UsedNames(Keys("moderation.lock"), "moderation.results", "moderation.dead", "moderation.control")
 #: What a worker does beside its moves.
 BESIDE = ("+blmove", "+xinfo|stream", "+lrange", "+zcard", "+zcount", "+zlexcount")
 
@@ -79,6 +79,6 @@ def test_each_command_of_a_script_is_asked_for() -> None:
 
 
 def test_a_queue_whose_name_has_blanks_and_commas_is_asked_for_as_it_is_named() -> None:
-    names = Names(Keys("a queue, of ours $ @"), "results", "dead", "control")
+    names = UsedNames(Keys("a queue, of ours $ @"), "results", "dead", "control")
 
     assert {len(words) for words, name, _ in needed_commands(names) if name == "BLMOVE"} == {6}

@@ -62,27 +62,27 @@ class Terminal:
 
     def run_on_a_terminal(self, *arguments: str, columns: int = 80, rows: int = 24) -> tuple[int, str]:
         """Run a command to its end on a terminal of this size; its exit status, and all that was written there."""
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (rows, columns))
-        with subprocess.Popen(
-            [PROGRAM, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**self.environment, "TERM": "xterm-256color"},
-            cwd=self.directory,
-        ) as process:
-            os.close(theirs)
+        with self._on_a_terminal(arguments, columns, rows) as (process, ours):
             written = b""
             with suppress(OSError):  # Linux says so when the last writer is gone
                 while piece := os.read(ours, 65_536):
                     written += piece
-            os.close(ours)
             return process.wait(DEADLINE_SECONDS), written.decode()
 
     @contextmanager
     def screen(self, *arguments: str, columns: int = 80, rows: int = 40) -> Iterator[Screen]:
         """Start a command on a terminal of this size, and end it."""
+        with self._on_a_terminal(arguments, columns, rows) as (process, ours):
+            try:
+                yield Screen(process, ours)
+            finally:
+                process.kill()
+
+    @contextmanager
+    def _on_a_terminal(
+        self, arguments: tuple[str, ...], columns: int, rows: int
+    ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+        """Start a command on a terminal of this size; the process, and the side of the terminal that a person sees."""
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (rows, columns))
         with subprocess.Popen(
@@ -95,9 +95,8 @@ class Terminal:
         ) as process:
             os.close(theirs)
             try:
-                yield Screen(process, ours)
+                yield process, ours
             finally:
-                process.kill()
                 os.close(ours)
 
 

@@ -13,7 +13,7 @@ from worker.broker.keys import Keys, ledger_of
 from worker.broker.stream_bounds import StreamBounds
 from worker.flow_control.limit import Limit
 from worker.observe.fleet_metrics import REGISTRY, STALE_SECONDS, FreshMetrics
-from worker.runtime.fleet_state import Names
+from worker.runtime.fleet_state import FleetNames
 from worker.runtime.fleet_watch import FleetWatch
 from worker.runtime.members import Activity, OpenBreaker
 from worker.runtime.registry import Registry
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from worker.broker.client import RedisClient
 
 KEYS = Keys("moderation.lock")
-NAMES = Names("moderation.lock", "moderation.results", "moderation.dead")
+NAMES = FleetNames("moderation.lock", "moderation.results", "moderation.dead")
 
 
 class Clock:

@@ -10,7 +10,7 @@ import pytest
 from tests.broker.workbench import link_to
 from worker.broker.stream_bounds import StreamBounds
 from worker.observe.fleet_metrics import REGISTRY
-from worker.runtime.fleet_state import Names, read_fleet_state
+from worker.runtime.fleet_state import FleetNames, read_fleet_state
 from worker.runtime.stream_monitor import MAX_GROUPS, StreamMonitor
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.broker.client import RedisClient
 
 RESULTS = "moderation.results"
-NAMES = Names("moderation.lock", RESULTS, "moderation.dead")
+NAMES = FleetNames("moderation.lock", RESULTS, "moderation.dead")
 MAXLEN = 100
 
 

@@ -31,7 +31,7 @@ return refused
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class UsedNames:
     """What the commands are for: the queue's keys, the results stream and channel, the dead and the control stream."""
 
     keys: Keys
@@ -53,7 +53,7 @@ class Refused:
         return f"+{self.command.lower().replace(' ', '|')}"
 
 
-def refused_commands(client: Redis, names: Names) -> list[Refused]:
+def refused_commands(client: Redis, names: UsedNames) -> list[Refused]:
     """Return what the user may not do of all that a worker does. It changes nothing.
 
     Raises:
@@ -68,7 +68,7 @@ def refused_commands(client: Redis, names: Names) -> list[Refused]:
     return [Refused(name, tuple(on)) for name, on in keys.items()]
 
 
-def needed_commands(names: Names) -> Iterator[tuple[Sequence[str], str, str]]:
+def needed_commands(names: UsedNames) -> Iterator[tuple[Sequence[str], str, str]]:
     """Yield each command that a worker runs on a key, as words that the server can judge, its name, and the key."""
     for kind in (_of_lists, _of_jobs, _of_the_queue, _of_the_fleet, _of_streams):
         for commands, found in kind(names.keys, names):
@@ -83,14 +83,14 @@ def needed_commands(names: Names) -> Iterator[tuple[Sequence[str], str, str]]:
 # In the commands below, $ stands for each of the keys beside them, and @ for the list of messages that woke a worker.
 
 
-def _of_lists(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
+def _of_lists(keys: Keys, _: UsedNames) -> Iterator[tuple[str, Sequence[str]]]:
     yield "RPOP $,LPOP $,LLEN $,LPUSH $ x,RPUSH $ x,TYPE $,EXISTS $,BLMOVE $ @ RIGHT LEFT 1", keys.priority_lists
     yield "RPOP $,LPOP $,LLEN $,TYPE $", [keys.arrived]
     again = [keys.requeued, keys.retries, keys.suspects]
     yield "LPOP $,LPUSH $ x,RPUSH $ x,LPOS $ x,LREM $ 1 x,LLEN $,TYPE $,EXISTS $", again
 
 
-def _of_jobs(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
+def _of_jobs(keys: Keys, _: UsedNames) -> Iterator[tuple[str, Sequence[str]]]:
     yield "HSET $ x x,HGET $ x,HMGET $ x,DEL $", [f"{keys.record_prefix}x"]
     yield "GET $,SET $ x,MGET $", [f"{keys.id_prefix}x"]
     yield "ZADD $ 0 x,ZREM $ x,ZRANGE $ 0 0,ZCARD $,TYPE $", [keys.leases, keys.delayed, keys.deadlines, keys.held]
@@ -98,7 +98,7 @@ def _of_jobs(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
     yield "ZCOUNT $ 0 0", [keys.delayed]
 
 
-def _of_the_queue(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
+def _of_the_queue(keys: Keys, _: UsedNames) -> Iterator[tuple[str, Sequence[str]]]:
     yield "HINCRBY $ x 1,HGETALL $,TYPE $", [keys.counters, keys.maintenance]
     yield "HSET $ x x,HGET $ x,HMGET $ x", [keys.maintenance, keys.arrivals]
     yield "LINDEX $ 0,RPUSH $ x,LTRIM $ 0 0,PEXPIRE $ 1,LRANGE $ 0 0", [keys.samples]
@@ -106,7 +106,7 @@ def _of_the_queue(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
     yield "HGET $ x,HSET $ x x,PEXPIRE $ 1", [keys.lost_takes]
 
 
-def _of_the_fleet(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
+def _of_the_fleet(keys: Keys, _: UsedNames) -> Iterator[tuple[str, Sequence[str]]]:
     yield "HSET $ x x,HGETALL $,HDEL $ x,PEXPIRE $ 1", [keys.workers]
     yield "ZADD $ 0 x,ZRANGE $ 0 0,ZREM $ x", [keys.queues]
     yield "GET $,SET $ x,PTTL $,EXISTS $,TYPE $", [keys.pause]
@@ -118,7 +118,7 @@ def _of_the_fleet(keys: Keys, _: Names) -> Iterator[tuple[str, Sequence[str]]]:
     yield "HGETALL $,HDEL $ x,HINCRBY $ x 1,PEXPIRE $ 1,DEL $", [f"{keys.rules_prefix}x"]
 
 
-def _of_streams(_: Keys, names: Names) -> Iterator[tuple[str, Sequence[str]]]:
+def _of_streams(_: Keys, names: UsedNames) -> Iterator[tuple[str, Sequence[str]]]:
     streams = [names.results, names.dead]
     yield "XADD $ * x x,XLEN $,XTRIM $ MAXLEN 0,XREVRANGE $ + -,XINFO GROUPS $,XINFO STREAM $", streams
     yield "MEMORY USAGE $,TYPE $", streams

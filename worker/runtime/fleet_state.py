@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from settings import Settings
     from worker.broker.follow_up import Pipe
     from worker.broker.script_calls import Command
     from worker.broker.state import Sample, State
@@ -36,12 +37,17 @@ _SLOTS_IN_USE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class FleetNames:
     """What a fleet's state is read from: the queue, LOCK_QUEUE, and the two streams."""
 
     queue: str
     results: str
     dead: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> FleetNames:
+        """Return the names that the settings give."""
+        return cls(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ class FleetState:
         return old[-1] if old else next(iter(self.queue.samples), None)
 
 
-async def read_fleet_state(pipe: Pipe, names: Names) -> FleetState:
+async def read_fleet_state(pipe: Pipe, names: FleetNames) -> FleetState:
     """Read the state from an asyncio loop, in one round trip, and keep a sample of the totals if it is time for one.
 
     Raises:
@@ -193,7 +199,7 @@ async def read_fleet_state(pipe: Pipe, names: Names) -> FleetState:
     return _state(found[1:])  # without permission to keep samples the state is known all the same
 
 
-def read_fleet_state_now(client: Redis, names: Names) -> FleetState:
+def read_fleet_state_now(client: Redis, names: FleetNames) -> FleetState:
     """Read the state with a blocking client. It changes nothing.
 
     Raises:
@@ -224,7 +230,7 @@ async def _answers(pipe: Pipe, commands: Sequence[Command]) -> list[Any]:
     return found
 
 
-def _commands(names: Names, *, whole_text: bool) -> list[Command]:
+def _commands(names: FleetNames, *, whole_text: bool) -> list[Command]:
     keys = Keys(names.queue)
     streams = stream_commands([names.results, names.dead])
     return [state_command(keys, keys, whole_text=whole_text), *streams]

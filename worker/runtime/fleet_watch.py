@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from worker.observe import fleet_metrics
-from worker.runtime.fleet_state import Names, read_fleet_state
+from worker.runtime.fleet_state import FleetNames, read_fleet_state
 from worker.runtime.stream_monitor import StreamMonitor
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class FleetWatch:
     def __init__(
         self,
         pipe: Pipe,
-        names: Names,
+        names: FleetNames,
         *,
         maxlens: tuple[int, int],
         bounds: StreamBounds,
@@ -147,7 +147,7 @@ def fleet_watch(
     """Return the watch of the fleet that the settings name; arguments as of :class:`FleetWatch`."""
     return FleetWatch(
         pipe,
-        Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM),
+        FleetNames.of(settings),
         maxlens=(settings.RESULTS_MAXLEN, settings.DEAD_MAXLEN),
         bounds=bounds,
         has_begun=has_begun,

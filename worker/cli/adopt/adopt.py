@@ -22,7 +22,7 @@ from worker.broker.keys import Keys
 from worker.cli.exit import USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.producer import celery_app
 from worker.observe.printable import printable
-from worker.runtime.fleet_state import Names, read_fleet_state_now
+from worker.runtime.fleet_state import FleetNames, read_fleet_state_now
 from worker.runtime.leftovers import Abandoned, Unacked, abandoned_queues, count_foreign, count_jobs, unacked_jobs
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def adopt_jobs(settings: Settings, names: list[str], *, as_list: bool, as_json: 
             fail(f"--queue {name!r}: {problem or 'it is LOCK_QUEUE itself'}", USAGE_ERROR)
     account = _Account()
     with report_if_interrupted(account.summary), redis_or_stop(settings), sync_client(settings) as client:
-        watched = Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
+        watched = FleetNames.of(settings)
         members = read_fleet_state_now(client, watched).members
         taken = {queue for member in members for queue in member.queues} | {settings.LOCK_QUEUE}
         abandoned = abandoned_queues(client, taken)

@@ -22,7 +22,7 @@ from worker.cli.exit import FAILED, INTERRUPTED, fail, redis_address
 from worker.cli.producer import OutgoingJob, Producer, SendError
 from worker.cli.result import read_result
 from worker.cli.watch.follow import Follower
-from worker.runtime.fleet_state import Names, read_fleet_state_now
+from worker.runtime.fleet_state import FleetNames, read_fleet_state_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def _watch(
     """Collect result events until the queue is empty."""
     follower = Follower(client, settings.RESULTS_CHANNEL)
     patient_until = time.monotonic() + _PATIENCE_SECONDS
-    names = Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
+    names = FleetNames.of(settings)
     with Screen(console, reconciliation) as screen:
         while True:
             state = read_fleet_state_now(client, names)

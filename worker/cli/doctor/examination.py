@@ -13,7 +13,7 @@ from worker.cli.doctor.fleet_checks import fleet_checks
 from worker.cli.doctor.redis_checks import redis_checks
 from worker.cli.doctor.setting_checks import fight_checks, load_checks
 from worker.cli.refusals import described
-from worker.runtime.fleet_state import Names, read_fleet_state_now
+from worker.runtime.fleet_state import FleetNames, read_fleet_state_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def examine() -> Iterator[Check]:
 
 def _fleet(client: Redis, settings: Settings) -> Iterator[Check]:
     try:
-        state = read_fleet_state_now(client, Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM))
+        state = read_fleet_state_now(client, FleetNames.of(settings))
     except RedisError as error:
         what, _, mend = described(error).partition("\n")
         yield problem("fleet", f"The state of the queue cannot be read{what}", mend or "See docs/redis.md.")

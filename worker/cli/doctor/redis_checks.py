@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.keys import Keys
-from worker.broker.permissions import Names, refused_commands
+from worker.broker.permissions import UsedNames, refused_commands
 from worker.broker.refusals import ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import look
 from worker.broker.stream_bounds import StreamBounds
@@ -173,7 +173,9 @@ def streams(info: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
 
 def permissions(client: Redis, settings: Settings) -> Iterator[Check]:
     """Ask for each command of a worker whether the server allows it; none is run."""
-    names = Names(Keys(settings.LOCK_QUEUE), settings.RESULTS_CHANNEL, settings.DEAD_STREAM, settings.CONTROL_STREAM)
+    names = UsedNames(
+        Keys(settings.LOCK_QUEUE), settings.RESULTS_CHANNEL, settings.DEAD_STREAM, settings.CONTROL_STREAM
+    )
     refused = refused_commands(client, names)
     for each in refused:
         keys = ", ".join(each.on[:_KEYS_NAMED]) + (", ..." if len(each.on) > _KEYS_NAMED else "")

@@ -9,7 +9,7 @@ from worker.broker.keys import Keys
 from worker.cli.status.other_queues import QueueCounts, read_queues
 from worker.cli.status.stream_stats import StreamStats, stream_stats
 from worker.cli.status.verdict import Problem, problems
-from worker.runtime.fleet_state import FleetState, Names, read_fleet_state_now
+from worker.runtime.fleet_state import FleetNames, FleetState, read_fleet_state_now
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -48,7 +48,7 @@ def read_report(client: Redis, settings: Settings) -> Report:
     Raises:
         RedisError: the server refused, was lost, or took too long.
     """
-    names = Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
+    names = FleetNames.of(settings)
     state = read_fleet_state_now(client, names)
     return Report(
         settings,

@@ -20,10 +20,10 @@ def workers(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON ar
 
     from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.worker_view import worker_json, worker_lines  # noqa: PLC0415 - as above
-    from worker.runtime.fleet_state import Names, read_fleet_state_now  # noqa: PLC0415 - as above
+    from worker.runtime.fleet_state import FleetNames, read_fleet_state_now  # noqa: PLC0415 - as above
 
     settings = load_settings()
-    names = Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
+    names = FleetNames.of(settings)
     with redis_or_stop(settings), sync_client(settings) as client:
         state = read_fleet_state_now(client, names)
     if as_json:
