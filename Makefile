@@ -41,7 +41,7 @@ check: .venv/.dev-ready ## Check style, types, the direction of imports, compose
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/production.yml
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: docs
