@@ -10,10 +10,21 @@ import pytest
 from kubernetes_validate import ValidationError
 
 import settings
+from deploy.kubernetes import alerts
 from settings import Settings
-from tests.deploy.manifests import TREES, check, container, environment, of_kind, rendered, selects, template
+from tests.deploy.manifests import (
+    KUBERNETES,
+    TREES,
+    check,
+    container,
+    environment,
+    of_kind,
+    rendered,
+    selects,
+    template,
+)
 from tests.deploy.metrics import OF_PROMETHEUS, exposed, metrics_in
-from tests.deploy.monitoring import DEPLOY, alert_rules
+from tests.deploy.monitoring import ALERTS, DEPLOY, alert_rules, read_yaml
 from worker.observe import health, page_server
 from worker.runtime.runtime import _CLOSE_SECONDS
 
@@ -41,6 +52,13 @@ def workers(tree: str) -> list[dict[str, Any]]:
 def test_every_field_of_every_resource_is_known(tree: str) -> None:
     for resource in rendered(tree):
         check(resource)
+
+
+def test_the_alerts_are_those_of_prometheus_and_come_once() -> None:
+    assert alerts.FILE.read_text("utf-8") == alerts.prometheus_rule(), "run: make docs"
+    for tree in WITH_KEDA:
+        (rule,) = of_kind(tree, "PrometheusRule")
+        assert rule["spec"] == read_yaml(ALERTS)
 
 
 def test_a_misspelt_field_is_noticed() -> None:
@@ -209,3 +227,16 @@ def test_keda_scales_the_workers_on_the_metrics_of_their_own_fleet(tree: str) ->
             query = trigger["metadata"]["query"]
             assert f'{{namespace="{meta["namespace"]}",job="{labels["app.kubernetes.io/instance"]}"}}' in query
             assert metrics_in(query) - OF_PROMETHEUS <= exposed()
+        thresholds = [float(trigger["metadata"]["threshold"]) for trigger in scaled["spec"]["triggers"]]
+        assert thresholds[1] == 0.8 * Settings.model_fields["CONCURRENCY"].default
+
+
+def test_the_page_names_each_folder_and_none_that_is_gone() -> None:
+    page = (DEPLOY.parent / "docs" / "deploy-kubernetes.md").read_text("utf-8")
+    folders = {
+        str(file.parent.relative_to(KUBERNETES))
+        for file in KUBERNETES.rglob("kustomization.yaml")
+        if "shard-" not in str(file)
+    }
+
+    assert {*re.findall(r"^\| `([a-z/-]+)` \|", page, re.MULTILINE)} == folders
