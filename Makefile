@@ -41,13 +41,14 @@ check: .venv/.dev-ready ## Check style, types, the direction of imports, compose
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/production.yml
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: docs
-docs: .venv/.dev-ready ## Write the generated pages and schemas in docs/ and the dashboard in deploy/ anew
+docs: .venv/.dev-ready ## Write the generated pages and schemas in docs/, dashboard and alerts in deploy/ anew
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m deploy.grafana.dashboard
+	$(BIN)/python -m deploy.kubernetes.alerts
 
 .PHONY: lock
 lock: .venv/.dev-ready ## Resolve the requirements anew and write the lock files

@@ -1,1 +1,1 @@
-"""What an operator deploys beside the worker: alert rules and a dashboard."""
+"""What an operator deploys beside the worker: alert rules, a dashboard, manifests, a unit and compose files."""

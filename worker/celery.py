@@ -44,6 +44,7 @@ from worker.observe.health import HealthServer, PortError, open_port
 from worker.observe.lifetime import Lifetime
 from worker.observe.log_limits import LogSummaries
 from worker.observe.setting_names import hints
+from worker.observe.systemd import SystemdNotifier
 from worker.observe.tracing import switch
 from worker.observe.tracing.switch import TracingOff
 from worker.runtime.activity import activity_now
@@ -369,6 +370,15 @@ def _health(settings: Settings, readiness: Readiness) -> HealthServer:
     )
 
 
+def _systemd(app: WorkerApp) -> SystemdNotifier:
+    return SystemdNotifier(
+        os.environ,
+        is_stopping=lambda: app.runtime.in_flight.is_closed,
+        reasons=app.readiness.reasons_not_ready,
+        held_back_by=app.readiness.fleet_held_back_by,
+    )
+
+
 def _start() -> WorkerApp:
     try:
         settings = load(need_token=True)
@@ -384,6 +394,8 @@ def _start() -> WorkerApp:
         built.runtime.registry.name = sender
         if settings.HEALTH_PORT:
             built.runtime.add_service(_health(settings, built.readiness))
+        if os.environ.get("NOTIFY_SOCKET"):
+            built.runtime.add_service(_systemd(built))
 
     def before_a_heartbeat(**_: Any) -> None:
         built.monitoring.sync()

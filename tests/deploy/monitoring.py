@@ -38,7 +38,7 @@ def program(name: str) -> str:
     path = shutil.which(name)
     if path is not None:
         return path
-    sentence = f"there is no {name} on this machine: apt-get install prometheus prometheus-alertmanager"
+    sentence = f"there is no {name} on this machine: apt-get install prometheus prometheus-alertmanager systemd"
     if os.environ.get("CI") == "true":
         pytest.fail(sentence)
     pytest.skip(sentence)

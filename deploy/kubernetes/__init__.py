@@ -1,0 +1,1 @@
+"""Manifests for Kubernetes, to be rendered by kustomize."""
