@@ -173,8 +173,9 @@ async def test_a_worker_that_waits_as_it_is_answered_gets_what_the_rate_says_and
     while machine.now() - begun < seconds:
         machine.wait(machine.take())
 
+    # Of the time that it was told to wait: what a busy machine takes beside that, it may lose.
+    assert len(machine.moments) >= 0.9 * rate * machine.passed_ms / 1000 - 1
     passed = machine.now() - begun
-    assert len(machine.moments) >= 0.9 * rate * passed - 1
     pairs = zip(machine.answers, machine.answers[1:], strict=False)
     assert (TakeState.LIMITED, TakeState.LIMITED) not in list(pairs)
     assert machine.answers.count(TakeState.LIMITED) <= passed * min(rate, 4 / BURST_SECONDS) + 1
