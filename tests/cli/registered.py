@@ -23,9 +23,11 @@ def register(
     worker: str,
     queues: Sequence[str] = ("moderation.lock",),
     activity: Activity = _WORKING,
+    name: str | None = None,
     **settings: object,
 ) -> None:
-    """Register a worker of this name, with what it does and the settings that must agree."""
+    """Register a worker of this name in Redis, with its name in Celery, what it does, and what must agree."""
     registry = Registry(worker, "1.0", settings, activity=lambda: activity)
+    registry.name = name or worker
     client.hset(KEYS.workers, worker, f"{int(time.time() * 1000)} {registry.digest} {registry.entry(queues)}")
     client.zadd(KEYS.queues, dict.fromkeys(queues, 1))

@@ -57,6 +57,7 @@ def as_json(report: Report) -> str:
             "limit": None
             if limit is None
             else {"calls_per_second": limit.rate, "by": limit.by, "status": limit.status},
+            "calls": {"seconds": RATES_SECONDS[0], "ended": state.calls[0], "failed": state.calls[1]},
             "dead_letters": state.dead.length,
             "results": state.results.length,
             "streams": [_stream(stream) for stream in report.streams],
