@@ -44,7 +44,8 @@ class Readiness:
         # Just after a pause, or after an outage of the API, the last take was before it.
         last_at = max(self._fetcher.last_fetch_at or float("-inf"), self._gates.held_back_at)
         is_idle = time.monotonic() - last_at > _SILENT_SECONDS
-        if is_idle and self._in_flight.free_slots() and not open_reasons and not self._gates.is_paused:
+        is_free = self._in_flight.free_slots() and not open_reasons and not self._gates.is_paused
+        if is_idle and is_free and not reasons:
             reasons.append("takes_no_jobs")
         return reasons + [reason for reason in open_reasons if reason == self._gates.token.reason]
 
