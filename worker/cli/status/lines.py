@@ -121,7 +121,8 @@ def _fleet_lines(report: Report) -> Iterator[str]:
     if report.last_maintenance_seconds is None:
         yield "No worker has looked after this queue yet."
     else:
-        yield f"A worker looked after this queue {duration(report.last_maintenance_seconds)} ago."
+        ago = duration(report.last_maintenance_seconds)
+        yield f"A worker looked after this queue (due jobs, jobs of lost workers) {ago} ago."
 
 
 def _refusal(limit: FleetLimit) -> str:
@@ -199,7 +200,8 @@ def _total_lines(totals: Mapping[str, int]) -> Iterator[str]:
         yield ""
         yield "Since the queue was first used:"
         for name, count in totals.items():
-            yield _line(f"  {printable(name)}", count, _TOTALS.get(name, ""))
+            shown = name.replace("outcome:", "ended as ", 1)
+            yield _line(f"  {printable(shown)}", count, _TOTALS.get(name, ""))
 
 
 def _line(name: str, count: int, note: str = "") -> str:
