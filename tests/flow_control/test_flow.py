@@ -115,14 +115,14 @@ def test_counts_go_with_the_next_take_once() -> None:
     assert scene.request().answered == 0
 
 
-def test_operators_are_told_the_calls_of_the_last_minute_and_how_many_failed() -> None:
+def test_operators_are_told_the_calls_of_the_last_half_minute_and_how_many_failed() -> None:
     scene = well()
     scene.others_were_answered(1000)  # before this process looked
     scene.answer(3)
     scene.fail(scene.run())
     assert scene.gates.recent_calls == (4, 1)
 
-    for _ in range(13):
+    for _ in range(7):
         scene.clock.wait(5)
         scene.others_were_answered(1000)
     assert scene.gates.recent_calls == (0, 0)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 #: The time between two samples of the fleet's counts, which measure its rate, in seconds.
 _COUNTS_APART_SECONDS = 0.05
 #: The time that operators are told of, and the time between two samples of the counts for that, in seconds.
-_RECENT_SECONDS, _RECENT_APART_SECONDS = 60.0, 5.0
+RECENT_SECONDS, _RECENT_APART_SECONDS = 30.0, 5.0
 
 NO_NEWS = FleetNews(version=0, epoch=0, rate=0.0, answered=0, failed=0, paused_ms=0, state=None)
 
 
 class RecentCalls(NamedTuple):
-    """The calls of the fleet in about the last minute, without those that were refused for load or for the token."""
+    """The calls of the fleet in the last half minute, without those refused for load or for the token."""
 
     ended: int
     failed: int
@@ -60,7 +60,7 @@ class FleetCounts:
 
     @property
     def recent(self) -> RecentCalls:
-        """The calls of the last minute, or since this process has begun to count them, and how many of them failed."""
+        """The calls of the last half minute, or since this process began to count, and how many of them failed."""
         if not self._recent:
             return RecentCalls(0, 0)
         _, then = self._recent[0]
@@ -89,7 +89,7 @@ class FleetCounts:
             self._samples.popleft()
         if not self._recent or now - self._recent[-1][0] >= _RECENT_APART_SECONDS:
             self._recent.append((now, RecentCalls(self.accepted, news.failed + self.new_failed)))
-            while self._recent[0][0] < now - _RECENT_SECONDS:
+            while self._recent[0][0] < now - RECENT_SECONDS:
                 self._recent.popleft()
 
     def accepted_per_second(self, seconds: float) -> float:

@@ -71,7 +71,7 @@ class Gates:
 
     @property
     def recent_calls(self) -> RecentCalls:
-        """The calls of the fleet in the last minute, and how many of them failed."""
+        """The calls of the fleet in the last half minute, and how many of them failed."""
         return self._counts.recent
 
     @property

@@ -134,7 +134,7 @@ class FleetState:
 
     @property
     def calls(self) -> tuple[int, int]:
-        """The calls of the fleet in the last minute, and how many of them failed, as one of the workers tells."""
+        """The calls of the fleet in the last half minute, and how many of them failed, as one of the workers tells."""
         return max(((member.activity.calls, member.activity.failed_calls) for member in self.members), default=(0, 0))
 
     @property

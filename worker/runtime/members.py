@@ -56,7 +56,7 @@ class Activity:
         controls: the version of the operators' controls that it obeys.
         breakers: those that are open.
         last_error: its last call that failed.
-        calls: the calls of the fleet in the last minute, as far as it knows, without those refused for load.
+        calls: the calls of the fleet in the last half minute, as far as it knows, without those refused for load.
         failed_calls: those of them that failed.
     """
 

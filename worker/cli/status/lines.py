@@ -45,10 +45,9 @@ def lines(report: Report, width: int) -> list[str]:
     """Return the report as lines for people; running text is wrapped to the width of the terminal."""
     state, settings = report.state, report.settings
     return [
-        f"Queue {settings.LOCK_QUEUE} at {redis_address(settings)}",
-        "",
         *_verdict_lines(report.problems, width),
         "",
+        f"Queue {settings.LOCK_QUEUE} at {redis_address(settings)}",
         *_job_lines(report),
         *_rate_lines(state),
         "",
@@ -112,7 +111,7 @@ def _fleet_lines(report: Report) -> Iterator[str]:
     state = report.state
     calls, failed = state.calls
     if calls:
-        yield f"{plural(calls, 'call')} of the API in the last minute, {failed:,} failed."
+        yield f"{plural(calls, 'call')} of the API in the last half minute, {failed:,} failed."
     if state.queue.paused_ms:
         yield f"The API asked all workers to wait; they go on in {duration(state.queue.paused_ms / 1000)}."
     if state.limit is not None:

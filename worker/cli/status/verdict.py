@@ -32,7 +32,7 @@ _RECENT_SECONDS = 300.0
 _BAD_OUTCOMES = ("exhausted", "poisoned", "refused", "rejected")
 #: Failures are a problem from this share of the jobs on that ended; a poisoned job is one in any case.
 _MANY_FAILURES = 0.05
-#: Failed calls are a problem from this share of so many calls in a minute on, if one failed in the last seconds.
+#: Failed calls are a problem from this share of so many calls in half a minute on, if one failed in the last seconds.
 _MANY_FAILED_CALLS, _FEW_CALLS, _FRESH_SECONDS = 0.2, 20, 20.0
 _NAMES_SHOWN = 3
 #: So much is shown of the rules whose jobs are dry runs.
@@ -132,7 +132,7 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
         calls, failed = state.calls
         yield Problem(
             "calls_fail",
-            f"{failed:,} of the last {calls:,} calls failed, in a minute{_last_error(state.members)}",
+            f"{failed:,} of the last {calls:,} calls failed, in half a minute{_last_error(state.members)}",
             "Look at the API, and at the network to it. Each failed call costs its job an attempt, and a slot until it "
             "ends.",
         )
@@ -198,7 +198,7 @@ def _of_holds(state: FleetState) -> Iterator[Problem]:
         what = printable(str(hold.selector))
         yield Problem(
             "held",
-            f"{plural(held, 'job')} of {what} on hold, by {printable(hold.note.by)}: {printable(hold.note.reason)}",
+            f"{plural(held, 'job')} on hold ({what}), by {printable(hold.note.by)}: {printable(hold.note.reason)}",
             f"They go on after: lock-worker release {what}.",
         )
 
