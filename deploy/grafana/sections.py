@@ -177,7 +177,7 @@ def _api() -> Section:
             graph(
                 "Answers in another shape than documented",
                 "By the field that deviates; the conversations are locked all the same.",
-                Query('sum by (field) (rate(lock_worker_answer_drift_total{job=~"$job"}[$__rate_interval]))',
+                Query('sum by (field) (rate(lock_worker_answer_drift_total{job=~"$job"}[$__rate_interval])) > 0',
                       "{{field}}"),
                 unit="ops", width=24,
             ),
@@ -230,7 +230,7 @@ def _held_back() -> Section:
             graph(
                 "Pauses",
                 "1 while no worker takes a job, by what asked for it.",
-                Query('max by (by) (lock_worker_fleet_paused{job=~"$job"})', "{{by}}"),
+                Query('max by (by) (lock_worker_fleet_paused{job=~"$job"})', "by {{by}}"),
                 width=8,
             ),
             graph(
@@ -276,7 +276,7 @@ def _pods() -> Section:
             graph(
                 "Versions and settings",
                 "Processes of each version, and settings in which the workers differ and must not.",
-                Query('count by (version) (lock_worker_build_info{job=~"$job"})', "{{version}}"),
+                Query('count by (version) (lock_worker_build_info{job=~"$job"})', "version {{version}}"),
                 Query('max(lock_worker_settings_differ{job=~"$job"})', "settings that differ"),
                 width=8,
             ),
