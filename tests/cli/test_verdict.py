@@ -52,6 +52,15 @@ def test_without_workers_it_is_not_well_and_the_jobs_that_wait_are_counted(
     assert terminal.run("status").stdout.splitlines()[0] == "NOT WELL: No worker is registered, and 2 jobs wait."
 
 
+def test_a_worker_that_was_killed_is_named_before_it_leaves_the_list(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    register(redis_client, "lock-1@pod")
+    register(redis_client, "lock-2@pod", seconds_ago=13)
+
+    assert terminal.run("status").stdout.startswith("NOT WELL: lock-2@pod (1 of 2 workers) said nothing for ")
+
+
 def test_an_api_that_fails_a_token_that_it_refuses_and_a_pause_are_three_things(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:
@@ -81,12 +90,12 @@ def test_an_api_that_fails_a_token_that_it_refuses_and_a_pause_are_three_things(
 def test_calls_that_fail_while_others_succeed_are_a_problem_and_no_lack_of_workers(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:
-    error = ApiError(time.time() - 3, None, "The API gave no answer within 10 seconds.")
+    error = ApiError(time.time() + 60, None, "The API gave no answer within 10 seconds.")
     register(redis_client, "lock-1@pod", activity=Activity(slots=10, last_error=error, calls=90, failed_calls=40))
     register(redis_client, "lock-2@pod", activity=Activity(slots=10, last_error=error, calls=100, failed_calls=50))
     redis_client.lpush("moderation.lock", "a")
     now_ms = int(time.time() * 1000)
-    redis_client.hset(KEYS.maintenance, mapping={"empty_at": now_ms - 600_000, "promoted_at": now_ms})
+    redis_client.hset(KEYS.maintenance, mapping={"empty_at": now_ms - 600_000, "promoted_at": now_ms + 60_000})
 
     assert problems(terminal) == ["calls_fail", "slow"]
     said = words(terminal)

@@ -82,6 +82,7 @@ class Member:
         queues: the queues that it takes from.
         settings: those that must be the same in the whole fleet.
         activity: what it does.
+        registered: when it registered last, in seconds since 1970, by the clock of Redis.
         title: its name for people; behind a name that several workers have, the name in Redis tells them apart.
     """
 
@@ -93,13 +94,14 @@ class Member:
     queues: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     activity: Activity = field(default_factory=Activity)
+    registered: float = 0.0
     title: str = ""
 
 
 def described(member: Member) -> str:
     """Return a description as JSON, without the name in Redis, which is the field of the hash."""
     values = asdict(member)
-    del values["worker"], values["title"]
+    del values["worker"], values["registered"], values["title"]
     return json.dumps(values)
 
 
@@ -144,7 +146,7 @@ def _registered(workers: Mapping[bytes, bytes], now_ms: float) -> Iterator[Membe
         if parts is not None and abs(now_ms - int(parts[1])) <= WORKER_MS:
             member = read_member(worker.decode(errors="replace"), parts[2])
             if member is not None:
-                yield member
+                yield replace(member, registered=int(parts[1]) / 1000)
 
 
 def differences(members: Sequence[Member]) -> dict[str, dict[Any, list[str]]]:

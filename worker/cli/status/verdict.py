@@ -34,6 +34,8 @@ _BAD_OUTCOMES = ("exhausted", "poisoned", "refused", "rejected")
 _MANY_FAILURES = 0.05
 #: Failed calls are a problem from this share of so many calls in half a minute on, if one failed in the last seconds.
 _MANY_FAILED_CALLS, _FEW_CALLS, _FRESH_SECONDS = 0.2, 20, 20.0
+#: Workers register every five seconds; one that has not for so many seconds is told.
+_SILENT_SECONDS = 12.0
 _NAMES_SHOWN = 3
 #: So much is shown of the rules whose jobs are dry runs.
 _RULES_CHARACTERS = 300
@@ -109,6 +111,14 @@ def _of_workers(state: FleetState) -> Iterator[Problem]:
             "not_maintained",
             f"No worker has looked after the queue for {duration(silent)}.",
             "See the workers' logs for redis_refuses: they may not write to one of the keys.",
+        )
+    mute = [member for member in state.members if state.server_seconds - member.registered > _SILENT_SECONDS]
+    if mute:
+        yield Problem(
+            "worker_silent",
+            f"{_workers(mute, state)} said nothing for "
+            f"{duration(state.server_seconds - min(member.registered for member in mute))}.",
+            "Killed, stalled, or cut off from Redis: see how it ended. Others take its jobs when their lease is over.",
         )
 
 
