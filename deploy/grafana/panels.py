@@ -83,6 +83,7 @@ def number(
     *,
     unit: str = "short",
     red_from: float | None = None,
+    red_below: float | None = None,
     words: Mapping[str, str] | None = None,
 ) -> stat.Panel:
     """Return a panel with one number.
@@ -92,12 +93,15 @@ def number(
         description: what it shows and what to conclude.
         query: the number.
         unit: Grafana's name for the unit.
-        red_from: it is red from here on, and green below; None: always green.
+        red_from: it is red from here on, and green below.
+        red_below: it is red below this, and green from here on. Without either it is always green.
         words: words to show in place of some numbers.
     """
     steps = [Threshold(value=None, color="green")]
     if red_from is not None:
         steps.append(Threshold(value=red_from, color="red"))
+    if red_below is not None:
+        steps = [Threshold(value=None, color="red"), Threshold(value=red_below, color="green")]
     shown: dict[str, ValueMappingResult] = {
         value: ValueMappingResult(text=word) for value, word in (words or {}).items()
     }

@@ -47,7 +47,7 @@ def _numbers() -> tuple[stat.Panel, ...]:
             "Workers",
             "Workers that are registered in Redis. None and a backlog: start some.",
             Query('max(lock_worker_workers{job=~"$job"})'),
-            words={"0": "none"},
+            red_below=1, words={"0": "none"},
         ),
         number(
             "Ready jobs",
@@ -90,7 +90,7 @@ def _numbers() -> tuple[stat.Panel, ...]:
         ),
         number(
             "Without Redis",
-            "Processes that have heard nothing from Redis for 5 s.",
+            "Processes that have heard nothing from Redis for 10 s.",
             Query('count(lock_worker_redis_up{job=~"$job"}) - sum(lock_worker_redis_up{job=~"$job"})'),
             red_from=1, words={"0": "none"},
         ),
@@ -103,7 +103,7 @@ def _backlog() -> Section:
         (
             graph(
                 "Jobs by state",
-                "Due jobs that stay: no worker makes them ready.",
+                "Due jobs that stay: no worker makes them ready. Workable now: what to scale on.",
                 Query('max by (state) (lock_worker_queue_jobs{job=~"$job"})', "{{state}}"),
                 Query('max(lock_worker_queue_workable{job=~"$job"})', "workable now"),
             ),
@@ -177,7 +177,7 @@ def _api() -> Section:
             graph(
                 "Answers in another shape than documented",
                 "By the field that deviates; the conversations are locked all the same.",
-                Query('sum by (field) (rate(lock_worker_answer_drift_total{job=~"$job"}[$__rate_interval]))',
+                Query('sum by (field) (rate(lock_worker_answer_drift_total{job=~"$job"}[$__rate_interval])) > 0',
                       "{{field}}"),
                 unit="ops", width=24,
             ),
@@ -204,11 +204,14 @@ def _waits() -> Section:
                 unit="ops", is_stacked=True,
             ),
             graph(
-                "Jobs set aside by holds",
-                "Jobs that holds set aside, and rules that went above their limit and are on hold.",
-                Query('sum(rate(lock_worker_jobs_held_total{job=~"$job"}[$__rate_interval]))', "jobs"),
-                Query('sum(rate(lock_worker_rules_held_total{job=~"$job"}[$__rate_interval]))', "rules"),
-                unit="ops", width=24,
+                "Jobs on hold",
+                "Those that wait for a release; and in each step of the graph, jobs that were set aside, and rules "
+                "that went above their limit.",
+                Query('max(lock_worker_queue_jobs{job=~"$job", state="held"})', "on hold now"),
+                Query('sum(increase(lock_worker_jobs_held_total{job=~"$job"}[$__rate_interval]))', "set aside"),
+                Query('sum(increase(lock_worker_rules_held_total{job=~"$job"}[$__rate_interval]))',
+                      "rules above their limit"),
+                width=24,
             ),
         ),
     )  # fmt: skip
@@ -227,7 +230,7 @@ def _held_back() -> Section:
             graph(
                 "Pauses",
                 "1 while no worker takes a job, by what asked for it.",
-                Query('max by (by) (lock_worker_fleet_paused{job=~"$job"})', "{{by}}"),
+                Query('max by (by) (lock_worker_fleet_paused{job=~"$job"})', "by {{by}}"),
                 width=8,
             ),
             graph(
@@ -273,7 +276,7 @@ def _pods() -> Section:
             graph(
                 "Versions and settings",
                 "Processes of each version, and settings in which the workers differ and must not.",
-                Query('count by (version) (lock_worker_build_info{job=~"$job"})', "{{version}}"),
+                Query('count by (version) (lock_worker_build_info{job=~"$job"})', "version {{version}}"),
                 Query('max(lock_worker_settings_differ{job=~"$job"})', "settings that differ"),
                 width=8,
             ),
@@ -294,7 +297,7 @@ def _redis() -> Section:
             ),
             graph(
                 "Heard from Redis",
-                "1 for each process that has heard from Redis in the last 5 s.",
+                "1 for each process that has heard from Redis in the last 10 s.",
                 Query('lock_worker_redis_up{job=~"$job"}', "{{instance}}"),
             ),
         ),

@@ -23,9 +23,17 @@ def register(
     worker: str,
     queues: Sequence[str] = ("moderation.lock",),
     activity: Activity = _WORKING,
+    *,
+    name: str | None = None,
+    seconds_ago: float = -20,
     **settings: object,
 ) -> None:
-    """Register a worker of this name, with what it does and the settings that must agree."""
+    """Register a worker of this name in Redis, with its name in Celery, what it does, and what must agree.
+
+    By default it has registered in the future, so that it does not become silent while a test runs.
+    """
     registry = Registry(worker, "1.0", settings, activity=lambda: activity)
-    client.hset(KEYS.workers, worker, f"{int(time.time() * 1000)} {registry.digest} {registry.entry(queues)}")
+    registry.name = name or worker
+    at_ms = int((time.time() - seconds_ago) * 1000)
+    client.hset(KEYS.workers, worker, f"{at_ms} {registry.digest} {registry.entry(queues)}")
     client.zadd(KEYS.queues, dict.fromkeys(queues, 1))

@@ -75,7 +75,7 @@ async def test_jobs_in_every_place_add_up_and_the_sum_is_told_line_by_line(
     shown = terminal.run("audit").stdout.splitlines()
     numbers = {" ".join(line.split()[:3]) for line in shown}
     assert {"taken 12 by", "= finished 3", "+ requeued 3", "+ held 0", "sum 12"} <= numbers
-    assert shown[-1] == "It adds up: each job that was taken ended with an event, or is where it has to be."
+    assert shown[-1] == "It adds up: each job taken has ended with an event, or is where it has to be."
 
 
 def test_a_queue_that_was_never_used_adds_up(terminal: Terminal) -> None:

@@ -42,6 +42,11 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
     assert [command for command in COMMANDS if f"\n  {command} " in shown.stdout] == COMMANDS
 
 
+def test_help_describes_each_command_in_a_whole_sentence(tmp_path: Path) -> None:
+    listed = Terminal({}, tmp_path).run("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+    assert [line for line in listed.splitlines() if not line.endswith(".") or line.endswith("...")] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_shows_an_example(command: str, tmp_path: Path) -> None:
     shown = Terminal({}, tmp_path).run(command, "--help")

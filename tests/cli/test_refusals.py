@@ -11,6 +11,7 @@ import redis
 
 from sandbox.redis_server import RedisServer
 from tests.cli.terminal import Terminal, eventually
+from worker.cli.refusals import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -237,3 +238,8 @@ def test_a_database_that_is_not_there_is_reported(terminal: Terminal, command: s
 
     assert ended.returncode == 1
     assert "refused: DB index is out of range\nLet REDIS_URL end in a database number" in ended.stderr
+
+
+def test_a_server_that_does_not_answer_in_time_is_not_taken_for_one_that_is_down() -> None:
+    assert "stopped or busy" in described(redis.TimeoutError("Timeout reading from socket"))
+    assert "whether the server is up" in described(redis.ConnectionError("Connection refused"))

@@ -40,7 +40,7 @@ def test_a_fleet_that_works_is_well(terminal: Terminal, redis_client: redis.Redi
     redis_client.lpush("moderation.lock", "a")
 
     assert problems(terminal) == []
-    assert terminal.run("status").stdout.splitlines()[2] == "well"
+    assert terminal.run("status").stdout.splitlines()[0] == "well"
 
 
 def test_without_workers_it_is_not_well_and_the_jobs_that_wait_are_counted(
@@ -49,7 +49,16 @@ def test_without_workers_it_is_not_well_and_the_jobs_that_wait_are_counted(
     redis_client.lpush("moderation.lock", "a", "b")
 
     assert problems(terminal) == ["no_workers"]
-    assert terminal.run("status").stdout.splitlines()[2] == "NOT WELL: No worker runs, and 2 jobs wait."
+    assert terminal.run("status").stdout.splitlines()[0] == "NOT WELL: No worker is registered, and 2 jobs wait."
+
+
+def test_a_worker_that_was_killed_is_named_before_it_leaves_the_list(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    register(redis_client, "lock-1@pod")
+    register(redis_client, "lock-2@pod", seconds_ago=13)
+
+    assert terminal.run("status").stdout.startswith("NOT WELL: lock-2@pod (1 of 2 workers) said nothing for ")
 
 
 def test_an_api_that_fails_a_token_that_it_refuses_and_a_pause_are_three_things(
@@ -76,6 +85,27 @@ def test_an_api_that_fails_a_token_that_it_refuses_and_a_pause_are_three_things(
     assert problems(terminal) == ["paused"]
     assert "another 4" in words(terminal)
     assert "the API answered 429 to lock-1@pod" in words(terminal)
+
+
+def test_calls_that_fail_while_others_succeed_are_a_problem_and_no_lack_of_workers(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    error = ApiError(time.time() + 60, None, "The API gave no answer within 10 seconds.")
+    register(redis_client, "lock-1@pod", activity=Activity(slots=10, last_error=error, calls=90, failed_calls=40))
+    register(redis_client, "lock-2@pod", activity=Activity(slots=10, last_error=error, calls=100, failed_calls=50))
+    redis_client.lpush("moderation.lock", "a")
+    now_ms = int(time.time() * 1000)
+    redis_client.hset(KEYS.maintenance, mapping={"empty_at": now_ms - 600_000, "promoted_at": now_ms + 60_000})
+
+    assert problems(terminal) == ["calls_fail", "slow"]
+    said = words(terminal)
+    assert "50 of the last 100 calls failed, in half a minute: The API gave no answer within 10 seconds." in said
+    assert "They wait for slots that calls hold which fail." in said
+
+    few = Activity(slots=10, last_error=error, calls=100, failed_calls=10)
+    register(redis_client, "lock-1@pod", activity=few)
+    register(redis_client, "lock-2@pod", activity=few)
+    assert problems(terminal) == ["slow"]
 
 
 def test_a_backlog_that_waits_for_slots_asks_for_workers(terminal: Terminal, redis_client: redis.Redis) -> None:
@@ -211,9 +241,9 @@ def test_watching_needs_a_terminal(terminal: Terminal) -> None:
 
 def test_watching_shows_what_changes_until_it_is_interrupted(terminal: Terminal, redis_client: redis.Redis) -> None:
     with terminal.screen("status", "--watch") as screen:
-        screen.wait_for("NOT WELL: No worker runs.")
+        screen.wait_for("NOT WELL: No worker is registered.")
         register(redis_client, "lock-1@pod")
-        screen.wait_for("\nwell")
+        screen.wait_for("well\n\nQueue ")
         screen.interrupt()
         assert screen.wait() == 130
 

@@ -34,3 +34,21 @@ def test_each_worker_is_listed_with_what_it_does(terminal: Terminal, redis_clien
     first, second = terminal.run("workers").stdout.splitlines()
     assert first.startswith("lock-1@pod: 7/100 slots, up ")
     assert second.endswith(" (500): The API answered 500.")
+
+
+def test_workers_of_one_name_are_told_apart_by_their_names_in_redis(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    register(redis_client, "pod-7-ab", name="celery@pod", LEASE_SECONDS=8)
+    register(redis_client, "pod-8-cd", name="celery@pod", LEASE_SECONDS=9)
+
+    lines = terminal.run("workers").stdout.splitlines()
+
+    assert [line.partition(":")[0] for line in lines] == ["celery@pod (pod-7-ab)", "celery@pod (pod-8-cd)"]
+    found = json.loads(terminal.run("workers", "--json").stdout)
+    assert [(each["name"], each["worker"]) for each in found] == [
+        ("celery@pod", "pod-7-ab"),
+        ("celery@pod", "pod-8-cd"),
+    ]
+    shown = " ".join(terminal.run("status").stdout.split())
+    assert "LEASE_SECONDS: 8 (celery@pod (pod-7-ab)); 9 (celery@pod (pod-8-cd))" in shown

@@ -115,6 +115,26 @@ def test_counts_go_with_the_next_take_once() -> None:
     assert scene.request().answered == 0
 
 
+def test_operators_are_told_the_calls_of_the_last_half_minute_and_how_many_failed() -> None:
+    scene = well()
+    scene.others_were_answered(1000)  # before this process looked
+    scene.answer(3)
+    scene.fail(scene.run())
+    assert scene.gates.recent_calls == (4, 1)
+
+    for _ in range(7):
+        scene.clock.wait(5)
+        scene.others_were_answered(1000)
+    assert scene.gates.recent_calls == (0, 0)
+
+
+def test_a_breaker_that_opens_says_why_the_last_call_failed(caplog: pytest.LogCaptureFixture) -> None:
+    down()
+
+    (opened,) = (vars(record) for record in caplog.records if record.message == "breaker_opened")
+    assert (opened["status"], opened["problem"]) == (500, "The API answered 500.")
+
+
 def test_a_suspicious_run_lets_takes_draw_from_both_ends() -> None:
     scene = well()
     for _ in range(3):

@@ -39,4 +39,6 @@ def _fix_of_a_connection(error: RedisError) -> str:
         return "Let REDIS_CA_FILE name the authority of its certificate, and REDIS_URL a host that stands in it."
     if "SSL" in str(error):
         return "Look whether this port speaks TLS: rediss:// is for one that does, redis:// for one that does not."
+    if isinstance(error, RedisTimeoutError):
+        return "Nothing answers there in time: look whether the server is stopped or busy, and at the network to it."
     return "Look whether the server is up, and whether REDIS_URL names it."

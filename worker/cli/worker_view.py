@@ -25,7 +25,7 @@ def worker_lines(member: Member, now: float) -> Iterator[str]:
         facts.append(f"version {printable(member.version)}")
     if member.host and member.host not in member.name:
         facts.append(f"on {printable(member.host)}")
-    yield f"  {printable(member.name)}: {', '.join(facts)}"
+    yield f"  {printable(member.title)}: {', '.join(facts)}"
     for breaker in activity.breakers:
         yield f"    holds back: {printable(breaker.reason)} for {duration(now - breaker.since)}"
     error = activity.last_error
@@ -39,6 +39,7 @@ def worker_json(member: Member, now: float) -> dict[str, Any]:
     activity, error = member.activity, member.activity.last_error
     return {
         "name": member.name,
+        "worker": member.worker,
         "version": member.version,
         "host": member.host,
         "since": _time(member.since),

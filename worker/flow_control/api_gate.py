@@ -27,7 +27,7 @@ _RUN = 1000
 #: the front does not hold up the others, and no job waits in its slot.
 _MANY_BAD = 0.1
 _ADVICE = (
-    "Calls to the API fail one after the other, whatever the job; the reason of each is in its job_retry line. "
+    "Calls to the API fail one after the other, whatever the job. "
     f"If this lasts, see whether the API is up and whether API_URL is right. {PROBES_GO_ON}"
 )
 

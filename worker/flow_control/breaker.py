@@ -26,6 +26,8 @@ from worker.observe.trouble import Trouble
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.outcome import Problem
+
 logger = logging.getLogger(__name__)
 
 #: Jitter lengthens waits by up to this share, so that pods do not probe in step.
@@ -81,6 +83,8 @@ class Breaker:
         self.state = State.HALF_OPEN
         self.evidence = Evidence()
         self.failures_to_open = failures
+        #: Why the last call failed, for the log.
+        self.last_problem: Problem | None = None
         #: The monotonic time at which it opened.
         self.opened_at = 0.0
         self._first_wait = first_wait
@@ -219,6 +223,8 @@ class Breaker:
             reason=self.reason,
             failures=self.evidence.failures,
             wait=round(self._probe_at - self._clock(), 3),
+            status=None if self.last_problem is None else self.last_problem.status,
+            problem=None if self.last_problem is None else self.last_problem.detail,
             advice=self.advice,
         )
 

@@ -7,7 +7,7 @@ them yet, so it is added here.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from worker.broker.records import FleetNews
 from worker.flow_control.limit import MAX_MEASURE_SECONDS
@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 
 #: The time between two samples of the fleet's counts, which measure its rate, in seconds.
 _COUNTS_APART_SECONDS = 0.05
+#: The time that operators are told of, and the time between two samples of the counts for that, in seconds.
+RECENT_SECONDS, _RECENT_APART_SECONDS = 30.0, 5.0
 
 NO_NEWS = FleetNews(version=0, epoch=0, rate=0.0, answered=0, failed=0, paused_ms=0, state=None)
+
+
+class RecentCalls(NamedTuple):
+    """The calls of the fleet in the last half minute, without those refused for load or for the token."""
+
+    ended: int
+    failed: int
 
 
 class FleetCounts:
@@ -37,6 +46,7 @@ class FleetCounts:
         self.new_answered = self.new_failed = 0
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque()
+        self._recent: deque[tuple[float, RecentCalls]] = deque()
 
     @property
     def answered(self) -> int:
@@ -47,6 +57,14 @@ class FleetCounts:
     def accepted(self) -> int:
         """The calls of the fleet that the API did not refuse for load."""
         return self.news.answered + self.news.failed + self.new_answered + self.new_failed
+
+    @property
+    def recent(self) -> RecentCalls:
+        """The calls of the last half minute, or since this process began to count, and how many of them failed."""
+        if not self._recent:
+            return RecentCalls(0, 0)
+        _, then = self._recent[0]
+        return RecentCalls(max(0, self.accepted - then.ended), max(0, self.news.failed + self.new_failed - then.failed))
 
     def call_answered(self, run: Run) -> None:
         """Count an answered call. One from before a cut says nothing about the new rate."""
@@ -69,6 +87,10 @@ class FleetCounts:
             self._samples.append((now, self.accepted))
         while self._samples[0][0] < now - MAX_MEASURE_SECONDS:
             self._samples.popleft()
+        if not self._recent or now - self._recent[-1][0] >= _RECENT_APART_SECONDS:
+            self._recent.append((now, RecentCalls(self.accepted, news.failed + self.new_failed)))
+            while self._recent[0][0] < now - RECENT_SECONDS:
+                self._recent.popleft()
 
     def accepted_per_second(self, seconds: float) -> float:
         """Return how many calls a second of the fleet the API accepted in the last ``seconds``."""

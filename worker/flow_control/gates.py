@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.broker.records import TakeRequest
-from worker.flow_control.fleet_counts import NO_NEWS
+from worker.flow_control.fleet_counts import NO_NEWS, RecentCalls
 from worker.flow_control.gate_answer import Wait
 from worker.flow_control.permits import Permits
 
@@ -51,6 +51,8 @@ class Gates:
         self._permits = Permits(clock)
         self._clock = clock
         self._asked_at = 0.0
+        #: The monotonic time at which they last let no job be taken.
+        self.held_back_at = float("-inf")
 
     @property
     def version(self) -> int:
@@ -68,6 +70,11 @@ class Gates:
         return self._pod_breakers.last_failure
 
     @property
+    def recent_calls(self) -> RecentCalls:
+        """The calls of the fleet in the last half minute, and how many of them failed."""
+        return self._counts.recent
+
+    @property
     def is_paused(self) -> bool:
         """True while the fleet takes no jobs because the API asked for a pause."""
         return self._limit.is_paused
@@ -75,6 +82,12 @@ class Gates:
     def ask(self) -> TakeRequest | Wait:
         """Return what to take now, or how long to wait and why."""
         now = self._asked_at = self._clock()
+        answer = self._ask(now)
+        if isinstance(answer, Wait):
+            self.held_back_at = now
+        return answer
+
+    def _ask(self, now: float) -> TakeRequest | Wait:
         if now < self._limit.paused_until:
             return Wait(self._limit.paused_until - now, "paused")
         if now < self._shortage.until:

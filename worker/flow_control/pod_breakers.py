@@ -67,3 +67,5 @@ class PodBreakers:
     def note_failure(self, problem: Problem) -> None:
         """Remember why a call has failed just now."""
         self.last_failure = Failure(self._clock(), problem)
+        for breaker in self.all:
+            breaker.last_problem = problem

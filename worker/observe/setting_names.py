@@ -104,7 +104,7 @@ def _meant(name: str, value: str) -> str | None:
             plain = plain.removeprefix(prefix)
     if plain in Settings.model_fields:
         return plain
-    return _cut_short(plain) or _closest(plain) or _of_the_same_words(plain)
+    return _cut_short(plain) or _closest(plain) or _in_another_order(plain) or _of_the_same_words(plain)
 
 
 def _cut_short(name: str) -> str | None:
@@ -119,6 +119,12 @@ def _closest(name: str) -> str | None:
     distances = {known: _distance(name, known, slips) for known in Settings.model_fields}
     known = min(distances, key=lambda each: distances[each])
     return known if distances[known] <= slips else None
+
+
+def _in_another_order(name: str) -> str | None:
+    """Return the setting with exactly the words of a name."""
+    words = sorted(name.split("_"))
+    return next((known for known in Settings.model_fields if sorted(known.split("_")) == words), None)
 
 
 def _of_the_same_words(name: str) -> str | None:

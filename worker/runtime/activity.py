@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def activity_now(in_flight: InFlight, gates: Gates, clock: ServerClock, controls: ControlWatch) -> Activity:
     """Return what the worker does now. The times are those of the Redis server's clock."""
     now = clock.now_ms() / 1000 - time.monotonic()
-    failure = gates.last_failure
+    failure, recent = gates.last_failure, gates.recent_calls
     return Activity(
         slots=in_flight.limit,
         in_flight=len(in_flight),
@@ -30,4 +30,6 @@ def activity_now(in_flight: InFlight, gates: Gates, clock: ServerClock, controls
         last_error=None
         if failure is None
         else ApiError(round(now + failure.at, 3), failure.problem.status, failure.problem.detail),
+        calls=recent.ended,
+        failed_calls=recent.failed,
     )

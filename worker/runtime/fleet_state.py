@@ -139,6 +139,11 @@ class FleetState:
         ]
 
     @property
+    def calls(self) -> tuple[int, int]:
+        """The calls of the fleet in the last half minute, and how many of them failed, as one of the workers tells."""
+        return max(((member.activity.calls, member.activity.failed_calls) for member in self.members), default=(0, 0))
+
+    @property
     def is_held_back(self) -> bool:
         """True while no worker takes jobs freely: the fleet pauses, or each worker has an open breaker."""
         return max(self.queue.paused_ms, self.queue.operators_pause_ms) > 0 or (
@@ -242,5 +247,5 @@ def _state(answers: Sequence[Any]) -> FleetState:
         raise first
     (results, dead), memory = parse_streams(rest)
     queue = parse_state(first)
-    members = sorted(read_members(queue.workers, queue.server_ms), key=lambda member: member.name)
+    members = read_members(queue.workers, queue.server_ms)
     return FleetState(queue, tuple(members), results, dead, memory)

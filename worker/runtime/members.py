@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from worker.broker.move_limits import WORKER_MS
@@ -55,6 +56,8 @@ class Activity:
         controls: the version of the operators' controls that it obeys.
         breakers: those that are open.
         last_error: its last call that failed.
+        calls: the calls of the fleet in the last half minute, as far as it knows, without those refused for load.
+        failed_calls: those of them that failed.
     """
 
     slots: int = 0
@@ -62,6 +65,8 @@ class Activity:
     controls: int = 0
     breakers: tuple[OpenBreaker, ...] = ()
     last_error: ApiError | None = None
+    calls: int = 0
+    failed_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class Member:
         queues: the queues that it takes from.
         settings: those that must be the same in the whole fleet.
         activity: what it does.
+        registered: when it registered last, in seconds since 1970, by the clock of Redis.
+        title: its name for people; behind a name that several workers have, the name in Redis tells them apart.
     """
 
     worker: str
@@ -87,12 +94,14 @@ class Member:
     queues: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     activity: Activity = field(default_factory=Activity)
+    registered: float = 0.0
+    title: str = ""
 
 
 def described(member: Member) -> str:
     """Return a description as JSON, without the name in Redis, which is the field of the hash."""
     values = asdict(member)
-    del values["worker"]
+    del values["worker"], values["registered"], values["title"]
     return json.dumps(values)
 
 
@@ -117,14 +126,27 @@ def read_member(worker: str, description: bytes) -> Member | None:
     )
 
 
-def read_members(workers: Mapping[bytes, bytes], now_ms: float) -> Iterator[Member]:
-    """Return the workers that registered lately, from the hash in Redis."""
+def read_members(workers: Mapping[bytes, bytes], now_ms: float) -> list[Member]:
+    """Return the workers that registered lately, from the hash in Redis, in the order of their names."""
+    return sorted(told_apart(list(_registered(workers, now_ms))), key=lambda member: (member.name, member.worker))
+
+
+def told_apart(members: Sequence[Member]) -> list[Member]:
+    """Return the same workers with the title of each."""
+    names = Counter(member.name for member in members)
+    return [
+        replace(member, title=f"{member.name} ({_text(member.worker)})" if names[member.name] > 1 else member.name)
+        for member in members
+    ]
+
+
+def _registered(workers: Mapping[bytes, bytes], now_ms: float) -> Iterator[Member]:
     for worker, value in workers.items():
         parts = _REGISTERED.fullmatch(value)
         if parts is not None and abs(now_ms - int(parts[1])) <= WORKER_MS:
             member = read_member(worker.decode(errors="replace"), parts[2])
             if member is not None:
-                yield member
+                yield replace(member, registered=int(parts[1]) / 1000)
 
 
 def differences(members: Sequence[Member]) -> dict[str, dict[Any, list[str]]]:
@@ -133,7 +155,7 @@ def differences(members: Sequence[Member]) -> dict[str, dict[Any, list[str]]]:
     values: dict[str, dict[Any, list[str]]] = {name: {} for name in names}
     for member in members:
         for name, value in member.settings.items():
-            values[name].setdefault(value, []).append(member.name)
+            values[name].setdefault(value, []).append(member.title)
     return {name: found for name, found in values.items() if len(found) > 1}
 
 
@@ -151,6 +173,8 @@ def _activity(found: object) -> Activity:
             if isinstance(one, dict)
         ),
         last_error=_error(error) if isinstance(error, dict) else None,
+        calls=_count(found.get("calls")),
+        failed_calls=_count(found.get("failed_calls")),
     )
 
 

@@ -37,13 +37,15 @@ class Readiness:
 
     def reasons_not_ready(self) -> list[str]:
         """Return why this worker cannot work now, as stable labels; none: it can."""
-        last_fetch_at = self._fetcher.last_fetch_at
         if self._in_flight.is_closed:
             return ["stopping"]
         reasons = [] if self._clock.seconds_since_sync < _SILENT_SECONDS else ["redis_unreachable"]
         open_reasons = [breaker.reason for breaker in self._gates.breakers if breaker.is_open]
-        is_idle = last_fetch_at is None or time.monotonic() - last_fetch_at > _SILENT_SECONDS
-        if is_idle and self._in_flight.free_slots() and not open_reasons and not self._gates.is_paused:
+        # Just after a pause, or after an outage of the API, the last take was before it.
+        last_at = max(self._fetcher.last_fetch_at or float("-inf"), self._gates.held_back_at)
+        is_idle = time.monotonic() - last_at > _SILENT_SECONDS
+        is_free = self._in_flight.free_slots() and not open_reasons and not self._gates.is_paused
+        if is_idle and is_free and not reasons:
             reasons.append("takes_no_jobs")
         return reasons + [reason for reason in open_reasons if reason == self._gates.token.reason]
 

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from worker.broker.keys import digest
-from worker.runtime.members import Activity, Member, described, differences, read_member
+from worker.runtime.members import Activity, Member, described, differences, read_member, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,9 +76,10 @@ class Registry:
     def learn_of(self, others: Sequence[tuple[str, bytes]]) -> None:
         """Learn which workers are set otherwise, and log it: each value of each setting once."""
         members = (read_member(worker, description) for worker, description in others)
-        self._others = [member for member in members if member is not None]
         own = Member(self._worker, self.name, self._version, "", self._since, (), self._settings)
-        for setting, values in differences([own, *self._others]).items():
+        fleet = told_apart([own, *(member for member in members if member is not None)])
+        self._others = fleet[1:]
+        for setting, values in differences(fleet).items():
             here = self._settings.get(setting)
             for there, names in values.items():
                 if there != here and (setting, repr(there)) not in self._logged:

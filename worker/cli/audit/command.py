@@ -26,7 +26,9 @@ def audit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
-    """Add up what became of all jobs that workers took, while they work.
+    """Check that no job is lost: add up what became of all of them.
+
+    It may run at any time, also under load. It counts the jobs that workers took:
 
     taken = finished + duplicates dropped + vanished + in flight + delayed + due + requeued + retries + suspects + held,
     for each queue of the fleet, at one moment. It changes nothing and needs no token. The exit status is 0 if the sum

@@ -24,10 +24,10 @@ _OUTCOME = "outcome:"
 MEANINGS = {
     "finished": "ended with an event",
     "duplicates_dropped": "copies of jobs that have their event",
-    "vanished": "their record was deleted: jobs without an event",
+    "vanished": "their record was deleted, so they have no event",
     "in_flight": "workers have them",
     "delayed": "wait for their time, or for their next call",
-    "due": "their time has come, and a worker makes them ready",
+    "due": "their time has come; a worker makes them ready",
     "requeued": "ready again",
     "retries": "ready again after a call that failed",
     "suspects": "ready to be run alone: workers died on them",

@@ -61,7 +61,7 @@ def lines(found: Audited) -> Iterator[str]:
     law = found.law
     yield printable(f"Queue {law.queue} at {_time(found.server_ms)}")
     yield ""
-    yield _line("  taken", law.taken, "by workers from the producers' lists, each job once")
+    yield _line("  taken", law.taken, "from the producers' lists, each job once")
     for at, (name, meaning) in enumerate(MEANINGS.items()):
         yield _line(f"{'+' if at else '='} {name.replace('_', ' ')}", law.terms[name], meaning)
         if name == "finished":
@@ -76,7 +76,7 @@ def lines(found: Audited) -> Iterator[str]:
     else:
         yield f"The records of {plural(found.records.checked, 'job')} that did not end were looked at."
     if not found.breaches:
-        yield "It adds up: each job that was taken ended with an event, or is where it has to be."
+        yield "It adds up: each job taken has ended with an event, or is where it has to be."
     for breach in found.breaches:
         yield f"NOT RIGHT: {breach.text}"
         yield f"  -> {breach.meaning}"

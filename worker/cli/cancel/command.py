@@ -30,11 +30,12 @@ def cancel(
     reason: options.Reason,
     as_json: options.AsJson = False,
 ) -> None:
-    """Cancel jobs: each ends in its one event, with the outcome cancelled, who cancelled it and why.
+    """End jobs without a call.
 
-    Choose them by job ids, or by options that must all match, or take them all. Ready, delayed and held jobs end
-    without a call. A call that is under way is not stopped: if it confirms the lock, the job ends as locked; if it
-    fails, the job ends as cancelled, with a dead letter that says that the conversation may be locked.
+    Each ends in its one event, with the outcome cancelled, who cancelled it and why. Choose them by job ids, or by
+    options that must all match, or take them all. Ready, delayed and held jobs end without a call. A call that is under
+    way is not stopped: if it confirms the lock, the job ends as locked; if it fails, the job ends as cancelled, with a
+    dead letter that says that the conversation may be locked.
 
     Job ids are remembered for a day at least, or JOB_MAX_AGE_SECONDS, or --for, if that is longer, also if the job is
     not there yet. With options, or --all, the command first sees every registered worker obey, and then looks through

@@ -66,6 +66,6 @@ def wait_until_obeyed(fleet: Steering, version: int) -> Obedience:
 
 def _look(fleet: Steering, version: int) -> Obedience:
     workers: Any = fleet.client.hgetall(fleet.keys.workers)
-    members = list(read_members(workers, fleet.now_ms()))
-    missing = sorted(member.name for member in members if member.activity.controls < version)
+    members = read_members(workers, fleet.now_ms())
+    missing = sorted(member.title for member in members if member.activity.controls < version)
     return Obedience(len(members), tuple(missing))

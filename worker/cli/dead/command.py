@@ -36,7 +36,6 @@ Last = Annotated[int, typer.Option("--last", min=0, metavar="N", help="Show the 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 dead = typer.Typer(
-    help="Look at dead letters, and discard those that nobody needs; without a command: list.",
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -54,9 +53,9 @@ def dead_group(
     last: Last = _SHOWN,
     as_json: AsJson = False,
 ) -> None:
-    """Look at dead letters, and discard those that nobody needs; without a command: list.
+    """Count, show and discard dead letters: the jobs that failed.
 
-    Dead letters are the jobs that failed. `lock-worker replay` sends them again.
+    Without a command it lists them. `lock-worker replay` sends their jobs again.
     """
     given = [outcomes, errors, rules, conversations, since, as_json, last != _SHOWN]
     if context.invoked_subcommand is None:

@@ -61,7 +61,7 @@ def token(settings: Settings) -> Iterator[Check]:
     if settings.API_TOKEN is None and settings.API_TOKEN_FILE is None:
         return  # a problem of the settings, which is told there
     where = "API_TOKEN" if settings.API_TOKEN is not None else f"API_TOKEN_FILE ({settings.API_TOKEN_FILE})"
-    yield ok("api_token", f"{where} holds a token; it was not tried, as no call of this API changes nothing")
+    yield ok("api_token", f"{where} holds a token; it was not tried, because each call locks a conversation")
 
 
 def connect(addresses: list[Address]) -> tuple[socket.socket | None, list[str]]:

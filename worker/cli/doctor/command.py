@@ -20,11 +20,12 @@ _INDENT = " " * 9
 
 
 def doctor(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False) -> None:
-    """Look before a rollout whether a worker with these settings would work here.
+    """Check before a rollout whether a worker would work here.
 
-    It checks the settings, and values that fight; Redis: version, role, persistence, memory, clock, permissions; the
-    way to the API, with TLS as a worker verifies it; the settings of the workers that run, and how they are. It changes
-    nothing and makes no call, so the token is not tried. The exit status is 0 if there is no problem, else 1.
+    It checks the settings, and whether they contradict each other; Redis: version, role, persistence, memory, clock,
+    permissions; the way to the API, with TLS as a worker verifies it; the settings of the workers that run, and how
+    they are. It changes nothing and makes no call, so the token is not tried. The exit status is 0 if there is no
+    problem, else 1.
     """
     from worker.cli.doctor.examination import examine  # noqa: PLC0415 - slow to import, and --help is quick
 

@@ -46,7 +46,7 @@ def fleet_checks(state: FleetState, settings: Settings) -> Iterator[Check]:
 
 def agreement(state: FleetState, settings: Settings) -> Iterator[Check]:
     """Compare what must agree: these settings and those of each worker that runs."""
-    own = Member("", _HERE, "", "", 0.0, (), settings.to_agree_on())
+    own = Member("", _HERE, "", "", 0.0, (), settings.to_agree_on(), title=_HERE)
     differing = differences([own, *state.members])
     for name, values in differing.items():
         told = "; ".join(f"{_shown(value)} ({_names(names)})" for value, names in values.items())

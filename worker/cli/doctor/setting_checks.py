@@ -54,7 +54,7 @@ def _without_token() -> Settings | None:
 
 def _changed(settings: Settings) -> str:
     count = sum(bool(os.environ.get(name)) for name in type(settings).model_fields)
-    return f"{count} of them {'is' if count == 1 else 'are'} not left to the default"
+    return f"{count} of them {'is' if count == 1 else 'are'} not the default"
 
 
 def fight_checks(settings: Settings) -> Iterator[Check]:
@@ -67,7 +67,7 @@ def fight_checks(settings: Settings) -> Iterator[Check]:
         *_open_files(settings),
         *_dry_run(settings),
     ]
-    yield from found or [ok("values", "no two values fight")]
+    yield from found or [ok("values", "no two values contradict each other")]
 
 
 def _lease(settings: Settings) -> Iterator[Check]:

@@ -22,7 +22,7 @@ def hold(
     reason: options.Reason,
     as_json: options.AsJson = False,
 ) -> None:
-    """Set the jobs that match aside; all others go on.
+    """Set jobs aside, such as those of a rule; all others go on.
 
     A job must match all options that are given. It is set aside when a worker takes it, and before each call for it.
     No call is made for it, it grows no older, and it is kept until lock-worker release, or until the time is over:

@@ -9,10 +9,10 @@ from worker.cli.exit import load_settings, redis_or_stop
 
 
 def holds(*, as_json: options.AsJson = False) -> None:
-    """List the holds: which jobs, how many are held now, by whom, since when, until when, and why.
+    """List what operators asked for: holds, cancels, and a pause.
 
-    The jobs are counted over all queues of the fleet. Below them: cancels that are also for jobs to come, and a pause.
-    It changes nothing.
+    Of each hold: which jobs, how many are held now, by whom, since when, until when, and why. The jobs are counted over
+    all queues of the fleet. Below them: cancels that are also for jobs to come, and a pause. It changes nothing.
     """
     settings = load_settings()
 

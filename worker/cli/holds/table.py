@@ -46,7 +46,7 @@ def print_table(found: Holds) -> None:
     if not found.holds:
         typer.echo("No jobs are held.")
     else:
-        _print("held jobs", ((hold, f"{count:,}") for hold, count in found.holds))
+        _print("held now", ((hold, f"{count:,}") for hold, count in found.holds))
     if found.going_on:
         are = "goes" if found.going_on == 1 else "go"
         typer.echo(f"{plural(found.going_on, 'job')} of holds that are ended {are} on.")
@@ -60,7 +60,7 @@ def print_table(found: Holds) -> None:
 
 def _print(count_title: str, rows: Iterable[tuple[Control, str]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("selector", overflow="fold")
+    table.add_column("which jobs", overflow="fold")
     if count_title:
         table.add_column(count_title, justify="right", no_wrap=True)
     for title in ("by", "since", "until"):

@@ -23,11 +23,12 @@ def ping(
     ready: Annotated[bool, typer.Option("--ready", help="Ask /readyz: whether it can take jobs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
-    """Ask the worker of this pod whether it is alive, for container health checks; needs no curl and no token.
+    """Ask the worker of this pod whether it is alive.
 
-    It asks the health port at HEALTH_HOST and HEALTH_PORT (a wildcard address means loopback) for /livez. With
-    HEALTH_PORT=0 it sends Redis a PING instead, and says nothing of the worker. The exit status is 0 if all is well,
-    and 1 if not, for whatever reason, wrong settings included.
+    It is for the health checks of containers, and needs no curl and no token. It asks the health port at HEALTH_HOST
+    and HEALTH_PORT (a wildcard address means loopback) for /livez. With HEALTH_PORT=0 it sends Redis a PING instead,
+    and says nothing of the worker. The exit status is 0 if all is well, and 1 if not, for whatever reason, wrong
+    settings included.
     """
     try:
         answer = _ask("/readyz" if ready else "/livez")

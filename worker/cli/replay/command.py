@@ -30,13 +30,12 @@ def replay(
         int, typer.Option(min=0, max=9, metavar="0..9", help="Of the new jobs; 9 lets all others go first.")
     ] = 0,
 ) -> None:
-    """Send the jobs of dead letters again, and print the new jobs' ids, one a line.
+    """Send the jobs of dead letters again.
 
-    Choose them by job ids, outcome or error type, or take them all. Each becomes a new job on the queue that it came
-    from (LOCK_QUEUE if its letter does not name it), whose event names the old job in data.replay_of. The dead letter
-    is deleted in the same step, so that no job is sent twice.
-    The new job has the fields and the expiry of the old one, but not its priority. A message that is no valid job
-    stays.
+    Prints the new jobs' ids, one a line. Choose them by job ids, outcome or error type, or take them all. Each becomes
+    a new job on the queue that it came from (LOCK_QUEUE if its letter does not name it), whose event names the old job
+    in data.replay_of. The dead letter is deleted in the same step, so that no job is sent twice. The new job has the
+    fields and the expiry of the old one, but not its priority. A message that is no valid job stays.
     """
     from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - as above

@@ -25,11 +25,12 @@ def show(
         bool, typer.Option("--json", help="One JSON object, or a list for --conversation, for programs.")
     ] = False,
 ) -> None:
-    """Show where a job is now, and its story: when it was taken, each call and delay, and how it ended.
+    """Show where a job is, and all that happened to it.
 
-    It looks at the queues, at the jobs that workers have, at the results and at the dead letters. It needs no worker,
-    changes nothing, and reads a few hundred entries at once, so that a long queue holds nobody up. Ctrl-C ends it with
-    what was found. The exit status is 1 if there is no such job.
+    That is: when it was taken, each call and delay, and how it ended. It looks at the queues, at the jobs that workers
+    have, at the results and at the dead letters. It needs no worker, changes nothing, and reads a few hundred entries
+    at once, so that a long queue holds nobody up. Ctrl-C ends it with what was found. The exit status is 1 if there is
+    no such job.
     """
     if (job_id is None) == (conversation is None):
         raise typer.BadParameter("give a job id, or --conversation ID")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from worker.cli.exit import redis_address
 from worker.cli.status.verdict import verdict
 from worker.cli.worker_view import worker_json
+from worker.flow_control.fleet_counts import RECENT_SECONDS
 
 if TYPE_CHECKING:
     from worker.cli.status.other_queues import QueueCounts
@@ -42,6 +43,7 @@ def as_json(report: Report) -> str:
             "limit": None
             if limit is None
             else {"calls_per_second": limit.rate, "by": limit.by, "status": limit.status},
+            "calls": {"seconds": RECENT_SECONDS, "ended": state.calls[0], "failed": state.calls[1]},
             "dead_letters": state.dead.length,
             "results": state.results.length,
             "streams": [_stream(stream) for stream in report.streams],

@@ -26,7 +26,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Keep it on the screen, and read it every 2 seconds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
-    """Show whether all is well, and if not, what is wrong and what to do.
+    """Show whether all is well; if not, what is wrong, and what to do.
 
     Then the jobs by state, with the age of the oldest; rates; the fleet's pauses and limits; the workers, with their
     slots, open breakers and last failed call, and settings in which they differ; how full the streams are, and how far

@@ -34,6 +34,8 @@ _TOTALS = {
 #: The most workers, and consumer groups of a stream, that are shown to people; there may be any number.
 _WORKERS_SHOWN = 20
 _GROUPS_SHOWN = 20
+#: The workers that are named for each value of a setting in which they differ.
+_NAMES_SHOWN = 3
 _NAME_CHARACTERS = 100
 _KIB, _MIB = 1024, 1024 * 1024
 _FEW = 10
@@ -43,17 +45,16 @@ def lines(report: Report, width: int) -> list[str]:
     """Return the report as lines for people; running text is wrapped to the width of the terminal."""
     state, settings = report.state, report.settings
     return [
-        f"Queue {settings.LOCK_QUEUE} at {redis_address(settings)}",
-        "",
         *_verdict_lines(report.problems, width),
         "",
+        f"Queue {settings.LOCK_QUEUE} at {redis_address(settings)}",
         *_job_lines(report),
         *_rate_lines(state),
         "",
         *_fleet_lines(report),
         *_worker_lines(state, width),
         *_queue_lines(report),
-        *_setting_lines(state),
+        *_setting_lines(state, width),
         *_stream_lines(report.streams),
         *_total_lines(state.queue.totals),
     ]
@@ -108,6 +109,9 @@ def _rate(rate: float | None) -> str:
 
 def _fleet_lines(report: Report) -> Iterator[str]:
     state = report.state
+    calls, failed = state.calls
+    if calls:
+        yield f"{plural(calls, 'call')} of the API in the last half minute, {failed:,} failed."
     if state.queue.paused_ms:
         yield f"The API asked all workers to wait; they go on in {duration(state.queue.paused_ms / 1000)}."
     if state.limit is not None:
@@ -116,7 +120,8 @@ def _fleet_lines(report: Report) -> Iterator[str]:
     if report.last_maintenance_seconds is None:
         yield "No worker has looked after this queue yet."
     else:
-        yield f"A worker looked after this queue {duration(report.last_maintenance_seconds)} ago."
+        ago = duration(report.last_maintenance_seconds)
+        yield f"A worker looked after this queue (due jobs, jobs of lost workers) {ago} ago."
 
 
 def _refusal(limit: FleetLimit) -> str:
@@ -148,13 +153,18 @@ def _queue_lines(report: Report) -> Iterator[str]:
             yield printable(f"  {one.queue}: {counts}" + ("" if one.workers else "; no worker takes from it"))
 
 
-def _setting_lines(state: FleetState) -> Iterator[str]:
+def _setting_lines(state: FleetState, width: int) -> Iterator[str]:
     if state.settings_differ:
         yield ""
         yield "The workers differ in settings that must be the same for all of them:"
         for setting, values in state.settings_differ.items():
-            settings = "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
-            yield printable(f"  {setting}: {settings}")
+            told = "; ".join(f"{value} ({_names(names)})" for value, names in values.items())
+            yield from _wrapped(printable(f"  {setting}: {told}"), width, indent="      ")
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _stream_lines(streams: Iterable[StreamStats]) -> Iterator[str]:
@@ -189,7 +199,8 @@ def _total_lines(totals: Mapping[str, int]) -> Iterator[str]:
         yield ""
         yield "Since the queue was first used:"
         for name, count in totals.items():
-            yield _line(f"  {printable(name)}", count, _TOTALS.get(name, ""))
+            shown = name.replace("outcome:", "ended as ", 1)
+            yield _line(f"  {printable(shown)}", count, _TOTALS.get(name, ""))
 
 
 def _line(name: str, count: int, note: str = "") -> str:
@@ -198,7 +209,7 @@ def _line(name: str, count: int, note: str = "") -> str:
 
 def _oldest(state: FleetState) -> str:
     oldest = state.oldest_ready_seconds
-    return "" if oldest is None else f"none that is new waits longer than {duration(oldest)}"
+    return "" if oldest is None else f"new ones wait for up to {duration(oldest)}"
 
 
 def _due(state: FleetState) -> str:

@@ -32,6 +32,10 @@ _RECENT_SECONDS = 300.0
 _BAD_OUTCOMES = ("exhausted", "poisoned", "refused", "rejected")
 #: Failures are a problem from this share of the jobs on that ended; a poisoned job is one in any case.
 _MANY_FAILURES = 0.05
+#: Failed calls are a problem from this share of so many calls in half a minute on, if one failed in the last seconds.
+_MANY_FAILED_CALLS, _FEW_CALLS, _FRESH_SECONDS = 0.2, 20, 20.0
+#: Workers register every five seconds; one that has not for so many seconds is told.
+_SILENT_SECONDS = 12.0
 _NAMES_SHOWN = 3
 #: So much is shown of the rules whose jobs are dry runs.
 _RULES_CHARACTERS = 300
@@ -96,8 +100,9 @@ def _of_workers(state: FleetState) -> Iterator[Problem]:
         jobs = f"{plural(waiting, 'job')} wait" if waiting != 1 else "1 job waits"
         yield Problem(
             "no_workers",
-            f"No worker runs{f', and {jobs}' if waiting else ''}.",
-            "Start workers; if some run, look at their logs: they cannot register in Redis.",
+            f"No worker is registered{f', and {jobs}' if waiting else ''}.",
+            "Start workers. If some run, wait 10 s, because they register again after an outage of Redis; then look at "
+            "their logs.",
         )
         return
     silent = _seconds_since(state, queue.maintained_ms)
@@ -106,6 +111,14 @@ def _of_workers(state: FleetState) -> Iterator[Problem]:
             "not_maintained",
             f"No worker has looked after the queue for {duration(silent)}.",
             "See the workers' logs for redis_refuses: they may not write to one of the keys.",
+        )
+    mute = [member for member in state.members if state.server_seconds - member.registered > _SILENT_SECONDS]
+    if mute:
+        yield Problem(
+            "worker_silent",
+            f"{_workers(mute, state)} said nothing for "
+            f"{duration(state.server_seconds - min(member.registered for member in mute))}.",
+            "Killed, stalled, or cut off from Redis: see how it ended. Others take its jobs when their lease is over.",
         )
 
 
@@ -125,6 +138,14 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
             f"The API fails for {_workers(down, state)}, for {_open_for(down, _API_DOWN, state)}{_last_error(down)}",
             "Look at the API, and at the network to it. The workers probe, and go on by themselves.",
         )
+    if _do_calls_fail(state):
+        calls, failed = state.calls
+        yield Problem(
+            "calls_fail",
+            f"{failed:,} of the last {calls:,} calls failed, in half a minute{_last_error(state.members)}",
+            "Look at the API, and at the network to it. Each failed call costs its job an attempt, and a slot until it "
+            "ends.",
+        )
     pause = state.controls.pause
     if state.queue.operators_pause_ms > 0 and pause is not None:
         until = f"for another {duration(state.queue.operators_pause_ms / 1000)}" if pause.until_ms else "until resumed"
@@ -138,7 +159,8 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
         yield Problem(
             "paused",
             f"The fleet takes no jobs for another {duration(state.queue.paused_ms / 1000)}: {why}.",
-            "It goes on by itself.",
+            "It goes on by itself, and more slowly. If that happens again and again, ask for a higher quota, or let "
+            "RATE_LIMIT_PER_SECOND keep to this one.",
         )
     elif state.limit is not None and state.is_rate_bound:
         by = f" (the API answered {state.limit.status} to {printable(state.limit.by)})" if state.limit.by else ""
@@ -149,6 +171,16 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
         )
 
 
+def _do_calls_fail(state: FleetState) -> bool:
+    """Return True if many calls fail, although no breaker is open, because others succeed."""
+    calls, failed = state.calls
+    errors = (member.activity.last_error for member in state.members)
+    newest = max((error.at for error in errors if error is not None), default=0.0)
+    is_fresh = state.server_seconds - newest < _FRESH_SECONDS
+    is_told = any(member.activity.breakers for member in state.members)
+    return calls >= _FEW_CALLS and failed >= calls * _MANY_FAILED_CALLS and is_fresh and not is_told
+
+
 def _of_the_queue(state: FleetState) -> Iterator[Problem]:
     queue = state.queue
     oldest = state.oldest_ready_seconds
@@ -157,7 +189,9 @@ def _of_the_queue(state: FleetState) -> Iterator[Problem]:
         yield Problem(
             "slow",
             f"{plural(queue.ready, 'job')} wait, the oldest for {duration(oldest)}; {slots}.",
-            "Add workers, or raise CONCURRENCY if the API allows more calls at once.",
+            "They wait for slots that calls hold which fail."
+            if _do_calls_fail(state)
+            else "Add workers, or raise CONCURRENCY if the API allows more calls at once.",
         )
     overdue = _seconds_since(state, queue.first_due_ms)
     if queue.due and overdue is not None and overdue > _OVERDUE_SECONDS and state.members:
@@ -174,7 +208,7 @@ def _of_holds(state: FleetState) -> Iterator[Problem]:
         what = printable(str(hold.selector))
         yield Problem(
             "held",
-            f"{plural(held, 'job')} of {what} on hold, by {printable(hold.note.by)}: {printable(hold.note.reason)}",
+            f"{plural(held, 'job')} on hold ({what}), by {printable(hold.note.by)}: {printable(hold.note.reason)}",
             f"They go on after: lock-worker release {what}.",
         )
 
@@ -237,14 +271,14 @@ def _of_outcomes(state: FleetState) -> Iterator[Problem]:
         yield Problem(
             "jobs_fail",
             f"{sum(bad.values()):,} of the last {ended:,} jobs failed, in five minutes: {told}.",
-            "Each left a dead letter that says why: lock-worker replay --list --all.",
+            "Each left a dead letter that says why: lock-worker dead.",
         )
 
 
 def _workers(found: Sequence[Member], state: FleetState) -> str:
     if len(found) == len(state.members):
         return "the only worker" if len(found) == 1 else f"all {len(found)} workers"
-    names = ", ".join(printable(member.name) for member in found[:_NAMES_SHOWN])
+    names = ", ".join(printable(member.title) for member in found[:_NAMES_SHOWN])
     more = f" and {len(found) - _NAMES_SHOWN} more" if len(found) > _NAMES_SHOWN else ""
     return f"{names}{more} ({len(found)} of {len(state.members)} workers)"
 
