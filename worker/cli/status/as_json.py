@@ -13,6 +13,7 @@ from worker.cli.worker_view import worker_json
 if TYPE_CHECKING:
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import StreamStats
+    from worker.cli.status.verdict import Problem
     from worker.runtime.fleet_state import FleetState
 
 #: The times over which rates are told, in seconds.
@@ -26,9 +27,8 @@ def as_json(report: Report) -> str:
     return json.dumps(
         {
             "verdict": verdict(report.problems),
-            "problems": [
-                {"code": problem.code, "text": problem.text, "advice": problem.advice} for problem in report.problems
-            ],
+            "problems": [_problem(each) for each in report.problems],
+            "notes": [_problem(each) for each in report.notes],
             "queue": settings.LOCK_QUEUE,
             "redis": redis_address(settings),
             "time": datetime.fromtimestamp(state.server_seconds, UTC).isoformat(),
@@ -80,6 +80,10 @@ def as_json(report: Report) -> str:
             },
         }
     )
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    return {"code": problem.code, "text": problem.text, "advice": problem.advice}
 
 
 def _jobs(state: FleetState) -> dict[str, Any]:

@@ -15,11 +15,10 @@ from worker.cli.worker_view import worker_lines
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import GroupStats, StreamStats
-    from worker.cli.status.verdict import Problem
     from worker.runtime.fleet_state import FleetLimit, FleetState
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
@@ -45,7 +44,7 @@ def lines(report: Report, width: int) -> list[str]:
     return [
         f"Queue {settings.LOCK_QUEUE} at {redis_address(settings)}",
         "",
-        *_verdict_lines(report.problems, width),
+        *_verdict_lines(report, width),
         "",
         *_job_lines(report),
         *_rate_lines(state),
@@ -59,12 +58,13 @@ def lines(report: Report, width: int) -> list[str]:
     ]
 
 
-def _verdict_lines(problems: Sequence[Problem], width: int) -> Iterator[str]:
-    if not problems:
+def _verdict_lines(report: Report, width: int) -> Iterator[str]:
+    if not report.problems:
         yield WELL
-    for problem in problems:
-        yield from _wrapped(f"NOT WELL: {problem.text}", width, indent="  ")
-        yield from _wrapped(f"  -> {problem.advice}", width, indent="     ")
+    for what, found in (("NOT WELL", report.problems), ("NOTE", report.notes)):
+        for each in found:
+            yield from _wrapped(f"{what}: {each.text}", width, indent="  ")
+            yield from _wrapped(f"  -> {each.advice}", width, indent="     ")
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:

@@ -33,8 +33,6 @@ _BAD_OUTCOMES = ("exhausted", "poisoned", "refused", "rejected")
 #: Failures are a problem from this share of the jobs on that ended; a poisoned job is one in any case.
 _MANY_FAILURES = 0.05
 _NAMES_SHOWN = 3
-#: So much is shown of the rules whose jobs are dry runs.
-_RULES_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,6 @@ def problems(state: FleetState, settings: Settings) -> list[Problem]:
         *_of_the_queue(state),
         *_of_holds(state),
         *_of_settings(state),
-        *_of_dry_runs(state),
         *_of_streams(state, settings),
         *_of_outcomes(state),
     ]
@@ -114,15 +111,14 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
     if refused:
         yield Problem(
             "token_refused",
-            f"The API refuses the token of {_workers(refused, state)}, "
-            f"for {_open_for(refused, _TOKEN_REFUSED, state)}.",
+            f"The API refuses the token of {named(refused, state)}, for {_open_for(refused, _TOKEN_REFUSED, state)}.",
             "Put a valid token into API_TOKEN_FILE (it is read again by itself) or API_TOKEN (restart the workers). "
             "No job is lost, and none loses an attempt.",
         )
     if down:
         yield Problem(
             "api_down",
-            f"The API fails for {_workers(down, state)}, for {_open_for(down, _API_DOWN, state)}{_last_error(down)}",
+            f"The API fails for {named(down, state)}, for {_open_for(down, _API_DOWN, state)}{_last_error(down)}",
             "Look at the API, and at the network to it. The workers probe, and go on by themselves.",
         )
     pause = state.controls.pause
@@ -189,28 +185,6 @@ def _of_settings(state: FleetState) -> Iterator[Problem]:
         )
 
 
-def _of_dry_runs(state: FleetState) -> Iterator[Problem]:
-    dry = [member for member in state.members if member.settings.get("DRY_RUN") is True]
-    if dry:
-        yield Problem(
-            "dry_run",
-            f"No job is called by {_workers(dry, state)}: DRY_RUN is set, and each job ends as would_lock.",
-            "Unset DRY_RUN and restart them when conversations are to be locked; the ids of dry runs stand in no job's "
-            "way.",
-        )
-    rules = sorted({rules for member in state.members if isinstance(rules := _dry_rules(member), str)})
-    if rules:
-        yield Problem(
-            "rules_dry_run",
-            f"Jobs of some rules are not called (RULES_DRY_RUN): {printable(', '.join(rules)[:_RULES_CHARACTERS])}.",
-            "Take a rule out of RULES_DRY_RUN and restart the workers when its conversations are to be locked.",
-        )
-
-
-def _dry_rules(member: Member) -> object:
-    return member.settings.get("RULES_DRY_RUN")
-
-
 def _of_streams(state: FleetState, settings: Settings) -> Iterator[Problem]:
     results, dead = stream_stats(state, settings)
     for group in results.groups:
@@ -241,7 +215,8 @@ def _of_outcomes(state: FleetState) -> Iterator[Problem]:
         )
 
 
-def _workers(found: Sequence[Member], state: FleetState) -> str:
+def named(found: Sequence[Member], state: FleetState) -> str:
+    """Name some of the workers of a fleet."""
     if len(found) == len(state.members):
         return "the only worker" if len(found) == 1 else f"all {len(found)} workers"
     names = ", ".join(printable(member.name) for member in found[:_NAMES_SHOWN])
