@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -69,6 +70,8 @@ class Operators:
         )  # fmt: skip
         self._began = 0.0
         self._stopped = threading.Event()
+        #: Of one thing only one action is in force at a time, also if an operator was late.
+        self._locks = defaultdict[str, threading.Lock](threading.Lock)
         self._moves = Moves(self._client, redis_url, producers, self._stopped)
         self._commands = Commands(self._client, redis_url, self._stopped)
         self._threads = [
@@ -105,6 +108,10 @@ class Operators:
     def _act(self, steer: Steer) -> None:
         if self._stopped.wait(max(0.0, self._began + steer.at - time.monotonic())):
             return
+        with self._locks[steer.action.on]:
+            self._do_and_undo(steer)
+
+    def _do_and_undo(self, steer: Steer) -> None:
         by: Commands | Moves = self._commands if steer.by_command else self._moves
         began, until = time.time(), time.monotonic() + steer.seconds
         version = self._until_done(lambda: by.begin(steer))

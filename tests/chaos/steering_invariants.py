@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from signal import SIGINT
 from typing import TYPE_CHECKING
 
 from tests.chaos.plan import Kind
@@ -128,9 +129,15 @@ def _counts_for_its_rule(history: History, key: str, job: Job) -> bool:
 
 
 def commands_end_as_promised(history: History) -> Found:
-    """A command ends well, or says that it failed, or that it was interrupted; never with a traceback."""
+    """A command ends well, or says that it failed, or that it was interrupted; never with a traceback.
+
+    An interruption while the interpreter ends ends it by the signal.
+    """
     for ran in history.commands:
-        if ran.status not in ({0, 1, INTERRUPTED} if ran.was_interrupted else {0, 1}) or "Traceback" in ran.output:
+        if (
+            ran.status not in ({0, 1, INTERRUPTED, -SIGINT} if ran.was_interrupted else {0, 1})
+            or "Traceback" in ran.output
+        ):
             yield None, f"lock-worker {' '.join(ran.arguments)} ended with status {ran.status}:\n{ran.output}"
 
 

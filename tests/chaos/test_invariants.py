@@ -362,7 +362,7 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
     ),
     "a command that is ended by a signal": (
         {"commands_end_as_promised"},
-        [lambda history: history.commands.append(Ran(("pause",), -2, was_interrupted=True, output=""))],
+        [lambda history: history.commands.append(Ran(("pause",), -2, was_interrupted=False, output=""))],
     ),
 }
 
