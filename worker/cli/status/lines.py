@@ -28,6 +28,7 @@ _TOTALS = {
     "deduplicated": "duplicates of jobs that had ended",
     "released": "jobs released by workers that stopped",
     "vanished": "jobs whose record was deleted",
+    "vanished_acknowledged": "those that an operator acknowledged",
     "workers_lost": "workers whose leases expired",
 }
 #: The most workers, and consumer groups of a stream, that are shown to people; there may be any number.
