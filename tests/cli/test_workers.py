@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from tests.cli.registered import register
+from tests.cli.registered import KEYS, register
 from worker.runtime.members import Activity, ApiError
 
 if TYPE_CHECKING:
@@ -34,3 +34,11 @@ def test_each_worker_is_listed_with_what_it_does(terminal: Terminal, redis_clien
     first, second = terminal.run("workers").stdout.splitlines()
     assert first.startswith("lock-1@pod: 7/100 slots, up ")
     assert second.endswith(" (500): The API answered 500.")
+
+
+def test_a_worker_of_an_older_version_is_listed_with_what_is_known_of_it(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    redis_client.hset(KEYS.workers, "old", f'{int(time.time() * 1000)} digest {{"version": "0.1"}}')
+
+    assert terminal.run("workers").stdout == "old: 0/0 slots, version 0.1\n"
