@@ -184,8 +184,8 @@ async def _wake(bench: Workbench, scene: Scene) -> object:
     return await bench.wake(("delayed", scene.waiting[1].ref, scene.waiting[1].ref), ("held", f"gone:{ref}", ref))
 
 
-async def _count_rules(bench: Workbench, _: Scene) -> object:
-    return await bench.count_rules({"a rule": 3, "another": 1}, limit=2)
+async def _count_rules(bench: Workbench, scene: Scene) -> object:
+    return await bench.count_rules({"a rule": [scene.dead_letter, scene.copy], "another": scene.waiting}, limit=1)
 
 
 async def _sample(bench: Workbench, _: Scene) -> object:

@@ -13,9 +13,15 @@ from worker.message.selector import Selector
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
+    from worker.broker.records import Delivery
 
 HOLD = Control("hold", Selector(rule="r-1"), Note("an operator", "a reason"))
 CANCEL = Control("cancel", Selector(rule="r-1", actor="a"), Note("an operator", "a reason", 7, 8))
+
+
+def taken_jobs(bench: Workbench, count: int) -> list[Delivery]:
+    bench.push(*[b"a job"] * count)
+    return bench.take(count).jobs
 
 
 async def test_no_job_is_taken_while_an_operator_pauses_the_fleet(bench: Workbench) -> None:
@@ -126,9 +132,10 @@ async def test_whatever_the_controls_hold_the_fleet_goes_on(bench: Workbench) ->
 
 
 async def test_a_rule_that_asks_for_more_than_its_limit_is_held_and_others_are_not(bench: Workbench) -> None:
-    assert await bench.count_rules({"wild": 3, "calm": 1}, limit=3) == [0, 0]
-    assert await bench.count_rules({"wild": 1, "calm": 1}, limit=3) == [2, 0]
-    assert await bench.count_rules({"wild": 1}, limit=3) == [1]
+    wild, calm = taken_jobs(bench, 8), taken_jobs(bench, 2)
+    assert await bench.count_rules({"wild": wild[:3], "calm": calm[:1]}, limit=3) == [0, 0]
+    assert await bench.count_rules({"wild": wild[3:4], "calm": calm[1:]}, limit=3) == [2, 0]
+    assert await bench.count_rules({"wild": wild[4:5]}, limit=3) == [1]
 
     (hold,) = read_controls(bench.client.hgetall(bench.keys.controls)).controls
     assert hold.selector == Selector(rule="wild")
@@ -136,16 +143,40 @@ async def test_a_rule_that_asks_for_more_than_its_limit_is_held_and_others_are_n
 
     # once it is released, it is counted anew
     await bench.control("remove", hold)
-    assert await bench.count_rules({"wild": 3}, limit=3) == [0]
+    assert await bench.count_rules({"wild": wild[5:]}, limit=3) == [0]
+
+
+async def test_a_job_counts_for_its_rule_once_however_often_it_is_counted(bench: Workbench) -> None:
+    job, *others = taken_jobs(bench, 3)
+
+    for _ in range(3):  # as when the answer is lost
+        assert await bench.count_rules({"wild": [job]}, limit=1) == [0]
+    await bench.moves.release([job])  # as when its worker stops
+    (job,) = bench.take(1).jobs
+    assert await bench.count_rules({"wild": [job]}, limit=1) == [0]
+
+    assert await bench.count_rules({"wild": others[:1]}, limit=1) == [2]
+
+
+async def test_a_job_that_another_worker_has_by_now_is_left_to_that_one(bench: Workbench) -> None:
+    (stale,) = taken_jobs(bench, 1)
+    await bench.moves.release([stale])
+    (job,) = bench.take(1).jobs
+
+    assert await bench.count_rules({"wild": [stale]}, limit=0) == [0]
+    bench.run("DEL", bench.record_key(job))
+    assert await bench.count_rules({"wild": [job]}, limit=0) == [0]
+    assert not bench.client.exists(bench.record_key(job))
 
 
 async def test_what_a_rule_asked_for_long_ago_does_not_count(bench: Workbench) -> None:
-    await bench.count_rules({"wild": 3}, limit=3, window_ms=60_000)
+    jobs = taken_jobs(bench, 7)
+    await bench.count_rules({"wild": jobs[:3]}, limit=3, window_ms=60_000)
     (key,) = bench.client.keys(f"{bench.keys.rules_prefix}*")
     ((tenth, count),) = bench.client.hgetall(key).items()
     bench.run("DEL", key)
     bench.run("HSET", key, int(tenth) - 11, count)
     bench.run("PEXPIRE", key, 60_000)
 
-    assert await bench.count_rules({"wild": 3}, limit=3, window_ms=60_000) == [0]
-    assert await bench.count_rules({"wild": 1}, limit=3, window_ms=60_000) == [2]
+    assert await bench.count_rules({"wild": jobs[3:6]}, limit=3, window_ms=60_000) == [0]
+    assert await bench.count_rules({"wild": jobs[6:]}, limit=3, window_ms=60_000) == [2]

@@ -30,7 +30,7 @@ KEYS = (
 )  # fmt: skip
 #: The scripts that read no job's record.
 WITHOUT_RECORDS = {
-    "claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample", "control", "cancel", "count_rules",
+    "claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample", "control", "cancel",
 }  # fmt: skip
 CHANNELS = ("&moderation.results",)
 COMMANDS = (
@@ -145,7 +145,6 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
             "sample",
             "control",
             "cancel",
-            "count_rules",
         }
     ]
     + [("claim", "ids:"), ("complete", "ids:"), ("cancel", "cancelled:"), ("count_rules", "rules:")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -128,16 +129,18 @@ class Workbench:
         call = partial(wake_command, fleet=options.fleet, members=members, max_age_ms=options.max_age_ms)
         return int(await self._script(call))
 
-    async def count_rules(self, jobs: Mapping[str, int], *, limit: int, window_ms: int = 60_000) -> list[int]:
+    async def count_rules(
+        self, jobs: Mapping[str, Sequence[Delivery]], *, limit: int, window_ms: int = 60_000
+    ) -> list[int]:
         """Count the jobs of rules, and hold those that have too many."""
         counts = []
-        for rule, count in jobs.items():
+        for rule, some in jobs.items():
             hold = Control("hold", Selector(rule=rule), Note("a limit", "too many"))
+            names = json.dumps([name for job in some for name in (job.ref, job.lease_token)])
             selector = hold.selector.digest
-            counts.append(RuleCount(digest(rule), count, limit, window_ms, selector, hold.to_json(), "{}"))
-        return list(
-            await self._script(partial(count_rules_command, trail=TRAIL, counts=counts), self.broker_options.fleet)
-        )
+            counts.append(RuleCount(digest(rule), limit, window_ms, selector, hold.to_json(), "{}", names))
+        call = partial(count_rules_command, trail=TRAIL, counts=counts, keys=self.keys)
+        return list(await self._script(call, self.broker_options.fleet))
 
     async def sample(self) -> bool:
         """Keep a sample of the totals; False: it is too early for one."""

@@ -34,7 +34,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A result event; ``at`` is when Redis added it to the stream, ``tells_of_a_call`` goes by its ``data.history``."""
+    """A result event.
+
+    Attributes:
+        at: when Redis added it to the stream.
+        tells_of_a_call: by its ``data.history``.
+        was_on_hold: by its ``data.history``; also where that is so long that it may have lost its begin.
+    """
 
     id: str
     job_id: str
@@ -46,6 +52,7 @@ class Event:
     is_failure: bool
     body: bytes = field(repr=False)
     tells_of_a_call: bool = False
+    was_on_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +153,26 @@ class Steered:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """The release of a rule that its limit held."""
+class RuleHold:
+    """A hold of a rule by its limit; ``at`` is when Redis set it."""
 
     rule: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command of an operator's.
+
+    Attributes:
+        was_interrupted: by a SIGINT, as by Ctrl-C.
+        output: what it said, at its end.
+    """
+
+    arguments: tuple[str, ...]
+    status: int
+    was_interrupted: bool
+    output: str = field(repr=False)
 
 
 @dataclass
@@ -165,9 +187,9 @@ class History:
         strays: keys that stay for ever and are not meant to.
         counters: the worker's totals; None for a target that keeps none.
         steered: what operators did.
-        releases: the releases of rules that their limit held.
+        commands: the commands that they ran.
         trail: the events in the control stream: what was done, and its reason.
-        held_rules: the rules that their limit held, as often as that happened.
+        held_rules: the holds of rules by their limits.
     """
 
     plan: Plan
@@ -185,9 +207,9 @@ class History:
     strays: list[str] = field(default_factory=list)
     counters: dict[str, int] | None = None
     steered: list[Steered] = field(default_factory=list)
-    releases: list[Release] = field(default_factory=list)
+    commands: list[Ran] = field(default_factory=list)
     trail: list[tuple[str, str]] = field(default_factory=list)
-    held_rules: list[str] = field(default_factory=list)
+    held_rules: list[RuleHold] = field(default_factory=list)
 
     def key_of(self, event: Event) -> str:
         """The key of the job that an event is about."""

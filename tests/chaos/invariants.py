@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from tests.chaos.plan import Kind
 from tests.chaos.steering_invariants import (
     a_cancelled_job_tells_whether_it_was_called,
-    a_runaway_rule_is_held,
+    a_rule_gets_its_limit_at_most,
+    commands_end_as_promised,
     no_call_while_it_is_stopped,
     the_trail_names_each_action,
     who_is_cancelled_before_ends_so,
@@ -302,7 +303,8 @@ INVARIANTS: tuple[Callable[[History], Found], ...] = (
     a_cancelled_job_tells_whether_it_was_called,
     who_is_cancelled_before_ends_so,
     the_trail_names_each_action,
-    a_runaway_rule_is_held,
+    a_rule_gets_its_limit_at_most,
+    commands_end_as_promised,
 )
 
 

@@ -14,10 +14,11 @@ from redis.retry import Retry
 
 from sandbox.redis_server import RedisServer
 from sandbox.server_binaries import available_servers
+from tasks.history import HOLD, MAX_ENTRIES
 from tests.chaos.api_host import ApiHost
 from tests.chaos.conductor import Conductor
 from tests.chaos.fleet import Fleet
-from tests.chaos.history import DeadLetter, Event, History
+from tests.chaos.history import DeadLetter, Event, History, RuleHold
 from tests.chaos.invariants import Violation, violations
 from tests.chaos.operators import Operators
 from tests.chaos.producers import Producers
@@ -104,7 +105,7 @@ def run_round(plan: Plan, folder: Path) -> Outcome:
         passed("stop")
 
         history.messages, history.losses, history.ends = producers.messages, conductor.losses, fleet.ends
-        history.steered, history.releases = operators.steered, operators.releases
+        history.steered, history.commands = operators.steered, operators.ran
         history.calls, history.away, history.late = api.calls(), api.away, api.late
         _read_redis(history, target, client)
     found = violations(history)
@@ -119,10 +120,11 @@ def _read_redis(history: History, target: Target, client: Redis) -> None:
     history.counters = target.counters(client)
     history.events = list(_events(client))
     history.dead_letters = [DeadLetter(fields[b"event"], fields[b"message"]) for _, fields in _stream(client, DEAD)]
-    actions = [json.loads(fields[b"event"]) for _, fields in _stream(client, CONTROL)]
-    history.trail = [(event["type"].rpartition(".")[2], event["data"]["reason"]) for event in actions]
-    by_limits = [event for event in actions if event["type"].endswith(".rule_held")]
-    history.held_rules = [event["data"]["selector"]["rule"] for event in by_limits]
+    actions = [(_moment(entry), json.loads(fields[b"event"])) for entry, fields in _stream(client, CONTROL)]
+    history.trail = [(event["type"].rpartition(".")[2], event["data"]["reason"]) for _, event in actions]
+    history.held_rules = [
+        RuleHold(event["data"]["selector"]["rule"], at) for at, event in actions if event["type"].endswith(".rule_held")
+    ]
 
 
 def _binary(name: str) -> Any:
@@ -166,18 +168,25 @@ def _events(client: Redis) -> Iterator[Event]:
         body = fields[b"event"]
         found = json.loads(body)
         error = found["data"]["error"]
+        steps = found["data"].get("history") or ()
         yield Event(
             id=found["id"],
             job_id=found["data"]["job_id"],
             subject=found.get("subject"),
-            at=int(entry.partition(b"-")[0]) / 1000,
+            at=_moment(entry),
             outcome=found["data"]["outcome"],
             attempts=found["data"]["attempts"],
             problem=None if error is None else error["type"],
             is_failure=found["type"].endswith("_failed"),
             body=body,
-            tells_of_a_call=any(step["what"] == "call" for step in found["data"].get("history") or ()),
+            tells_of_a_call=any(step["what"] == "call" for step in steps),
+            was_on_hold=len(steps) >= MAX_ENTRIES or any(step["reason"] == HOLD for step in steps),
         )
+
+
+def _moment(entry: bytes) -> float:
+    """When an entry was added to its stream, cut to milliseconds."""
+    return int(entry.partition(b"-")[0]) / 1000
 
 
 def _stream(client: Redis, name: str) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:

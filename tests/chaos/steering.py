@@ -58,6 +58,9 @@ class Action(StrEnum):
 
 
 _PAUSES = {Action.PAUSE, Action.PAUSE_FOR_A_TIME}
+#: What operators do by a command in this share of cases; else they write what the commands write.
+_COMMANDS = _PAUSES | {Action.HOLD_RULE, Action.HOLD_ACTOR, Action.CANCEL_IDS}
+_COMMAND_SHARE = 0.4
 #: How long it lasts: a pause is short, as nothing moves meanwhile.
 _SECONDS = {
     Action.PAUSE: (1.5, 4.0), Action.PAUSE_FOR_A_TIME: (1.5, 4.0),
@@ -73,6 +76,7 @@ class Steer:
         number: which of the round's.
         who: the rule or the actor; empty for the others.
         jobs: the job ids.
+        by_command: the operator uses the command line.
     """
 
     number: int
@@ -81,6 +85,7 @@ class Steer:
     seconds: float
     who: str = ""
     jobs: tuple[str, ...] = ()
+    by_command: bool = False
 
     @property
     def reason(self) -> str:
@@ -120,4 +125,5 @@ def draw_steers(
             chosen = random.sample(near, min(len(near), random.randint(*_IDS_AT_ONCE)))
             unused = [each for each in unused if each not in chosen]
             ids = tuple(job for _, job in chosen)
-        yield Steer(number, at, action, length, who, ids)
+        by_command = action in _COMMANDS and random.random() < _COMMAND_SHARE
+        yield Steer(number, at, action, length, who, ids, by_command)

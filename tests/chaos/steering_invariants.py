@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from signal import SIGINT
 from typing import TYPE_CHECKING
 
 from tests.chaos.plan import Kind
 from tests.chaos.steering import Action
+from worker.cli.exit import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,25 +100,45 @@ def the_trail_names_each_action(history: History) -> Found:
                 yield None, f"the control stream does not tell that {each.steer.reason} was {what}"
 
 
-def a_runaway_rule_is_held(history: History) -> Found:
-    """A rule that asked for more than its limit was held.
+def a_rule_gets_its_limit_at_most(history: History) -> Found:
+    """No more jobs of a rule are called than its limit, and as many again for each hold that its limit has set.
 
-    A job that a worker had and lost, or that waited for its time, may not count; and while a worker or Redis is away
-    each job in a slot may be such a one.
+    The limit is for longer than a round, and a new count begins with each hold. Jobs that were on hold before their
+    first call are not counted.
     """
     limit = history.plan.rule_limit
     if limit is None:
         return
-    counted = Counter(job.rule for key, job in history.jobs.items() if _counts_for_its_rule(history, key, job))
-    slack = history.plan.pods * history.plan.concurrency
-    for rule, count in counted.items():
-        if count > limit + slack and rule not in history.held_rules:
-            yield None, f"{rule} got {count} calls, with a limit of {limit}, and was never held"
+    first_calls: dict[str, list[float]] = defaultdict(list)
+    for key, job in history.jobs.items():
+        if _counts_for_its_rule(history, key, job):
+            first_calls[job.rule].append(min(call.at for call in history.calls_of(key)))
+    for rule, moments in first_calls.items():
+        holds = sorted(hold.at for hold in history.held_rules if hold.rule == rule)
+        for count, at in enumerate(sorted(moments), start=1):
+            before = sum(hold <= at for hold in holds)
+            if count > limit * (1 + before):
+                yield None, f"{rule} got {count} calls, with a limit of {limit}, when it had been held {before} times"
+                break
 
 
 def _counts_for_its_rule(history: History, key: str, job: Job) -> bool:
-    is_valid = job.kind not in {Kind.INVALID, Kind.NAMELESS, Kind.DRY_RUN}
-    return is_valid and not job.countdown and bool(history.calls_of(key)) and not history.losses_of(key)
+    if job.kind in {Kind.INVALID, Kind.NAMELESS, Kind.DRY_RUN}:
+        return False
+    return bool(history.calls_of(key)) and not any(event.was_on_hold for event in history.events_of[key])
+
+
+def commands_end_as_promised(history: History) -> Found:
+    """A command ends well, or says that it failed, or that it was interrupted; never with a traceback.
+
+    An interruption while the interpreter ends ends it by the signal.
+    """
+    for ran in history.commands:
+        if (
+            ran.status not in ({0, 1, INTERRUPTED, -SIGINT} if ran.was_interrupted else {0, 1})
+            or "Traceback" in ran.output
+        ):
+            yield None, f"lock-worker {' '.join(ran.arguments)} ended with status {ran.status}:\n{ran.output}"
 
 
 def _calls_between(history: History, key: str, begin: float, end: float) -> list[Call]:

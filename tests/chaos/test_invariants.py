@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from tests.chaos.history import Call, DeadLetter, End, Event, History, Loss, Message, Span, Steered
+from tests.chaos.history import Call, DeadLetter, End, Event, History, Loss, Message, Ran, RuleHold, Span, Steered
 from tests.chaos.invariants import INVARIANTS, violations
 from tests.chaos.messages import nameless_key
 from tests.chaos.plan import Act, Job, Kind, Plan, Route, Send
 from tests.chaos.report import report
 from tests.chaos.round import Outcome
 from tests.chaos.steering import Action, Steer
+from worker.cli.exit import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -350,7 +351,19 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
         {"the_trail_names_each_action"},
         [steered(Action.PAUSE, noted=False, obeyed=None)],
     ),
-    "a rule that is not held": ({"a_runaway_rule_is_held"}, RUNAWAY),
+    "a rule that gets more than its limit": ({"a_rule_gets_its_limit_at_most"}, RUNAWAY),
+    "a rule that gets more than its limit before it is held again": (
+        {"a_rule_gets_its_limit_at_most"},
+        [*RUNAWAY, lambda history: history.held_rules.append(RuleHold(job("good-1").rule, BEGAN + 9))],
+    ),
+    "a command that ends with a traceback": (
+        {"commands_end_as_promised"},
+        [lambda history: history.commands.append(Ran(("pause",), 1, was_interrupted=False, output="Traceback ..."))],
+    ),
+    "a command that is ended by a signal": (
+        {"commands_end_as_promised"},
+        [lambda history: history.commands.append(Ran(("pause",), -2, was_interrupted=False, output=""))],
+    ),
 }
 
 
@@ -456,7 +469,16 @@ ALLOWED: dict[str, Sequence[Change]] = {
     ],
     "a rule that asks for more than its limit and is held": [
         *RUNAWAY,
-        lambda history: history.held_rules.append(job("good-1").rule),
+        lambda history: history.held_rules.extend([RuleHold(job("good-1").rule, BEGAN)] * len(history.jobs)),
+    ],
+    "a rule whose jobs were on hold": [
+        *RUNAWAY,
+        lambda history: setattr(history, "events", [replace(each, was_on_hold=True) for each in history.events]),
+    ],
+    "commands that end as they may": [
+        lambda history: history.commands.extend(
+            Ran(("pause",), status, was_interrupted=status == INTERRUPTED, output="") for status in (0, 1, INTERRUPTED)
+        ),
     ],
     "a worker that was killed": [worker_ends(-signal.SIGKILL, "SIGKILL")],
     "a worker that was told to end before it could listen": [

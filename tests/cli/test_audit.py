@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.broker.workbench import Workbench, link_to
+from tests.cli.steered import TYPE_PREFIX, control_events
 from worker.broker.keys import Keys
 from worker.broker.records import Delay
 from worker.cli.audit import records
@@ -197,3 +198,41 @@ def test_a_job_that_ends_between_two_looks_is_not_missing(
     monkeypatch.setattr(records, "_is_missing", ends_before)
 
     assert check_records(redis_client, KEYS).missing == ["missing"]
+
+
+async def test_vanished_jobs_that_an_operator_acknowledges_are_noted_and_only_further_ones_count(
+    bench: Workbench, terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    async def vanish() -> None:
+        bench.push(b"a job")
+        (job,) = bench.take(1).jobs
+        await bench.moves.release([job])
+        bench.run("DEL", bench.record_key(job))
+        bench.take(1)
+
+    await vanish()
+    assert codes(terminal) == ["vanished"]
+
+    ended = terminal.run("audit", "--acknowledge", "--reason", "sent again", LOCK_WORKER_ACTOR="ann")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "1 vanished job of moderation.lock acknowledged by ann" in ended.stderr
+    assert "sent again" in ended.stderr
+    (event,) = control_events(redis_client)
+    assert event["type"] == f"{TYPE_PREFIX}acknowledged"
+    assert (event["data"]["by"], event["data"]["vanished"]) == ("ann", 1)
+    assert codes(terminal) == []
+    terminal.run("audit", "--acknowledge", "--reason", "nothing is new")
+    assert len(control_events(redis_client)) == 1
+
+    await vanish()
+    assert codes(terminal) == ["vanished"]
+    assert "1 job were deleted since an operator last acknowledged that." in terminal.run("audit").stdout
+
+
+@pytest.mark.parametrize("options", [("--acknowledge",), ("--reason", "why")])
+def test_an_acknowledgement_needs_its_reason(terminal: Terminal, options: tuple[str, ...]) -> None:
+    ended = terminal.run("audit", *options)
+
+    assert ended.returncode == 2
+    assert "--acknowledge and --reason go together" in ended.stderr

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.registered import register
+from tests.cli.registered import KEYS, register
 from tests.cli.steered import CONTROL, actions, control_events, register_obedient
 from tests.cli.terminal import PROGRAM
 from tests.system.stage import eventually
@@ -220,3 +221,18 @@ def test_on_a_terminal_it_shows_that_it_waits(terminal: Terminal, redis_client: 
         register_obedient(redis_client, "lock-1@pod")
         screen.wait_for("1 of 1 worker obeys.")
         assert screen.wait() == 0
+
+
+def test_a_worker_of_an_older_version_is_named_as_one_that_does_not_obey(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    """Also one whose registration tells nothing that is known today."""
+    register_obedient(redis_client, "new")
+    old = f'{int(time.time() * 1000)} digest {{"node": "lock-1@pod", "queues": ["moderation.lock"], "settings": {{}}}}'
+    redis_client.hset(KEYS.workers, "old", old)
+
+    ended = terminal.run("pause", *WHY)
+
+    assert ended.returncode == 1
+    assert "1 of 2 workers obey. Not seen to obey: old." in ended.stdout
+    assert "one of an older version must be replaced" in ended.stdout

@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from tests.cli.registered import register
+from tests.cli.registered import KEYS, register
 from worker.runtime.members import Activity, ApiError
 
 if TYPE_CHECKING:
@@ -52,3 +52,11 @@ def test_workers_of_one_name_are_told_apart_by_their_names_in_redis(
     ]
     shown = " ".join(terminal.run("status").stdout.split())
     assert "LEASE_SECONDS: 8 (celery@pod (pod-7-ab)); 9 (celery@pod (pod-8-cd))" in shown
+
+
+def test_a_worker_of_an_older_version_is_listed_with_what_is_known_of_it(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    redis_client.hset(KEYS.workers, "old", f'{int(time.time() * 1000)} digest {{"version": "0.1"}}')
+
+    assert terminal.run("workers").stdout == "old: 0/0 slots, version 0.1\n"

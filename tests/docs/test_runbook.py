@@ -94,10 +94,10 @@ def test_each_reason_of_readyz_has_an_entry_and_no_other() -> None:
 
 def verdicts() -> dict[str, str]:
     """The codes of the problems that status may find, and what it says then; ``...`` stands for what differs."""
-    source = ast.parse((ROOT / "worker" / "cli" / "status" / "verdict.py").read_text("utf-8"))
     found = [
         node
-        for node in ast.walk(source)
+        for name in ("verdict.py", "notes.py")
+        for node in ast.walk(ast.parse((ROOT / "worker" / "cli" / "status" / name).read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"
     ]
     return {ast.literal_eval(problem.args[0]): sentence(problem.args[1]) for problem in found}

@@ -7,167 +7,59 @@ too late. Whatever hypothesis finds is printed as a few lines that can be read a
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import hypothesis.strategies as st
 from hypothesis import event
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from redis import Redis
+from hypothesis.stateful import initialize, precondition, rule
 from redis.exceptions import NoScriptError
 
-from tests.broker.workbench import RULES, Workbench, link_to
 from tests.model import reference, standing
+from tests.model.control_steps import ControlSteps
 from tests.model.reference import LONG_MS, End, Message, PutAside, Take
+from tests.model.steps import (
+    CONVERSATIONS,
+    DEADLINE_STEP_MS,
+    HOLDS,
+    HOUR_MS,
+    IDS,
+    LOW_RATE,
+    MODEL_RULES,
+    MOST_WAITING,
+    ONE_CONVERSATION_ID,
+    PERMIT_THAT_CAME_BACK_MS,
+    PLENTY,
+    PRIORITIES,
+    WAIT_FOR_A_PERMIT_MS,
+    WORKERS,
+    Hold,
+    byte_limits,
+    few,
+    holds_of,
+    limits,
+    one_of,
+    paddings,
+    seldom,
+    times,
+    workers,
+)
 from worker.broker import maintenance_moves
 from worker.broker import take as take_call
 from worker.broker.keys import digest
 from worker.broker.records import Claim, ClaimAnswer, CompleteAnswer, Completion, Delay, TakeRequest, TakeState
 from worker.broker.take import read_take, take_command
-from worker.cli.audit.law import breaches, law_of
-from worker.cli.audit.records import check_records
-from worker.cli.audit.snapshot import read_snapshot
-from worker.message.controls import Control, Note
-from worker.message.selector import Selector
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-    from types import ModuleType
-    from typing import Self, TypeVar
+    from collections.abc import Callable, Sequence
 
     from worker.broker.records import Delivery, FleetNews, Taken
 
-    Answer = TypeVar("Answer")
 
-WORKERS = ("ann", "bob", "cy")
-#: Two ids that are used for two conversations, and one that is used for one alone.
-IDS = ("p", "q", "r")
-ONE_CONVERSATION_ID = "r"
-CONVERSATIONS = ("x", "y")
-PRIORITIES = (0, 3, 6, 9)
-#: No lease passes by itself, and no moment comes by itself: the machine says when.
-HOUR_MS = 3_600_000
-MODEL_RULES = replace(
-    RULES, lease_ms=HOUR_MS, dedup_ttl_ms=HOUR_MS, max_deliveries=reference.POISONOUS_CRASHES, max_age_ms=HOUR_MS
-)
-#: What operators hold; the machine's jobs are no jobs to anybody, so any of them may be held by either.
-HOLDS = {hold.selector.digest: hold for hold in (
-    Control("hold", Selector(rule="r-1"), Note("an operator", "a reason")),
-    Control("hold", Selector(actor="a-1"), Note("an operator", "a reason")),
-)}  # fmt: skip
-#: Between two moments at which deadlines were over; a job is on hold for less while the machine makes its steps.
-DEADLINE_STEP_MS = 20_000
-#: A rate so low that its second permit never comes by itself, and how long a permit that comes back is waited for.
-LOW_RATE = 0.05
-WAIT_FOR_A_PERMIT_MS = 20_000
-PERMIT_THAT_CAME_BACK_MS = 1_060
-
-MOST_WAITING = 6
-PLENTY = 1_000_000
-workers = st.sampled_from(WORKERS)
-holds_of_operators = st.sampled_from([*HOLDS])
-limits = st.sampled_from([1, 2, 3, PLENTY])
-byte_limits = st.sampled_from([1, 40, PLENTY])
-times = st.integers(1, 2)
-few = st.integers(0, 2)
-paddings = st.sampled_from([0, 0, 30, reference.LARGEST_BYTES])
-seldom = st.sampled_from([False] * 5 + [True])
-
-
-class Server:
-    """A real server, and the two clients that a worker has; what a machine needs and keeps from one run to the next."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self.client: Any = Redis.from_url(self._url, protocol=2)
-        self._link = link_to(self._url, timeout_seconds=5)
-        self._listener: Any = self.client.pubsub()  # type: ignore[no-untyped-call]
-        self._listener.subscribe(MODEL_RULES.results)
-        assert self._listener.get_message(timeout=5)["type"] == "subscribe"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        self.client.close()
-        self.wait(self._link.disconnect())
-        self._loop.close()
-
-    def wait(self, coroutine: Awaitable[Answer]) -> Answer:
-        """Make a move."""
-        return self._loop.run_until_complete(coroutine)
-
-    def heard(self) -> list[bytes]:
-        """What was published since the last look."""
-        self._listener.ping()
-        answers = iter(lambda: self._listener.get_message(timeout=5), None)
-        return [answer["data"] for answer in takewhile(lambda answer: answer["type"] != "pong", answers)]
-
-    def bench(self) -> Workbench:
-        """An empty queue."""
-        self.client.flushall()
-        self.heard()  # of a run that was broken off
-        return Workbench(self.client, self._link, MODEL_RULES)
-
-
-@dataclass(slots=True, eq=False)
-class Hold:
-    """A job that a worker holds, as far as it knows.
-
-    ``claimed`` is what it was told of the job's id (None: it has not asked yet); ``is_taken``: that it names another
-    event already.
-    """
-
-    worker: str
-    job: Delivery
-    message: Message
-    claimed: ClaimAnswer | None = None
-    is_taken: bool = False
-
-    def _repr_pretty_(self, printer: Any, _: object) -> None:
-        """How hypothesis shows it in a story."""
-        printer.text(
-            f"<message {self.message.number} of {self.worker}, ref {self.job.ref}, token {self.job.lease_token}>"
-        )
-
-
-def _holds(of: Callable[[QueueMachine], list[Hold]]) -> st.SearchStrategy[list[Hold]]:
-    """A batch of what the machine's workers hold; the same job may stand in it twice."""
-    return st.runner().flatmap(lambda machine: st.lists(st.sampled_from(of(machine)), min_size=1, max_size=4))
-
-
-def _one_of(of: Callable[[QueueMachine], list[str]]) -> st.SearchStrategy[str]:
-    return st.runner().flatmap(lambda machine: st.sampled_from(of(machine)))
-
-
-class QueueMachine(RuleBasedStateMachine):
+class QueueMachine(ControlSteps):
     """One queue, from empty to empty again."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__()
-        self.server = server
-        self.bench = server.bench()
-        self._began_ms = self.bench.now_ms()
-        self.model = reference.Queue(self._began_ms)
-        self.steps = 0
-        self.sent: list[Message] = []
-        self.held: list[Hold] = []
-        #: What no worker holds any more, though one that stalled may still think so.
-        self.over: list[Hold] = []
-        self._tokens = dict.fromkeys(WORKERS, 0)
-        self._past = self._began_ms - HOUR_MS
-        self._deadlines_over = 0
-        #: Of the fleet's flow control, each that there was.
-        self.versions = [0]
-        self._before: standing.Standing | None = None
 
     @initialize(deaths=st.lists(st.integers(0, reference.POISONOUS_CRASHES - 1), max_size=4))
     def some_jobs_have_a_past(self, deaths: list[int]) -> None:
@@ -224,7 +116,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._check("arrive")
 
     @precondition(lambda self: bool(self.model.delayed))
-    @rule(ref=_one_of(lambda machine: sorted(machine.model.delayed)))
+    @rule(ref=one_of(lambda machine: sorted(machine.model.delayed)))
     def the_moment_of_a_delayed_job_comes(self, ref: str) -> None:
         self._set_back(self.bench.keys.delayed, ref)
         self.model.come(ref)
@@ -245,13 +137,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.recover(is_found_by, PLENTY, most_bytes, "awake", is_lost=False)
 
     @precondition(lambda self: bool(self.model.leases))
-    @rule(ref=_one_of(lambda machine: sorted(machine.model.leases)))
+    @rule(ref=one_of(lambda machine: sorted(machine.model.leases)))
     def a_lease_lapses(self, ref: str) -> None:
         self._lapse(ref)
         self._check("lapse")
 
     @precondition(lambda self: bool(self.model.records))
-    @rule(ref=_one_of(lambda machine: sorted(machine.model.records)), is_found_by=st.sampled_from([None, *WORKERS]))
+    @rule(ref=one_of(lambda machine: sorted(machine.model.records)), is_found_by=st.sampled_from([None, *WORKERS]))
     def a_job_gets_too_old(self, ref: str, is_found_by: str | None) -> None:
         moment = self._a_moment_that_is_over()
         self.bench.run("HSET", self.bench.keys.record_prefix + ref, "deadline", moment)
@@ -266,100 +158,6 @@ class QueueMachine(RuleBasedStateMachine):
         self._deadlines_over += 1
         moment = self._began_ms - HOUR_MS + self._deadlines_over * DEADLINE_STEP_MS
         return moment - self.model.controls.behind * LONG_MS
-
-    # -- operators
-
-    @precondition(lambda self: self.steps % 3 == 1)
-    @rule(what=st.runner().flatmap(lambda machine: st.sampled_from(machine._actions())))
-    def an_operator_acts(self, what: Callable[[], None]) -> None:
-        what()
-        self._check(what.__name__)
-
-    def _actions(self) -> list[Callable[[], None]]:
-        """What operators, and time, may do now about what they asked for."""
-        found = [self.an_operator_pauses, self.an_operator_pauses_for_a_time]
-        if self.model.controls.has_pause:
-            found += [self.an_operator_resumes, self.an_operator_resumes]
-        if self.model.controls.is_pausing:
-            found.append(self.the_pause_has_lasted)
-            if self.bench.run("HGET", self.bench.keys.controls, "paused_until") != b"0":
-                found.append(self.the_pause_is_over)
-        if any(not is_over for is_over in self.model.controls.holds.values()):
-            found.append(self.the_time_of_a_hold_is_over)
-        if self.model.on_hold:
-            found.append(self.a_job_was_on_hold_for_long)
-        if self.model.controls.cancelled:
-            found.append(self.cancelled_ids_are_remembered_no_longer)
-        return found
-
-    def an_operator_pauses(self) -> None:
-        self._steer(self._wait(self.bench.control("pause")), is_done=True)
-        self.model.pause()
-
-    def an_operator_pauses_for_a_time(self) -> None:
-        until_ms = self.bench.now_ms() + HOUR_MS
-        self._steer(self._wait(self.bench.control("pause", until_ms=until_ms)), is_done=True)
-        self.model.pause()
-
-    def an_operator_resumes(self) -> None:
-        """A second one finds nothing to resume."""
-        for _ in range(2):
-            self._steer(self._wait(self.bench.control("resume")), is_done=self.model.resume())
-
-    def the_pause_has_lasted(self) -> None:
-        self.bench.run("HINCRBY", self.bench.keys.controls, "paused_at", -LONG_MS)
-        self.model.pause_for_long()
-
-    def the_pause_is_over(self) -> None:
-        self.bench.run("HSET", self.bench.keys.controls, "paused_until", self.bench.now_ms())
-        self.model.end_pause()
-
-    def the_time_of_a_hold_is_over(self) -> None:
-        hold = min(hold for hold, is_over in self.model.controls.holds.items() if not is_over)
-        over = replace(HOLDS[hold], note=replace(HOLDS[hold].note, until_ms=self.bench.now_ms()))
-        self.bench.run("HSET", self.bench.keys.controls, over.field, over.to_json())
-        self.model.controls.holds[hold] = True
-
-    def a_job_was_on_hold_for_long(self) -> None:
-        _, ref = min(self.model.on_hold)
-        self.bench.run("HINCRBY", self.bench.keys.record_prefix + ref, "held_at", -LONG_MS)
-        self.model.records[ref].held_at -= 1
-
-    def cancelled_ids_are_remembered_no_longer(self) -> None:
-        keys = [self.bench.keys.cancelled_prefix + digest(each) for each in self.model.controls.cancelled]
-        self.bench.run("DEL", self.bench.keys.cancelled, *keys)
-        self.model.controls.cancelled.clear()
-
-    @rule(hold=holds_of_operators, is_timed=st.booleans(), is_released=st.booleans())
-    def hold_jobs_of_a_kind(self, hold: str, *, is_timed: bool, is_released: bool) -> None:
-        control = HOLDS[hold]
-        if is_released:
-            self._steer(self._wait(self.bench.control("remove", control)), is_done=self.model.remove_hold(hold))
-        else:
-            until_ms = self.bench.now_ms() + HOUR_MS if is_timed else 0
-            control = replace(control, note=replace(control.note, until_ms=until_ms))
-            self._steer(self._wait(self.bench.control("set", control)), is_done=True)
-            self.model.set_hold(hold)
-        self._check("hold_jobs_of_a_kind")
-
-    @rule(ids=st.lists(st.sampled_from(IDS), min_size=1, max_size=2), is_new_only=st.booleans(), is_seen=st.booleans())
-    def cancel(self, ids: list[str], *, is_new_only: bool, is_seen: bool) -> None:
-        """By job ids, before their jobs are sent or after; workers may see it before they have ended theirs."""
-        before = self.model.controls.version
-        version = self._wait(self.bench.cancel(*map(digest, ids), ttl_ms=HOUR_MS, is_new_only=is_new_only))
-        is_news = self.model.cancel(ids, is_new_only=is_new_only)
-        assert version > before if is_news else version == before
-        self.model.controls.version = version
-        for hold in self.held if is_seen else ():
-            if hold.message.id in self.model.controls.cancelled and hold.claimed is ClaimAnswer.GO:
-                hold.claimed = ClaimAnswer.CANCELLED
-        self._check("cancel")
-
-    def _steer(self, answer: list[int], *, is_done: bool) -> None:
-        version, done = answer
-        assert bool(done) == is_done
-        assert version > self.model.controls.version if is_done else version == self.model.controls.version
-        self.model.controls.version = version
 
     @precondition(lambda self: self.steps % 5 == 4)
     @rule(what=st.runner().flatmap(lambda machine: st.sampled_from(machine._incidents())))
@@ -528,7 +326,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._check("restore_attempts")
 
     @precondition(lambda self: bool(self._unclaimed()))
-    @rule(holds=_holds(lambda machine: machine._unclaimed()), repeats=times)
+    @rule(holds=holds_of(lambda machine: machine._unclaimed()), repeats=times)
     def claim(self, holds: list[Hold], repeats: int) -> None:
         messages = [hold.message for hold in holds]
         claims = [Claim(digest(each.id or ""), each.conversation, each.is_dry_run) for each in messages]
@@ -541,7 +339,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._check("claim")
 
     @precondition(lambda self: bool(self._decided()))
-    @rule(holds=_holds(lambda machine: machine._decided()), is_locked=st.booleans(), repeats=times)
+    @rule(holds=holds_of(lambda machine: machine._decided()), is_locked=st.booleans(), repeats=times)
     def complete(self, holds: list[Hold], *, is_locked: bool, repeats: int) -> None:
         ends = [self._end(hold, is_locked=is_locked) for hold in holds]
         for _ in range(repeats):
@@ -560,7 +358,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: bool(self.held))
     @rule(
-        holds=_holds(lambda machine: machine.held), calls=few, is_retry=st.booleans(),
+        holds=holds_of(lambda machine: machine.held), calls=few, is_retry=st.booleans(),
         progress=st.sampled_from([b"", b"a", b"b"]), has_deadline=st.booleans(), repeats=times,
     )  # fmt: skip
     def delay(
@@ -593,7 +391,7 @@ class QueueMachine(RuleBasedStateMachine):
             self._forget(hold)
 
     @precondition(lambda self: bool(self.held))
-    @rule(holds=_holds(lambda machine: machine.held), calls=st.integers(0, 2), repeats=times)
+    @rule(holds=holds_of(lambda machine: machine.held), calls=st.integers(0, 2), repeats=times)
     def release(self, holds: list[Hold], calls: int, repeats: int) -> None:
         for hold in holds:
             hold.job.attempts += calls
@@ -607,52 +405,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._check("release")
 
     @precondition(lambda self: bool(self.held))
-    @rule(
-        holds=_holds(lambda machine: machine.held), of=holds_of_operators, calls=few,
-        progress=st.sampled_from([b"", b"c"]), repeats=times,
-    )  # fmt: skip
-    def put_on_hold(self, holds: list[Hold], of: str, calls: int, progress: bytes, repeats: int) -> None:
-        """A worker may be late: the hold that it knew of may be released by now."""
-        for hold in holds:
-            hold.job.attempts += calls
-            hold.job.progress = progress
-        for _ in range(repeats):
-            answers = self._wait(self.bench.moves.hold([(hold.job, of) for hold in holds]))
-            assert answers == self.model.hold(
-                [(hold.job.ref, hold.job.lease_token, hold.job.attempts, progress, of) for hold in holds]
-            )
-        for hold in holds:
-            self._forget(hold)
-        self._check("put_on_hold")
-
-    @precondition(lambda self: bool(self.model.on_hold))
-    @rule(at_most=limits, repeats=times)
-    def release_held(self, at_most: int, repeats: int) -> None:
-        for _ in range(repeats):
-            with self._limits(maintenance_moves, RELEASE_HELD_JOBS=at_most):
-                released = self._wait(self.bench.maintenance.release_held())
-            assert released == self.model.release_held(at_most)
-            event(f"release_held: {bool(released)}")
-        self._check("release_held")
-
-    @precondition(lambda self: bool(self.model.on_hold or self.model.delayed or self.model.due))
-    @rule(
-        refs=st.runner().flatmap(
-            lambda machine: st.lists(st.sampled_from(machine._put_off()), min_size=1, max_size=4)
-        ),
-        repeats=times,
-    )  # fmt: skip
-    def wake(self, refs: list[str], repeats: int) -> None:
-        """A command that cancels jobs read them before; meanwhile others may have made them ready."""
-        holds = {ref: hold for hold, ref in self.model.on_hold}
-        members = [("held", f"{holds[ref]}:{ref}", ref) if ref in holds else ("delayed", ref, ref) for ref in refs]
-        for _ in range(repeats):
-            woken = self._wait(self.bench.wake(*members, ("held", "nobody's:job", "job"), ("delayed", "job", "job")))
-            assert woken == self.model.wake(refs)
-        self._check("wake")
-
-    @precondition(lambda self: bool(self.held))
-    @rule(holds=_holds(lambda machine: machine.held))
+    @rule(holds=holds_of(lambda machine: machine.held))
     def renew(self, holds: list[Hold]) -> None:
         began = self.bench.now_ms()
         answers = self._wait(self.bench.maintenance.renew([hold.job for hold in holds]))
@@ -712,7 +465,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._check("recover")
 
     @precondition(lambda self: bool(self._stale()))
-    @rule(holds=_holds(lambda machine: machine._stale()))
+    @rule(holds=holds_of(lambda machine: machine._stale()))
     def a_token_that_is_over_changes_nothing(self, holds: list[Hold]) -> None:
         before = self.bench.snapshot()
         jobs = [hold.job for hold in holds]
@@ -866,18 +619,6 @@ class QueueMachine(RuleBasedStateMachine):
             hold = Hold(worker, job, record.message)
             (self.over if is_lost else self.held).append(hold)
 
-    def _put_off(self) -> list[str]:
-        """Jobs that are on hold or wait."""
-        return sorted({*self.model.delayed, *self.model.due, *(ref for _, ref in self.model.on_hold)})
-
-    def _ms_since_the_begin(self) -> int:
-        return self.bench.now_ms() - self._began_ms
-
-    def _forget(self, hold: Hold) -> None:
-        if hold in self.held:
-            self.held.remove(hold)
-            self.over.append(hold)
-
     def _lapse(self, ref: str) -> None:
         self._set_back(self.bench.keys.leases, ref)
         self.model.lapse(ref)
@@ -914,39 +655,3 @@ class QueueMachine(RuleBasedStateMachine):
         return f"{worker}{self._tokens[worker]}"
 
     # -- looking
-
-    def _wait(self, coroutine: Awaitable[Answer]) -> Answer:
-        return self.server.wait(coroutine)
-
-    @staticmethod
-    @contextmanager
-    def _limits(module: ModuleType, **limits: Any) -> Iterator[None]:
-        """The limits that a module of the broker uses, made small."""
-        with mock.patch.multiple(module, **limits):
-            yield
-
-    def _read(self) -> standing.Standing:
-        keys, broker_options = self.bench.keys, MODEL_RULES
-        names = {name for message in self.sent for name in (message.id, message.beside) if name}
-        ids = {digest(name): name for name in {*IDS, *names}}
-        return standing.read(
-            self.server.client, keys, results=broker_options.results, dead=broker_options.dead, ids=ids
-        )
-
-    def _audit(self) -> list[str]:
-        """What `lock-worker audit` would find wrong."""
-        keys, client = self.bench.keys, self.server.client
-        snapshot = read_snapshot(client, keys, keys)
-        wrong = [breach.text for breach in breaches(law_of(snapshot), snapshot)]
-        return wrong + check_records(client, keys).missing
-
-    def _check(self, move: str) -> standing.Standing:
-        """The laws hold, and all stands as the model says."""
-        now = self._read()
-        broken = list(standing.broken_laws(now, self._before, self.sent, move))
-        assert broken == [], broken
-        assert now.view() == self.model.view()
-        assert self._audit() == []
-        self._before = now
-        self.steps += 1
-        return now

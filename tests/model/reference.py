@@ -26,6 +26,8 @@ LARGEST_BYTES = 120
 KEPT_BYTES = 60
 #: So long the machine says that a pause or a hold has lasted already: longer than any job may live.
 LONG_MS = 7_200_000
+#: The answer of a count of jobs that sets a hold.
+HELD_BY_THIS_CALL = 2
 #: Workers that may die on a job.
 POISONOUS_CRASHES = 3
 
@@ -65,6 +67,7 @@ class Record:
 
     ``too_old_at`` is the moment, on the clock of ages, at which its deadline is over (None: it is ahead). ``offset`` is
     where its age begins, seen from its first take, and ``held_at`` since when it is on hold, both in long times.
+    ``is_counted``: for the limit of its rule.
     """
 
     message: Message
@@ -77,6 +80,7 @@ class Record:
     too_old_at: int | None = None
     offset: int = 0
     held_at: int = 0
+    is_counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,8 @@ class Controls:
     """What operators asked for.
 
     ``holds`` tells of each whether its time is over, ``has_pause`` that one is noted, which may be over, too.
-    ``behind`` is how far the clock of ages is behind, in long times.
+    ``behind`` is how far the clock of ages is behind, in long times. ``counted`` are the jobs of the one rule that
+    has a limit, since its last hold.
     """
 
     version: int = 0
@@ -147,6 +152,7 @@ class Controls:
     is_pausing: bool = False
     behind: int = 0
     cancelled: set[str] = field(default_factory=set)
+    counted: int = 0
 
     def is_in_force(self, hold: str) -> bool:
         """Whether jobs of a hold are to stay where they are."""
@@ -264,6 +270,20 @@ class Queue:
         new = set(ids) - self.controls.cancelled
         self.controls.cancelled |= new
         return bool(new) or not is_new_only
+
+    def count_rules(self, jobs: Iterable[tuple[str, str]], *, hold: str, limit: int) -> int:
+        """``count_rules.lua`` for the refs and tokens of the jobs of one rule."""
+        new = [ref for ref, token in jobs if self.is_held(ref, token) and not self.records[ref].is_counted]
+        for ref in new:
+            self.records[ref].is_counted = True
+        if self.controls.is_in_force(hold):
+            return 1
+        self.controls.counted += len(new)
+        if not new or self.controls.counted <= limit:
+            return 0
+        self.controls.holds[hold] = False
+        self.controls.counted = 0
+        return HELD_BY_THIS_CALL
 
     # -- the moves
 
@@ -598,6 +618,7 @@ class Queue:
                     record.progress,
                     record.has_deadline,
                     record.offset,
+                    record.is_counted,
                 )
                 for ref, record in self.records.items()
             },

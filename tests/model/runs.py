@@ -14,7 +14,8 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.machine import QueueMachine, Server
+from tests.model.machine import QueueMachine
+from tests.model.steps import Server
 
 RUNS = int(os.environ.get("MODEL_RUNS", "0"))
 STEPS = 40

@@ -42,6 +42,7 @@ class StoredRecord:
     has_deadline: bool
     offset_ms: int
     held_at: int
+    is_counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Standing:
                     record.progress,
                     record.has_deadline,
                     round(record.offset_ms / LONG_MS),
+                    record.is_counted,
                 )
                 for ref, record in self.records.items()
             },
@@ -267,6 +269,7 @@ def _record(fields: Mapping[str, bytes]) -> StoredRecord:
         0)),
         is_retry=fields.get("retry") == b"1", progress=fields.get("progress", b""), has_deadline="deadline" in fields,
         offset_ms=int(fields.get("offset", 0)), held_at=int(fields.get("held_at") or 0),
+        is_counted="counted" in fields,
     )  # fmt: skip
 
 
@@ -363,6 +366,8 @@ def _what_is_past_stays(now: Standing, before: Standing, move: str) -> Iterator[
             yield f"the age of {ref} began at {was.offset_ms}, and now at {record.offset_ms} in {move}"
         if record.is_retry < was.is_retry:
             yield f"{ref} is no retry any more"
+        if record.is_counted < was.is_counted:
+            yield f"{ref} is not counted for its rule any more"
         if record.crashes != was.crashes and (move, record.crashes) != ("recover", was.crashes + 1):
             yield f"the crashes of {ref} went from {was.crashes} to {record.crashes} in {move}"
     if now.events[: len(before.events)] != before.events:

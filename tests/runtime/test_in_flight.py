@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.broker.records import Delivery
+from worker.broker.records import TAKE_JOBS, Delivery
 from worker.runtime.in_flight import InFlight
 
 
@@ -76,3 +76,18 @@ def test_a_closed_worker_has_no_free_slot() -> None:
     in_flight.is_closed = True
 
     assert in_flight.free_slots() == 0
+
+
+def test_jobs_on_their_way_to_those_on_hold_use_no_slot_up_to_as_many_as_a_take_brings() -> None:
+    in_flight = InFlight(3)
+    leaving = [in_flight.add(delivery(str(number))) for number in range(TAKE_JOBS + 1)]
+    assert in_flight.free_slots() == 0
+
+    for assignment in (*leaving, leaving[0]):
+        in_flight.set_aside(assignment)
+    assert in_flight.free_slots() == 2
+
+    for assignment in leaving:
+        in_flight.remove(assignment.delivery)
+    in_flight.set_aside(leaving[0])
+    assert in_flight.free_slots() == 3

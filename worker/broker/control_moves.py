@@ -33,21 +33,21 @@ class RuleCount(NamedTuple):
 
     Attributes:
         digest: of the rule.
-        jobs: how many.
         limit: how many may be in a window.
         window_ms: the window, in milliseconds.
         hold: the digest of the hold that the rule gets beyond that.
         text: the hold, as the controls have it.
         event: the event for the control stream.
+        jobs: the refs and lease tokens of the jobs, in turn: JSON.
     """
 
     digest: str
-    jobs: int
     limit: int
     window_ms: int
     hold: str
     text: str
     event: str
+    jobs: str
 
 
 def control_command(
@@ -133,9 +133,19 @@ def wake_command(
     return command(scripts.WAKE, names, arguments, whole_text=whole_text)
 
 
-def count_rules_command(fleet: Keys, trail: Trail, counts: Sequence[RuleCount], *, whole_text: bool = False) -> Command:
-    """Return the call of ``count_rules.lua``. Its answer is for each rule 0, 1 if it was on hold, or 2 if it is now."""
-    arguments: list[Argument] = [fleet.rules_prefix, trail.maxlen, MAX_CONTROLS]
+def count_rules_command(
+    fleet: Keys, trail: Trail, counts: Sequence[RuleCount], *, keys: Keys, whole_text: bool = False
+) -> Command:
+    """Return the call of ``count_rules.lua``. Its answer is for each rule 0, 1 if it was on hold, or 2 if it is now.
+
+    Args:
+        fleet: the keys of LOCK_QUEUE.
+        trail: where a hold is noted.
+        counts: the rules and their jobs.
+        keys: the keys of the jobs' queue.
+        whole_text: send the whole script.
+    """
+    arguments: list[Argument] = [fleet.rules_prefix, trail.maxlen, MAX_CONTROLS, keys.record_prefix]
     for count in counts:
         arguments += count
     return command(scripts.COUNT_RULES, [fleet.controls, trail.stream], arguments, whole_text=whole_text)

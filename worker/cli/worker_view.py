@@ -20,7 +20,9 @@ _OLD_ERROR_SECONDS = 600.0
 def worker_lines(member: Member, now: float) -> Iterator[str]:
     """Describe a worker to people; ``now`` is in seconds since 1970."""
     activity = member.activity
-    facts = [f"{activity.in_flight}/{activity.slots} slots", f"up {duration(now - member.since)}"]
+    facts = [f"{activity.in_flight}/{activity.slots} slots"]
+    if member.since:
+        facts.append(f"up {duration(now - member.since)}")
     if member.version:
         facts.append(f"version {printable(member.version)}")
     if member.host and member.host not in member.name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from worker.flow_control.held_jobs import HeldJobs
 from worker.flow_control.queue_ends import QueueEnds
 from worker.flow_control.retries import RetryShare
 
@@ -44,3 +45,4 @@ class FlowParts:
     shortage: ResourceShortage
     retries: RetryShare = field(default_factory=RetryShare)
     queue_ends: QueueEnds = field(default_factory=QueueEnds)
+    held_jobs: HeldJobs = field(default_factory=HeldJobs)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from worker.broker.records import TakeRequest
 from worker.flow_control.fleet_counts import NO_NEWS, RecentCalls
 from worker.flow_control.gate_answer import Wait
+from worker.flow_control.held_jobs import JOBS_AT_ONCE
 from worker.flow_control.permits import Permits
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Gates:
         self._shortage = parts.shortage
         self._retries = parts.retries
         self._queue_ends = parts.queue_ends
+        self._held_jobs = parts.held_jobs
         self._permits = Permits(clock)
         self._clock = clock
         self._asked_at = 0.0
@@ -102,9 +104,11 @@ class Gates:
     def _take_request(self, jobs: int, stuck: int, *, is_probe: bool) -> TakeRequest:
         is_suspicious = self.api.evidence.is_suspicious or self._api_gate.has_many_bad
         is_spreading = is_probe or stuck >= _SUSPICIOUS_STUCK or is_suspicious
-        which_new = self._next_end() if is_spreading else "oldest"
+        which_new = self._next_end(is_spreading=is_spreading)
         if jobs > 1 and is_spreading:
             jobs = (jobs + 1) // 2  # the other half from the other end
+        elif self._held_jobs.are_in_the_way:
+            jobs = min(jobs, JOBS_AT_ONCE)
         limit, in_flight = self._in_flight.limit, self._in_flight.retries
         first = min(self._retries.max_first(limit, in_flight), self._retries.first(jobs))
         return TakeRequest(
@@ -120,7 +124,9 @@ class Gates:
             version=self._counts.news.version,
         )
 
-    def _next_end(self) -> str:
+    def _next_end(self, *, is_spreading: bool) -> str:
+        if not is_spreading:
+            return "newest" if self._held_jobs.is_newest_due else "oldest"
         newest, oldest = self._calls.new_by_end()
         return "newest" if self._queue_ends.next_is_newest(newest, oldest, self._in_flight.limit) else "oldest"
 
@@ -128,6 +134,7 @@ class Gates:
         """Record the answer of a take; Redis has this process's counts now."""
         self._counts.reported(request)
         self._permits.given_back(request)
+        self._held_jobs.took(len(taken.jobs), is_newest=request.which_new == "newest")
         needs_permit = request.is_probe or self._limit.is_rate_limited or taken.fleet.rate > 0
         for delivery in taken.jobs:
             delivery.has_permit = needs_permit
@@ -143,6 +150,10 @@ class Gates:
     def not_taken(self) -> None:
         """Record that a take failed."""
         self._pod_breakers.give_back_probe()
+
+    def set_aside(self, delivery: Delivery) -> None:
+        """Record that a job is on hold, and makes no call."""
+        self._held_jobs.set_aside(is_newest=delivery.is_newest)
 
     def give_back_permit(self, delivery: Delivery) -> None:
         """Give back the permit, or the probe, of a job that made no call."""

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 #: What the types of these events begin with.
 TYPE_PREFIX = "uk.co.managem.lock-worker.control."
 
-What = Literal["paused", "resumed", "held", "released", "cancelled", "revoked", "rule_held", "discarded"]
+What = Literal[
+    "paused", "resumed", "held", "released", "cancelled", "revoked", "rule_held", "discarded", "acknowledged"
+]
 
 
 def control_event(what: What, note: Note, *, source: str, queue: str, **facts: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from worker.broker.keys import digest
@@ -48,10 +49,15 @@ class Selector:
     @property
     def digest(self) -> str:
         """A short name, the same for equal selectors."""
-        return digest(json.dumps(self.fields, sort_keys=True))
+        return _digest(self)
 
     def __str__(self) -> str:
         return " ".join(f"--{name} {value}" for name, value in self.fields.items()) or "--all"
+
+
+@lru_cache(maxsize=1024)  # asked for each job that is set aside
+def _digest(selector: Selector) -> str:
+    return digest(json.dumps(selector.fields, sort_keys=True))
 
 
 def read_selector(found: object) -> Selector | None:

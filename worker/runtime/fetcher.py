@@ -148,7 +148,7 @@ class Fetcher:
             await self._wait_for_change()
         elif now < delays.held_back_until:
             await self._wait_for_change(min(delays.held_back_until - now, _ASK_AGAIN_SECONDS))
-        elif now < delays.spaced_until and wanted < len(self._in_flight):
+        elif now < delays.spaced_until and wanted < self._in_flight.limit - wanted:
             # Soon more slots will be free, and one take fills them all.
             await asyncio.sleep(delays.spaced_until - now)
         elif (queue := self.queues.first_to_take(queues)) is not None:

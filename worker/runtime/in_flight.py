@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tasks.message import Accepted
 from tasks.trace import JobTrace
+from worker.broker.records import TAKE_JOBS
 
 if TYPE_CHECKING:
     import asyncio
@@ -93,6 +94,7 @@ class Assignment:
         is_revoked: Celery knows that the job is revoked.
         cancel_note: who cancelled its id, and why; None: nobody did.
         is_cancelled: the job is to be released.
+        is_set_aside: the job is on its way to those on hold, and uses no slot.
         deadline_ms: when the job is too old, where Redis has to know; else 0.
     """
 
@@ -107,6 +109,7 @@ class Assignment:
     is_revoked: bool = False
     cancel_note: Note | None = None
     is_cancelled: bool = False
+    is_set_aside: bool = False
     deadline_ms: int = 0
 
     @property
@@ -143,6 +146,7 @@ class InFlight:
         self._assignments: dict[tuple[str, str], Assignment] = {}
         #: How many of them failed before.
         self.retries = 0
+        self._set_aside = 0
 
     def __len__(self) -> int:
         return len(self._assignments)
@@ -180,15 +184,24 @@ class InFlight:
 
     def remove(self, delivery: Delivery) -> None:
         """Remove a job that has left this worker."""
-        if self._assignments.pop(_key(delivery), None) is not None:
+        assignment = self._assignments.pop(_key(delivery), None)
+        if assignment is not None:
             self.retries -= delivery.is_retry
+            self._set_aside -= assignment.is_set_aside
         if delivery.runs_alone:
             self._has_suspect = False
+
+    def set_aside(self, assignment: Assignment) -> None:
+        """Let a job use no slot from now on: it is on its way to those on hold."""
+        if not assignment.is_set_aside and self.holds(assignment):
+            assignment.is_set_aside = True
+            self._set_aside += 1
 
     def free_slots(self) -> int:
         """Return how many jobs to take now.
 
-        None beside a suspect, which runs alone, and none while this worker finishes its jobs to run one.
+        Jobs on their way to those on hold use no slot, up to as many as one take brings. None are to be taken beside a
+        suspect, which runs alone, and none while this worker finishes its jobs to run one.
         """
         if self.is_closed:
             return 0
@@ -197,7 +210,7 @@ class InFlight:
             self.is_draining = False
         elif self.is_draining or self._has_suspect:
             return 0
-        return max(0, self.limit - held)
+        return max(0, self.limit - held + min(self._set_aside, TAKE_JOBS))
 
 
 def _key(delivery: Delivery) -> tuple[str, str]:

@@ -106,17 +106,21 @@ def described(member: Member) -> str:
 
 
 def read_member(worker: str, description: bytes) -> Member | None:
-    """Parse a description; None if something else is written there. What is missing in one gets a default."""
+    """Parse a description; None if something else is written there.
+
+    What is missing in one, as in that of an older version, gets a default: whoever registered there takes jobs.
+    """
     try:
         found = json.loads(description)
-        name, queues, settings = found["name"], found["queues"], found["settings"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, RecursionError):
         return None
-    if not (isinstance(name, str) and isinstance(queues, list) and isinstance(settings, dict)):
+    if not isinstance(found, dict):
         return None
+    queues, settings = found.get("queues"), found.get("settings")
+    queues, settings = queues if isinstance(queues, list) else [], settings if isinstance(settings, dict) else {}
     return Member(
         worker=worker,
-        name=_text(name),
+        name=_text(found.get("name")) or worker,
         version=_text(found.get("version")),
         host=_text(found.get("host")),
         since=_number(found.get("since")),

@@ -1,14 +1,15 @@
 """Holds a rule that asks for more locks than its limit over the whole fleet: a runaway rule stops by itself.
 
-Each job is counted in Redis before it runs, once: at its first take. So a rule gets at most its limit, and what other
-pods had taken at that moment. Its other jobs are set aside by a hold, as if an operator had set it, until somebody
-releases it. Then it is counted anew.
+Each job is counted in Redis before its first call, once: its record says so, also if its worker dies. So a rule gets at
+most its limit. Its other jobs are set aside by a hold, as if an operator had set it, until somebody releases it. Then
+those go on without being counted, and the rule is counted anew.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections import Counter
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +17,7 @@ from redis.exceptions import NoScriptError
 
 from tasks import history, progress
 from worker.broker.control_moves import RuleCount, count_rules_command
-from worker.broker.keys import digest
+from worker.broker.keys import Keys, digest
 from worker.message.control_event import control_event
 from worker.message.controls import Control, Note
 from worker.message.selector import Selector
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from tasks.rule_limits import RuleLimit
     from worker.broker.control_moves import Trail
-    from worker.broker.keys import Keys
     from worker.broker.records import Delivery
     from worker.broker.script_calls import Client
     from worker.runtime.clock import ServerClock
@@ -93,12 +93,17 @@ class RuleGuard:
         self._clock = clock
 
     async def apply(self, assignments: Sequence[Assignment]) -> None:
-        """Count the jobs that are about to run for the first time, and decide to hold those beyond a limit."""
-        counted = Counter(self._rules(assignments))
+        """Count the jobs that are about to run for the first time, and decide to hold those beyond a limit.
+
+        The jobs are of one queue.
+        """
+        counted: dict[str, list[str]] = defaultdict(list)
+        for rule, delivery in self._to_count(assignments):
+            counted[rule] += delivery.ref, delivery.lease_token
         if not counted:
             return
-        rules = list(counted)
-        answers = await retry_forever("count_rules", partial(self._count, counted))
+        rules, keys = list(counted), Keys(assignments[0].delivery.queue)
+        answers = await retry_forever("count_rules", partial(self._count, counted, keys))
         for rule, answer in zip(rules, answers, strict=True):
             if answer == _HELD_BY_THIS_CALL:
                 metrics.RULES_HELD.inc()
@@ -110,26 +115,27 @@ class RuleGuard:
                 if control is not None and control.kind == "hold":
                     assignment.decision = Held(control.selector.digest)
 
-    def _rules(self, assignments: Sequence[Assignment]) -> Iterator[str]:
+    def _to_count(self, assignments: Sequence[Assignment]) -> Iterator[tuple[str, Delivery]]:
         for assignment in assignments:
-            if assignment.decision is None and _begins(assignment.delivery):
+            if assignment.decision is None and _may_begin(assignment.delivery):
                 job = assignment.accepted
-                if job.job.rule_id is not None and not job.is_dry_run and self._limit(job.job.rule_id) is not None:
-                    yield job.job.rule_id
+                rule = job.job.rule_id
+                if rule is not None and not job.is_dry_run and self._limit(rule) is not None:
+                    yield rule, assignment.delivery
 
     def _limit(self, rule: str) -> RuleLimit | None:
         return self._limits.get(rule, self._default)
 
-    async def _count(self, counted: Mapping[str, int]) -> list[int]:
+    async def _count(self, counted: Mapping[str, Sequence[str]], keys: Keys) -> list[int]:
         counts = [self._rule_count(rule, jobs) for rule, jobs in counted.items()]
+        call = partial(count_rules_command, self._fleet, self._trail, counts, keys=keys)
         try:
-            answer = await self._client.execute_command(*count_rules_command(self._fleet, self._trail, counts))
+            answer = await self._client.execute_command(*call())
         except NoScriptError:
-            call = count_rules_command(self._fleet, self._trail, counts, whole_text=True)
-            answer = await self._client.execute_command(*call)
+            answer = await self._client.execute_command(*call(whole_text=True))
         return list(answer)
 
-    def _rule_count(self, rule: str, jobs: int) -> RuleCount:
+    def _rule_count(self, rule: str, jobs: Sequence[str]) -> RuleCount:
         limit = self._limit(rule)
         assert limit is not None  # noqa: S101 - see `_rules`
         note = Note(_BY, f"the rule asked for more than {limit}", at_ms=round(self._clock.now_ms()))
@@ -139,23 +145,20 @@ class RuleGuard:
         )
         return RuleCount(
             digest=digest(rule),
-            jobs=jobs,
             limit=limit.locks,
             window_ms=limit.seconds * 1000,
             hold=hold.selector.digest,
             text=hold.to_json(),
             event=event,
+            jobs=json.dumps(jobs),
         )
 
 
-def _begins(delivery: Delivery) -> bool:
-    """Return whether a job is about to run for the first time: it was just taken, or its eta has come.
+def _may_begin(delivery: Delivery) -> bool:
+    """Return whether a job may be about to run for the first time. Redis knows whether it was counted before.
 
-    A job that was held after it was counted is not counted again: the hold is the last entry of its history.
+    A job that was on hold is not counted: somebody has let it go on.
     """
-    if delivery.is_first:
-        return True
-    if delivery.attempts or delivery.crashes or not delivery.progress:
+    if delivery.attempts:
         return False
-    past = progress.from_bytes(delivery.progress).history
-    return bool(past) and past[-1].reason == history.ETA
+    return all(entry.reason != history.HOLD for entry in progress.from_bytes(delivery.progress).history)

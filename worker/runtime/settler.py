@@ -33,6 +33,9 @@ class Gates(Protocol):
     def give_back_permit(self, delivery: Delivery) -> None:
         """Give back the permit or the probe that a job was taken by."""
 
+    def set_aside(self, delivery: Delivery) -> None:
+        """Record that a job is on hold, and makes no call."""
+
 
 class Reports(Protocol):
     """Where Celery hears of jobs that left this worker."""
@@ -143,6 +146,9 @@ class Settler:
                 known.history = history.with_delay(known.history, self._clock.now(), reason=history.HOLD, seconds=None)
                 delivery.progress = known.to_bytes()
                 batches.hold.put((assignment, hold))
+                self._in_flight.set_aside(assignment)
+                self._gates.set_aside(delivery)
+                self._slots_freed()
 
     def settle_under_its_own_id(self, assignment: Assignment, event: Event, *, is_conflict: bool) -> None:
         """Complete a job whose id names another event already: its event gets an id of its own."""

@@ -1,12 +1,13 @@
 -- count_rules: count the locks that rules ask for, and hold each rule that asks for more than its limit.
 -- KEYS  1 controls   2 control stream
--- ARGV  1 prefix of the rules' keys   2 events that the stream keeps, about   3 fields of the controls at most
---       then for each rule: its digest, jobs more, limit, milliseconds that the limit is for, digest of its hold, the hold: JSON, event
+-- ARGV  1 prefix of the rules' keys   2 events that the stream keeps, about   3 fields of the controls at most   4 record prefix
+--       then for each rule: its digest, limit, milliseconds that the limit is for, digest of its hold, the hold: JSON, event,
+--       its jobs: JSON array of refs and lease tokens in turn
 -- Returns for each rule  0 it is not on hold | 1 it was before | 2 it is by this call
--- Crash: all or nothing. Not to be repeated blindly: it would count the jobs twice.
+-- Crash: all or nothing; repeating it is harmless: a job counts once, and its record says so.
 
 local controls, stream = KEYS[1], KEYS[2]
-local prefix, max_events, max_fields = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local prefix, max_events, max_fields, record_prefix = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local parts = 10
 
 require_type(controls, 'hash')
@@ -21,8 +22,24 @@ require_permission('HDEL', prefix, '')
 require_permission('HINCRBY', prefix, '', 1)
 require_permission('PEXPIRE', prefix, 1)
 require_permission('DEL', prefix)
+require_permission('HMGET', record_prefix, '')
+require_permission('HSET', record_prefix, '', '')
 
 local now, answers = now_ms(), {}
+
+-- Marks jobs as counted; returns how many were not yet. A job that is another worker's by now is left to that one.
+local function count_new(jobs)
+  local new = 0
+  for at = 1, #jobs, 2 do
+    local record = record_prefix .. jobs[at]
+    local found = redis.pcall('HMGET', record, 'lease_token', 'counted')
+    if found[1] == jobs[at + 1] and not found[2] then
+      redis.call('HSET', record, 'counted', '1')
+      new = new + 1
+    end
+  end
+  return new
+end
 
 -- The window slides in tenths: jobs count for the limit's time, and up to a tenth of it longer.
 local function sum_with(key, more, window_ms)
@@ -45,16 +62,16 @@ local function sum_with(key, more, window_ms)
   return sum
 end
 
-for at = 4, #ARGV, 7 do
-  local more, limit, window_ms = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local hold, answer = ARGV[at + 4], 0
+for at = 5, #ARGV, 7 do
+  local key, limit, window_ms, hold = prefix .. ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3]
+  local more, answer = count_new(cjson.decode(ARGV[at + 6])), 0
   if is_hold_in_force(controls, hold, now) then
     answer = 1
-  elseif sum_with(prefix .. ARGV[at], more, window_ms) > limit and redis.call('HLEN', controls) < max_fields then
+  elseif more > 0 and sum_with(key, more, window_ms) > limit and redis.call('HLEN', controls) < max_fields then
     local version = read_controls(controls, now)
-    redis.call('HSET', controls, 'hold ' .. hold, ARGV[at + 5], 'version', integer(math.max(version + 1, now)))
-    redis.call('XADD', stream, 'MAXLEN', '~', max_events, '*', 'event', ARGV[at + 6])
-    redis.call('DEL', prefix .. ARGV[at]) -- once it is released, it is counted anew
+    redis.call('HSET', controls, 'hold ' .. hold, ARGV[at + 4], 'version', integer(math.max(version + 1, now)))
+    redis.call('XADD', stream, 'MAXLEN', '~', max_events, '*', 'event', ARGV[at + 5])
+    redis.call('DEL', key) -- once it is released, it is counted anew
     answer = 2
   end
   answers[#answers + 1] = answer

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.controls import options
 from worker.cli.exit import FAILED, load_settings, redis_address, redis_or_stop
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ def audit(
         bool | None,
         typer.Option("--deep/--no-deep", help="Look whether each job has its record; the default below 100,000 jobs."),
     ] = None,
+    acknowledge: Annotated[
+        bool, typer.Option("--acknowledge", help="Note that the vanished jobs are known; needs --reason.")
+    ] = False,
+    reason: options.OptionalReason = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     """Check that no job is lost: add up what became of all of them.
@@ -32,8 +37,12 @@ def audit(
 
     taken = finished + duplicates dropped + vanished + in flight + delayed + due + requeued + retries + suspects + held,
     for each queue of the fleet, at one moment. It changes nothing and needs no token. The exit status is 0 if the sum
-    is right and no job lost its record, else 1.
+    is right and no job lost its record, else 1. Vanished jobs that were sent again, or given up, are acknowledged with
+    --acknowledge --reason: that is noted in the control stream, and from then on only further ones count.
     """
+    if acknowledge != (reason is not None):
+        raise typer.BadParameter("--acknowledge and --reason go together: say why the vanished jobs are no trouble")
+    why = None if reason is None else options.read_reason(reason)
     import json  # noqa: PLC0415 - as below
 
     from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
@@ -42,6 +51,12 @@ def audit(
     settings = load_settings()
     with redis_or_stop(settings), sync_client(settings) as client:
         found = _audit(client, settings, deep=deep)
+        if why is not None:
+            from worker.cli.audit.acknowledge import acknowledge as note  # noqa: PLC0415 - as above
+
+            for line in note(settings, found, why):
+                typer.echo(line, err=True)
+            found = _audit(client, settings, deep=deep)
     is_right = not any(each.breaches for each in found)
     if as_json:
         queues = [report.as_json(each) for each in found]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from worker.cli.audit.snapshot import Snapshot
 
 _OUTCOME = "outcome:"
+#: The counter of the vanished jobs that an operator has acknowledged.
+ACKNOWLEDGED = "vanished_acknowledged"
 #: What each term of the sum counts, in the order in which they are shown.
 MEANINGS = {
     "finished": "ended with an event",
@@ -60,6 +62,7 @@ class Law:
         terms: what became of them, by the names in ``MEANINGS``.
         outcomes: those that finished, by outcome.
         ready: messages that were not taken yet, which are not in the sum.
+        acknowledged: so many vanished jobs an operator has acknowledged.
     """
 
     queue: str
@@ -67,6 +70,7 @@ class Law:
     terms: Mapping[str, int]
     outcomes: Mapping[str, int]
     ready: int
+    acknowledged: int
 
     @property
     def sum(self) -> int:
@@ -105,6 +109,7 @@ def law_of(snapshot: Snapshot) -> Law:
             name.removeprefix(_OUTCOME): count for name, count in totals.items() if name.startswith(_OUTCOME) and count
         },
         ready=sum(state.priorities.values()) + state.arrived,
+        acknowledged=totals.get(ACKNOWLEDGED, 0),
     )
 
 
@@ -131,12 +136,15 @@ def breaches(law: Law, snapshot: Snapshot) -> Iterator[Breach]:
             f"Somebody deleted or changed the counters of this queue ({counters}), or restored a part of its keys. No "
             "job needs to be lost, but this sum cannot tell.",
         )
-    if law.terms["vanished"]:
+    new = law.terms["vanished"] - law.acknowledged
+    if new > 0:
+        since = "an operator last acknowledged that" if law.acknowledged else "the queue was first used"
         yield Breach(
             "vanished",
-            f"The records of {plural(law.terms['vanished'], 'job')} were deleted since the queue was first used.",
+            f"The records of {plural(new, 'job')} were deleted since {since}.",
             "Each is a job without an event. Somebody deleted keys, or Redis did: its maxmemory-policy has to be "
-            "noeviction. Send those jobs again, which is harmless.",
+            "noeviction. Send those jobs again, which is harmless, and then acknowledge them: lock-worker audit "
+            "--acknowledge --reason ...",
         )
     by_outcome = sum(law.outcomes.values())
     if by_outcome != law.terms["finished"]:

@@ -64,6 +64,8 @@ def lines(found: Audited) -> Iterator[str]:
     yield _line("  taken", law.taken, "from the producers' lists, each job once")
     for at, (name, meaning) in enumerate(MEANINGS.items()):
         yield _line(f"{'+' if at else '='} {name.replace('_', ' ')}", law.terms[name], meaning)
+        if name == "vanished" and law.acknowledged:
+            yield _line("    acknowledged", law.acknowledged, "by an operator; see CONTROL_STREAM")
         if name == "finished":
             for outcome, count in law.outcomes.items():
                 yield _line(f"    {printable(outcome)}", count)
@@ -95,6 +97,7 @@ def as_json(found: Audited) -> dict[str, Any]:
         "sum": law.sum,
         "missing": law.missing,
         "ready": law.ready,
+        "acknowledged": law.acknowledged,
         "records": None
         if records is None
         else {

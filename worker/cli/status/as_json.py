@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from worker.cli.status.other_queues import QueueCounts
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import StreamStats
+    from worker.cli.status.verdict import Problem
     from worker.message.controls import Control, Note
     from worker.runtime.fleet_state import FleetState
 
@@ -29,9 +30,8 @@ def as_json(report: Report) -> str:
     return json.dumps(
         {
             "verdict": verdict(report.problems),
-            "problems": [
-                {"code": problem.code, "text": problem.text, "advice": problem.advice} for problem in report.problems
-            ],
+            "problems": [_problem(each) for each in report.problems],
+            "notes": [_problem(each) for each in report.notes],
             "queue": settings.LOCK_QUEUE,
             "redis": redis_address(settings),
             "time": datetime.fromtimestamp(state.server_seconds, UTC).isoformat(),
@@ -58,6 +58,10 @@ def as_json(report: Report) -> str:
             },
         }
     )
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    return {"code": problem.code, "text": problem.text, "advice": problem.advice}
 
 
 def _jobs(state: FleetState) -> dict[str, Any]:

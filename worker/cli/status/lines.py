@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import GroupStats, StreamStats
-    from worker.cli.status.verdict import Problem
     from worker.runtime.fleet_state import FleetLimit, FleetState
 
 _PRIORITY_NAMES = {0: "priority 0 to 2", 3: "priority 3 to 5", 6: "priority 6 to 8", 9: "priority 9"}
@@ -29,6 +28,7 @@ _TOTALS = {
     "deduplicated": "duplicates of jobs that had ended",
     "released": "jobs released by workers that stopped",
     "vanished": "jobs whose record was deleted",
+    "vanished_acknowledged": "those that an operator acknowledged",
     "workers_lost": "workers whose leases expired",
 }
 #: The most workers, and consumer groups of a stream, that are shown to people; there may be any number.
@@ -45,7 +45,7 @@ def lines(report: Report, width: int) -> list[str]:
     """Return the report as lines for people; running text is wrapped to the width of the terminal."""
     state, settings = report.state, report.settings
     return [
-        *_verdict_lines(report.problems, width),
+        *_verdict_lines(report, width),
         "",
         f"Queue {settings.LOCK_QUEUE} at {redis_address(settings)}",
         *_job_lines(report),
@@ -60,12 +60,13 @@ def lines(report: Report, width: int) -> list[str]:
     ]
 
 
-def _verdict_lines(problems: Sequence[Problem], width: int) -> Iterator[str]:
-    if not problems:
+def _verdict_lines(report: Report, width: int) -> Iterator[str]:
+    if not report.problems:
         yield WELL
-    for problem in problems:
-        yield from _wrapped(f"NOT WELL: {problem.text}", width, indent="  ")
-        yield from _wrapped(f"  -> {problem.advice}", width, indent="     ")
+    for what, found in (("NOT WELL", report.problems), ("NOTE", report.notes)):
+        for each in found:
+            yield from _wrapped(f"{what}: {each.text}", width, indent="  ")
+            yield from _wrapped(f"  -> {each.advice}", width, indent="     ")
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.broker.keys import Keys
+from worker.cli.status.notes import notes
 from worker.cli.status.other_queues import QueueCounts, read_queues
 from worker.cli.status.stream_stats import StreamStats, stream_stats
 from worker.cli.status.verdict import Problem, problems
@@ -27,6 +28,7 @@ class Report:
         queues: the queues of the fleet, that of the state first.
         streams: the results stream and the dead stream.
         problems: what is wrong, the worst first.
+        notes: what is set on purpose and should be known.
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class Report:
     queues: list[QueueCounts]
     streams: tuple[StreamStats, StreamStats]
     problems: list[Problem]
+    notes: list[Problem]
 
     @property
     def last_maintenance_seconds(self) -> float | None:
@@ -56,4 +59,5 @@ def read_report(client: Redis, settings: Settings) -> Report:
         read_queues(client, Keys(settings.LOCK_QUEUE), state),
         stream_stats(state, settings),
         problems(state, settings),
+        notes(state),
     )

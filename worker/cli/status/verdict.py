@@ -37,8 +37,6 @@ _MANY_FAILED_CALLS, _FEW_CALLS, _FRESH_SECONDS = 0.2, 20, 20.0
 #: Workers register every five seconds; one that has not for so many seconds is told.
 _SILENT_SECONDS = 12.0
 _NAMES_SHOWN = 3
-#: So much is shown of the rules whose jobs are dry runs.
-_RULES_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,6 @@ def problems(state: FleetState, settings: Settings) -> list[Problem]:
         *_of_the_queue(state),
         *_of_holds(state),
         *_of_settings(state),
-        *_of_dry_runs(state),
         *_of_streams(state, settings),
         *_of_outcomes(state),
     ]
@@ -116,7 +113,7 @@ def _of_workers(state: FleetState) -> Iterator[Problem]:
     if mute:
         yield Problem(
             "worker_silent",
-            f"{_workers(mute, state)} said nothing for "
+            f"{named(mute, state)} said nothing for "
             f"{duration(state.server_seconds - min(member.registered for member in mute))}.",
             "Killed, stalled, or cut off from Redis: see how it ended. Others take its jobs when their lease is over.",
         )
@@ -127,15 +124,14 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
     if refused:
         yield Problem(
             "token_refused",
-            f"The API refuses the token of {_workers(refused, state)}, "
-            f"for {_open_for(refused, _TOKEN_REFUSED, state)}.",
+            f"The API refuses the token of {named(refused, state)}, for {_open_for(refused, _TOKEN_REFUSED, state)}.",
             "Put a valid token into API_TOKEN_FILE (it is read again by itself) or API_TOKEN (restart the workers). "
             "No job is lost, and none loses an attempt.",
         )
     if down:
         yield Problem(
             "api_down",
-            f"The API fails for {_workers(down, state)}, for {_open_for(down, _API_DOWN, state)}{_last_error(down)}",
+            f"The API fails for {named(down, state)}, for {_open_for(down, _API_DOWN, state)}{_last_error(down)}",
             "Look at the API, and at the network to it. The workers probe, and go on by themselves.",
         )
     if _do_calls_fail(state):
@@ -223,28 +219,6 @@ def _of_settings(state: FleetState) -> Iterator[Problem]:
         )
 
 
-def _of_dry_runs(state: FleetState) -> Iterator[Problem]:
-    dry = [member for member in state.members if member.settings.get("DRY_RUN") is True]
-    if dry:
-        yield Problem(
-            "dry_run",
-            f"No job is called by {_workers(dry, state)}: DRY_RUN is set, and each job ends as would_lock.",
-            "Unset DRY_RUN and restart them when conversations are to be locked; the ids of dry runs stand in no job's "
-            "way.",
-        )
-    rules = sorted({rules for member in state.members if isinstance(rules := _dry_rules(member), str)})
-    if rules:
-        yield Problem(
-            "rules_dry_run",
-            f"Jobs of some rules are not called (RULES_DRY_RUN): {printable(', '.join(rules)[:_RULES_CHARACTERS])}.",
-            "Take a rule out of RULES_DRY_RUN and restart the workers when its conversations are to be locked.",
-        )
-
-
-def _dry_rules(member: Member) -> object:
-    return member.settings.get("RULES_DRY_RUN")
-
-
 def _of_streams(state: FleetState, settings: Settings) -> Iterator[Problem]:
     results, dead = stream_stats(state, settings)
     for group in results.groups:
@@ -275,7 +249,8 @@ def _of_outcomes(state: FleetState) -> Iterator[Problem]:
         )
 
 
-def _workers(found: Sequence[Member], state: FleetState) -> str:
+def named(found: Sequence[Member], state: FleetState) -> str:
+    """Name some of the workers of a fleet."""
     if len(found) == len(state.members):
         return "the only worker" if len(found) == 1 else f"all {len(found)} workers"
     names = ", ".join(printable(member.title) for member in found[:_NAMES_SHOWN])
