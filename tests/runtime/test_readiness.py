@@ -19,13 +19,16 @@ class _Worker:
 
     def __init__(self) -> None:
         in_flight = InFlight(8)
-        self.clock: Any = SimpleNamespace(seconds_since_sync=0.0)
-        fetcher: Any = SimpleNamespace(last_fetch_at=time.monotonic() - 10)
+        self.clock = SimpleNamespace(seconds_since_sync=0.0)
+        redis: dict[str, Any] = {
+            "clock": self.clock,
+            "fetcher": SimpleNamespace(last_fetch_at=time.monotonic() - 10),
+        }
         self.gates = FlowControl(
             in_flight, name="pod", failures=10, is_rate_limited=False, max_pause=300, changes=lambda: None,
             restore_attempts=lambda _: None, server_ms=lambda: time.time() * 1000,
         ).gates  # fmt: skip
-        self._readiness = Readiness(in_flight=in_flight, fetcher=fetcher, clock=self.clock, gates=self.gates)
+        self._readiness = Readiness(in_flight=in_flight, gates=self.gates, **redis)
 
     def says(self) -> tuple[list[str], list[str]]:
         return self._readiness.reasons_not_ready(), self._readiness.fleet_held_back_by()
