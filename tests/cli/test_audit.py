@@ -75,7 +75,7 @@ async def test_jobs_in_every_place_add_up_and_the_sum_is_told_line_by_line(
     assert found["records"] == {"checked": 8, "missing": 0, "refs": []}
     shown = terminal.run("audit").stdout.splitlines()
     numbers = {" ".join(line.split()[:3]) for line in shown}
-    assert {"taken 12 by", "= finished 3", "+ requeued 3", "+ held 0", "sum 12"} <= numbers
+    assert {"taken 12 from", "= finished 3", "+ requeued 3", "+ held 0", "sum 12"} <= numbers
     assert shown[-1] == "It adds up: each job taken has ended with an event, or is where it has to be."
 
 
