@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -12,14 +11,18 @@ from redis import ConnectionPool, Redis
 from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.retry import Retry
 
+from settings import read_password
 from worker.broker.client import RedisClient
+from worker.broker.credentials import Credentials, PasswordFile, named_refusal
 from worker.broker.refusals import as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from redis.credentials import CredentialProvider
 
     from settings import Settings
     from worker.broker.backoff import ConnectBackoff
@@ -54,57 +57,94 @@ class _ClosesWhenUnusable:
         raise lost
 
 
-class PrimaryConnection(_ClosesWhenUnusable, redis.Connection):
+class _NamesThePasswordFile:
+    """A blocking connection whose login, when the server refuses it, says from which file the password was."""
+
+    credential_provider: CredentialProvider | None
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+        """Log in.
+
+        Raises:
+            PasswordFileRefusedError: the server refused the password in REDIS_PASSWORD_FILE.
+        """
+        try:
+            super().on_connect_check_health(check_health)  # type: ignore[misc]  # redis-py's connection comes next
+        except AuthenticationError as error:
+            raise named_refusal(self.credential_provider, error) from error.__cause__
+
+
+class _NamesThePasswordFileAsync:
+    """As :class:`_NamesThePasswordFile`, for asyncio."""
+
+    credential_provider: CredentialProvider | None
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - as above
+        """As :meth:`_NamesThePasswordFile.on_connect_check_health`."""
+        try:
+            await super().on_connect_check_health(check_health)  # type: ignore[misc]  # as above
+        except AuthenticationError as error:
+            raise named_refusal(self.credential_provider, error) from error.__cause__
+
+
+class PrimaryConnection(_ClosesWhenUnusable, _NamesThePasswordFile, redis.Connection):
     """A blocking connection without TLS."""
 
 
-class PrimarySSLConnection(_ClosesWhenUnusable, redis.SSLConnection):
+class PrimarySSLConnection(_ClosesWhenUnusable, _NamesThePasswordFile, redis.SSLConnection):
     """A blocking connection with TLS."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The user and password for Redis. ``repr`` hides both, because Celery shows its settings on request."""
-
-    username: str | None = field(repr=False)
-    password: str | None = field(repr=False)
-
-    def __json__(self) -> str:
-        """Return what ``inspect stats`` shows; kombu can answer only with values that have a JSON form."""
-        return repr(self)
+class AsyncConnection(_NamesThePasswordFileAsync, Connection):
+    """A connection of the asyncio side without TLS."""
 
 
-def credentials(settings: Settings) -> Credentials:
-    """Return the user and password in REDIS_URL."""
+class AsyncSSLConnection(_NamesThePasswordFileAsync, SSLConnection):
+    """A connection of the asyncio side with TLS."""
+
+
+def credentials(settings: Settings) -> Credentials | None:
+    """Return the user and password in REDIS_URL, or of REDIS_PASSWORD_FILE; None if there are none."""
     parts = urlsplit(settings.REDIS_URL.get_secret_value())
+    file = settings.REDIS_PASSWORD_FILE
+    if not (parts.username or parts.password or file):
+        return None
     return Credentials(
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
+        file=None if file is None else PasswordFile(file, read_password),
     )
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """Return redis-py's arguments for TLS; empty without TLS. Certificate and host name are verified."""
+    """Return redis-py's arguments for TLS; empty without TLS. Certificate and host name are verified.
+
+    redis-py reads the files again for each connection, so that all of them can be replaced.
+    """
     if not settings.redis_is_tls:
         return {}
+    files = {
+        "ssl_ca_certs": settings.REDIS_CA_FILE,
+        "ssl_certfile": settings.REDIS_CERT_FILE,
+        "ssl_keyfile": settings.REDIS_KEY_FILE,
+    }
     return {
         "ssl_cert_reqs": "required",
         "ssl_check_hostname": True,
-        "ssl_ca_certs": None if settings.REDIS_CA_FILE is None else str(settings.REDIS_CA_FILE),
+        **{name: str(path) for name, path in files.items() if path is not None},
+        "ssl_password": "",  # else OpenSSL asks the terminal for that of a key that is encrypted by now
     }
 
 
 def options(settings: Settings) -> dict[str, Any]:
     """Return redis-py's arguments for REDIS_URL."""
     parts = urlsplit(settings.REDIS_URL.get_secret_value())
-    user = credentials(settings)
     tls = tls_options(settings)
     return {
         "host": parts.hostname,
         "port": parts.port or 6379,
         "db": int(parts.path.strip("/") or 0),
-        "username": user.username,
-        "password": user.password,
+        "credential_provider": credentials(settings),
         "socket_timeout": TIMEOUT_SECONDS,
         "socket_connect_timeout": TIMEOUT_SECONDS,
         "socket_keepalive": True,
@@ -135,7 +175,7 @@ def async_client(
 ) -> RedisClient:
     """Return the client of the asyncio side; see :class:`RedisClient` for ``on_useless``."""
     arguments = options(settings)
-    connection = SSLConnection if arguments.pop("ssl") else Connection
+    connection = AsyncSSLConnection if arguments.pop("ssl") else AsyncConnection
     # The client applies one timeout to the whole command, so redis-py's own one is off. With that, redis-py would send
     # through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives just as it finishes. The worker
     # would then go on with its next command instead of stopping.
