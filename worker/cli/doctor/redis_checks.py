@@ -175,6 +175,8 @@ def permissions(client: Redis, settings: Settings) -> Iterator[Check]:
     """Ask for each command of a worker whether the server allows it; none is run."""
     names = Names(Keys(settings.LOCK_QUEUE), settings.RESULTS_CHANNEL, settings.DEAD_STREAM, settings.CONTROL_STREAM)
     refused = refused_commands(client, names)
+    if refused is None:  # the check of the server says so
+        return
     for each in refused:
         keys = ", ".join(each.on[:_KEYS_NAMED]) + (", ..." if len(each.on) > _KEYS_NAMED else "")
         yield problem(
