@@ -13,6 +13,7 @@ from worker.broker.refusals import ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import look
 from worker.broker.stream_bounds import StreamBounds
 from worker.cli.doctor.check import ok, problem, warning
+from worker.cli.doctor.redis_login import login_checks
 from worker.cli.exit import redis_address
 from worker.cli.refusals import described
 
@@ -43,6 +44,7 @@ def redis_checks(client: Redis, settings: Settings) -> Iterator[Check]:
         return
     yield ok("redis", f"{_server(info)} answers at {redis_address(settings)}")
     checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+        ("redis_login", lambda: login_checks(client, settings)),
         ("redis_server", lambda: server(client, settings)),
         ("redis_database", lambda: database(client)),
         ("redis_clock", lambda: clock(seconds + microseconds / 1e6, began, ended)),
