@@ -14,15 +14,24 @@ import os
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.rule_limits import read_limit, read_limits_file
-
-REDIS_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
+from worker.broker.keys import hash_tag
+from worker.broker.redis_url import RedisUrl, Topology, parse
 
 #: The options that all workers of a queue must share; a worker logs a warning if another one differs. None is secret.
 MUST_AGREE = (
@@ -53,8 +62,11 @@ MUST_AGREE = (
 )
 
 _OWN_KEYS = "lw:"
+#: What the streams are called on a cluster after the queue's hash tag, if they are not named.
+_CLUSTER_STREAMS = {"RESULTS_CHANNEL": "results", "DEAD_STREAM": "dead", "CONTROL_STREAM": "control"}
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _MAX_TOKEN_BYTES = 64 * 1024
+_MAX_PASSWORD_BYTES = 64 * 1024
 _MAX_RULE_CHARACTERS = 128
 _MAX_STREAM_BYTES = 1_099_511_627_776
 
@@ -72,7 +84,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _split(url: str, hint: str = "") -> SplitResult:
+def _split(url: str) -> SplitResult:
     # urlsplit drops line breaks and tabs from the middle of a URL; other readers may not.
     if not url.isprintable() or " " in url:
         raise ValueError("is not a URL: it holds a blank or a control character")
@@ -81,7 +93,7 @@ def _split(url: str, hint: str = "") -> SplitResult:
         port = parts.port
         (parts.hostname or "").encode("idna")  # else resolving it fails with an unexpected error
     except ValueError:
-        raise ValueError(f"is not a URL: its host or port cannot be read{hint}") from None
+        raise ValueError("is not a URL: its host or port cannot be read") from None
     if port == 0:
         raise ValueError("must name a port from 1 to 65535, or none")
     return parts
@@ -89,16 +101,12 @@ def _split(url: str, hint: str = "") -> SplitResult:
 
 def _redis_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value().strip()
-    parts = _split(url, hint="; write special characters in a password percent-encoded")
-    if parts.scheme not in REDIS_SCHEMES:
-        raise ValueError("must start with redis://, rediss://, valkey:// or valkeys://")
-    if "?" in url or "#" in url:
-        raise ValueError("must hold no query or fragment; use REDIS_CA_FILE for an own certificate authority")
-    if not parts.hostname:
-        raise ValueError("names no host")
-    if not re.fullmatch("(/[0-9]{0,6})?", parts.path):
-        raise ValueError("must end in a database number such as /0, or in nothing")
+    parse(url)
     return SecretStr(url)
+
+
+def _is_tls(url: SecretStr) -> bool:
+    return parse(url.get_secret_value()).is_tls
 
 
 def _api_url(value: str) -> str:
@@ -174,6 +182,58 @@ def _token_file(path: Path) -> Path:
     return path
 
 
+def read_password(path: Path) -> str:
+    """Return the password in a file: its one line, without the line's end.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no password; the message says why, and shows nothing of it.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_PASSWORD_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    if len(content) > _MAX_PASSWORD_BYTES:
+        raise ValueError(f"holds no password: it is longer than {_MAX_PASSWORD_BYTES} bytes")
+    try:
+        password = content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:  # its text shows a byte
+        raise ValueError("holds no password: it is not UTF-8") from None
+    if not password.strip():
+        raise ValueError("is empty")
+    if "\n" in password or "\r" in password:
+        raise ValueError("holds no password: it has more than one line")
+    return password
+
+
+def _password_file(path: Path) -> Path:
+    read_password(path)
+    return path
+
+
+def _readable(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    return path
+
+
+def _key_problem(certificate: Path, key: Path) -> str | None:
+    """Return what is wrong with a private key for a certificate; None if nothing is."""
+    try:
+        # An empty password, or OpenSSL would ask the terminal for that of an encrypted key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "is not the key of the certificate in REDIS_CERT_FILE"
+        return "holds no private key in PEM format, or one that is encrypted with a password"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    return None
+
+
 def _certificates(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=path)
@@ -220,6 +280,15 @@ def lock_queue() -> str:
     return name
 
 
+def _is_cluster(url: object) -> bool:
+    """Return whether REDIS_URL names a cluster; False if it is invalid, which is reported as such."""
+    text = url.get_secret_value() if isinstance(url, SecretStr) else str(url)
+    try:
+        return parse(text.strip()).topology is Topology.CLUSTER
+    except ValueError:
+        return False
+
+
 class Settings(BaseSettings):
     """The worker's options. The reference page shows each field's description."""
 
@@ -230,10 +299,30 @@ class Settings(BaseSettings):
     REDIS_URL: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="The Redis or Valkey server: `redis://` or, with TLS that verifies certificate and host name, "
-        "`rediss://` (`valkey://` and `valkeys://` mean the same); user, password and database number are part of it.",
+        "`rediss://` (`valkey://` and `valkeys://` mean the same); user, password and database number are part of it. "
+        "With Sentinel `redis+sentinel://h1,h2,h3/mymaster/0`, with Redis Cluster `redis+cluster://h1,h2` "
+        "([redis-topologies.md](redis-topologies.md)).",
+    )
+    SENTINEL_PASSWORD: SecretStr | None = Field(
+        None, description="The password of the sentinels, where they have one; that in REDIS_URL is the server's."
+    )
+    REDIS_PASSWORD_FILE: Annotated[Path, AfterValidator(_password_file)] | None = Field(
+        None,
+        description="File that holds the password for Redis, instead of one in REDIS_URL; read again for each "
+        "connection, so that a rotation needs no restart.",
     )
     REDIS_CA_FILE: Annotated[Path, AfterValidator(_certificates)] | None = Field(
         None, description="PEM file of the certificate authority for `rediss://`, instead of the system's."
+    )
+    REDIS_CERT_FILE: Annotated[Path, AfterValidator(_certificates)] | None = Field(
+        None,
+        description="PEM file of the certificate that the worker shows to Redis, with those between it and its "
+        "authority; for `rediss://`, together with REDIS_KEY_FILE. Both are read again for each connection.",
+    )
+    REDIS_KEY_FILE: Annotated[Path, AfterValidator(_readable)] | None = Field(
+        None,
+        validate_default=True,
+        description="PEM file of the private key of REDIS_CERT_FILE, without a password.",
     )
     REDIS_ALLOW_EVICTION: bool = Field(
         default=False,
@@ -451,6 +540,66 @@ class Settings(BaseSettings):
         "`console`: coloured for people.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _streams_follow_the_queue(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Name the streams of a cluster that are not named: they must be in the slot of the queue."""
+        tag = hash_tag(str(given.get("LOCK_QUEUE", "")))
+        if not (tag and _is_cluster(given.get("REDIS_URL"))):
+            return given
+        return {**{name: f"{{{tag}}}.{end}" for name, end in _CLUSTER_STREAMS.items()}, **given}
+
+    @field_validator("LOCK_QUEUE")
+    @classmethod
+    def _has_a_hash_tag(cls, value: str, info: ValidationInfo) -> str:
+        if _is_cluster(info.data.get("REDIS_URL")) and not hash_tag(value):
+            raise ValueError(
+                "must hold a hash tag on a Redis Cluster, which keeps all keys of the queue in one slot: write "
+                "{moderation}.lock, for example"
+            )
+        return value
+
+    @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")
+    @classmethod
+    def _shares_the_hash_tag(cls, value: str, info: ValidationInfo) -> str:
+        tag = hash_tag(info.data.get("LOCK_QUEUE", ""))
+        if tag and hash_tag(value) != tag and _is_cluster(info.data.get("REDIS_URL")):
+            ending = _CLUSTER_STREAMS[str(info.field_name)]
+            raise ValueError(
+                f"must hold the hash tag of LOCK_QUEUE on a Redis Cluster, or a job and its event are in different "
+                f"slots: write {{{tag}}}.{ending}, for example, or leave it out"
+            )
+        return value
+
+    @field_validator("REDIS_PASSWORD_FILE")
+    @classmethod
+    def _is_the_only_password(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("REDIS_URL")  # missing: it is invalid itself, and reported
+        if value is not None and url is not None and parse(url.get_secret_value()).password:
+            raise ValueError("give the password in REDIS_URL or in REDIS_PASSWORD_FILE, not both")
+        return value
+
+    @field_validator("REDIS_CERT_FILE")
+    @classmethod
+    def _is_for_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("REDIS_URL")
+        if value is not None and url is not None and not _is_tls(url):
+            raise ValueError("is for a server that speaks TLS: let REDIS_URL start with rediss://")
+        return value
+
+    @field_validator("REDIS_KEY_FILE")
+    @classmethod
+    def _belongs_to_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "REDIS_CERT_FILE" not in info.data:  # it is invalid itself, and reported
+            return value
+        certificate: Path | None = info.data["REDIS_CERT_FILE"]
+        if (value is None) != (certificate is None):
+            raise ValueError("give REDIS_CERT_FILE and REDIS_KEY_FILE, or neither")
+        problem = None if value is None or certificate is None else _key_problem(certificate, value)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
+
     @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")
     @classmethod
     def _is_a_name_of_its_own(cls, value: str, info: ValidationInfo) -> str:
@@ -519,7 +668,17 @@ class Settings(BaseSettings):
     @property
     def redis_is_tls(self) -> bool:
         """True if REDIS_URL asks for TLS."""
-        return REDIS_SCHEMES[urlsplit(self.REDIS_URL.get_secret_value()).scheme] == "rediss"
+        return self.redis.is_tls
+
+    @property
+    def redis(self) -> RedisUrl:
+        """The parts of REDIS_URL."""
+        return parse(self.REDIS_URL.get_secret_value())
+
+    @property
+    def cluster_tag(self) -> str:
+        """The hash tag of all names, with its braces; empty without a cluster."""
+        return f"{{{hash_tag(self.LOCK_QUEUE)}}}" if self.redis.topology is Topology.CLUSTER else ""
 
 
 def _authorities() -> str | None:

@@ -33,9 +33,8 @@ _PORTS_TRIED = 20
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.005
-_CONFIG_FILE = "server.conf"
+CONFIG_FILE = "server.conf"
 _LOG_FILE = "server.log"
-_READY_LINE = "Ready to accept connections"
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
@@ -58,6 +57,11 @@ class RedisServer:
     several lines of the same name, as in ``{"appendonly": "yes", "user": ["app on >secret ~* +@all"]}``. The options
     ``loglevel`` and ``logfile`` must stay as they are: that the server has started is seen in its log.
     """
+
+    #: What the server logs when it has started.
+    ready_line = "Ready to accept connections"
+    #: Arguments of its command line beside the configuration.
+    arguments: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -166,11 +170,14 @@ class RedisServer:
                 return
 
     def _launch(self, directory: Path) -> None:
-        (directory / _CONFIG_FILE).write_text(self._config())
+        self.write_config(directory / CONFIG_FILE)
         log_start = len(self.log())
         with (directory / _LOG_FILE).open("ab") as log:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(directory), self.binary.path, _CONFIG_FILE],
+                [
+                    *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
+                    *(str(directory), self.binary.path, CONFIG_FILE, *self.arguments),
+                ],
                 cwd=directory,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -189,9 +196,10 @@ class RedisServer:
 
     def _is_ready(self, log_start: int) -> bool:
         # The log comes first: were the port taken by another Redis, that one would answer the PING.
-        return _READY_LINE in self.log()[log_start:] and answers_ping(HOST, self.port, tls=self._tls is not None)
+        return self.ready_line in self.log()[log_start:] and answers_ping(HOST, self.port, tls=self._tls is not None)
 
-    def _config(self) -> str:
+    def write_config(self, file: Path) -> None:
+        """Write the configuration; called before each start."""
         lines = [f"bind {HOST}", 'save ""']
         if self._tls:
             lines += ["port 0", f"tls-port {self.port}", "tls-auth-clients no"]
@@ -201,7 +209,7 @@ class RedisServer:
         for name, value in self._options.items():
             values = [value] if isinstance(value, str | int) else value
             lines += [f"{name} {each}" for each in values]
-        return "\n".join(lines) + "\n"
+        file.write_text("\n".join(lines) + "\n")
 
     def _signal(self, number: signal.Signals) -> None:
         if self.running and self.pid:  # no process id is 0: that would be our own process group

@@ -21,6 +21,7 @@ from redis.exceptions import (
     ClusterDownError,
     InvalidResponse,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -33,7 +34,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 #: The oldest version: Redis 7 brought the script flags that let a full server drain.
 OLDEST_MAJOR = 7
 
-_OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)
+#: The server does not serve the keys, and another one may. ASK and TRYAGAIN come from the node that still serves them,
+#: while they move: there the same command works later, or gets MOVED.
+_OF_ANOTHER_NODE = (MovedError, ClusterCrossSlotError, ClusterDownError)
 #: The first words of refusals that redis-py has no class for. A server that becomes a replica unblocks its clients.
 _UNBLOCKED = "UNBLOCKED"
 _UNUSABLE_CODES = (_UNBLOCKED, "NOREPLICAS", "MISCONF")
@@ -41,6 +44,14 @@ _UNUSABLE_CODES = (_UNBLOCKED, "NOREPLICAS", "MISCONF")
 
 class NotConnectedError(RedisConnectionError):
     """There is no connection, so nothing was sent. ``__cause__`` has the reason."""
+
+
+class PasswordFileError(RedisConnectionError):
+    """There is no password to log in with, because the file of REDIS_PASSWORD_FILE cannot be used."""
+
+
+class PasswordFileRefusedError(AuthenticationError):
+    """The server does not accept the password in the file of REDIS_PASSWORD_FILE; a rotation may be under way."""
 
 
 class UnusableServerError(RedisConnectionError):
@@ -52,6 +63,14 @@ class UnusableServerError(RedisConnectionError):
 
 class ServerIsReadOnlyError(UnusableServerError):
     """The server is a replica: jobs wait until the address leads to a primary."""
+
+
+class NoPrimaryError(UnusableServerError):
+    """The sentinels name no primary, for example because a failover is under way."""
+
+
+class SlotNotServedError(UnusableServerError):
+    """No node of the cluster has the slot of the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +102,53 @@ class ServerIsUnfitError(UnusableServerError):
         self.unfit = unfit
 
 
-_NOT_A_SINGLE_SERVER = "It is a node of a cluster: let REDIS_URL name a server that holds all keys by itself."
+#: Errors of the search for the server; no server has refused a command.
+NOT_FOUND = (ServerIsUnfitError, NoPrimaryError, SlotNotServedError)
+
 _NOT_THE_COMMANDS = "Redis 7 or newer, or Valkey, is needed, with no command renamed."
 
-_CLUSTER = Unfit(
-    "REDIS_URL leads to a Redis Cluster, and lock-worker needs one server that holds all keys (cluster support is later"
-    " work).",
-    "Let REDIS_URL name a single server; it may have replicas.",
-    for_commands=_NOT_A_SINGLE_SERVER,
+_NAME_THE_CLUSTER = (
+    "Let REDIS_URL start with redis+cluster:// and name nodes of the cluster, and give LOCK_QUEUE a hash tag such as "
+    "{moderation}.lock; or let REDIS_URL name a single server."
+)
+#: A node of a cluster, found where REDIS_URL names a single server.
+IS_A_CLUSTER = Unfit(
+    "REDIS_URL names a single server, and there is a node of a Redis Cluster, which holds only some of the keys.",
+    _NAME_THE_CLUSTER,
+)
+#: A single server, found where REDIS_URL names a cluster.
+NOT_A_CLUSTER = Unfit(
+    "REDIS_URL names a Redis Cluster, and there is a server that is no node of a cluster.",
+    "Let REDIS_URL start with redis:// or rediss:// if there is a single server, or with redis+sentinel:// if the "
+    "hosts are sentinels; else correct the hosts.",
 )
 _NO_CLUSTER_KEYS = Unfit(
-    "The server, or a proxy before it, spreads keys over several servers (CROSSSLOT). A job moves in one atomic step,"
-    " so lock-worker needs one server that holds all keys (cluster support is later work).",
-    "Let REDIS_URL name a single server; it may have replicas.",
-    for_commands=_NOT_A_SINGLE_SERVER,
+    "The server, or a proxy before it, spreads keys over several servers (CROSSSLOT), and a job moves in one atomic "
+    "step on one of them.",
+    _NAME_THE_CLUSTER,
+)
+NO_SENTINELS = Unfit(
+    "The hosts in REDIS_URL are no sentinels.",
+    "Let REDIS_URL start with redis:// or rediss:// if there is a single server, or correct the hosts; the port of a "
+    "sentinel is 26379 by default.",
+)
+WRONG_SENTINEL_PASSWORD = Unfit(
+    "The sentinels do not accept the password, or do not permit SENTINEL MASTERS.",
+    "Correct SENTINEL_PASSWORD; the password in REDIS_URL is that of the server behind them.",
+)
+_SLOT_MOVES = Passing(
+    "The keys are at another node of the Redis Cluster, or are being moved there.",
+    "Wait; if it does not end, look whether a move of slots was left half-way (redis-cli --cluster check).",
+    for_commands="The keys are at another node of a Redis Cluster, or are being moved there: try again in a moment.",
+)
+_CLUSTER_DOWN = Passing(
+    "The Redis Cluster does not serve the queue's keys: a node is down or a slot has none.",
+    "Bring the node back, or let a replica take over; redis-cli --cluster check shows what is missing.",
+)
+_NO_PRIMARY = Passing(
+    "The sentinels have no primary now.",
+    "Wait until the failover is over; if it does not end, ask a sentinel why (SENTINEL MASTERS, SENTINEL CKQUORUM).",
+    for_commands="Try again when the failover is over; if that takes long, ask a sentinel why (SENTINEL CKQUORUM).",
 )
 _NO_DATABASE = Unfit(
     "The server does not have the database that REDIS_URL names (a node of a Redis Cluster has database 0 alone).",
@@ -123,6 +175,15 @@ _WRONG_PASSWORD = Unfit(
     "Correct the user and password in REDIS_URL, or the server's user (ACL SETUSER).",
     for_commands="Look at the user and the password in REDIS_URL; characters such as @ and / in them are written as %40"
     " and %2F.",
+)
+_NO_PASSWORD = Passing(
+    "The file that REDIS_PASSWORD_FILE names holds no password that can be used.",
+    "Put the password alone into that file, readable for the worker's user; it is read again for each connection.",
+)
+_WRONG_PASSWORD_IN_FILE = Passing(
+    "Redis does not accept the password in the file that REDIS_PASSWORD_FILE names.",
+    "Put the password that is valid now into that file, which is read again for each connection, or give the server's"
+    " user that password; look at the user in REDIS_URL too.",
 )
 _NO_PERMISSION = Unfit(
     "The server's access control list forbids the worker's user what it needs.",
@@ -176,14 +237,60 @@ _MAX_CLIENTS = Passing(
     for_commands="Raise its maxclients, or close connections that nobody uses (CLIENT LIST shows them).",
 )
 
+_TLS_EXPIRED = Passing(
+    "The certificate of Redis has expired, or is not valid yet.",
+    "Renew it on the server, and compare the server's clock with this machine's.",
+)
+_TLS_OTHER_NAME = Passing(
+    "The certificate of Redis is for another name than the host in REDIS_URL.",
+    "Let REDIS_URL name a host that stands in the certificate, or let the server have one for this host.",
+)
+_TLS_NOT_TRUSTED = Passing(
+    "The certificate of Redis is of an authority that the worker does not trust.",
+    "Let REDIS_CA_FILE name the certificate of that authority.",
+)
+_TLS_CLIENT_MISSING = Passing(
+    "Redis asks for a client certificate, and the worker has none.",
+    "Let REDIS_CERT_FILE and REDIS_KEY_FILE name one and its key.",
+)
+_TLS_CLIENT_EXPIRED = Passing(
+    "Redis says that the worker's client certificate has expired.",
+    "Put a new one and its key into the files of REDIS_CERT_FILE and REDIS_KEY_FILE. Each new connection reads them.",
+)
+_TLS_CLIENT_REFUSED = Passing(
+    "Redis does not accept the worker's client certificate.",
+    "Let REDIS_CERT_FILE name one of an authority that the server trusts (its tls-ca-cert-file).",
+)
+_TLS_CLOSED = Passing(
+    "Redis closed the TLS connection without a reason.",
+    "Look whether it asks for a client certificate (REDIS_CERT_FILE and REDIS_KEY_FILE), and whether the worker's is"
+    " valid there and not expired; the server's log tells.",
+)
+_TLS_KEY = Passing(
+    "The private key in REDIS_KEY_FILE is not that of the certificate in REDIS_CERT_FILE, or cannot be read.",
+    "Replace both files together: a certificate and its key without a password.",
+)
+_TLS_FILE = Passing(
+    "A file that REDIS_CA_FILE, REDIS_CERT_FILE or REDIS_KEY_FILE names is gone.",
+    "Bring it back; it is read again for each connection.",
+)
+_NOT_TLS = Passing(
+    "What answers at the address in REDIS_URL does not speak TLS.",
+    "Look whether this port speaks TLS: rediss:// is for one that does, redis:// for one that does not.",
+)
+
 _BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Meaning], ...] = (
+    (PasswordFileError, _NO_PASSWORD),
+    (PasswordFileRefusedError, _WRONG_PASSWORD_IN_FILE),
     ((AuthenticationError, AuthenticationWrongNumberOfArgsError), _WRONG_PASSWORD),
     (NoPermissionError, _NO_PERMISSION),
     (BusyLoadingError, _LOADING),
     (OutOfMemoryError, _FULL),
     (InvalidResponse, _NO_REDIS),
     (ClusterCrossSlotError, _NO_CLUSTER_KEYS),
-    (_OF_A_CLUSTER, _CLUSTER),
+    ((ClusterDownError, SlotNotServedError), _CLUSTER_DOWN),
+    ((AskError, TryAgainError), _SLOT_MOVES),
+    (NoPrimaryError, _NO_PRIMARY),
 )
 #: By the first word of the answer, for errors that redis-py has no class for.
 _BY_CODE: dict[str, Meaning] = {
@@ -193,9 +300,9 @@ _BY_CODE: dict[str, Meaning] = {
     "WRONGTYPE": _WRONG_TYPE,
     "DENIED": _PROTECTED,
 }
-#: By words that all occur in the answer, in upper or lower case; of servers and of proxies.
+#: By words that all occur in the error, in upper or lower case; of servers, of proxies, and of OpenSSL.
 _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
-    (("cluster mode",), _CLUSTER),
+    (("cluster mode",), IS_A_CLUSTER),
     (("db index",), _NO_DATABASE),
     (("unknown command", "eval"), _NO_SCRIPTS),
     (("unsupported command", "eval"), _NO_SCRIPTS),
@@ -207,6 +314,21 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("compiling script",), _TOO_OLD),
     (("max number of clients",), _MAX_CLIENTS),
     (("protocol error",), _NO_REDIS),
+    (("certificate_verify_failed", "expired"), _TLS_EXPIRED),
+    (("certificate_verify_failed", "not yet valid"), _TLS_EXPIRED),
+    (("certificate_verify_failed", "mismatch"), _TLS_OTHER_NAME),
+    (("certificate_verify_failed",), _TLS_NOT_TRUSTED),
+    (("alert certificate required",), _TLS_CLIENT_MISSING),
+    (("alert certificate expired",), _TLS_CLIENT_EXPIRED),
+    (("alert unknown ca",), _TLS_CLIENT_REFUSED),
+    (("alert bad certificate",), _TLS_CLIENT_REFUSED),
+    (("alert certificate unknown",), _TLS_CLIENT_REFUSED),
+    (("alert handshake failure",), _TLS_CLIENT_REFUSED),
+    (("eof occurred in violation",), _TLS_CLOSED),
+    (("key values mismatch",), _TLS_KEY),
+    (("[ssl]",), _TLS_KEY),
+    (("wrong version number",), _NOT_TLS),
+    (("connecting to", "no such file"), _TLS_FILE),
 )
 #: How redis-py puts the command of a pipeline before the server's words.
 _IN_A_PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caused error: (?P<words>.*)", re.DOTALL)
@@ -242,7 +364,15 @@ def connection_is_useless(error: ResponseError) -> bool:
     does one that lost its replicas (NOREPLICAS) or its disk (MISCONF), upon which an operator may promote a replica.
     Every part of the worker closes a connection that gets such a refusal.
     """
-    return isinstance(error, (ReadOnlyError, *_OF_A_CLUSTER)) or str(error).startswith(_UNUSABLE_CODES)
+    return isinstance(error, (ReadOnlyError, *_OF_ANOTHER_NODE)) or str(error).startswith(_UNUSABLE_CODES)
+
+
+def unknown_master(master: str) -> Unfit:
+    """Return that no sentinel knows the primary by its name."""
+    return Unfit(
+        f"No sentinel in REDIS_URL knows a primary by the name {master}.",
+        "Correct the name after the sentinels in REDIS_URL; SENTINEL MASTERS at a sentinel lists the names.",
+    )
 
 
 def as_lost_connection(error: ResponseError) -> UnusableServerError:

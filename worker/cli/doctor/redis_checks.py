@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from worker.broker.connection import endpoint
+from worker.broker.endpoint import PrimaryOfSentinels
 from worker.broker.keys import Keys
 from worker.broker.permissions import UsedNames, refused_commands
+from worker.broker.redis_url import Topology
 from worker.broker.refusals import ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import look
 from worker.broker.stream_bounds import StreamBounds
 from worker.cli.doctor.check import ok, problem, warning
+from worker.cli.doctor.redis_login import login_checks
 from worker.cli.exit import redis_address
 from worker.cli.refusals import described
 
@@ -43,6 +47,8 @@ def redis_checks(client: Redis, settings: Settings) -> Iterator[Check]:
         return
     yield ok("redis", f"{_server(info)} answers at {redis_address(settings)}")
     checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+        ("redis_sentinels", lambda: sentinels(settings)),
+        ("redis_login", lambda: login_checks(client, settings)),
         ("redis_server", lambda: server(client, settings)),
         ("redis_database", lambda: database(client)),
         ("redis_clock", lambda: clock(seconds + microseconds / 1e6, began, ended)),
@@ -87,7 +93,12 @@ def server(client: Redis, settings: Settings) -> Iterator[Check]:
     keys = Keys(settings.LOCK_QUEUE)
     together = [*keys.priority_lists, keys.arrived, keys.leases, *settings.streams]
     try:
-        found = look(client, together, allow_eviction=settings.REDIS_ALLOW_EVICTION)
+        found = look(
+            client,
+            together,
+            allow_eviction=settings.REDIS_ALLOW_EVICTION,
+            is_cluster=settings.redis.topology is Topology.CLUSTER,
+        )
     except ServerIsReadOnlyError:
         yield problem(
             "redis_server",
@@ -100,6 +111,30 @@ def server(client: Redis, settings: Settings) -> Iterator[Check]:
         yield kind("redis_server", finding.problem, finding.advice)
     if not found:
         yield ok("redis_server", "it is a primary, new enough, throws no keys away, and writes an append-only file")
+
+
+def sentinels(settings: Settings) -> Iterator[Check]:
+    """Check that each sentinel knows the primary; a worker asks the next one where it does not."""
+    place = endpoint(settings)
+    if not isinstance(place, PrimaryOfSentinels):
+        return
+    views = list(place.views())
+    odd = [(name, view) for name, view in views if not (isinstance(view, dict) and place.is_well(view))]
+    for name, view in odd:
+        what = "believes that the primary is down"
+        if isinstance(view, RedisError):
+            what = f"does not answer: {str(view).rstrip('.')}"
+        elif view is None:
+            what = f"does not know the name {settings.redis.master}"
+        yield warning("redis_sentinels", f"The sentinel at {name} {what}.", "Look at it, or take it out of REDIS_URL.")
+    if len({(view["ip"], view["port"]) for _, view in views if isinstance(view, dict)}) > 1:
+        yield warning(
+            "redis_sentinels",
+            "The sentinels name different primaries.",
+            "If this lasts longer than a failover, give each group of sentinels names of its own.",
+        )
+    elif not odd:
+        yield ok("redis_sentinels", f"each of the {len(views)} sentinels names the primary")
 
 
 def database(client: Redis) -> Iterator[Check]:
@@ -177,6 +212,8 @@ def permissions(client: Redis, settings: Settings) -> Iterator[Check]:
         Keys(settings.LOCK_QUEUE), settings.RESULTS_CHANNEL, settings.DEAD_STREAM, settings.CONTROL_STREAM
     )
     refused = refused_commands(client, names)
+    if refused is None:  # the check of the server says so
+        return
     for each in refused:
         keys = ", ".join(each.on[:_KEYS_NAMED]) + (", ..." if len(each.on) > _KEYS_NAMED else "")
         yield problem(
