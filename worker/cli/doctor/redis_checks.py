@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.keys import Keys
+from worker.broker.layout import newer_layout
 from worker.broker.permissions import Names, refused_commands
 from worker.broker.refusals import ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import look
@@ -44,6 +46,7 @@ def redis_checks(client: Redis, settings: Settings) -> Iterator[Check]:
     yield ok("redis", f"{_server(info)} answers at {redis_address(settings)}")
     checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
         ("redis_server", lambda: server(client, settings)),
+        ("redis_layout", lambda: layout(client, settings)),
         ("redis_database", lambda: database(client)),
         ("redis_clock", lambda: clock(seconds + microseconds / 1e6, began, ended)),
         ("redis_disk", lambda: disk(info)),
@@ -100,6 +103,15 @@ def server(client: Redis, settings: Settings) -> Iterator[Check]:
         yield kind("redis_server", finding.problem, finding.advice)
     if not found:
         yield ok("redis_server", "it is a primary, new enough, throws no keys away, and writes an append-only file")
+
+
+def layout(client: Redis, settings: Settings) -> Iterator[Check]:
+    """Check that this version can read the jobs of the queue."""
+    unreadable = newer_layout(client, [settings.LOCK_QUEUE], version("lock-worker"))
+    if unreadable is None:
+        yield ok("redis_layout", "this version reads the jobs that are in the queue")
+    else:
+        yield problem("redis_layout", unreadable.problem, unreadable.advice)
 
 
 def database(client: Redis) -> Iterator[Check]:
