@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from importlib.metadata import version
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -83,6 +85,8 @@ def test_no_job_is_lost_or_doubled_while_both_versions_run_and_die(tmp_path: Pat
 
     say(report(outcome))
     assert not outcome.violations, f"logs: {tmp_path}"
+    logs = "".join(log.read_text("utf-8", "replace") for log in tmp_path.glob("pod-*.log"))
+    assert set(re.findall(r'"worker_started".*?"version": "(.*?)"', logs)) == {release.version, version("lock-worker")}
 
 
 def test_the_tag_of_the_release_is_on_the_commit_that_is_tested() -> None:
