@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from importlib.metadata import version
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -85,8 +85,9 @@ def test_no_job_is_lost_or_doubled_while_both_versions_run_and_die(tmp_path: Pat
 
     say(report(outcome))
     assert not outcome.violations, f"logs: {tmp_path}"
-    logs = "".join(log.read_text("utf-8", "replace") for log in tmp_path.glob("pod-*.log"))
-    assert set(re.findall(r'"worker_started".*?"version": "(.*?)"', logs)) == {release.version, version("lock-worker")}
+    lines = [line for log in tmp_path.glob("pod-*.log") for line in log.read_text("utf-8", "replace").splitlines()]
+    started = [json.loads(line)["version"] for line in lines if '"event":"worker_started"' in line]
+    assert set(started) == {release.version, version("lock-worker")}
 
 
 def test_the_tag_of_the_release_is_on_the_commit_that_is_tested() -> None:
