@@ -2,7 +2,7 @@
 
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /build
-COPY requirements.lock requirements-otel.lock requirements-demo.lock ./
+COPY requirements.lock requirements-otel.lock requirements-build.lock ./
 # What the image will hold, each package checked against its hash. With tracing (docs/tracing.md):
 # docker build --build-arg REQUIREMENTS=requirements-otel.lock .
 ARG REQUIREMENTS=requirements.lock
@@ -10,7 +10,7 @@ RUN python -m venv /opt/lock-worker \
     && /opt/lock-worker/bin/pip install --no-cache-dir --require-hashes -r "${REQUIREMENTS}"
 # What builds the wheel stays behind in this stage.
 RUN python -m venv /opt/build \
-    && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-demo.lock
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE settings.py ./
 COPY tasks tasks
 COPY worker worker

@@ -21,6 +21,10 @@ test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts i
 	@# In the order of the folders: sorted by their number of tests, the longest single tests would come last, alone.
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+.PHONY: image-test
+image-test: .venv/.dev-ready ## Build the image and run it as a cluster would, about 2 minutes; needs root, buildah, podman, runc, mmdebstrap
+	@$(BIN)/python -m pytest -m image tests/image
+
 .PHONY: chaos
 chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, from SEED=, and judge what came of every job
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
@@ -44,6 +48,12 @@ check: .venv/.dev-ready ## Check style, types, the direction of imports, compose
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/production.yml
 	$(BIN)/hadolint Dockerfile
 
+.PHONY: sbom
+sbom: .venv/.dev-ready ## Write dist/sbom.cdx.json: what the image holds beside its base, as CycloneDX
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json $(or $(REQUIREMENTS),requirements.lock)
+	@echo dist/sbom.cdx.json
+
 .PHONY: docs
 docs: .venv/.dev-ready ## Write the generated pages and schemas in docs/, dashboard and alerts in deploy/ anew
 	$(BIN)/python -m docs.generate
@@ -52,10 +62,11 @@ docs: .venv/.dev-ready ## Write the generated pages and schemas in docs/, dashbo
 
 .PHONY: lock
 lock: .venv/.dev-ready ## Resolve the requirements anew and write the lock files
-	$(call compile,requirements.lock)
-	$(call compile,requirements-demo.lock,--extra demo --group build -c requirements.lock)
-	$(call compile,requirements-otel.lock,--extra otel -c requirements.lock)
-	$(call compile,requirements-dev.lock,--extra demo --extra otel --group build --group dev -c requirements-demo.lock -c requirements-otel.lock)
+	$(call compile,requirements.lock,pyproject.toml)
+	$(call compile,requirements-demo.lock,pyproject.toml --extra demo --group build -c requirements.lock)
+	$(call compile,requirements-otel.lock,pyproject.toml --extra otel -c requirements.lock)
+	$(call compile,requirements-build.lock,--group build -c requirements-demo.lock)
+	$(call compile,requirements-dev.lock,pyproject.toml --extra demo --extra otel --group build --group dev -c requirements-demo.lock -c requirements-otel.lock)
 
 .PHONY: clean
 clean: ## Remove .venv and what tools left behind
@@ -63,7 +74,7 @@ clean: ## Remove .venv and what tools left behind
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	--custom-compile-command 'make lock' $(2) -o $(1) pyproject.toml
+	--custom-compile-command 'make lock' $(2) -o $(1)
 
 .venv/.ready: requirements-demo.lock pyproject.toml
 	@echo "Setting up .venv (once) ..."

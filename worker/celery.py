@@ -30,6 +30,7 @@ from worker.broker.broker_options import BrokerOptions
 from worker.broker.control_moves import Trail
 from worker.broker.endpoint import PrimaryOfSentinels
 from worker.broker.keys import Keys
+from worker.broker.layout import newer_layout, note_layout
 from worker.broker.move_limits import MIN_DELIVERIES
 from worker.broker.stream_bounds import StreamBounds
 from worker.celery_bridge import transport
@@ -68,9 +69,12 @@ from worker.runtime.runtime_parts import RuntimeParts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from redis import Redis
+
     from settings import Settings
     from tasks.handler import LockConversation
     from worker.broker.client import RedisClient
+    from worker.broker.refusals import Unfit
     from worker.observe.tracing.service import Tracing
     from worker.runtime.in_flight import Tracer
     from worker.runtime.members import Activity
@@ -105,6 +109,7 @@ class WorkerApp(Celery):
     shutdown_seconds: float
     redis_url: str
     look_for_leftovers: Callable[[], None]
+    look_at_layout: Callable[[Redis], list[Unfit]]
     allow_eviction: bool
     logs_json: bool
     backoff: ConnectBackoff
@@ -175,6 +180,7 @@ def _set_up_app(app: WorkerApp, settings: Settings, job_queues: Callable[[], lis
     app.look_for_leftovers = lambda: look_in_the_background(
         lambda: connection.sync_client(settings), job_queues, tag=settings.cluster_tag
     )
+    app.look_at_layout = lambda client: _look_at_layout(client, job_queues())
     app.shutdown_seconds = settings.SHUTDOWN_SECONDS
     app.logs_json = settings.LOG_FORMAT == "json"
 
@@ -200,6 +206,15 @@ def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
     app.cluster_tag = settings.cluster_tag
     keys = Keys(settings.LOCK_QUEUE)
     app.keys_together = [*keys.priority_lists, keys.arrived, keys.leases, keys.limit, *settings.streams]
+
+
+def _look_at_layout(client: Redis, queues: list[str]) -> list[Unfit]:
+    """Return the problem if jobs need a newer version; else note that workers of this one are at the queues."""
+    found = newer_layout(client, queues, version("lock-worker"))
+    if found is not None:
+        return [found]
+    note_layout(client, queues, version("lock-worker"))
+    return []
 
 
 def _add_services(

@@ -16,6 +16,7 @@ from tests.chaos.plan import Act, make_plan
 from tests.chaos.report import command, headline, report, say
 from tests.chaos.round import run_round
 from tests.chaos.targets import TARGETS
+from tests.upgrade.release import install
 
 _ROUND_SECONDS = 100.0
 #: What a round takes beside the time of its faults, about.
@@ -30,18 +31,19 @@ def main(arguments: list[str] | None = None) -> int:
     seconds = options.seconds or min(_ROUND_SECONDS, max(10.0, minutes - _BESIDE_SECONDS))
     rounds = options.rounds or max(1, round(minutes / (seconds + _BESIDE_SECONDS)))
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    older = install(folder).folder if options.beside_older else None
     totals: Counter[str] = Counter()
     began = time.monotonic()
     say(f"{rounds} rounds of {seconds:g} s from seed {seed}; logs in {folder}")
     for number in range(rounds):
         plan = make_plan(seed + number, seconds, options.target, kills_only=options.kills_only)
         say(f"round {number + 1}/{rounds}, {headline(plan)}")
-        say(f"  replay    {command(plan, kills_only=options.kills_only)}")
+        say(f"  replay    {command(plan, kills_only=options.kills_only, beside_older=options.beside_older)}")
         if options.plan:
             say("\n".join(f"    {fault}" for fault in plan.faults))
         of_round = folder / f"seed-{plan.seed}"
         of_round.mkdir()
-        outcome = run_round(plan, of_round)
+        outcome = run_round(plan, of_round, older)
         say(report(outcome))
         totals += Counter(
             rounds=1,
@@ -81,6 +83,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="how long faults happen in a round")
     parser.add_argument("--target", choices=[*TARGETS], default="lock-worker", help="what is put under test")
     parser.add_argument("--kills-only", action="store_true", help="the plan of a stock Celery worker: only kills")
+    parser.add_argument("--beside-older", action="store_true", help="half of the workers are of the release before")
     parser.add_argument("--plan", action="store_true", help="print the faults of each round")
     parser.add_argument("--keep", action="store_true", help="keep the logs of rounds without a violation too")
     return parser.parse_args(arguments)

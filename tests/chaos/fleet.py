@@ -23,9 +23,16 @@ _LOOK_SECONDS = 0.01
 
 
 class Process:
-    """A worker process, with its log in a file."""
+    """A worker process, with its log in a file. With ``installed`` it runs what is installed in that folder."""
 
-    def __init__(self, pod: str, log: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        pod: str,
+        log: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        installed: Path | None = None,
+    ) -> None:
         self.pod = pod
         self.log = log
         self.told = ""
@@ -36,7 +43,9 @@ class Process:
         with log.open("wb") as out:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "celery", *arguments],
-                env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
+                # The folder comes first, also before that of this process.
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment, "PYTHONPATH": str(installed or "")},
+                cwd=installed,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -112,6 +121,7 @@ class Fleet:
         arguments: what follows ``python -m celery``.
         environment: what the workers find in it.
         on_end: told each process that has ended by itself or in answer to SIGTERM, before its successor starts.
+        older: the folder of an older release; every second process that starts is one of that.
     """
 
     def __init__(
@@ -121,6 +131,8 @@ class Fleet:
         arguments: Sequence[str],
         environment: Callable[[], Mapping[str, str]],
         on_end: Callable[[Process], None],
+        *,
+        older: Path | None = None,
     ) -> None:
         self.ends: list[End] = []
         self.started = 0
@@ -128,6 +140,7 @@ class Fleet:
         self._arguments = arguments
         self._environment = environment
         self._on_end = on_end
+        self._older = older
         self._processes = [self._start(f"pod-{number}") for number in range(pods)]
 
     def process(self, pod: int) -> Process:
@@ -180,7 +193,8 @@ class Fleet:
     def _start(self, pod: str) -> Process:
         self.started += 1
         log = self._folder / f"{pod}-{self.started:03d}.log"
-        return Process(pod, log, self._arguments, self._environment())
+        older = self._older if self.started % 2 else None
+        return Process(pod, log, self._arguments, self._environment(), older)
 
     def _note_end(self, process: Process) -> None:
         self.ends.append(process.end())

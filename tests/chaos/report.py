@@ -27,9 +27,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def command(plan: Plan, *, kills_only: bool) -> str:
+def command(plan: Plan, *, kills_only: bool, beside_older: bool = False) -> str:
     """What replays a round."""
-    options = f" --target {plan.target}" if plan.target != "lock-worker" else " --kills-only" if kills_only else ""
+    options = " --beside-older" if beside_older else ""
+    options += f" --target {plan.target}" if plan.target != "lock-worker" else " --kills-only" if kills_only else ""
     return f"python -m tests.chaos --rounds 1 --seconds {plan.seconds:g} --seed {plan.seed}{options}"
 
 

@@ -56,8 +56,8 @@ class Outcome:
     phases: dict[str, float] = field(default_factory=dict)
 
 
-def run_round(plan: Plan, folder: Path) -> Outcome:
-    """Run a round; its logs are left in the folder."""
+def run_round(plan: Plan, folder: Path, older: Path | None = None) -> Outcome:
+    """Run a round; its logs are left in the folder. With ``older``, every second worker is of the release in there."""
     target = TARGETS[plan.target]
     began = time.monotonic()
     phases: dict[str, float] = {}
@@ -80,8 +80,9 @@ def run_round(plan: Plan, folder: Path) -> Outcome:
         conductor.calm()
         around = Surroundings(server.url, api.api.url, token_file)
         fleet = Fleet(
-            plan.pods, folder, target.arguments(plan), lambda: target.environment(plan, around), conductor.ended
-        )
+            plan.pods, folder, target.arguments(plan), lambda: target.environment(plan, around), conductor.ended,
+            older=older,
+        )  # fmt: skip
         stack.callback(fleet.close)
         _wait_ready(fleet)
         history = History(plan, time.time(), ATTEMPT_TIMEOUT_SECONDS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cli.terminal import Terminal, python
+from worker.observe.process_metrics import BUILD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +47,13 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
 def test_help_describes_each_command_in_a_whole_sentence(tmp_path: Path) -> None:
     listed = Terminal({}, tmp_path).run("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
     assert [line for line in listed.splitlines() if not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_it_tells_its_version_which_is_that_of_the_metric(tmp_path: Path) -> None:
+    shown = Terminal({}, tmp_path).run("--version")
+
+    assert (shown.returncode, shown.stdout) == (0, f"lock-worker {version('lock-worker')}\n")
+    assert next(iter(BUILD.collect())).samples[0].labels == {"version": version("lock-worker")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -247,7 +247,7 @@ class RedisModel:
         while self._deadlines and self._ready.get(self._deadlines[0][1]) != self._deadlines[0][0]:
             heapq.heappop(self._deadlines)
         next_deadline = max(0, self._deadlines[0][0] - now) if self._deadlines else None
-        return Promoted(moved, next_due, next_deadline, self.fleet.news(version))
+        return Promoted(moved, next_due, next_deadline, self.fleet.news(version), 0)
 
     def expire(self, token: str, at_most: int = 50) -> list[Delivery]:
         """``expire.lua``."""

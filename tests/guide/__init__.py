@@ -21,6 +21,8 @@ What the other folders hold:
 | ``runtime``, ``flow_control``, ``observe``, ``celery_bridge`` | the parts of the worker between the two |
 | ``model`` | every move of three workers in every order that hypothesis can think of, against a model in Python |
 | ``chaos`` | real fleets that are killed, stalled and starved, and a judge who asks what came of every job |
+| ``upgrade`` | workers of the release before beside those of this version, and jobs that only a newer one can read |
+| ``image`` | the container image, built and run without rights; only by ``make image-test`` |
 | ``sandbox`` | the API and the Redis server that the tests and the demo start |
 | ``deploy`` | alerts and dashboard, on a real Prometheus and Alertmanager that watch real workers |
 | ``docs``, ``benchmarks`` | that the pages say what the code does and what was measured |

@@ -1,7 +1,7 @@
 r"""Builds every key that the worker uses in Redis.
 
 Each queue has its own keys, which begin with ``lw:1:<queue>:``; only the producers' lists, the two streams and their
-ledgers do not. The number is the version of this layout.
+ledgers do not. Workers of all versions find each other under this prefix.
 
 ===================================  ======  =====================================================  ====================
 key                                  type    holds                                                  gone when
@@ -44,7 +44,8 @@ key                                  type    holds                              
 ``lw:1:<DEAD_STREAM>:ledger``        string  the same for the dead letters                          never
 ===================================  ======  =====================================================  ====================
 
-``maintenance`` also names the workers that were lost last, so that each is counted once.
+``maintenance`` also names the workers that were lost last, so that each is counted once, and in ``layout`` the newest
+layout of records that workers of the queue write, with the version of such a worker (:mod:`worker.broker.layout`).
 
 The fleet's flow control, its workers and the queues that they took from have one set of keys, under LOCK_QUEUE, even
 if workers take from other queues: they all call the same API.
@@ -62,6 +63,9 @@ memory: missing ``attempts`` and ``crashes`` mean 0, a missing ``size`` the leng
 also has ``retry`` (1: a call for it failed), ``deadline`` (when it is too old, in ms; without it the age counts from
 ``first``) and ``progress`` (what the worker must know of what happened so far: ``tasks.progress``); one that was
 released after a call has ``progress`` too.
+
+``layout`` in a record says how to read it; missing, it is 1. A worker leaves a record of a newer layout than
+:data:`LAYOUT` as it is, for a worker that can read it.
 """
 
 from __future__ import annotations
@@ -72,6 +76,8 @@ from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 PREFIX = "lw:1"
+#: The newest layout of records that this version reads; ``lua/prelude.lua`` has it too. See docs/upgrading.md.
+LAYOUT = 1
 PRIORITY_SEPARATOR = "\x06\x16"
 PRIORITY_STEPS = (0, 3, 6, 9)
 MAX_PRIORITY = 9

@@ -65,12 +65,14 @@ class MaintenanceMoves:
             self.broker_options.max_age_ms,
             version,
         ]  # fmt: skip
-        count, next_due, next_deadline, fleet = await call_script(self._client, scripts.PROMOTE, keys, arguments)
+        answer = await call_script(self._client, scripts.PROMOTE, keys, arguments)
+        count, next_due, next_deadline, fleet, set_aside = answer
         return Promoted(
             None if count < 0 else count,
             None if next_due < 0 else next_due,
             None if next_deadline < 0 else next_deadline,
             read_fleet(fleet),
+            set_aside,
         )
 
     async def recover(self, *, token: str, sent_at: float, between_ms: int) -> Recovered:

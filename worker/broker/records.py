@@ -216,12 +216,14 @@ class Promoted:
         count: the delayed jobs that became ready; None: another worker did it just now.
         next_due_ms: the time until the next delayed job is due; None: there is none.
         next_deadline_ms: the time until the next of the jobs that are ready again expires; None: there is none.
+        set_aside: due jobs that wait for a worker of a newer version, because only that one can read their records.
     """
 
     count: int | None
     next_due_ms: int | None
     next_deadline_ms: int | None
     fleet: FleetNews
+    set_aside: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ The module of a command has its options, and imports everything else only when i
 from __future__ import annotations
 
 import codecs
+import importlib.metadata
 import io
 import os
 import sys
@@ -47,6 +48,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _print_version(is_asked_for: bool) -> None:
+    if is_asked_for:
+        typer.echo(f"lock-worker {importlib.metadata.version('lock-worker')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: bool = typer.Option(
+        False, "--version", help="Print the version, and end.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    pass
+
+
 app.command(
     epilog="Example: lock-worker run -c 50 -E",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

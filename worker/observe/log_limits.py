@@ -58,6 +58,7 @@ LIMITS: Mapping[str, Limit] = {
     "attempts_not_restored": _ONCE_A_MINUTE,
     "binding_not_noted": _ONCE_A_MINUTE,
     "control_not_answered": _ONCE_A_MINUTE,
+    "jobs_need_newer_worker": Limit(by=("queue",)),
     "control_refused": _OF_A_COMMAND,
     "conversation_left_out": _OF_A_JOB,
     "fleet_not_watched": _ONCE_A_MINUTE,

@@ -50,6 +50,7 @@ _RECOVER_SHARE = 0.8
 _RENEWALS = 3
 _RENEW_AGAIN_SECONDS = 0.25
 _RENEW_AT_ONCE = 500
+_NEWER_WORKER = "Start a worker of the version that wrote them; until then they wait, and none is lost."
 #: One look ends jobs that are too old in so many calls at most, so that it does not keep others waiting.
 _EXPIRE_CALLS = 10
 #: The same for jobs whose hold is released.
@@ -187,6 +188,11 @@ class Maintenance:
         """Promote and recover once; returns the seconds until the next look."""
         promoted = await self._moves.promote(between_ms=_PROMOTE_BETWEEN_MS, version=self._fleet.version)
         self._fleet.saw(promoted.fleet)
+        if promoted.set_aside:
+            logger.warning(
+                "jobs_need_newer_worker",
+                extra={"queue": self._moves.keys.queue, "jobs": promoted.set_aside, "advice": _NEWER_WORKER},
+            )
         sent_at = time.monotonic()
         recovered = await self._moves.recover(
             token=self._next_lease_token(), sent_at=sent_at, between_ms=self._recover_between_ms

@@ -22,11 +22,26 @@ local function age_offset(text)
   return text and #text <= 16 and tonumber(string.match(text, '^%-?%d+$')) or 0
 end
 
--- Reads a job's record as {raw, size, first taken, attempts, crashes, retry, progress, age offset}; nil if it was deleted or overwritten. A
--- missing or damaged number gets its default: else one damaged record would stop every move that reads it, for all jobs.
+-- The newest layout of records that this version reads, as in keys.py. A record says its layout if it is another one than 1.
+local layout = 1
+
+-- After so many milliseconds another worker may try a job whose record is of a newer layout: a worker of that version takes it then.
+local set_aside_ms = 10000
+
+-- True if a record's field `layout` says that only newer workers can read it. Such a job is never changed, ended or dropped here.
+local function is_newer(text)
+  return text and (natural(text) or layout + 1) > layout
+end
+
+-- Reads a job's record as {raw, size, first taken, attempts, crashes, retry, progress, age offset}; nil if it was deleted or overwritten,
+-- and nil, true if it is of a newer layout. A missing or damaged number gets its default: else one damaged record would stop every move that
+-- reads it, for all jobs.
 local function read_record(key, now)
-  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'attempts', 'crashes', 'retry', 'progress', 'offset')
+  local found = redis.pcall('HMGET', key, 'raw', 'size', 'first', 'attempts', 'crashes', 'retry', 'progress', 'offset', 'layout')
   local raw = found[1]
+  if is_newer(found[9]) then
+    return nil, true
+  end
   if not raw then
     return nil
   end
@@ -77,7 +92,10 @@ end
 -- Ends a job's time on hold, which does not count for its age. Returns its deadline on the clock of ages, which shows `age_now`, its crashes,
 -- and 1 if it is a retry.
 local function leave_hold(record, age_now, max_age_ms)
-  local found = redis.pcall('HMGET', record, 'crashes', 'retry', 'deadline', 'held_at', 'first', 'offset')
+  local found = redis.pcall('HMGET', record, 'crashes', 'retry', 'deadline', 'held_at', 'first', 'offset', 'layout')
+  if is_newer(found[7]) then
+    return age_now + max_age_ms, 0, '' -- a take sets it aside
+  end
   local held_ms = math.max(0, age_now - (natural(found[4]) or age_now))
   local offset, deadline = age_offset(found[6]) + held_ms, natural(found[3])
   deadline = deadline and deadline + held_ms

@@ -3,7 +3,8 @@
 -- ARGV  1 record prefix   2 crashes that make a suspect   3 jobs at most   4 milliseconds between two rounds of the whole fleet
 --       5 milliseconds that a job may live (0: for ever)   6 version of the limit that this worker knows
 -- Returns {jobs promoted (-1: another worker was here just now), milliseconds to the next due job (-1: none),
---       milliseconds to the next job that is too old (-1: none), fleet}, the last as in take
+--       milliseconds to the next job that is too old (-1: none), fleet, as in take,
+--       due jobs that wait for a worker of a newer version}
 -- Crash: all or nothing; repeating it is harmless.
 
 local delayed, requeued, suspects, maintenance = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -20,6 +21,7 @@ require_type(deadlines, 'zset')
 require_type(pause, 'string')
 require_permission('ZRANGE', delayed, 0, 0)
 require_permission('ZREM', delayed, '')
+require_permission('ZADD', delayed, 0, '')
 require_permission('RPUSH', requeued, '')
 require_permission('RPUSH', retries, '')
 require_permission('RPUSH', suspects, '')
@@ -39,19 +41,18 @@ local function ms_until_first(index, clock)
   return first[2] and math.max(0, first[2] - clock) or -1
 end
 
-local function answer(count)
-  return {count, ms_until_first(delayed, now), ms_until_first(deadlines, age_now), fleet}
+local function answer(count, set_aside)
+  return {count, ms_until_first(delayed, now), ms_until_first(deadlines, age_now), fleet, set_aside}
 end
 
 local last = tonumber(redis.call('HGET', maintenance, 'promoted_at')) or 0
 if last <= now and now - last < between_ms then
-  return answer(-1)
+  return answer(-1, 0)
 end
 redis.call('HSET', maintenance, 'promoted_at', integer(now))
 
-local due = redis.call('ZRANGE', delayed, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, max_jobs)
-for _, ref in ipairs(due) do
-  local found = redis.pcall('HMGET', record_prefix .. ref, 'crashes', 'retry', 'deadline') -- the record may have been overwritten
+local set_aside = 0
+local function make_ready(ref, found)
   redis.call('ZREM', delayed, ref)
   if (tonumber(found[1]) or 0) >= suspicious then
     redis.call('RPUSH', suspects, ref)
@@ -62,4 +63,16 @@ for _, ref in ipairs(due) do
     redis.call('ZADD', deadlines, integer(deadline_of(found[3], age_now, max_age_ms)), ref)
   end
 end
-return answer(#due)
+
+local due = redis.call('ZRANGE', delayed, '-inf', integer(now), 'BYSCORE', 'LIMIT', 0, max_jobs)
+for _, ref in ipairs(due) do
+  -- The record may have been overwritten.
+  local found = redis.pcall('HMGET', record_prefix .. ref, 'crashes', 'retry', 'deadline', 'layout')
+  if is_newer(found[4]) then
+    redis.call('ZADD', delayed, integer(now + set_aside_ms), ref)
+    set_aside = set_aside + 1
+  else
+    make_ready(ref, found)
+  end
+end
+return answer(#due - set_aside, set_aside)

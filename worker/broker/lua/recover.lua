@@ -65,8 +65,10 @@ for _, ref in ipairs(lapsed) do
     break
   end
   local name = record_prefix .. ref
-  local record = read_record(name, now)
-  if not record then
+  local record, is_newer_layout = read_record(name, now)
+  if is_newer_layout then
+    redis.call('ZADD', leases, integer(now + set_aside_ms), ref)
+  elseif not record then
     redis.call('ZREM', leases, ref)
     vanished = vanished + 1 -- the record was deleted or overwritten; there is no job left to run
   else

@@ -12,9 +12,9 @@ require_permission('HSET', record_prefix, '', '')
 local changed = 0
 for at = 2, #ARGV, 2 do
   local record = record_prefix .. ARGV[at]
-  local found = redis.pcall('HMGET', record, 'lease_token', 'attempts')
+  local found = redis.pcall('HMGET', record, 'lease_token', 'attempts', 'layout')
   local attempts = natural(found[2]) or 0
-  if found[1] == '' and attempts > 0 then
+  if found[1] == '' and attempts > 0 and not is_newer(found[3]) then
     redis.call('HSET', record, 'attempts', integer(math.max(0, attempts - tonumber(ARGV[at + 1]))))
     changed = changed + 1
   end

@@ -1,6 +1,6 @@
 -- take: lease ready jobs to a worker, oldest first; requeued jobs go before new ones, retries only in part.
 -- KEYS  1 requeued   2 suspects   3 arrived   4 leases   5 counters   6 maintenance   7 draining   8 pause   9 rate   10 limit
---       11 retries   12 deadlines   13 controls   14.. the priority lists, highest priority first
+--       11 retries   12 deadlines   13 controls   14 delayed   15.. the priority lists, highest priority first
 -- ARGV  1 record prefix   2 lease token   3 jobs wanted   4 bytes wanted, about   5 lease in milliseconds
 --       6 worker   7 jobs this worker holds   8 milliseconds it may take to drain its slots
 --       9 bytes of the largest message   10 bytes kept of a larger one
@@ -20,10 +20,10 @@
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
 
 local requeued, suspects, arrived, leases, counters, maintenance, draining, pause, rate, limit, retries, deadlines,
-  controls =
+  controls, delayed =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
-  KEYS[13]
-local first_priority_list = 14
+  KEYS[13], KEYS[14]
+local first_priority_list = 15
 local record_prefix, lease_token = ARGV[1], ARGV[2]
 local wanted, wanted_bytes, lease_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local worker, held, drain_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -65,6 +65,7 @@ if not is_plain then
   require_type(rate, 'string')
   require_type(retries, 'list')
   require_type(deadlines, 'zset')
+  require_type(delayed, 'zset')
   for list = first_priority_list + 1, #KEYS do
     require_type(KEYS[list], 'list')
   end
@@ -72,6 +73,7 @@ if not is_plain then
   require_permission('LPOP', requeued)
   require_permission('LPOP', retries)
   require_permission('ZREM', deadlines, '')
+  require_permission('ZADD', delayed, 0, '')
   require_permission('GET', draining)
   require_permission('SET', draining, '')
   require_permission('DEL', draining)
@@ -92,7 +94,11 @@ end
 local came_back = {}
 local function hold_requeued(ref)
   came_back[#came_back + 1] = ref
-  local record = read_record(record_prefix .. ref, now)
+  local record, is_newer_layout = read_record(record_prefix .. ref, now)
+  if is_newer_layout then
+    redis.call('ZADD', delayed, integer(now + set_aside_ms), ref)
+    return
+  end
   if not record then
     vanished = vanished + 1 -- the record was deleted or overwritten; there is no job left to run
     return

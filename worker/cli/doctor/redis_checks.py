@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -10,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 from worker.broker.connection import endpoint
 from worker.broker.endpoint import PrimaryOfSentinels
 from worker.broker.keys import Keys
+from worker.broker.layout import newer_layout
 from worker.broker.permissions import UsedNames, refused_commands
 from worker.broker.redis_url import Topology
 from worker.broker.refusals import ServerIsReadOnlyError, Unfit
@@ -50,6 +52,7 @@ def redis_checks(client: Redis, settings: Settings) -> Iterator[Check]:
         ("redis_sentinels", lambda: sentinels(settings)),
         ("redis_login", lambda: login_checks(client, settings)),
         ("redis_server", lambda: server(client, settings)),
+        ("redis_layout", lambda: layout(client, settings)),
         ("redis_database", lambda: database(client)),
         ("redis_clock", lambda: clock(seconds + microseconds / 1e6, began, ended)),
         ("redis_disk", lambda: disk(info)),
@@ -135,6 +138,15 @@ def sentinels(settings: Settings) -> Iterator[Check]:
         )
     elif not odd:
         yield ok("redis_sentinels", f"each of the {len(views)} sentinels names the primary")
+
+
+def layout(client: Redis, settings: Settings) -> Iterator[Check]:
+    """Check that this version can read the jobs of the queue."""
+    unreadable = newer_layout(client, [settings.LOCK_QUEUE], version("lock-worker"))
+    if unreadable is None:
+        yield ok("redis_layout", "this version reads the jobs that are in the queue")
+    else:
+        yield problem("redis_layout", unreadable.problem, unreadable.advice)
 
 
 def database(client: Redis) -> Iterator[Check]:

@@ -1,0 +1,1 @@
+"""Workers of the release before, beside those of the working tree."""
