@@ -22,8 +22,8 @@ test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts i
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: chaos
-chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, from SEED=, and judge what came of every job
-	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+chaos: .venv/.dev-ready ## Kill, stall and starve workers for MINUTES=2, from SEED=, on TOPOLOGY=single|sentinel|cluster, and judge each job
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) --topology $(or $(TOPOLOGY),single)
 
 .PHONY: bench
 bench: .venv/.dev-ready ## Measure this worker beside other queues, about 30 minutes; ARGS=--quick for a short round

@@ -5,6 +5,7 @@ Everything runs on one machine, so the times of the harness, the sandbox API and
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
     from tests.chaos.plan import Job, Plan
     from tests.chaos.steering import Steer
+
+
+#: What a primary did so long before a failover its replicas may not have; they are mostly some milliseconds behind.
+_FORGOTTEN_SECONDS = 1.0
+#: Within so many seconds work goes on, or something is wrong.
+_LOOKED_AT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,23 @@ class Steered:
 
 
 @dataclass(frozen=True, slots=True)
+class Failover:
+    """The queue went to another server.
+
+    Attributes:
+        how: for people.
+        began: when that was caused.
+        until: by then the old primary is none any more; what it did meanwhile, and just before, may be forgotten.
+        is_lossless: all keys were handed over, and nothing is forgotten.
+    """
+
+    how: str
+    began: float
+    until: float
+    is_lossless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The release of a rule that its limit held."""
 
@@ -168,6 +192,7 @@ class History:
         releases: the releases of rules that their limit held.
         trail: the events in the control stream: what was done, and its reason.
         held_rules: the rules that their limit held, as often as that happened.
+        failovers: when the queue went to another server.
     """
 
     plan: Plan
@@ -188,6 +213,7 @@ class History:
     releases: list[Release] = field(default_factory=list)
     trail: list[tuple[str, str]] = field(default_factory=list)
     held_rules: list[str] = field(default_factory=list)
+    failovers: list[Failover] = field(default_factory=list)
 
     def key_of(self, event: Event) -> str:
         """The key of the job that an event is about."""
@@ -231,6 +257,29 @@ class History:
         ended = min((event.at for event in self.events_of[key]), default=float("inf"))
         unknown = [loss for loss in self._unknown_losses if min(sent) <= loss.at <= ended]
         return [*self._losses_by_job[key], *unknown * len(sent)]
+
+    def is_half_known(self, key: str) -> bool:
+        """Whether a primary may have forgotten some of what was done for a job: calls, and attempts."""
+        sent = min((message.began for message in self.messages_of[key]), default=float("inf"))
+        ended = max((event.at for event in self.events_of[key]), default=float("inf"))
+        return self.fails_over_between(sent, ended)
+
+    def fails_over_between(self, begin: float, end: float) -> bool:
+        """Whether a primary may have forgotten what was done in a time."""
+        return any(
+            begin <= each.until and end >= each.began - _FORGOTTEN_SECONDS
+            for each in self.failovers
+            if not each.is_lossless
+        )
+
+    def seconds_without_event(self, failover: Failover) -> float:
+        """The longest time without an event that touches a failover, or its first seconds if it takes longer."""
+        moments = sorted({failover.began, *(event.at for event in self.events)})
+        end = failover.began + _LOOKED_AT_SECONDS
+        return max(
+            (after - at for at, after in itertools.pairwise(moments) if after >= failover.began and at <= end),
+            default=0.0,
+        )
 
     @cached_property
     def jobs(self) -> dict[str, Job]:

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
-from redis.retry import Retry
 
 from tests.chaos.history import Release, Steered
-from tests.chaos.producers import QUEUE
+from tests.chaos.names import CONTROL, QUEUE
 from tests.chaos.steering import Action
-from tests.chaos.targets import CONTROL
 from worker.broker.control_moves import Trail, cancel_command, control_command, wake_command
 from worker.broker.keys import Keys, digest
 from worker.message.control_event import control_event
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.plan import Plan
     from tests.chaos.producers import Producers
+    from tests.chaos.servers import Servers
     from tests.chaos.steering import Steer
     from worker.broker.control_moves import Action as Move
     from worker.broker.script_calls import Command
@@ -60,25 +58,22 @@ class Operators:
 
     Args:
         plan: what they do.
-        redis_url: where.
+        servers: where.
         producers: know whose a message is.
         living: tells the names of the workers that live.
 
     ``steered`` and ``releases`` are what they did so far.
     """
 
-    def __init__(self, plan: Plan, redis_url: str, producers: Producers, living: Callable[[], set[str]]) -> None:
+    def __init__(self, plan: Plan, servers: Servers, producers: Producers, living: Callable[[], set[str]]) -> None:
         self.steered: list[Steered] = []
         self.releases: list[Release] = []
         self._plan = plan
-        self._redis_url = redis_url
+        self._servers = servers
         self._producers = producers
         self._living = living
         self._keys = Keys(QUEUE)
-        self._client: Any = redis.Redis.from_url(
-            redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-        )  # fmt: skip
+        self._client: Any = servers.client(socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
         self._began = 0.0
         self._stopped = threading.Event()
         self._threads = [
@@ -173,7 +168,7 @@ class Operators:
 
     def _revoke(self, steer: Steer) -> int | None:
         """Celery's revoke reaches the workers that listen just now; each notes it in Redis."""
-        app = Celery("operator", broker=self._redis_url, set_as_current=False)
+        app = Celery("operator", broker=self._servers.url, set_as_current=False)
         try:
             app.control.revoke(list(steer.jobs))
         finally:
@@ -199,9 +194,9 @@ class Operators:
 
     def _send(self, call: Callable[..., Command]) -> Any:
         try:
-            return self._client.execute_command(*call())
+            return self._servers.run(self._client, *call())
         except NoScriptError:
-            return self._client.execute_command(*call(whole_text=True))
+            return self._servers.run(self._client, *call(whole_text=True))
 
     # -- waiting
 

@@ -34,10 +34,10 @@ def no_call_while_it_is_stopped(history: History) -> Found:
 
     But for each message of the job, one call may have been out by then, and the API may hear of it as late as a call
     may take; and so may a call that a worker was about to make when it was stalled. The second call of a try that found
-    its token refused belongs to the first.
+    its token refused belongs to the first. In a failover, workers leave the old primary one after the other.
     """
     for each in history.steered:
-        if each.obeyed is None:
+        if each.obeyed is None or history.fails_over_between(each.began, each.lifted):
             continue
         for key, job in history.jobs.items():
             if not each.is_for(job):
@@ -65,7 +65,7 @@ def a_cancelled_job_tells_whether_it_was_called(history: History) -> Found:
     """
     for key in history.jobs:
         for event in history.events_of[key]:
-            if event.outcome not in _CANCELLED:
+            if event.outcome not in _CANCELLED or history.is_half_known(key):
                 continue
             calls = [call for call in history.calls_of(key) if call.at <= event.at]
             may_have_locked = [call for call in calls if call.answer not in _REFUSALS]

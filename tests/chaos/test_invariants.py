@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from tests.chaos.history import Call, DeadLetter, End, Event, History, Loss, Message, Span, Steered
+from tests.chaos.history import Call, DeadLetter, End, Event, Failover, History, Loss, Message, Span, Steered
 from tests.chaos.invariants import INVARIANTS, violations
 from tests.chaos.messages import nameless_key
 from tests.chaos.plan import Act, Job, Kind, Plan, Route, Send
@@ -193,6 +193,11 @@ def cancelled(
     return [ends(name, body), letter, counts(outcome_locked=2, **{f"outcome_{outcome}": 1})]
 
 
+def failed_over(at: float = 1.1, *, is_lossless: bool = False) -> Change:
+    """Another server became the primary in the middle of the calls of a right round."""
+    return lambda history: history.failovers.append(Failover("a failover", BEGAN + at, BEGAN + at + 5, is_lossless))
+
+
 #: Calls of a job that the API hears of while it is stopped: the first one may have been out before.
 LATE = [called(at=BEGAN + 1.5, answer="500"), called(at=BEGAN + 1.8, answer="500")]
 RUNAWAY = [
@@ -231,6 +236,9 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
         {"no_call_after_the_end"},
         [loses(KILL), called(at=BEGAN + 1.3)],
     ),
+    "a call too many after a failover": ({"no_call_too_many"}, [failed_over(2.5), called()]),
+    "a call too many in a move of the slot": ({"no_call_too_many"}, [failed_over(is_lossless=True), called()]),
+    "a job that is lost in a failover": ({"no_job_is_lost", "counters_add_up"}, [failed_over(), lost]),
     "a key that changes": ({"one_idempotency_key_per_job"}, [called(key="another", answer="500")]),
     "a call without a key": ({"one_idempotency_key_per_job"}, [called(key=None, answer="500")]),
     "a key of two jobs": ({"one_idempotency_key_per_job"}, [called("expiring-1", key="good-1", answer="500")]),
@@ -384,6 +392,7 @@ ALLOWED: dict[str, Sequence[Change]] = {
     "an extra call for a kill": [loses(KILL), called()],
     "an extra call for a loss that Redis could not be asked about": [loses(replace(KILL, jobs=None)), called()],
     "failed calls that a killed worker had made": [loses(KILL), *[called(answer="500")] * 5],
+    "calls that the old primary of a failover took with it": [failed_over(), called(), called(at=BEGAN + 1.3)],
     "a call whose answer was late": [
         called(at=BEGAN + 0.1, ended=BEGAN + 0.9),
         ends("good-1", event("good-1", attempts=2)),
@@ -478,12 +487,14 @@ def test_a_report_shows_what_happened_to_a_job_and_what_the_workers_said_of_it(t
     (tmp_path / "pod-0-001.log").write_text('{"event": "lease_lost", "job": "good-1"}\n')
     history = right()
     history.losses.append(KILL)
+    failed_over()(history)
     doubled(history)
 
     shown = report(Outcome(history.plan, history, violations(history), 3, 12.5, tmp_path))
 
     assert "1 doubled" in shown
     assert "! no_job_is_doubled: good-1: 2 events: locked, locked" in shown
+    assert "a failover: at most 0.1 s without an event" in shown
     for line in (
         "0.100 s  sent",
         "1.000 s  called, answered 200",
