@@ -14,15 +14,24 @@ import os
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.rule_limits import read_limit, read_limits_file
-
-REDIS_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
+from worker.broker.keys import hash_tag
+from worker.broker.redis_url import RedisUrl, Topology, parse
 
 #: The options that all workers of a queue must share; a worker logs a warning if another one differs. None is secret.
 MUST_AGREE = (
@@ -53,6 +62,8 @@ MUST_AGREE = (
 )
 
 _OWN_KEYS = "lw:"
+#: What the streams are called on a cluster after the queue's hash tag, if they are not named.
+_CLUSTER_STREAMS = {"RESULTS_CHANNEL": "results", "DEAD_STREAM": "dead", "CONTROL_STREAM": "control"}
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _MAX_TOKEN_BYTES = 64 * 1024
 _MAX_RULE_CHARACTERS = 128
@@ -72,7 +83,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _split(url: str, hint: str = "") -> SplitResult:
+def _split(url: str) -> SplitResult:
     # urlsplit drops line breaks and tabs from the middle of a URL; other readers may not.
     if not url.isprintable() or " " in url:
         raise ValueError("is not a URL: it holds a blank or a control character")
@@ -81,7 +92,7 @@ def _split(url: str, hint: str = "") -> SplitResult:
         port = parts.port
         (parts.hostname or "").encode("idna")  # else resolving it fails with an unexpected error
     except ValueError:
-        raise ValueError(f"is not a URL: its host or port cannot be read{hint}") from None
+        raise ValueError("is not a URL: its host or port cannot be read") from None
     if port == 0:
         raise ValueError("must name a port from 1 to 65535, or none")
     return parts
@@ -89,15 +100,7 @@ def _split(url: str, hint: str = "") -> SplitResult:
 
 def _redis_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value().strip()
-    parts = _split(url, hint="; write special characters in a password percent-encoded")
-    if parts.scheme not in REDIS_SCHEMES:
-        raise ValueError("must start with redis://, rediss://, valkey:// or valkeys://")
-    if "?" in url or "#" in url:
-        raise ValueError("must hold no query or fragment; use REDIS_CA_FILE for an own certificate authority")
-    if not parts.hostname:
-        raise ValueError("names no host")
-    if not re.fullmatch("(/[0-9]{0,6})?", parts.path):
-        raise ValueError("must end in a database number such as /0, or in nothing")
+    parse(url)
     return SecretStr(url)
 
 
@@ -220,6 +223,15 @@ def lock_queue() -> str:
     return name
 
 
+def _is_cluster(url: object) -> bool:
+    """Return whether REDIS_URL names a cluster; False if it is invalid, which is reported as such."""
+    text = url.get_secret_value() if isinstance(url, SecretStr) else str(url)
+    try:
+        return parse(text.strip()).topology is Topology.CLUSTER
+    except ValueError:
+        return False
+
+
 class Settings(BaseSettings):
     """The worker's options. The reference page shows each field's description."""
 
@@ -230,7 +242,12 @@ class Settings(BaseSettings):
     REDIS_URL: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="The Redis or Valkey server: `redis://` or, with TLS that verifies certificate and host name, "
-        "`rediss://` (`valkey://` and `valkeys://` mean the same); user, password and database number are part of it.",
+        "`rediss://` (`valkey://` and `valkeys://` mean the same); user, password and database number are part of it. "
+        "With Sentinel `redis+sentinel://h1,h2,h3/mymaster/0`, with Redis Cluster `redis+cluster://h1,h2` "
+        "([redis-topologies.md](redis-topologies.md)).",
+    )
+    SENTINEL_PASSWORD: SecretStr | None = Field(
+        None, description="The password of the sentinels, where they have one; that in REDIS_URL is the server's."
     )
     REDIS_CA_FILE: Annotated[Path, AfterValidator(_certificates)] | None = Field(
         None, description="PEM file of the certificate authority for `rediss://`, instead of the system's."
@@ -451,6 +468,37 @@ class Settings(BaseSettings):
         "`console`: coloured for people.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _streams_follow_the_queue(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Name the streams of a cluster that are not named: they must be in the slot of the queue."""
+        tag = hash_tag(str(given.get("LOCK_QUEUE", "")))
+        if not (tag and _is_cluster(given.get("REDIS_URL"))):
+            return given
+        return {**{name: f"{{{tag}}}.{end}" for name, end in _CLUSTER_STREAMS.items()}, **given}
+
+    @field_validator("LOCK_QUEUE")
+    @classmethod
+    def _has_a_hash_tag(cls, value: str, info: ValidationInfo) -> str:
+        if _is_cluster(info.data.get("REDIS_URL")) and not hash_tag(value):
+            raise ValueError(
+                "must hold a hash tag on a Redis Cluster, which keeps all keys of the queue in one slot: write "
+                "{moderation}.lock, for example"
+            )
+        return value
+
+    @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")
+    @classmethod
+    def _shares_the_hash_tag(cls, value: str, info: ValidationInfo) -> str:
+        tag = hash_tag(info.data.get("LOCK_QUEUE", ""))
+        if tag and hash_tag(value) != tag and _is_cluster(info.data.get("REDIS_URL")):
+            ending = _CLUSTER_STREAMS[str(info.field_name)]
+            raise ValueError(
+                f"must hold the hash tag of LOCK_QUEUE on a Redis Cluster, or a job and its event are in different "
+                f"slots: write {{{tag}}}.{ending}, for example, or leave it out"
+            )
+        return value
+
     @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")
     @classmethod
     def _is_a_name_of_its_own(cls, value: str, info: ValidationInfo) -> str:
@@ -519,7 +567,17 @@ class Settings(BaseSettings):
     @property
     def redis_is_tls(self) -> bool:
         """True if REDIS_URL asks for TLS."""
-        return REDIS_SCHEMES[urlsplit(self.REDIS_URL.get_secret_value()).scheme] == "rediss"
+        return self.redis.is_tls
+
+    @property
+    def redis(self) -> RedisUrl:
+        """The parts of REDIS_URL."""
+        return parse(self.REDIS_URL.get_secret_value())
+
+    @property
+    def cluster_tag(self) -> str:
+        """The hash tag of all names, with its braces; empty without a cluster."""
+        return f"{{{hash_tag(self.LOCK_QUEUE)}}}" if self.redis.topology is Topology.CLUSTER else ""
 
 
 def _authorities() -> str | None:

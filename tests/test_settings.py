@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Environment = Callable[..., None]
 
 SECRET = "s3cr%2Fet"
+NO_REDIS_URL = (
+    "REDIS_URL: must start with redis://, rediss://, valkey:// or valkeys://; redis+sentinel:// with Sentinel, "
+    "redis+cluster:// with Redis Cluster"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +102,7 @@ def test_every_problem_is_named_at_once(environment: Environment, tmp_path: Path
         LOG_FORMAT="xml",
     )
     assert problems(need_token=True) == [
-        "REDIS_URL: must start with redis://, rediss://, valkey:// or valkeys://",
+        NO_REDIS_URL,
         "REDIS_CA_FILE: cannot be read (FileNotFoundError)",
         "RESULTS_CHANNEL: must differ from LOCK_QUEUE",
         "RESULTS_MAXLEN: Input should be a valid integer, unable to parse string as an integer",
@@ -131,13 +135,16 @@ def test_a_check_of_two_options_leaves_a_wrong_one_to_its_own_message(environmen
         "valkey://[::1]:6379",
         "valkeys://h",
         " redis://h\n",
+        "redis+sentinel://:p%40@h1,[::1]:26380,h3/mymaster/2",
+        "rediss+sentinel://h1/mymaster",
+        "redis+sentinel://h1,h2/mymaster/",
     ],
 )
 def test_a_redis_url_in_any_usual_form_is_taken(environment: Environment, url: str) -> None:
     environment(REDIS_URL=url)
     found = load(need_token=False)
     assert found.REDIS_URL.get_secret_value() == url.strip()
-    assert found.redis_is_tls is url.startswith(("rediss:", "valkeys:"))
+    assert found.redis_is_tls is url.startswith(("rediss", "valkeys"))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +171,13 @@ def test_a_redis_url_in_any_usual_form_is_taken(environment: Environment, url: s
         ("redis://h/٣", "must end in a database number such as /0"),
         (f"redis://:{SECRET}#x@h", "is not a URL: its host or port cannot be read; write special characters in a pass"),
         ("rediss://h?ssl_cert_reqs=none", "must hold no query or fragment; use REDIS_CA_FILE "),
+        ("sentinel://h1;sentinel://h2", "must start with redis://"),
+        ("redis://h1,h2/0", "names several hosts: start it with redis+sentinel:// if they are sentinels"),
+        ("redis+sentinel://h1,h2", "must end in the name by which the sentinels know the primary"),
+        ("redis+sentinel://h1,h2/mymaster/db", "must end in the name by which the sentinels know the primary"),
+        (f"redis+sentinel://:{SECRET}@h1,,h3/mymaster", "names no host"),
+        ("redis+cluster://h1,h2:0", "must name a port from 1 to 65535"),
+        ("redis+cluster://h1,h2/1", "must end in its hosts, because a cluster has no databases"),
     ],
 )
 def test_a_wrong_redis_url_is_refused_without_showing_it(environment: Environment, url: str, problem: str) -> None:
@@ -171,6 +185,39 @@ def test_a_wrong_redis_url_is_refused_without_showing_it(environment: Environmen
     (told,) = problems()
     assert told.startswith(f"REDIS_URL: {problem}")
     assert SECRET not in told
+
+
+def test_on_a_cluster_all_names_have_the_hash_tag_of_the_queue_and_streams_get_it_by_default(
+    environment: Environment,
+) -> None:
+    environment(REDIS_URL="redis+cluster://h1,h2:7001", LOCK_QUEUE="{mod}.lock", DEAD_STREAM="dead{mod}")
+    found = load(need_token=False)
+    assert found.cluster_tag == "{mod}"
+    assert found.streams == ("{mod}.results", "dead{mod}", "{mod}.control")
+    assert found.redis.hosts == (("h1", 6379), ("h2", 7001))
+
+    environment(REDIS_URL="redis://h1")
+    assert load(need_token=False).RESULTS_CHANNEL == "moderation.results"
+    assert load(need_token=False).cluster_tag == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ({}, "LOCK_QUEUE: must hold a hash tag on a Redis Cluster"),
+        ({"LOCK_QUEUE": "{}{mod}.lock"}, "LOCK_QUEUE: must hold a hash tag"),
+        ({"LOCK_QUEUE": "{mod}.lock", "RESULTS_CHANNEL": "moderation.results"},
+         "RESULTS_CHANNEL: must hold the hash tag of LOCK_QUEUE on a Redis Cluster"),
+        ({"LOCK_QUEUE": "{mod}.lock", "CONTROL_STREAM": "{other}.control"}, "CONTROL_STREAM: must hold the hash tag"),
+    ],
+)  # fmt: skip
+def test_names_of_different_slots_are_refused_with_a_name_that_fits(
+    environment: Environment, names: dict[str, str], problem: str
+) -> None:
+    environment(REDIS_URL="redis+cluster://h1", **names)
+    (told,) = problems()
+    assert told.startswith(problem)
+    assert "write {" in told
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from worker.broker import connection
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.broker_options import BrokerOptions
 from worker.broker.control_moves import Trail
+from worker.broker.endpoint import PrimaryOfSentinels
 from worker.broker.keys import Keys
 from worker.broker.move_limits import MIN_DELIVERIES
 from worker.broker.stream_bounds import StreamBounds
@@ -55,6 +56,7 @@ from worker.runtime.fleet_watch import fleet_watch
 from worker.runtime.in_flight import InFlight
 from worker.runtime.leftovers import look_in_the_background
 from worker.runtime.open_files import shortage
+from worker.runtime.primary_watch import PrimaryWatch
 from worker.runtime.readiness import Readiness
 from worker.runtime.registry import Registry
 from worker.runtime.revokes import Revokes
@@ -106,6 +108,7 @@ class WorkerApp(Celery):
     logs_json: bool
     backoff: ConnectBackoff
     keys_together: list[str]
+    cluster_tag: str
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
@@ -130,7 +133,9 @@ def build(settings: Settings) -> WorkerApp:
         return [queue.name for queue in app.amqp.queues.consume_from.values()]
 
     _set_up_connections(app, settings)
-    app.look_for_leftovers = lambda: look_in_the_background(lambda: connection.sync_client(settings), job_queues)
+    app.look_for_leftovers = lambda: look_in_the_background(
+        lambda: connection.sync_client(settings), job_queues, tag=settings.cluster_tag
+    )
     app.shutdown_seconds = settings.SHUTDOWN_SECONDS
     app.logs_json = settings.LOG_FORMAT == "json"
     in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
@@ -170,6 +175,7 @@ def build(settings: Settings) -> WorkerApp:
         app.runtime.queues.looked_after,
         settings.streams,
         remember_revoked=app.runtime.remember_revoked,
+        cluster_tag=settings.cluster_tag,
     )
     _add_services(app.runtime, settings, client, bounds, tracing)
     app.readiness = Readiness(in_flight=in_flight, fetcher=app.runtime.fetcher, clock=clock, gates=flow.gates)
@@ -178,10 +184,11 @@ def build(settings: Settings) -> WorkerApp:
 
 
 def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
-    app.redis_url = connection.public_url(settings)
+    app.redis_url = connection.broker_url(settings)
     app.allow_eviction = settings.REDIS_ALLOW_EVICTION
     # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
     app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, settings.LEASE_SECONDS / 3))
+    app.cluster_tag = settings.cluster_tag
     keys = Keys(settings.LOCK_QUEUE)
     app.keys_together = [*keys.priority_lists, keys.arrived, keys.leases, keys.limit, *settings.streams]
 
@@ -196,6 +203,9 @@ def _add_services(
     # Not before the server was found fit.
     has_begun = lambda: runtime.fetcher.last_fetch_at is not None  # noqa: E731 - short
     runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
+    place = connection.endpoint(settings)
+    if isinstance(place, PrimaryOfSentinels):  # a node of a cluster that was demoted says so at once
+        runtime.add_service(PrimaryWatch(place, client))
     if tracing is not None:
         runtime.add_service(tracing)
     runtime.add_service(LogSummaries())
@@ -313,12 +323,15 @@ def _name() -> str:
 
 def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     return {
-        "broker_url": connection.public_url(settings),
+        "broker_url": connection.broker_url(settings),
         "broker_use_ssl": connection.tls_options(settings) or None,
         "broker_transport": "worker.celery_bridge.transport:Transport",
         "broker_transport_options": {
             "job_consumer": JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel),
             "credentials": connection.credentials(settings),
+            "endpoint": connection.endpoint(settings),
+            # On a cluster Celery's own keys are in the slot of the queue too.
+            "global_keyprefix": settings.cluster_tag,
             # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.
             "health_check_interval": 2,
         },
@@ -344,7 +357,9 @@ def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
 def _check_the_options(options: dict[str, Any], settings: Settings) -> None:
     # The command hands a pool over as ``pool``; what raises here would be swallowed, and the worker would start.
     pool = options.get("pool") or options.get("pool_cls") or TaskPool
-    reason = unsupported(options, get_implementation(pool), TaskPool, streams=settings.streams)
+    reason = unsupported(
+        options, get_implementation(pool), TaskPool, streams=settings.streams, tag=settings.cluster_tag
+    )
     if reason:
         sys.exit(reason)
     reason = shortage(int(options.get("concurrency") or settings.CONCURRENCY), queue_count(options))

@@ -9,7 +9,7 @@ from redis import Redis
 
 from sandbox.redis_server import RedisServer
 from worker.broker.keys import Keys
-from worker.broker.refusals import ServerIsReadOnlyError, Unfit
+from worker.broker.refusals import NOT_A_CLUSTER, ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import Finding, Risk, Unknown, findings, look
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ FIT = {
 }
 
 
-def found(*, allow_eviction: bool = False, **told: Any) -> list[Finding]:
+def found(*, allow_eviction: bool = False, is_cluster: bool = False, **told: Any) -> list[Finding]:
     info = {name: value for name, value in {**FIT, **told}.items() if value is not None}
-    return findings(info, allow_eviction=allow_eviction)
+    return findings(info, allow_eviction=allow_eviction, is_cluster=is_cluster)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,20 @@ def test_a_node_of_a_cluster_is_unfit(told: dict[str, Any]) -> None:
     (finding,) = found(**told)
 
     assert isinstance(finding, Unfit)
-    assert "cluster mode" in finding.problem
+    assert "a node of a Redis Cluster" in finding.problem
+    assert found(**told, is_cluster=True) == []
 
 
 def test_a_sentinel_is_unfit() -> None:
     finding = found(redis_mode="sentinel", maxmemory_policy=None, aof_enabled=None)[0]
 
     assert isinstance(finding, Unfit)
-    assert "sentinel mode" in finding.problem
+    assert "there is a sentinel" in finding.problem
+    assert "redis+sentinel://" in finding.advice
+
+
+def test_a_single_server_is_no_cluster() -> None:
+    assert found(is_cluster=True) == [NOT_A_CLUSTER]
 
 
 @pytest.mark.parametrize("maxmemory", [0, 1 << 30])

@@ -39,7 +39,7 @@ def assert_it_ended_without_a_job(worker: WorkerProcess, stage: Stage) -> None:
     ("options", "problem"),
     [
         pytest.param(EVICTING, "maxmemory-policy of Redis is allkeys-lru", id="eviction"),
-        pytest.param({"cluster-enabled": "yes"}, "cluster mode", id="cluster"),
+        pytest.param({"cluster-enabled": "yes"}, "a node of a Redis Cluster", id="cluster"),
     ],
 )
 def test_a_server_that_is_unfit_ends_the_worker_before_it_takes_a_job(

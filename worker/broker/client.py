@@ -185,6 +185,12 @@ class RedisClient:
             self._on_useless(error)
         await self.disconnect()
 
+    async def leave(self, reason: ResponseError) -> None:
+        """Connect anew from now on, as if the server had refused with this reason; commands under way get answers."""
+        self._lost_at = time.monotonic()
+        self._on_useless(reason)
+        await self.disconnect()
+
     async def _open(self, until: float) -> _Open:
         """Return a connection: a new one once the backoff allows it, or one that became free meanwhile.
 

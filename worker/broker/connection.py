@@ -5,24 +5,26 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import redis
 from redis import ConnectionPool, Redis
 from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 from redis.retry import Retry
 
 from worker.broker.client import RedisClient
-from worker.broker.refusals import as_lost_connection, connection_is_useless
+from worker.broker.endpoint import OwnerOfSlot, PrimaryOfSentinels, locate
+from worker.broker.redis_url import Topology
+from worker.broker.refusals import IS_A_CLUSTER, ServerIsUnfitError, as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settings import Settings
     from worker.broker.backoff import ConnectBackoff
+    from worker.broker.endpoint import Address, Endpoint
 
 #: The timeout in seconds for connecting, and for every answer but that of a blocking command.
 TIMEOUT_SECONDS = 5.0
@@ -33,33 +35,74 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER
 KEEPALIVE_OPTIONS = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
-class _ClosesWhenUnusable:
-    """A blocking connection that closes when its server says that it is unusable."""
+class _ToThePrimary:
+    """A blocking connection that finds its server, and closes when the server says that it is unusable.
+
+    Args:
+        endpoint: says where the server is, each time it connects; None: host and port are among the arguments.
+        arguments: redis-py's.
+    """
+
+    def __init__(self, *, endpoint: Endpoint | None = None, **arguments: Any) -> None:
+        self._endpoint = endpoint
+        super().__init__(**arguments)
+
+    def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """Connect. redis-py calls this whether it was told to connect, or has a command to send and no connection."""
+        connection: Any = self  # a connection of redis-py
+        if self._endpoint is not None and connection._sock is None:  # noqa: SLF001 - as redis-py's own method does
+            connection.host, connection.port = self._endpoint.address()
+        super().connect_check_health(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
 
     def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
         """Return the next answer.
 
         Raises:
-            UnusableServerError: the server refuses all writes or all commands, for example because it is a replica now.
+            UnusableServerError: the server refuses all writes or all commands, for example because it is a replica now,
+                or it does not have the keys.
         """
+        lost: RedisError
         try:
-            # redis-py's connection comes next
-            return super().read_response(*args, disconnect_on_error=disconnect_on_error, **options)  # type: ignore[misc]
+            return super().read_response(*args, disconnect_on_error=disconnect_on_error, **options)  # type: ignore[misc]  # as above
         except ResponseError as error:
             if not connection_is_useless(error):
                 raise
-            lost = as_lost_connection(error)
+            is_lone_node = isinstance(error, MovedError) and self._endpoint is None
+            lost = ServerIsUnfitError(IS_A_CLUSTER) if is_lone_node else as_lost_connection(error)
         if disconnect_on_error:  # else the caller reads more answers, each a refusal of its own
             self.disconnect()  # type: ignore[attr-defined]  # as above
         raise lost
 
 
-class PrimaryConnection(_ClosesWhenUnusable, redis.Connection):
+class PrimaryConnection(_ToThePrimary, redis.Connection):
     """A blocking connection without TLS."""
 
 
-class PrimarySSLConnection(_ClosesWhenUnusable, redis.SSLConnection):
+class PrimarySSLConnection(_ToThePrimary, redis.SSLConnection):
     """A blocking connection with TLS."""
+
+
+class _Located:
+    """A connection of the asyncio side that asks where its server is each time it connects."""
+
+    def __init__(self, *, endpoint: Endpoint, **arguments: Any) -> None:
+        self._endpoint = endpoint
+        super().__init__(**arguments)
+
+    async def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """Connect, as the blocking connection does."""
+        connection: Any = self  # a connection of redis-py
+        if not connection.is_connected:
+            connection.host, connection.port = await locate(self._endpoint)
+        await super().connect_check_health(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
+
+
+class _LocatedConnection(_Located, Connection):
+    """One without TLS."""
+
+
+class _LocatedSSLConnection(_Located, SSLConnection):
+    """One with TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +119,7 @@ class Credentials:
 
 def credentials(settings: Settings) -> Credentials:
     """Return the user and password in REDIS_URL."""
-    parts = urlsplit(settings.REDIS_URL.get_secret_value())
-    return Credentials(
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
-    )
+    return Credentials(username=settings.redis.username, password=settings.redis.password)
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
@@ -95,16 +134,19 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """Return redis-py's arguments for REDIS_URL."""
-    parts = urlsplit(settings.REDIS_URL.get_secret_value())
+    """Return redis-py's arguments for connections to the server, but for where it is."""
     user = credentials(settings)
-    tls = tls_options(settings)
     return {
-        "host": parts.hostname,
-        "port": parts.port or 6379,
-        "db": int(parts.path.strip("/") or 0),
+        "db": settings.redis.database,
         "username": user.username,
         "password": user.password,
+        **_of_any_connection(settings),
+    }
+
+
+def _of_any_connection(settings: Settings) -> dict[str, Any]:
+    tls = tls_options(settings)
+    return {
         "socket_timeout": TIMEOUT_SECONDS,
         "socket_connect_timeout": TIMEOUT_SECONDS,
         "socket_keepalive": True,
@@ -115,16 +157,56 @@ def options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def endpoint(settings: Settings) -> Endpoint | None:
+    """Return what knows where the server is; None if REDIS_URL says it."""
+    url = settings.redis
+    if url.topology is Topology.SENTINEL:
+        password = settings.SENTINEL_PASSWORD
+        own = {"password": password.get_secret_value() if password else None, **_of_any_connection(settings)}
+        return PrimaryOfSentinels(url.hosts, url.master, own)
+    if url.topology is Topology.CLUSTER:
+        return OwnerOfSlot(url.hosts, settings.LOCK_QUEUE, options(settings))
+    return None
+
+
+def _place(settings: Settings) -> dict[str, Any]:
+    """Return the arguments that say where the server is."""
+    host, port = settings.redis.hosts[0]
+    found = endpoint(settings)
+    return {"host": host, "port": port} if found is None else {"endpoint": found}
+
+
 def public_url(settings: Settings) -> str:
-    """Return REDIS_URL without user and password, for logs and for Celery's banner."""
-    arguments = options(settings)
-    host = f"[{arguments['host']}]" if ":" in arguments["host"] else arguments["host"]
-    return f"redis://{host}:{arguments['port']}/{arguments['db']}"
+    """Return REDIS_URL without user and password, for people."""
+    return settings.redis.public
+
+
+def broker_url(settings: Settings) -> str:
+    """Return the URL of one server for Celery, which takes a list of hosts for servers to change between.
+
+    Where sentinels or a cluster know the server, connections find it by their endpoint, whatever this URL says.
+    """
+    return _url_of(settings.redis.hosts[0], settings)
+
+
+def url_now(settings: Settings) -> str:
+    """Return the URL of the server, without user and password, for clients that cannot look for it.
+
+    Raises:
+        RedisError: it cannot be found now.
+    """
+    found = endpoint(settings)
+    return broker_url(settings) if found is None else _url_of(found.address(), settings)
+
+
+def _url_of(address: Address, settings: Settings) -> str:
+    host, port = address
+    return f"redis://{f'[{host}]' if ':' in host else host}:{port}/{settings.redis.database}"
 
 
 def sync_client(settings: Settings) -> Redis:
     """Return a blocking client, for the command line."""
-    arguments = options(settings)
+    arguments = {**options(settings), **_place(settings)}
     connection = PrimarySSLConnection if arguments.pop("ssl") else PrimaryConnection
     pool = ConnectionPool(connection_class=connection, **arguments, retry=Retry(NoBackoff(), 0))
     return Redis.from_pool(pool)
@@ -134,8 +216,9 @@ def async_client(
     settings: Settings, backoff: ConnectBackoff, *, on_useless: Callable[[ResponseError], None]
 ) -> RedisClient:
     """Return the client of the asyncio side; see :class:`RedisClient` for ``on_useless``."""
-    arguments = options(settings)
-    connection = SSLConnection if arguments.pop("ssl") else Connection
+    arguments = {**options(settings), **_place(settings)}
+    kinds = (Connection, SSLConnection) if "host" in arguments else (_LocatedConnection, _LocatedSSLConnection)
+    connection: Any = kinds[arguments.pop("ssl")]
     # The client applies one timeout to the whole command, so redis-py's own one is off. With that, redis-py would send
     # through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives just as it finishes. The worker
     # would then go on with its next command instead of stopping.

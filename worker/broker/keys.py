@@ -175,6 +175,22 @@ def ledger_of(stream: str) -> str:
     return f"{PREFIX}:{stream}:ledger"
 
 
+def hash_tag(name: str) -> str:
+    """Return the part of a name between braces that alone decides on its slot in a cluster; empty: there is none."""
+    tag, closing, _ = name.partition("{")[2].partition("}")
+    return tag if closing else ""
+
+
+def slot_problem(name: object, tag: str) -> str | None:
+    """Return why a queue cannot be used beside LOCK_QUEUE on a cluster, as the end of a sentence; None if it can.
+
+    ``tag`` is the hash tag that all names must hold, with its braces; empty without a cluster.
+    """
+    if tag and f"{{{hash_tag(str(name))}}}" != tag:
+        return f"its name must hold the hash tag {tag} on a Redis Cluster, so that all its keys are in one slot"
+    return None
+
+
 def is_celerys_own(name: str) -> bool:
     """Return True if Celery's remote control, its events or kombu made this key."""
     is_kombus = name in {UNACKED, UNACKED_INDEX, "unacked_mutex"} or name.startswith(("_kombu.", "celeryev"))

@@ -21,6 +21,7 @@ from redis.exceptions import (
     ClusterDownError,
     InvalidResponse,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -33,7 +34,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 #: The oldest version: Redis 7 brought the script flags that let a full server drain.
 OLDEST_MAJOR = 7
 
-_OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)
+#: The server does not serve the keys, and another one may. ASK and TRYAGAIN come from the node that still serves them,
+#: while they move: there the same command works later, or gets MOVED.
+_OF_ANOTHER_NODE = (MovedError, ClusterCrossSlotError, ClusterDownError)
 #: The first words of refusals that redis-py has no class for. A server that becomes a replica unblocks its clients.
 _UNBLOCKED = "UNBLOCKED"
 _UNUSABLE_CODES = (_UNBLOCKED, "NOREPLICAS", "MISCONF")
@@ -52,6 +55,14 @@ class UnusableServerError(RedisConnectionError):
 
 class ServerIsReadOnlyError(UnusableServerError):
     """The server is a replica: jobs wait until the address leads to a primary."""
+
+
+class NoPrimaryError(UnusableServerError):
+    """The sentinels name no primary, for example because a failover is under way."""
+
+
+class SlotNotServedError(UnusableServerError):
+    """No node of the cluster has the slot of the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +94,41 @@ class ServerIsUnfitError(UnusableServerError):
         self.unfit = unfit
 
 
-_NOT_A_SINGLE_SERVER = "It is a node of a cluster: let REDIS_URL name a server that holds all keys by itself."
 _NOT_THE_COMMANDS = "Redis 7 or newer, or Valkey, is needed, with no command renamed."
 
-_CLUSTER = Unfit(
-    "REDIS_URL leads to a Redis Cluster, and lock-worker needs one server that holds all keys (cluster support is later"
-    " work).",
-    "Let REDIS_URL name a single server; it may have replicas.",
-    for_commands=_NOT_A_SINGLE_SERVER,
+_NAME_THE_CLUSTER = (
+    "Let REDIS_URL start with redis+cluster:// and name nodes of the cluster, and give LOCK_QUEUE a hash tag such as "
+    "{moderation}.lock; or let REDIS_URL name a single server."
+)
+#: A node of a cluster, found where REDIS_URL names a single server.
+IS_A_CLUSTER = Unfit(
+    "REDIS_URL names a single server, and there is a node of a Redis Cluster, which holds only some of the keys.",
+    _NAME_THE_CLUSTER,
+)
+#: A single server, found where REDIS_URL names a cluster.
+NOT_A_CLUSTER = Unfit(
+    "REDIS_URL names a Redis Cluster, and there is a server that is no node of a cluster.",
+    "Let REDIS_URL start with redis:// or rediss:// if there is a single server, or with redis+sentinel:// if the "
+    "hosts are sentinels; else correct the hosts.",
 )
 _NO_CLUSTER_KEYS = Unfit(
-    "The server, or a proxy before it, spreads keys over several servers (CROSSSLOT). A job moves in one atomic step,"
-    " so lock-worker needs one server that holds all keys (cluster support is later work).",
-    "Let REDIS_URL name a single server; it may have replicas.",
-    for_commands=_NOT_A_SINGLE_SERVER,
+    "The server, or a proxy before it, spreads keys over several servers (CROSSSLOT), and a job moves in one atomic "
+    "step on one of them.",
+    _NAME_THE_CLUSTER,
+)
+_SLOT_MOVES = Passing(
+    "The keys are at another node of the Redis Cluster, or are being moved there.",
+    "Wait; if it does not end, look whether a move of slots was left half-way (redis-cli --cluster check).",
+    for_commands="The keys are at another node of a Redis Cluster, or are being moved there: try again in a moment.",
+)
+_CLUSTER_DOWN = Passing(
+    "The Redis Cluster does not serve the queue's keys: a node is down or a slot has none.",
+    "Bring the node back, or let a replica take over; redis-cli --cluster check shows what is missing.",
+)
+_NO_PRIMARY = Passing(
+    "The sentinels have no primary now.",
+    "Wait until the failover is over; if it does not end, ask a sentinel why (SENTINEL MASTERS, SENTINEL CKQUORUM).",
+    for_commands="Try again when the failover is over; if that takes long, ask a sentinel why (SENTINEL CKQUORUM).",
 )
 _NO_DATABASE = Unfit(
     "The server does not have the database that REDIS_URL names (a node of a Redis Cluster has database 0 alone).",
@@ -183,7 +215,9 @@ _BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Me
     (OutOfMemoryError, _FULL),
     (InvalidResponse, _NO_REDIS),
     (ClusterCrossSlotError, _NO_CLUSTER_KEYS),
-    (_OF_A_CLUSTER, _CLUSTER),
+    ((ClusterDownError, SlotNotServedError), _CLUSTER_DOWN),
+    ((AskError, TryAgainError), _SLOT_MOVES),
+    (NoPrimaryError, _NO_PRIMARY),
 )
 #: By the first word of the answer, for errors that redis-py has no class for.
 _BY_CODE: dict[str, Meaning] = {
@@ -195,7 +229,7 @@ _BY_CODE: dict[str, Meaning] = {
 }
 #: By words that all occur in the answer, in upper or lower case; of servers and of proxies.
 _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
-    (("cluster mode",), _CLUSTER),
+    (("cluster mode",), IS_A_CLUSTER),
     (("db index",), _NO_DATABASE),
     (("unknown command", "eval"), _NO_SCRIPTS),
     (("unsupported command", "eval"), _NO_SCRIPTS),
@@ -242,7 +276,24 @@ def connection_is_useless(error: ResponseError) -> bool:
     does one that lost its replicas (NOREPLICAS) or its disk (MISCONF), upon which an operator may promote a replica.
     Every part of the worker closes a connection that gets such a refusal.
     """
-    return isinstance(error, (ReadOnlyError, *_OF_A_CLUSTER)) or str(error).startswith(_UNUSABLE_CODES)
+    return isinstance(error, (ReadOnlyError, *_OF_ANOTHER_NODE)) or str(error).startswith(_UNUSABLE_CODES)
+
+
+def unknown_master(master: str) -> Unfit:
+    """Return that no sentinel knows the primary by its name."""
+    return Unfit(
+        f"No sentinel in REDIS_URL knows a primary by the name {master}.",
+        "Correct the name after the sentinels in REDIS_URL; SENTINEL MASTERS at a sentinel lists the names. If the "
+        "hosts are no sentinels, let REDIS_URL start with redis://.",
+    )
+
+
+def wrong_sentinel_password() -> Unfit:
+    """Return that the sentinels do not let the worker ask."""
+    return Unfit(
+        "The sentinels do not accept the password, or do not permit SENTINEL MASTERS.",
+        "Correct SENTINEL_PASSWORD; the password in REDIS_URL is that of the server behind them.",
+    )
 
 
 def as_lost_connection(error: ResponseError) -> UnusableServerError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
-from worker.broker.refusals import OLDEST_MAJOR, ServerIsReadOnlyError, Unfit, meaning
+from worker.broker.refusals import IS_A_CLUSTER, NOT_A_CLUSTER, OLDEST_MAJOR, ServerIsReadOnlyError, Unfit, meaning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,13 +46,14 @@ Finding: TypeAlias = Unfit | Risk | Unknown
 _LOOK_YOURSELF = "see yourself that its version is 7 or newer, maxmemory-policy is noeviction and appendonly is yes"
 
 
-def look(client: Redis, keys: Sequence[str], *, allow_eviction: bool) -> list[Finding]:
+def look(client: Redis, keys: Sequence[str], *, allow_eviction: bool, is_cluster: bool = False) -> list[Finding]:
     """Check a server.
 
     Args:
         client: a client of the server.
         keys: keys that one script must be able to use together.
         allow_eviction: accept a server that deletes keys when it is full.
+        is_cluster: it is to be a node of a cluster.
 
     Returns:
         The findings; none if all is well.
@@ -68,7 +69,7 @@ def look(client: Redis, keys: Sequence[str], *, allow_eviction: bool) -> list[Fi
         return [unknown, *_scripts(client, keys)]
     if info.get("role") in {"slave", "replica"}:
         raise ServerIsReadOnlyError("You can't write against a read only replica.")  # in the server's own words
-    found = findings(info, allow_eviction=allow_eviction)
+    found = findings(info, allow_eviction=allow_eviction, is_cluster=is_cluster)
     # An unfit server would only refuse the script too.
     return found if any(isinstance(finding, Unfit) for finding in found) else [*found, *_scripts(client, keys)]
 
@@ -84,16 +85,20 @@ def _scripts(client: Redis, keys: Sequence[str]) -> Iterator[Finding]:
         yield unfit
 
 
-def findings(info: Mapping[str, Any], *, allow_eviction: bool) -> list[Finding]:
+def findings(info: Mapping[str, Any], *, allow_eviction: bool, is_cluster: bool = False) -> list[Finding]:
     """Return the findings in the answer to ``INFO``; none if all is well."""
     missing = [name for name in _NEEDED_FIELDS if name not in info]
-    found: list[Finding] = [*_kind(info), *_eviction(info, allow_eviction=allow_eviction), *_persistence(info)]
+    found: list[Finding] = [
+        *_kind(info, is_cluster=is_cluster),
+        *_eviction(info, allow_eviction=allow_eviction),
+        *_persistence(info),
+    ]
     if missing:
         found.append(Unknown(f"Redis does not tell its {', '.join(missing)}.", f"Please {_LOOK_YOURSELF}."))
     return found
 
 
-def _kind(info: Mapping[str, Any]) -> Iterator[Finding]:
+def _kind(info: Mapping[str, Any], *, is_cluster: bool) -> Iterator[Finding]:
     version = str(info.get("redis_version", OLDEST_MAJOR))
     major = version.partition(".")[0]
     if major.isdecimal() and int(major) < OLDEST_MAJOR:
@@ -102,11 +107,16 @@ def _kind(info: Mapping[str, Any]) -> Iterator[Finding]:
             "Upgrade the server, or let REDIS_URL name another one.",
         )
     mode = info.get("redis_mode") or info.get("server_mode") or "standalone"  # the second is Valkey's
-    if mode != "standalone":
+    if mode == "cluster" and not is_cluster:
+        yield IS_A_CLUSTER
+    elif mode == "sentinel":
         yield Unfit(
-            f"This server runs in {mode} mode, and lock-worker needs one that holds all keys by itself.",
-            "Let REDIS_URL name a single server; it may have replicas.",
+            "REDIS_URL names a server, and there is a sentinel, which holds no keys.",
+            "Let REDIS_URL start with redis+sentinel://, and end in the name of the primary and a database: "
+            "redis+sentinel://sentinel-1,sentinel-2,sentinel-3/mymaster/0.",
         )
+    elif mode != "cluster" and is_cluster:
+        yield NOT_A_CLUSTER
 
 
 def _eviction(info: Mapping[str, Any], *, allow_eviction: bool) -> Iterator[Finding]:

@@ -135,7 +135,7 @@ class Consumer(stock.Consumer):
         # After the first check a policy does not stop the worker: that would not make the jobs in Redis safer.
         allow_eviction = app.allow_eviction or self._is_server_checked
         with connection.default_channel.conn_or_acquire() as client:
-            findings = look(client, app.keys_together, allow_eviction=allow_eviction)
+            findings = look(client, app.keys_together, allow_eviction=allow_eviction, is_cluster=bool(app.cluster_tag))
             database = client.connection_pool.connection_kwargs.get("db") or 0
         unfit = [finding for finding in findings if isinstance(finding, Unfit)]
         if unfit and not self._is_server_checked:

@@ -16,6 +16,7 @@ from celery.worker import state
 from kombu import Producer, pidbox
 from redis.exceptions import RedisError
 
+from worker.broker.keys import slot_problem
 from worker.celery_bridge.command_refusals import refusal
 from worker.runtime.in_flight import MAX_SLOTS
 from worker.runtime.open_files import shortage
@@ -36,6 +37,7 @@ class Commands:
         queues: returns the queues that this worker takes from or looks after.
         streams: the names of the streams that results and dead letters go to.
         remember_revoked: notes in Redis that job ids are revoked, so that workers know it which start later.
+        cluster_tag: the hash tag that the names of all queues must hold; empty without a cluster.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Commands:
         streams: Collection[str],
         *,
         remember_revoked: Callable[[Sequence[str]], None],
+        cluster_tag: str = "",
     ) -> None:
+        self._cluster_tag = cluster_tag
         self._remember_revoked = remember_revoked
         self._queues = queues
         self._streams = streams
@@ -53,6 +57,7 @@ class Commands:
         """Return the answer to a command that Celery is not to carry out; None: it is. ``consumer`` is Celery's."""
         dispatcher = consumer.event_dispatcher
         problem = refusal(command, arguments, self._queues(), self._streams, sends_events=dispatcher is not None)
+        problem = problem or self._in_another_slot(command, arguments)
         problem = problem or self._lack_of_files(consumer, command, arguments)
         if problem is not None:
             logger.warning("control_refused", extra={"command": command, "reason": problem})
@@ -73,6 +78,11 @@ class Commands:
             # With -E the groups are empty, which means all, and Celery would find no group to remove.
             dispatcher.groups.update({"worker", "task"})
         return None
+
+    def _in_another_slot(self, command: str, arguments: Mapping[str, Any]) -> str | None:
+        """Return why a queue cannot be added on a cluster; None: it can."""
+        problem = slot_problem(arguments.get("queue"), self._cluster_tag) if command == "add_consumer" else None
+        return None if problem is None else f"{command} is refused: queue: {problem}"
 
     def _lack_of_files(self, consumer: Any, command: str, arguments: Mapping[str, Any]) -> str | None:
         """Return why the limit of open files does not allow what a command asks for, even in part; None: it does."""

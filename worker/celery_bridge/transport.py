@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import kombu
+import redis
 from click import ClickException
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from worker.broker.connection import Credentials
+    from worker.broker.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,17 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         """Do nothing, because maintenance recovers lost jobs."""
 
 
+class _TaggedClient(stock.PrefixedStrictRedis):  # type: ignore[misc]
+    """A client that puts a cluster's hash tag before Celery's own keys, and not before the queues of jobs.
+
+    Their names have it, and workers look for the jobs under these names.
+    """
+
+    def _prefix_args(self, args: Any) -> list[Any]:
+        is_job = args[0] == "LPUSH" and self.global_keyprefix in args[1]
+        return list(args) if is_job else super()._prefix_args(args)
+
+
 class Channel(stock.Channel):  # type: ignore[misc]
     """A channel that takes no jobs."""
 
@@ -108,10 +122,12 @@ class Channel(stock.Channel):  # type: ignore[misc]
         *stock.Channel.from_transport_options,
         "job_consumer",
         "credentials",
+        "endpoint",
     )
 
     job_consumer: JobConsumer
     credentials: Credentials
+    endpoint: Endpoint | None = None
     socket_timeout = TIMEOUT_SECONDS
     socket_connect_timeout = TIMEOUT_SECONDS
     socket_keepalive = True
@@ -120,15 +136,20 @@ class Channel(stock.Channel):  # type: ignore[misc]
     connection_class_ssl = PrimarySSLConnection
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
-        """Return kombu's arguments, with the user and password that its URL lacks, and without retries."""
+        """Return kombu's arguments, with what its URL lacks, and without retries."""
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
         params.update(
             username=self.credentials.username,
             password=self.credentials.password,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
+            endpoint=self.endpoint,
         )
         return params
+
+    def _get_client(self) -> Any:
+        """Return what makes kombu's clients."""
+        return partial(_TaggedClient, global_keyprefix=self.global_keyprefix) if self.global_keyprefix else redis.Redis
 
     @property
     def active_queues(self) -> list[str]:

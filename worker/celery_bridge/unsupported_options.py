@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from worker.broker.keys import slot_problem
 from worker.celery_bridge.command_refusals import queue_problem
 from worker.runtime.in_flight import MAX_SLOTS
 from worker.runtime.queues import MAX_QUEUES
@@ -23,13 +24,15 @@ _REFUSED = {
 }
 
 
-def unsupported(options: Mapping[str, Any], pool: type, our_pool: type, *, streams: Collection[str] = ()) -> str | None:
+def unsupported(
+    options: Mapping[str, Any], pool: type, our_pool: type, *, streams: Collection[str] = (), tag: str = ""
+) -> str | None:
     """Return why a worker with these options must not start; None if it may.
 
-    ``streams`` are the names of the results stream and the dead stream.
+    ``streams`` are the names of the results stream and the dead stream, ``tag`` is the hash tag of a cluster.
     """
     reasons = [reason for option, reason in _REFUSED.items() if options.get(option)]
-    reasons += [*_slots(options.get("concurrency")), *_queues(options.get("queues"), streams)]
+    reasons += [*_slots(options.get("concurrency")), *_queues(options.get("queues"), streams, tag)]
     if pool is not our_pool:
         reasons.insert(0, f"--pool: only the worker's own asyncio pool keeps its promises, not {pool.__module__}")
     if not reasons:
@@ -53,10 +56,10 @@ def _slots(concurrency: object) -> Iterator[str]:
         yield f"-c {concurrency}: a worker runs at least 1 job at once, and {MAX_SLOTS:,} at most"
 
 
-def _queues(queues: object, streams: Collection[str]) -> Iterator[str]:
+def _queues(queues: object, streams: Collection[str], tag: str) -> Iterator[str]:
     names = _queue_names(queues)
     for name in names:
-        problem = queue_problem(name, streams)
+        problem = queue_problem(name, streams) or slot_problem(name, tag)
         if problem is not None:
             yield f"-Q {name!r}: {problem}"
     if len(names) > MAX_QUEUES:

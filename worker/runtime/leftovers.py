@@ -99,13 +99,16 @@ def _is_ours(raw: bytes) -> tuple[bool, str]:
     return not is_foreign, intake.id
 
 
-def abandoned_queues(client: Redis, own: Collection[str], *, scans: int | None = None) -> list[Abandoned]:
+def abandoned_queues(
+    client: Redis, own: Collection[str], *, scans: int | None = None, tag: str = ""
+) -> list[Abandoned]:
     """Return the queues with jobs of ours that no registered worker takes from.
 
     Args:
         client: a client of the server.
         own: queues that jobs are taken from for sure.
         scans: calls of each scan at most; None: to the end.
+        tag: the hash tag of a cluster: jobs of queues without it are in another slot.
     """
     taken, known = set(own), set()
     seconds, microseconds = client.time()
@@ -123,7 +126,7 @@ def abandoned_queues(client: Redis, own: Collection[str], *, scans: int | None =
         is_candidate = queue not in taken and queue not in known and not queue.startswith(f"{PREFIX}:")
         if is_candidate and not is_celerys_own(queue) and _has_a_job_of_ours(client, key):
             others.add(queue)
-    found = [(queue, queue in known) for queue in sorted((known | others) - taken)]
+    found = [(queue, queue in known) for queue in sorted((known | others) - taken) if tag in queue]
     counted = (Abandoned(queue, count_jobs(client, Keys(queue)), is_ours) for queue, is_ours in found)
     return [each for each in counted if each.jobs]
 
@@ -175,8 +178,13 @@ def _scan(client: Redis, scans: int | None, **which: Any) -> Iterator[str]:
         time.sleep(_PAUSE_SECONDS)
 
 
-def look_in_the_background(connect: Callable[[], Redis], queues: Callable[[], Collection[str]]) -> None:
-    """Log what was left, and again whenever there is more; in a thread of its own, because nothing waits for that."""
+def look_in_the_background(
+    connect: Callable[[], Redis], queues: Callable[[], Collection[str]], *, tag: str = ""
+) -> None:
+    """Log what was left, and again whenever there is more; in a thread of its own, because nothing waits for that.
+
+    ``tag`` is the hash tag of a cluster.
+    """
 
     def look() -> None:
         reported: dict[str, int] = {}
@@ -184,7 +192,7 @@ def look_in_the_background(connect: Callable[[], Redis], queues: Callable[[], Co
             time.sleep(wait)
             try:
                 with connect() as client:
-                    _report(client, queues(), reported)
+                    _report(client, queues(), reported, tag=tag)
             except (RedisError, OSError) as error:  # only advice is lost; other parts log what is wrong
                 logger.info("leftovers_not_looked_for", extra={"error": str(error)})
             except Exception:  # what others left there must not end the looks
@@ -193,8 +201,8 @@ def look_in_the_background(connect: Callable[[], Redis], queues: Callable[[], Co
     threading.Thread(target=look, name="leftovers", daemon=True).start()
 
 
-def _report(client: Redis, queues: Collection[str], reported: dict[str, int]) -> None:
-    unacked = _count_unacked(client, queues)
+def _report(client: Redis, queues: Collection[str], reported: dict[str, int], *, tag: str = "") -> None:
+    unacked = 0 if tag else _count_unacked(client, queues)  # no stock Celery worker runs on a cluster
     if unacked > reported.get("", 0):
         logger.warning(
             "unacked_jobs_found",
@@ -204,7 +212,7 @@ def _report(client: Redis, queues: Collection[str], reported: dict[str, int]) ->
                 "runs, it ends them itself; what a dead one left is nobody's until `lock-worker adopt` brings it in.",
             },
         )
-    abandoned = abandoned_queues(client, queues, scans=_SCANS_AT_START)
+    abandoned = abandoned_queues(client, queues, scans=_SCANS_AT_START, tag=tag)
     for left in abandoned:
         if left.jobs > reported.get(left.queue, 0):
             logger.warning(

@@ -18,7 +18,7 @@ from tasks.plural import plural
 from worker.broker import connection
 from worker.broker.command_line_moves import adopt_command
 from worker.broker.connection import sync_client
-from worker.broker.keys import Keys
+from worker.broker.keys import Keys, slot_problem
 from worker.cli.exit import USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.producer import celery_app
 from worker.observe.printable import printable
@@ -69,7 +69,7 @@ class _Account:
 def adopt_jobs(settings: Settings, names: list[str], *, as_list: bool, as_json: bool) -> None:
     """Adopt all abandoned jobs, or show them; with names, only those of these queues."""
     for name in names:
-        problem = key_name_problem(name)
+        problem = key_name_problem(name) or slot_problem(name, settings.cluster_tag)
         if problem is not None or name == settings.LOCK_QUEUE:
             fail(f"--queue {name!r}: {problem or 'it is LOCK_QUEUE itself'}", USAGE_ERROR)
     account = _Account()
@@ -77,12 +77,13 @@ def adopt_jobs(settings: Settings, names: list[str], *, as_list: bool, as_json: 
         watched = Names(settings.LOCK_QUEUE, settings.RESULTS_CHANNEL, settings.DEAD_STREAM)
         members = read_fleet_state_now(client, watched).members
         taken = {queue for member in members for queue in member.queues} | {settings.LOCK_QUEUE}
-        abandoned = abandoned_queues(client, taken)
+        abandoned = abandoned_queues(client, taken, tag=settings.cluster_tag)
         if names:
             known = {each.queue: each for each in abandoned}
             chosen = [known.get(name) or _named(client, name, taken) for name in names]
         else:
-            _adopt_unacked(client, settings, account, taken, as_list=as_list)
+            if not settings.cluster_tag:  # no stock Celery worker runs on a cluster
+                _adopt_unacked(client, settings, account, taken, as_list=as_list)
             chosen = [each for each in abandoned if each.is_ours]
             account.left = [each for each in abandoned if not each.is_ours]
         for each in chosen:
@@ -152,7 +153,7 @@ def _held_by_the_living(settings: Settings) -> frozenset[str]:
     # Celery's own control would use a pool of connections to the URL in CELERY_BROKER_URL.
     with (
         suppress(KombuError, RedisError, OSError),
-        celery_app(settings).connection_for_write(connection.public_url(settings)) as broker,
+        celery_app(settings).connection_for_write(connection.url_now(settings)) as broker,
     ):
         mailbox = Mailbox("celery", type="fanout", accept=["json"])(broker)
         for question in (

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.keys import Keys
 from worker.broker.permissions import Names, refused_commands
+from worker.broker.redis_url import Topology
 from worker.broker.refusals import ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import look
 from worker.broker.stream_bounds import StreamBounds
@@ -87,7 +88,12 @@ def server(client: Redis, settings: Settings) -> Iterator[Check]:
     keys = Keys(settings.LOCK_QUEUE)
     together = [*keys.priority_lists, keys.arrived, keys.leases, *settings.streams]
     try:
-        found = look(client, together, allow_eviction=settings.REDIS_ALLOW_EVICTION)
+        found = look(
+            client,
+            together,
+            allow_eviction=settings.REDIS_ALLOW_EVICTION,
+            is_cluster=settings.redis.topology is Topology.CLUSTER,
+        )
     except ServerIsReadOnlyError:
         yield problem(
             "redis_server",

@@ -1,0 +1,174 @@
+"""Answers where the server is now, where REDIS_URL does not name it: sentinels or the nodes of a cluster are asked.
+
+Each connection asks when it connects, and never later: a worker closes its connections when their server is lost or
+says that it is the wrong one (``worker.broker.refusals``), so that the next ones ask anew. redis-py's machinery asks;
+it blocks, so the asyncio side lets a thread do that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, NodesManager
+from redis.crc import key_slot
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    SlotNotCoveredError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from worker.broker.refusals import (
+    NOT_A_CLUSTER,
+    NoPrimaryError,
+    ServerIsUnfitError,
+    SlotNotServedError,
+    unknown_master,
+    wrong_sentinel_password,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+Address: TypeAlias = tuple[str, int]
+
+#: How long one sentinel or node may take to connect and to answer, in seconds. Two that are silent fit into the time
+#: that a command may take.
+ASK_SECONDS = 2.0
+
+
+class Endpoint(Protocol):
+    """Where the server is. Thread-safe; its ``repr`` shows no secret, because Celery shows its settings on request."""
+
+    def address(self) -> Address:
+        """Ask for host and port of the server.
+
+        Raises:
+            ServerIsUnfitError: REDIS_URL or a setting beside it is wrong.
+            RedisError: nobody who knows could be asked, or there is no such server now.
+        """
+
+
+async def locate(endpoint: Endpoint) -> Address:
+    """Ask as :meth:`Endpoint.address` does, without blocking the loop."""
+    return await asyncio.to_thread(endpoint.address)
+
+
+class PrimaryOfSentinels:
+    """The primary that sentinels name.
+
+    Args:
+        sentinels: host and port of each.
+        master: how they call the primary.
+        options: redis-py's arguments for connections to them: their password, TLS.
+    """
+
+    def __init__(self, sentinels: Sequence[Address], master: str, options: Mapping[str, Any]) -> None:
+        self._master = master
+        # Without retries: redis-py's default ones wait half a minute for a sentinel that is down.
+        self._asked = Sentinel(  # type: ignore[no-untyped-call]
+            sentinels, sentinel_kwargs={**options, **_QUICKLY, "retry": Retry(NoBackoff(), 0), "protocol": 2}
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._master!r})"
+
+    __json__ = __repr__
+
+    def address(self) -> Address:
+        """As :meth:`Endpoint.address`. The sentinel that answered is asked first the next time."""
+        views: list[tuple[str, dict[str, Any] | RedisError | None]] = []
+        for at, (name, view) in enumerate(self.views()):
+            views.append((name, view))
+            if isinstance(view, dict) and self.is_well(view):
+                sentinels = self._asked.sentinels
+                self._asked.sentinels = [sentinels[at], *sentinels[:at], *sentinels[at + 1 :]]
+                return view["ip"], view["port"]
+        raise self._reason(views)
+
+    def is_well(self, state: dict[str, Any]) -> bool:
+        """Return whether a sentinel believes that the primary works."""
+        return bool(self._asked.check_master_state(state, self._master))  # type: ignore[no-untyped-call]
+
+    def views(self) -> Iterator[tuple[str, dict[str, Any] | RedisError | None]]:
+        """Ask each sentinel; yield its address, and the primary's state, None for an unknown one, or an error."""
+        for sentinel in self._asked.sentinels:
+            where = sentinel.connection_pool.connection_kwargs
+            name = f"{where['host']}:{where['port']}"
+            try:
+                masters: Any = sentinel.sentinel_masters()
+            except RedisError as error:
+                yield name, error
+            else:
+                yield name, masters.get(self._master)
+
+    def _reason(self, views: Sequence[tuple[str, dict[str, Any] | RedisError | None]]) -> RedisError:
+        if any(isinstance(view, dict) for _, view in views):
+            return NoPrimaryError(f"the sentinels have no primary for {self._master} now")
+        if any(view is None for _, view in views):
+            return ServerIsUnfitError(unknown_master(self._master))
+        errors = [(name, view) for name, view in views if isinstance(view, RedisError)]
+        if any(isinstance(error, AuthenticationError | NoPermissionError) for _, error in errors):
+            return ServerIsUnfitError(wrong_sentinel_password())
+        told = "; ".join(f"{name}: {error}" for name, error in errors)
+        return RedisConnectionError(f"no sentinel answers: {told}")
+
+
+class OwnerOfSlot:
+    """The node of a cluster that has the slot of a key.
+
+    Args:
+        nodes: host and port of nodes to ask. The others are asked too, once they are known.
+        key: a key in the slot.
+        options: redis-py's arguments for connections to nodes.
+    """
+
+    def __init__(self, nodes: Sequence[Address], key: str, options: Mapping[str, Any]) -> None:
+        self._named = list(nodes)
+        self._slot = key_slot(key.encode())
+        self._options = {**options, **_QUICKLY}
+        del self._options["db"]  # a cluster has one alone, and its client knows no argument for it
+        self._nodes: NodesManager | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._slot})"
+
+    __json__ = __repr__
+
+    def address(self) -> Address:
+        """As :meth:`Endpoint.address`."""
+        try:
+            if self._nodes is None:
+                nodes = [ClusterNode(*node) for node in self._named]  # type: ignore[no-untyped-call]
+                self._nodes = NodesManager(nodes, **self._options)
+            else:
+                # By name too: all nodes that are known by address may have got new ones.
+                self._nodes.initialize(additional_startup_nodes_info=self._named)
+            owner = self._nodes.get_node_from_slot(self._slot)
+        except (RedisClusterException, OSError, IndexError) as error:  # the last one: no node has any slot
+            raise self._reason(error) from error
+        return owner.host, owner.port
+
+    def _reason(self, error: BaseException) -> RedisError:
+        """Return redis-py's error as one of a server. It wraps what the last node answered, sometimes twice."""
+        if isinstance(error, SlotNotCoveredError | IndexError):
+            return SlotNotServedError(f"no node of the cluster has slot {self._slot}")
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, NoPermissionError | RedisConnectionError | RedisTimeoutError):
+                return cause
+            if isinstance(cause, ResponseError):
+                return ServerIsUnfitError(NOT_A_CLUSTER)
+            cause = cause.__cause__ or cause.__context__
+        return RedisConnectionError(str(error))
+
+
+_QUICKLY = {"socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
