@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     say(f"{rounds} rounds of {seconds:g} s from seed {seed}; logs in {folder}")
     for number in range(rounds):
         plan = make_plan(seed + number, seconds, options.target, kills_only=options.kills_only)
-        plan = on_topology(plan, options.topology)
+        plan = on_topology(plan, options.topology, redis_only=options.redis_only)
         say(f"round {number + 1}/{rounds}, {headline(plan)}")
-        say(f"  replay    {command(plan, kills_only=options.kills_only)}")
+        say(f"  replay    {command(plan, kills_only=options.kills_only, redis_only=options.redis_only)}")
         if options.plan:
             say("\n".join(f"    {fault}" for fault in plan.faults))
         of_round = folder / f"seed-{plan.seed}"
@@ -88,9 +88,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--topology", choices=["single", "sentinel", "cluster"], default="single", help="the kind of Redis"
     )
     parser.add_argument("--kills-only", action="store_true", help="the plan of a stock Celery worker: only kills")
+    parser.add_argument("--redis-only", action="store_true", help="with --topology: what befalls Redis, and no more")
     parser.add_argument("--plan", action="store_true", help="print the faults of each round")
     parser.add_argument("--keep", action="store_true", help="keep the logs of rounds without a violation too")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.redis_only and options.topology == "single":
+        parser.error("--redis-only needs --topology sentinel or cluster")
+    return options
 
 
 if __name__ == "__main__":

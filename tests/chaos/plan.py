@@ -266,11 +266,12 @@ def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kill
     return plan if is_plain else _steered(random, plan)
 
 
-def on_topology(plan: Plan, topology: Topology) -> Plan:
+def on_topology(plan: Plan, topology: Topology, *, redis_only: bool = False) -> Plan:
     """Return the plan for a Redis of this kind: what befalls the server is what befalls such a Redis.
 
     Counts of calls and of jobs a rule may be forgotten in a failover, so that there are no limits of ours. A revoke
-    through Celery reaches whom it reaches then, once.
+    through Celery reaches whom it reaches then, once. ``redis_only`` leaves all other faults out, and what operators
+    do, to see how long work stands still because of Redis.
     """
     if topology == "single":
         return plan
@@ -281,14 +282,18 @@ def on_topology(plan: Plan, topology: Topology) -> Plan:
         act = acts[number % len(acts)]
         length = random.uniform(*_AWAY_SECONDS) if act in {Act.REDIS_KILL, Act.REDIS_STALL} else 0.0
         befalls.append(Fault(2.0 + number * gap + random.uniform(0.0, 1.0), act, length, 0))
-    others = [fault for fault in plan.faults if fault.act.on != "redis" or fault.act in {Act.CUT, Act.FLUSH}]
+    others = (
+        []
+        if redis_only
+        else [fault for fault in plan.faults if fault.act.on != "redis" or fault.act in {Act.CUT, Act.FLUSH}]
+    )
     return replace(
         plan,
         topology=topology,
         faults=tuple(sorted([*others, *befalls], key=lambda fault: fault.at)),
         rate_limit=None,
         rule_limit=None,
-        steers=tuple(steer for steer in plan.steers if steer.action is not Action.REVOKE),
+        steers=() if redis_only else tuple(steer for steer in plan.steers if steer.action is not Action.REVOKE),
     )
 
 

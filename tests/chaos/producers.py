@@ -72,7 +72,9 @@ class ReplicatedChannel(stock.SentinelChannel):  # type: ignore[misc]
     from_transport_options: ClassVar[tuple[str, ...]] = (*stock.SentinelChannel.from_transport_options, "tell")
     tell: Tell
     socket_timeout = socket_connect_timeout = _TIMEOUT_SECONDS
-    _connparams = Channel._connparams
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
+        return {**super()._connparams(asynchronous=asynchronous), "retry": Retry(NoBackoff(), 0)}
 
     def _put(self, queue: str, message: Any, **_: Any) -> None:
         raw = dumps(message).encode()

@@ -27,10 +27,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def command(plan: Plan, *, kills_only: bool) -> str:
+def command(plan: Plan, *, kills_only: bool = False, redis_only: bool = False) -> str:
     """What replays a round."""
     options = f" --target {plan.target}" if plan.target != "lock-worker" else " --kills-only" if kills_only else ""
     options += f" --topology {plan.topology}" if plan.topology != "single" else ""
+    options += " --redis-only" if redis_only else ""
     return f"python -m tests.chaos --rounds 1 --seconds {plan.seconds:g} --seed {plan.seed}{options}"
 
 

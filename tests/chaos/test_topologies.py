@@ -25,7 +25,7 @@ SECONDS = 18.0
 def test_no_job_is_lost_or_doubled_whichever_server_is_the_primary(topology: Topology, tmp_path: Path) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or SystemRandom().randrange(1_000_000))
     plan = on_topology(make_plan(seed, SECONDS), topology)
-    say(f"{headline(plan)}\n  replay    {command(plan, kills_only=False)}")
+    say(f"{headline(plan)}\n  replay    {command(plan)}")
 
     outcome = run_round(plan, tmp_path)
 
