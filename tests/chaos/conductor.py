@@ -170,7 +170,9 @@ class Conductor:
         self._is_redis_up = False
         if self._servers.settle_seconds:
             now = time.time()
-            self.failovers.append(Failover(str(fault.act), now, now + fault.seconds + self._servers.settle_seconds))
+            until = now + fault.seconds + self._servers.settle_seconds
+            is_split = self._servers.has_two_primaries and fault.act is not Act.REDIS_KILL
+            self.failovers.append(Failover(str(fault.act), now, until, is_split=is_split))
 
     def _redis_is_back(self) -> None:
         """Make up for the looks that could not be taken: what a process held that is gone or stands is still noted."""

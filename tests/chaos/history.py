@@ -161,12 +161,14 @@ class Failover:
         began: when that was caused.
         until: by then the old primary is none any more; what it did meanwhile, and just before, may be forgotten.
         is_lossless: all keys were handed over, and nothing is forgotten.
+        is_split: until then there are two primaries, and a replica of the old one acknowledges what will be forgotten.
     """
 
     how: str
     began: float
     until: float
     is_lossless: bool = False
+    is_split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,10 @@ class History:
             (after - at for at, after in itertools.pairwise(moments) if after >= failover.began and at <= end),
             default=0.0,
         )
+
+    def is_acknowledged(self, begin: float, end: float) -> bool:
+        """Whether what a primary and a replica acknowledged in this time must be kept."""
+        return not any(begin <= each.until and end >= each.began for each in self.failovers if each.is_split)
 
     @cached_property
     def jobs(self) -> dict[str, Job]:

@@ -67,7 +67,9 @@ Found: TypeAlias = "Iterator[tuple[str | None, str]]"
 def no_job_is_lost(history: History) -> Found:
     """A job that Redis said it has ends in an event."""
     for key in history.jobs:
-        if any(message.is_sure for message in history.messages_of[key]) and not history.events_of[key]:
+        sure = [each for each in history.messages_of[key] if each.is_sure]
+        is_kept = any(history.is_acknowledged(each.began, each.ended) for each in sure)
+        if is_kept and not history.events_of[key]:
             yield key, "no event"
 
 

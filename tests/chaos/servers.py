@@ -1,7 +1,8 @@
 """The Redis of a round: a single server, a primary with sentinels, or a cluster; and the faults that befall it.
 
 Where a failover can come, what a primary has acknowledged can be forgotten: a replica gets it a moment later. So there
-producers and operators count as acknowledged only what a replica has too.
+producers and operators count as acknowledged only what a replica has too. Sentinels have a gap in that: while they
+replace a primary that lives, its other replicas acknowledge its writes, and then follow the new one, which lacks them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Servers(Protocol):
     url: str
     #: For so many seconds after a failover began, what an old primary did may be forgotten; 0: there are no failovers.
     settle_seconds: float
+    #: While a primary that lives is replaced, it goes on beside the new one, and with replicas that have not left it.
+    has_two_primaries: bool
 
     @property
     def all(self) -> Sequence[RedisServer]:
@@ -84,6 +87,7 @@ class Single:
     """One server."""
 
     settle_seconds = 0.0
+    has_two_primaries = False
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -156,6 +160,7 @@ class Sentinels(_Replicated):
     """A primary, two replicas and three sentinels: a majority of the data's three copies is a primary and a replica."""
 
     settle_seconds = 15.0
+    has_two_primaries = True
 
     def __init__(self, servers: RedisSentinels) -> None:
         super().__init__(servers.servers)
@@ -181,6 +186,7 @@ class Cluster(_Replicated):
     """Three primaries with a replica each."""
 
     settle_seconds = 6.0
+    has_two_primaries = False
 
     def __init__(self, cluster: RedisCluster) -> None:
         super().__init__(cluster.servers)

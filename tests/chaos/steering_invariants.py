@@ -79,7 +79,8 @@ def a_cancelled_job_tells_whether_it_was_called(history: History) -> Found:
 def who_is_cancelled_before_ends_so(history: History) -> Found:
     """A job whose id was cancelled before it was sent is never called and ends as cancelled."""
     for each in history.steered:
-        if each.steer.action not in {Action.CANCEL_IDS, Action.REVOKE}:
+        is_of_ids = each.steer.action in {Action.CANCEL_IDS, Action.REVOKE}
+        if not is_of_ids or not history.is_acknowledged(each.began, each.done):
             continue
         for key, job in history.jobs.items():
             messages = history.messages_of[key]
@@ -90,9 +91,14 @@ def who_is_cancelled_before_ends_so(history: History) -> Found:
 
 
 def the_trail_names_each_action(history: History) -> Found:
-    """Each action is noted in the control stream, and so is its undoing; a pause may have ended by itself."""
+    """Each action is noted in the control stream, and so is its undoing; a pause may have ended by itself.
+
+    What was done while there were two primaries may be forgotten.
+    """
     noted = set(history.trail)
     for each in history.steered:
+        if not history.is_acknowledged(each.began, each.lifted):
+            continue
         for what in _TRAIL.get(each.steer.action, ()):
             if (what, each.steer.reason) not in noted:
                 yield None, f"the control stream does not tell that {each.steer.reason} was {what}"

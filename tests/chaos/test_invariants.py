@@ -193,9 +193,10 @@ def cancelled(
     return [ends(name, body), letter, counts(outcome_locked=2, **{f"outcome_{outcome}": 1})]
 
 
-def failed_over(at: float = 1.1, *, is_lossless: bool = False) -> Change:
+def failed_over(at: float = 1.1, *, is_lossless: bool = False, is_split: bool = False) -> Change:
     """Another server became the primary in the middle of the calls of a right round."""
-    return lambda history: history.failovers.append(Failover("a failover", BEGAN + at, BEGAN + at + 5, is_lossless))
+    failover = Failover("a failover", BEGAN + at, BEGAN + at + 5, is_lossless, is_split)
+    return lambda history: history.failovers.append(failover)
 
 
 #: Calls of a job that the API hears of while it is stopped: the first one may have been out before.
@@ -239,6 +240,10 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
     "a call too many after a failover": ({"no_call_too_many"}, [failed_over(2.5), called()]),
     "a call too many in a move of the slot": ({"no_call_too_many"}, [failed_over(is_lossless=True), called()]),
     "a job that is lost in a failover": ({"no_job_is_lost", "counters_add_up"}, [failed_over(), lost]),
+    "a job that is lost, and was sent before there were two primaries": (
+        {"no_job_is_lost", "counters_add_up"},
+        [failed_over(is_split=True), lost],
+    ),
     "a key that changes": ({"one_idempotency_key_per_job"}, [called(key="another", answer="500")]),
     "a call without a key": ({"one_idempotency_key_per_job"}, [called(key=None, answer="500")]),
     "a key of two jobs": ({"one_idempotency_key_per_job"}, [called("expiring-1", key="good-1", answer="500")]),
@@ -393,6 +398,12 @@ ALLOWED: dict[str, Sequence[Change]] = {
     "an extra call for a loss that Redis could not be asked about": [loses(replace(KILL, jobs=None)), called()],
     "failed calls that a killed worker had made": [loses(KILL), *[called(answer="500")] * 5],
     "calls that the old primary of a failover took with it": [failed_over(), called(), called(at=BEGAN + 1.3)],
+    "a job that was sent while there were two primaries": [
+        failed_over(0.15, is_split=True),
+        lost,
+        uncalled,
+        counts(taken=10, finished=9, outcome_locked=2),
+    ],
     "a call whose answer was late": [
         called(at=BEGAN + 0.1, ended=BEGAN + 0.9),
         ends("good-1", event("good-1", attempts=2)),
