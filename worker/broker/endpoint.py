@@ -27,12 +27,13 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from worker.broker.refusals import (
+    NO_SENTINELS,
     NOT_A_CLUSTER,
+    WRONG_SENTINEL_PASSWORD,
     NoPrimaryError,
     ServerIsUnfitError,
     SlotNotServedError,
     unknown_master,
-    wrong_sentinel_password,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ class PrimaryOfSentinels:
             return ServerIsUnfitError(unknown_master(self._master))
         errors = [(name, view) for name, view in views if isinstance(view, RedisError)]
         if any(isinstance(error, AuthenticationError | NoPermissionError) for _, error in errors):
-            return ServerIsUnfitError(wrong_sentinel_password())
+            return ServerIsUnfitError(WRONG_SENTINEL_PASSWORD)
+        if all(isinstance(error, ResponseError) for _, error in errors):
+            return ServerIsUnfitError(NO_SENTINELS)
         told = "; ".join(f"{name}: {error}" for name, error in errors)
         return RedisConnectionError(f"no sentinel answers: {told}")
 
@@ -154,7 +157,7 @@ class OwnerOfSlot:
                 self._nodes.initialize(additional_startup_nodes_info=self._named)
             owner = self._nodes.get_node_from_slot(self._slot)
         except (RedisClusterException, OSError, IndexError) as error:  # the last one: no node has any slot
-            raise self._reason(error) from error
+            raise self._reason(error) from None
         return owner.host, owner.port
 
     def _reason(self, error: BaseException) -> RedisError:

@@ -94,6 +94,9 @@ class ServerIsUnfitError(UnusableServerError):
         self.unfit = unfit
 
 
+#: Errors of the search for the server; no server has refused a command.
+NOT_FOUND = (ServerIsUnfitError, NoPrimaryError, SlotNotServedError)
+
 _NOT_THE_COMMANDS = "Redis 7 or newer, or Valkey, is needed, with no command renamed."
 
 _NAME_THE_CLUSTER = (
@@ -115,6 +118,15 @@ _NO_CLUSTER_KEYS = Unfit(
     "The server, or a proxy before it, spreads keys over several servers (CROSSSLOT), and a job moves in one atomic "
     "step on one of them.",
     _NAME_THE_CLUSTER,
+)
+NO_SENTINELS = Unfit(
+    "The hosts in REDIS_URL are no sentinels.",
+    "Let REDIS_URL start with redis:// or rediss:// if there is a single server, or correct the hosts; the port of a "
+    "sentinel is 26379 by default.",
+)
+WRONG_SENTINEL_PASSWORD = Unfit(
+    "The sentinels do not accept the password, or do not permit SENTINEL MASTERS.",
+    "Correct SENTINEL_PASSWORD; the password in REDIS_URL is that of the server behind them.",
 )
 _SLOT_MOVES = Passing(
     "The keys are at another node of the Redis Cluster, or are being moved there.",
@@ -283,16 +295,7 @@ def unknown_master(master: str) -> Unfit:
     """Return that no sentinel knows the primary by its name."""
     return Unfit(
         f"No sentinel in REDIS_URL knows a primary by the name {master}.",
-        "Correct the name after the sentinels in REDIS_URL; SENTINEL MASTERS at a sentinel lists the names. If the "
-        "hosts are no sentinels, let REDIS_URL start with redis://.",
-    )
-
-
-def wrong_sentinel_password() -> Unfit:
-    """Return that the sentinels do not let the worker ask."""
-    return Unfit(
-        "The sentinels do not accept the password, or do not permit SENTINEL MASTERS.",
-        "Correct SENTINEL_PASSWORD; the password in REDIS_URL is that of the server behind them.",
+        "Correct the name after the sentinels in REDIS_URL; SENTINEL MASTERS at a sentinel lists the names.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from worker.broker.refusals import Passing, answer_in, meaning, was_refused
+from worker.broker.refusals import NOT_FOUND, Passing, answer_in, meaning, was_refused
 
 if TYPE_CHECKING:
     from redis.exceptions import RedisError
@@ -24,13 +24,15 @@ def described(error: RedisError) -> str:
     """Return the error, to follow the server's address, and in a second line how to fix it."""
     if not was_refused(error):
         return f": {error}\n{_fix_of_a_connection(error)}"
+    known = meaning(error)
+    fix = "" if known is None else f"\n{known.for_commands or known.advice}"
+    if isinstance(error, NOT_FOUND):
+        return f": {error}{fix}"
     answer = answer_in(error)
     command = f" {answer.command}" if answer.command else ""
     words = answer.words
     if answer.code not in {"", "ERR"} and not words.startswith(answer.code):
         words = f"{answer.code} {words}"
-    known = meaning(error)
-    fix = "" if known is None else f"\n{known.for_commands or known.advice}"
     return f" refused{command}: {words}{fix}"
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from worker.broker.connection import endpoint
+from worker.broker.endpoint import PrimaryOfSentinels
 from worker.broker.keys import Keys
 from worker.broker.permissions import Names, refused_commands
 from worker.broker.redis_url import Topology
@@ -44,6 +46,7 @@ def redis_checks(client: Redis, settings: Settings) -> Iterator[Check]:
         return
     yield ok("redis", f"{_server(info)} answers at {redis_address(settings)}")
     checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+        ("redis_sentinels", lambda: sentinels(settings)),
         ("redis_server", lambda: server(client, settings)),
         ("redis_database", lambda: database(client)),
         ("redis_clock", lambda: clock(seconds + microseconds / 1e6, began, ended)),
@@ -106,6 +109,30 @@ def server(client: Redis, settings: Settings) -> Iterator[Check]:
         yield kind("redis_server", finding.problem, finding.advice)
     if not found:
         yield ok("redis_server", "it is a primary, new enough, throws no keys away, and writes an append-only file")
+
+
+def sentinels(settings: Settings) -> Iterator[Check]:
+    """Check that each sentinel knows the primary; a worker asks the next one where it does not."""
+    place = endpoint(settings)
+    if not isinstance(place, PrimaryOfSentinels):
+        return
+    views = list(place.views())
+    odd = [(name, view) for name, view in views if not (isinstance(view, dict) and place.is_well(view))]
+    for name, view in odd:
+        what = "believes that the primary is down"
+        if isinstance(view, RedisError):
+            what = f"does not answer: {str(view).rstrip('.')}"
+        elif view is None:
+            what = f"does not know the name {settings.redis.master}"
+        yield warning("redis_sentinels", f"The sentinel at {name} {what}.", "Look at it, or take it out of REDIS_URL.")
+    if len({(view["ip"], view["port"]) for _, view in views if isinstance(view, dict)}) > 1:
+        yield warning(
+            "redis_sentinels",
+            "The sentinels name different primaries.",
+            "If this lasts longer than a failover, give each group of sentinels names of its own.",
+        )
+    elif not odd:
+        yield ok("redis_sentinels", f"each of the {len(views)} sentinels names the primary")
 
 
 def database(client: Redis) -> Iterator[Check]:

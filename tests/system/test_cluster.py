@@ -1,0 +1,156 @@
+"""A worker whose queue is in one slot of a Redis Cluster finds the slot's owner, and follows it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from celery import Celery
+from redis.crc import key_slot
+
+from sandbox.live_server import ask
+from sandbox.redis_cluster import RedisCluster
+from sandbox.redis_server import RedisServer, RedisServerError
+from tests.cli.terminal import Terminal
+from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
+from tests.system.stage import Stage, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sandbox.server_binaries import ServerBinary
+    from tests.system.stage import WorkerProcess
+
+QUEUE = "{mod}.lock"
+RESULTS = "{mod}.results"
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def cluster(server_binary: ServerBinary) -> Iterator[RedisCluster]:
+    """Three nodes with slots, and a replica of each."""
+    with RedisCluster(server_binary) as found:
+        yield found
+
+
+@pytest.fixture
+def stage(cluster: RedisCluster, tmp_path: Path) -> Iterator[Stage]:
+    """The API and workers; what is in Redis is asked of the owner of the slot."""
+    cluster.revive()
+    with Stage(cluster.owner(QUEUE).url, tmp_path) as found:
+        found.redis.flushall()
+        found.api.script = SCRIPT
+        yield found
+
+
+@pytest.fixture
+def shell(stage: Stage, cluster: RedisCluster) -> Terminal:
+    """A shell whose REDIS_URL names the cluster, by a node that is down and those that run."""
+    names = {"REDIS_URL": f"redis+cluster://{NOBODY},{cluster.addresses}", "LOCK_QUEUE": QUEUE}
+    return Terminal({**names, "API_URL": stage.api.url, "API_TOKEN": "t"}, stage.folder)
+
+
+def start(stage: Stage, shell: Terminal) -> WorkerProcess:
+    settings = {name: shell.environment[name] for name in ("REDIS_URL", "LOCK_QUEUE")}
+    return stage.worker("-n", NAME, CONCURRENCY=SLOTS, **settings)
+
+
+def sent(shell: Terminal, *conversations: str) -> set[str]:
+    """Send jobs by the command; the ids."""
+    ended = shell.run("enqueue", *conversations)
+    assert ended.returncode == 0, ended.stderr
+    return set(ended.stdout.split())
+
+
+def assert_events(cluster: RedisCluster, jobs: set[str]) -> None:
+    """Each job has its one event at the owner of the slot, soon."""
+
+    def ids() -> list[str]:
+        with suppress(redis.RedisError, RedisServerError), redis.Redis.from_url(cluster.owner(QUEUE).url) as owner:
+            return [json.loads(fields[b"event"])["id"] for _, fields in owner.xrange(RESULTS)]
+        return []
+
+    eventually(lambda: len(ids()) >= len(jobs), f"{len(jobs)} events", 2 * GOES_ON_SECONDS)
+    assert sorted(ids()) == sorted(jobs)
+
+
+def test_a_worker_goes_on_at_the_replica_when_the_owner_of_its_slot_was_killed(
+    stage: Stage, shell: Terminal, cluster: RedisCluster
+) -> None:
+    worker = start(stage, shell)
+    jobs = sent(shell, *[f"slow-{number}" for number in range(2 * SLOTS)])
+    eventually(stage.api.calls, "a call")
+    stage.redis.execute_command("WAIT", 1, 3000)
+
+    cluster.kill_owner(QUEUE)
+
+    assert_events(cluster, jobs)
+    assert_events(cluster, jobs | sent(shell, "after"))
+    assert len(stage.api.calls()) == 2 * SLOTS + 1
+    assert worker.stop() == 0
+
+
+def test_a_worker_follows_its_slot_to_another_node_with_the_jobs_that_wait(
+    stage: Stage, shell: Terminal, cluster: RedisCluster
+) -> None:
+    worker = start(stage, shell)
+    ended = shell.run("enqueue", "--countdown", "3", *[f"c-{number}" for number in range(200)])
+    delayed = set(ended.stdout.split())
+    jobs = sent(shell, *[f"slow-{number}" for number in range(2 * SLOTS)])
+
+    cluster.move_slot(QUEUE)
+
+    assert_events(cluster, delayed | jobs | sent(shell, "after"))
+    assert worker.stop() == 0
+
+
+def test_remote_control_and_jobs_sent_by_the_workers_own_app_reach_the_worker(
+    stage: Stage, shell: Terminal, cluster: RedisCluster
+) -> None:
+    start(stage, shell)
+    options = {"global_keyprefix": "{mod}"}
+
+    with Celery("remote", broker=cluster.owner(QUEUE).url) as remote:
+        remote.conf.broker_transport_options = options
+        inspect = remote.control.inspect(timeout=5, destination=[NAME])
+        assert inspect.ping() == {NAME: {"ok": "pong"}}
+        (answer,) = remote.control.add_consumer("other", destination=[NAME], reply=True, timeout=5)
+
+    assert "must hold the hash tag {mod}" in answer[NAME]["error"]
+    assert shell.run("enqueue", "c-1").returncode == 0
+
+
+def test_the_commands_work_on_a_cluster(shell: Terminal) -> None:
+    why = ("--reason", "a test")
+    for command in (
+        ("status",), ("workers",), ("audit",), ("dead", "list"), ("holds",), ("adopt", "--list"), ("replay", "--all"),
+        ("pause", *why), ("resume",), ("hold", "--rule", "r", *why), ("release", "--rule", "r"),
+    ):  # fmt: skip
+        ended = shell.run(*command)
+        assert ended.returncode == 0, (command, ended.stderr)
+
+
+def test_a_slot_that_no_node_has_and_a_node_of_another_kind_are_told_with_the_fix(
+    stage: Stage, shell: Terminal, cluster: RedisCluster, redis_server: RedisServer
+) -> None:
+    owner, slot = cluster.owner(QUEUE), key_slot(QUEUE.encode())
+    alone = f"127.0.0.1:{redis_server.port}"
+
+    no_cluster = shell.run("status", REDIS_URL=f"redis+cluster://{alone}")
+    a_node = shell.run("status", REDIS_URL=owner.url)
+    nobody = shell.run("status", REDIS_URL=f"redis+cluster://{NOBODY}")
+    for server in cluster.servers:
+        ask(server, "CLUSTER DELSLOTS", slot)
+    uncovered = shell.run("status")
+    ask(owner, "CLUSTER ADDSLOTS", slot)
+
+    assert "no node of a cluster.\nLet REDIS_URL start with redis://" in no_cluster.stderr
+    assert "there is a node of a Redis Cluster" in a_node.stderr
+    assert "Let REDIS_URL start with redis+cluster://" in a_node.stderr
+    assert "Connection refused" in nobody.stderr
+    assert "redis-cli --cluster check" in uncovered.stderr
+    assert stage.api.calls() == []

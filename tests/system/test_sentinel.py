@@ -1,0 +1,146 @@
+"""A primary behind sentinels dies, or another one is promoted: all of a worker finds the new one by itself."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from celery import Celery
+
+from sandbox.redis_sentinels import RedisSentinels
+from tests.cli.terminal import Terminal
+from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
+from tests.system.stage import QUEUE, RESULTS, TASK, Stage, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sandbox.redis_server import RedisServer
+    from sandbox.server_binaries import ServerBinary
+    from tests.system.stage import WorkerProcess
+
+PASSWORDS = {"SENTINEL_PASSWORD": "of-the-sentinels"}
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def sentinels(server_binary: ServerBinary) -> Iterator[RedisSentinels]:
+    """A primary, a replica and three sentinels, all with passwords."""
+    password = PASSWORDS["SENTINEL_PASSWORD"]
+    own = {"requirepass": password, "sentinel": [f"sentinel-pass {password}"]}
+    servers = dict.fromkeys(("requirepass", "masterauth"), "of-the-servers")
+    with RedisSentinels(server_binary, servers, sentinel_options=own) as found:
+        yield found
+
+
+@pytest.fixture
+def stage(sentinels: RedisSentinels, tmp_path: Path) -> Iterator[Stage]:
+    """The system before a failover, with a producer at the primary."""
+    sentinels.revive()
+    with Stage(sentinels.primary().url, tmp_path) as found:
+        found.redis.flushall()
+        found.api.script = SCRIPT
+        yield found
+
+
+def url(sentinels: RedisSentinels, master: str = "mymaster") -> str:
+    """A URL whose first sentinel is down."""
+    return f"redis+sentinel://:of-the-servers@{NOBODY},{sentinels.addresses}/{master}/0"
+
+
+def busy_worker(stage: Stage, sentinels: RedisSentinels) -> tuple[WorkerProcess, set[str]]:
+    """A worker that has jobs in flight and more to take, all of them replicated."""
+    worker = stage.worker("-n", NAME, REDIS_URL=url(sentinels), CONCURRENCY=SLOTS, **PASSWORDS)
+    jobs = {stage.send(f"slow-{number}") for number in range(2 * SLOTS)}
+    eventually(stage.api.calls, "a call")
+    eventually(lambda: stage.redis.execute_command("WAIT", 1, 1000), "jobs that the replica has")
+    return worker, jobs
+
+
+def assert_all_goes_on_at(primary: RedisServer, jobs: set[str]) -> None:
+    """Each job has one event in the stream of the new primary, one more job too, and remote control answers."""
+    with ExitStack() as stack:
+        new = stack.enter_context(redis.Redis.from_url(primary.url))
+        producer = stack.enter_context(Celery("producer", broker=primary.url))
+        conversation = {"conversation_id": "after"}
+        after = eventually(
+            lambda: producer.send_task(TASK, kwargs=conversation, queue=QUEUE, retry=False).id, "a job", GOES_ON_SECONDS
+        )
+
+        def ids() -> list[str]:
+            return [json.loads(fields[b"event"])["id"] for _, fields in new.xrange(RESULTS)]
+
+        eventually(lambda: after in ids(), "an event of the job at the new primary", GOES_ON_SECONDS)
+        # What the worker completed at the old one in its last moments comes again when the leases are over.
+        eventually(lambda: len(ids()) > len(jobs), "all events")
+        assert sorted(ids()) == sorted({*jobs, after})
+        ask = producer.control.inspect(timeout=1, destination=[NAME])
+        eventually(ask.ping, "an answer to remote control", GOES_ON_SECONDS)
+
+
+def test_after_an_ordered_failover_a_worker_leaves_the_old_primary_and_publishes_nothing_twice(
+    stage: Stage, sentinels: RedisSentinels
+) -> None:
+    worker, jobs = busy_worker(stage, sentinels)
+
+    new = sentinels.fail_over()
+
+    eventually(lambda: worker.lines("primary_changed"), "a line that tells of it", GOES_ON_SECONDS)
+    assert_all_goes_on_at(new, jobs)
+    assert worker.stop() == 0
+
+
+def test_a_worker_goes_on_at_the_replica_when_the_primary_was_killed(stage: Stage, sentinels: RedisSentinels) -> None:
+    worker, jobs = busy_worker(stage, sentinels)
+
+    dead = sentinels.kill_primary()
+
+    new = eventually(lambda: (found := sentinels.primary()) is not dead and found, "a new primary")
+    assert_all_goes_on_at(new, jobs)
+    assert worker.stop() == 0
+
+
+def test_a_worker_that_starts_ends_if_no_sentinel_knows_the_primarys_name(
+    stage: Stage, sentinels: RedisSentinels
+) -> None:
+    worker = stage.start(REDIS_URL=url(sentinels, "nobody"), **PASSWORDS)
+
+    assert worker.process.wait(20) == 1
+    (line,) = worker.lines("redis_unfit")
+    assert line["problem"] == "No sentinel in REDIS_URL knows a primary by the name nobody."
+
+
+@pytest.mark.parametrize(
+    ("address", "password", "told"),
+    [
+        (
+            "sentinels",
+            "wrong",
+            "do not accept the password, or do not permit SENTINEL MASTERS.\nCorrect SENTINEL_PASSWORD",
+        ),
+        (NOBODY, "any", f"no sentinel answers: {NOBODY}: "),
+        ("primary", "of-the-servers", "The hosts in REDIS_URL are no sentinels.\nLet REDIS_URL start with redis://"),
+    ],
+)
+def test_a_command_says_why_the_sentinels_are_of_no_use(
+    stage: Stage, sentinels: RedisSentinels, address: str, password: str, told: str
+) -> None:
+    names = {"sentinels": sentinels.addresses, "primary": f"127.0.0.1:{sentinels.primary().port}"}
+    shell = Terminal({"REDIS_URL": f"redis+sentinel://{names.get(address, address)}/mymaster"}, stage.folder)
+
+    ended = shell.run("status", SENTINEL_PASSWORD=password)
+
+    assert ended.returncode == 1
+    assert told in ended.stderr
+
+
+def test_doctor_names_the_sentinel_that_is_down(stage: Stage, sentinels: RedisSentinels) -> None:
+    shell = Terminal({"REDIS_URL": url(sentinels), "API_URL": stage.api.url, "API_TOKEN": "t"}, stage.folder)
+
+    ended = shell.run("doctor", **PASSWORDS)
+
+    assert f"warning  redis_sentinels: The sentinel at {NOBODY} does not answer: " in ended.stdout
