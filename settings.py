@@ -66,6 +66,7 @@ _OWN_KEYS = "lw:"
 _CLUSTER_STREAMS = {"RESULTS_CHANNEL": "results", "DEAD_STREAM": "dead", "CONTROL_STREAM": "control"}
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _MAX_TOKEN_BYTES = 64 * 1024
+_MAX_PASSWORD_BYTES = 64 * 1024
 _MAX_RULE_CHARACTERS = 128
 _MAX_STREAM_BYTES = 1_099_511_627_776
 
@@ -102,6 +103,10 @@ def _redis_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value().strip()
     parse(url)
     return SecretStr(url)
+
+
+def _is_tls(url: SecretStr) -> bool:
+    return parse(url.get_secret_value()).is_tls
 
 
 def _api_url(value: str) -> str:
@@ -177,6 +182,58 @@ def _token_file(path: Path) -> Path:
     return path
 
 
+def read_password(path: Path) -> str:
+    """Return the password in a file: its one line, without the line's end.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no password; the message says why, and shows nothing of it.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_PASSWORD_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    if len(content) > _MAX_PASSWORD_BYTES:
+        raise ValueError(f"holds no password: it is longer than {_MAX_PASSWORD_BYTES} bytes")
+    try:
+        password = content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:  # its text shows a byte
+        raise ValueError("holds no password: it is not UTF-8") from None
+    if not password.strip():
+        raise ValueError("is empty")
+    if "\n" in password or "\r" in password:
+        raise ValueError("holds no password: it has more than one line")
+    return password
+
+
+def _password_file(path: Path) -> Path:
+    read_password(path)
+    return path
+
+
+def _readable(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    return path
+
+
+def _key_problem(certificate: Path, key: Path) -> str | None:
+    """Return what is wrong with a private key for a certificate; None if nothing is."""
+    try:
+        # An empty password, or OpenSSL would ask the terminal for that of an encrypted key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "is not the key of the certificate in REDIS_CERT_FILE"
+        return "holds no private key in PEM format, or one that is encrypted with a password"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    return None
+
+
 def _certificates(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=path)
@@ -249,8 +306,23 @@ class Settings(BaseSettings):
     SENTINEL_PASSWORD: SecretStr | None = Field(
         None, description="The password of the sentinels, where they have one; that in REDIS_URL is the server's."
     )
+    REDIS_PASSWORD_FILE: Annotated[Path, AfterValidator(_password_file)] | None = Field(
+        None,
+        description="File that holds the password for Redis, instead of one in REDIS_URL; read again for each "
+        "connection, so that a rotation needs no restart.",
+    )
     REDIS_CA_FILE: Annotated[Path, AfterValidator(_certificates)] | None = Field(
         None, description="PEM file of the certificate authority for `rediss://`, instead of the system's."
+    )
+    REDIS_CERT_FILE: Annotated[Path, AfterValidator(_certificates)] | None = Field(
+        None,
+        description="PEM file of the certificate that the worker shows to Redis, with those between it and its "
+        "authority; for `rediss://`, together with REDIS_KEY_FILE. Both are read again for each connection.",
+    )
+    REDIS_KEY_FILE: Annotated[Path, AfterValidator(_readable)] | None = Field(
+        None,
+        validate_default=True,
+        description="PEM file of the private key of REDIS_CERT_FILE, without a password.",
     )
     REDIS_ALLOW_EVICTION: bool = Field(
         default=False,
@@ -497,6 +569,35 @@ class Settings(BaseSettings):
                 f"must hold the hash tag of LOCK_QUEUE on a Redis Cluster, or a job and its event are in different "
                 f"slots: write {{{tag}}}.{ending}, for example, or leave it out"
             )
+        return value
+
+    @field_validator("REDIS_PASSWORD_FILE")
+    @classmethod
+    def _is_the_only_password(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("REDIS_URL")  # missing: it is invalid itself, and reported
+        if value is not None and url is not None and parse(url.get_secret_value()).password:
+            raise ValueError("give the password in REDIS_URL or in REDIS_PASSWORD_FILE, not both")
+        return value
+
+    @field_validator("REDIS_CERT_FILE")
+    @classmethod
+    def _is_for_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("REDIS_URL")
+        if value is not None and url is not None and not _is_tls(url):
+            raise ValueError("is for a server that speaks TLS: let REDIS_URL start with rediss://")
+        return value
+
+    @field_validator("REDIS_KEY_FILE")
+    @classmethod
+    def _belongs_to_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "REDIS_CERT_FILE" not in info.data:  # it is invalid itself, and reported
+            return value
+        certificate: Path | None = info.data["REDIS_CERT_FILE"]
+        if (value is None) != (certificate is None):
+            raise ValueError("give REDIS_CERT_FILE and REDIS_KEY_FILE, or neither")
+        problem = None if value is None or certificate is None else _key_problem(certificate, value)
+        if problem is not None:
+            raise ValueError(problem)
         return value
 
     @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")

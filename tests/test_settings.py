@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 import settings
-from settings import Settings, SettingsError, load
+from settings import Settings, SettingsError, load, read_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -335,6 +335,68 @@ def test_the_certificates_for_redis_must_be_some(environment: Environment, tmp_p
     assert problems() == ["REDIS_CA_FILE: holds no certificate in PEM format"]
     trustme.CA().cert_pem.write_to_path(file)
     assert file == load(need_token=False).REDIS_CA_FILE
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"one\ntwo\n", "holds no password: it has more than one line"),
+        (b"\xff" + SECRET.encode(), "holds no password: it is not UTF-8"),
+        (b"x" * 70_000, "holds no password: it is longer than 65536 bytes"),
+    ],
+    ids=["empty", "blank", "two-lines", "no-text", "too-long"],
+)
+def test_a_file_without_a_password_for_redis_is_refused_without_showing_it(
+    environment: Environment, tmp_path: Path, content: bytes, wrong: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    environment(REDIS_PASSWORD_FILE=file)
+    assert problems() == [f"REDIS_PASSWORD_FILE: {wrong}"]
+
+
+def test_a_password_for_redis_is_all_of_one_line_and_stands_in_one_place_alone(
+    environment: Environment, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b" with blanks \r\n")
+    environment(REDIS_PASSWORD_FILE=file, REDIS_URL="redis://user@host")
+    assert file == load(need_token=False).REDIS_PASSWORD_FILE
+    assert read_password(file) == " with blanks "
+    environment(REDIS_URL=f"redis://user:{SECRET}@host")
+    assert problems() == ["REDIS_PASSWORD_FILE: give the password in REDIS_URL or in REDIS_PASSWORD_FILE, not both"]
+    environment(REDIS_URL="redis://host", REDIS_PASSWORD_FILE=tmp_path / "none")
+    assert problems() == ["REDIS_PASSWORD_FILE: cannot be read (FileNotFoundError)"]
+
+
+def test_the_certificate_for_redis_and_its_key_belong_together(environment: Environment, tmp_path: Path) -> None:
+    certificate, key, another = (tmp_path / name for name in ("tls.crt", "tls.key", "another.key"))
+    authority = trustme.CA()
+    issued = authority.issue_cert("worker")
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    authority.issue_cert("another").private_key_pem.write_to_path(another)
+
+    environment(REDIS_URL="rediss://host", REDIS_CERT_FILE=certificate, REDIS_KEY_FILE=key)
+    assert key == load(need_token=False).REDIS_KEY_FILE
+    environment(REDIS_KEY_FILE=another)
+    assert problems() == ["REDIS_KEY_FILE: is not the key of the certificate in REDIS_CERT_FILE"]
+    another.write_text("no key")
+    assert problems() == [
+        "REDIS_KEY_FILE: holds no private key in PEM format, or one that is encrypted with a password"
+    ]
+    environment(REDIS_KEY_FILE=tmp_path / "none")
+    assert problems() == ["REDIS_KEY_FILE: cannot be read (FileNotFoundError)"]
+    environment(REDIS_KEY_FILE="")
+    assert problems() == ["REDIS_KEY_FILE: give REDIS_CERT_FILE and REDIS_KEY_FILE, or neither"]
+    environment(REDIS_KEY_FILE=key, REDIS_CERT_FILE="")
+    assert problems() == ["REDIS_KEY_FILE: give REDIS_CERT_FILE and REDIS_KEY_FILE, or neither"]
+    environment(REDIS_CERT_FILE=key)
+    assert problems() == ["REDIS_CERT_FILE: holds no certificate in PEM format"]
+    environment(REDIS_CERT_FILE=certificate, REDIS_URL="redis://host")
+    assert problems() == ["REDIS_CERT_FILE: is for a server that speaks TLS: let REDIS_URL start with rediss://"]
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,15 @@ def user(client: Redis, url: str, *rules: str) -> Iterator[Redis]:
     ours.execute_command("ACL", "DELUSER", "lock-worker")
 
 
+def asked(client: Redis) -> list[Refused]:
+    found = refused_commands(client, NAMES)
+    assert found is not None
+    return found
+
+
 def refused(client: Redis, url: str, *rules: str) -> list[Refused]:
     with user(client, url, *KEYS, *CHANNELS, *COMMANDS, *BESIDE, *rules) as found:
-        return refused_commands(found, NAMES)
+        return asked(found)
 
 
 def test_the_documented_user_lacks_nothing_and_looking_changes_nothing(redis_client: Redis, redis_url: str) -> None:
@@ -56,7 +62,7 @@ def test_a_command_that_is_taken_away_is_named_with_its_rule(redis_client: Redis
 def test_keys_that_are_not_the_users_are_named(redis_client: Redis, redis_url: str, missing: str) -> None:
     keys = [key for key in KEYS if key != missing]
     with user(redis_client, redis_url, *keys, *CHANNELS, *COMMANDS, *BESIDE) as found:
-        refusals = refused_commands(found, NAMES)
+        refusals = asked(found)
 
     of_keys = re.compile(re.escape(missing.removeprefix("~")).replace(r"\*", ".*"))
     named = {key for each in refusals for key in each.on if each.command != "BLMOVE"}

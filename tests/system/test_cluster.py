@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 from celery import Celery
 from redis.crc import key_slot
 
+from sandbox.faults import Respond
 from sandbox.live_server import ask
 from sandbox.redis_cluster import RedisCluster
 from sandbox.redis_server import RedisServer, RedisServerError
+from sandbox.script import Rule, Script
 from tests.cli.terminal import Terminal
 from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
-from tests.system.stage import Stage, eventually
+from tests.system.stage import TASK, Stage, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,16 +122,29 @@ def test_remote_control_and_jobs_sent_by_the_workers_own_app_reach_the_worker(
         remote.conf.broker_transport_options = options
         inspect = remote.control.inspect(timeout=5, destination=[NAME])
         assert inspect.ping() == {NAME: {"ok": "pong"}}
-        (answer,) = remote.control.add_consumer("other", destination=[NAME], reply=True, timeout=5)
+        answers: Any = remote.control.add_consumer("other", destination=[NAME], reply=True, timeout=5)
 
-    assert "must hold the hash tag {mod}" in answer[NAME]["error"]
-    assert shell.run("enqueue", "c-1").returncode == 0
+    assert "must hold the hash tag {mod}" in answers[0][NAME]["error"]
+    call = (sys.executable, "-m", "celery", "-A", "worker", "call", TASK, "--kwargs", '{"conversation_id": "called"}')
+    job = subprocess.run(call, env=shell.environment, capture_output=True, text=True, check=True).stdout.strip()
+    assert_events(cluster, {job})
+
+
+def test_a_dead_letter_is_sent_again_on_a_cluster(stage: Stage, shell: Terminal) -> None:
+    stage.api.script = Script(rules=(Rule(ids="missing*", then=Respond(status=404)),))
+    start(stage, shell)
+    sent(shell, "missing-1")
+    eventually(lambda: stage.redis.xlen("{mod}.dead"), "a dead letter")
+
+    assert shell.run("replay", "--all").returncode == 0
+
+    eventually(lambda: stage.redis.xlen(RESULTS) > 1, "the event of the job that was sent again")
 
 
 def test_the_commands_work_on_a_cluster(shell: Terminal) -> None:
     why = ("--reason", "a test")
     for command in (
-        ("status",), ("workers",), ("audit",), ("dead", "list"), ("holds",), ("adopt", "--list"), ("replay", "--all"),
+        ("status",), ("workers",), ("audit",), ("dead", "list"), ("holds",), ("adopt", "--list"),
         ("pause", *why), ("resume",), ("hold", "--rule", "r", *why), ("release", "--rule", "r"),
     ):  # fmt: skip
         ended = shell.run(*command)

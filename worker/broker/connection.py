@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -11,16 +10,20 @@ from redis import ConnectionPool, Redis
 from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, MovedError, RedisError, ResponseError
 from redis.retry import Retry
 
+from settings import read_password
 from worker.broker.client import RedisClient
+from worker.broker.credentials import Credentials, PasswordFile, named_refusal
 from worker.broker.endpoint import OwnerOfSlot, PrimaryOfSentinels, locate
 from worker.broker.redis_url import Topology
 from worker.broker.refusals import IS_A_CLUSTER, ServerIsUnfitError, as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from redis.credentials import CredentialProvider
 
     from settings import Settings
     from worker.broker.backoff import ConnectBackoff
@@ -74,12 +77,50 @@ class _ToThePrimary:
         raise lost
 
 
-class PrimaryConnection(_ToThePrimary, redis.Connection):
+class _NamesThePasswordFile:
+    """A blocking connection whose login, when the server refuses it, says from which file the password was."""
+
+    credential_provider: CredentialProvider | None
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+        """Log in.
+
+        Raises:
+            PasswordFileRefusedError: the server refused the password in REDIS_PASSWORD_FILE.
+        """
+        try:
+            super().on_connect_check_health(check_health)  # type: ignore[misc]  # redis-py's connection comes next
+        except AuthenticationError as error:
+            raise named_refusal(self.credential_provider, error) from error.__cause__
+
+
+class _NamesThePasswordFileAsync:
+    """As :class:`_NamesThePasswordFile`, for asyncio."""
+
+    credential_provider: CredentialProvider | None
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - as above
+        """As :meth:`_NamesThePasswordFile.on_connect_check_health`."""
+        try:
+            await super().on_connect_check_health(check_health)  # type: ignore[misc]  # as above
+        except AuthenticationError as error:
+            raise named_refusal(self.credential_provider, error) from error.__cause__
+
+
+class PrimaryConnection(_ToThePrimary, _NamesThePasswordFile, redis.Connection):
     """A blocking connection without TLS."""
 
 
-class PrimarySSLConnection(_ToThePrimary, redis.SSLConnection):
+class PrimarySSLConnection(_ToThePrimary, _NamesThePasswordFile, redis.SSLConnection):
     """A blocking connection with TLS."""
+
+
+class AsyncConnection(_NamesThePasswordFileAsync, Connection):
+    """A connection of the asyncio side without TLS."""
+
+
+class AsyncSSLConnection(_NamesThePasswordFileAsync, SSLConnection):
+    """A connection of the asyncio side with TLS."""
 
 
 class _Located:
@@ -97,49 +138,49 @@ class _Located:
         await super().connect_check_health(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
 
 
-class _LocatedConnection(_Located, Connection):
+class LocatedConnection(_Located, AsyncConnection):
     """One without TLS."""
 
 
-class _LocatedSSLConnection(_Located, SSLConnection):
+class LocatedSSLConnection(_Located, AsyncSSLConnection):
     """One with TLS."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The user and password for Redis. ``repr`` hides both, because Celery shows its settings on request."""
-
-    username: str | None = field(repr=False)
-    password: str | None = field(repr=False)
-
-    def __json__(self) -> str:
-        """Return what ``inspect stats`` shows; kombu can answer only with values that have a JSON form."""
-        return repr(self)
-
-
-def credentials(settings: Settings) -> Credentials:
-    """Return the user and password in REDIS_URL."""
-    return Credentials(username=settings.redis.username, password=settings.redis.password)
+def credentials(settings: Settings) -> Credentials | None:
+    """Return the user and password in REDIS_URL, or of REDIS_PASSWORD_FILE; None if there are none."""
+    url, file = settings.redis, settings.REDIS_PASSWORD_FILE
+    if not (url.username or url.password or file):
+        return None
+    return Credentials(
+        username=url.username, password=url.password, file=None if file is None else PasswordFile(file, read_password)
+    )
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """Return redis-py's arguments for TLS; empty without TLS. Certificate and host name are verified."""
+    """Return redis-py's arguments for TLS; empty without TLS. Certificate and host name are verified.
+
+    redis-py reads the files again for each connection, so that all of them can be replaced.
+    """
     if not settings.redis_is_tls:
         return {}
+    files = {
+        "ssl_ca_certs": settings.REDIS_CA_FILE,
+        "ssl_certfile": settings.REDIS_CERT_FILE,
+        "ssl_keyfile": settings.REDIS_KEY_FILE,
+    }
     return {
         "ssl_cert_reqs": "required",
         "ssl_check_hostname": True,
-        "ssl_ca_certs": None if settings.REDIS_CA_FILE is None else str(settings.REDIS_CA_FILE),
+        **{name: str(path) for name, path in files.items() if path is not None},
+        "ssl_password": "",  # else OpenSSL asks the terminal for that of a key that is encrypted by now
     }
 
 
 def options(settings: Settings) -> dict[str, Any]:
     """Return redis-py's arguments for connections to the server, but for where it is."""
-    user = credentials(settings)
     return {
         "db": settings.redis.database,
-        "username": user.username,
-        "password": user.password,
+        "credential_provider": credentials(settings),
         **_of_any_connection(settings),
     }
 
@@ -217,7 +258,7 @@ def async_client(
 ) -> RedisClient:
     """Return the client of the asyncio side; see :class:`RedisClient` for ``on_useless``."""
     arguments = {**options(settings), **_place(settings)}
-    kinds = (Connection, SSLConnection) if "host" in arguments else (_LocatedConnection, _LocatedSSLConnection)
+    kinds = (AsyncConnection, AsyncSSLConnection) if "host" in arguments else (LocatedConnection, LocatedSSLConnection)
     connection: Any = kinds[arguments.pop("ssl")]
     # The client applies one timeout to the whole command, so redis-py's own one is off. With that, redis-py would send
     # through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives just as it finishes. The worker

@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from worker.broker.credentials import named_refusal
 from worker.broker.refusals import (
     NO_SENTINELS,
     NOT_A_CLUSTER,
@@ -166,6 +167,8 @@ class OwnerOfSlot:
             return SlotNotServedError(f"no node of the cluster has slot {self._slot}")
         cause: BaseException | None = error
         while cause is not None:
+            if isinstance(cause, AuthenticationError):
+                return named_refusal(self._options["credential_provider"], cause)
             if isinstance(cause, NoPermissionError | RedisConnectionError | RedisTimeoutError):
                 return cause
             if isinstance(cause, ResponseError):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Changes nothing. A command that the server does not know counts as allowed: the check of the server tells of that.
 _PROBE = """#!lua flags=no-writes
+if not redis.acl_check_cmd then
+  return false
+end
 local refused = {}
 for at, text in ipairs(ARGV) do
   local asked, is_allowed = pcall(redis.acl_check_cmd, unpack(cjson.decode(text)))
@@ -53,14 +56,16 @@ class Refused:
         return f"+{self.command.lower().replace(' ', '|')}"
 
 
-def refused_commands(client: Redis, names: Names) -> list[Refused]:
-    """Return what the user may not do of all that a worker does. It changes nothing.
+def refused_commands(client: Redis, names: Names) -> list[Refused] | None:
+    """Return what the user may not do of all that a worker does; None if the server cannot tell. It changes nothing.
 
     Raises:
         RedisError: the server does not run scripts for this user, was lost, or took too long.
     """
     needed = list(needed_commands(names))
     answer: Any = client.eval(_PROBE, 0, *[json.dumps(command) for command, _, _ in needed])
+    if answer is None:
+        return None
     keys: dict[str, list[str]] = {}
     for at in answer:
         _, name, key = needed[at - 1]

@@ -46,6 +46,14 @@ class NotConnectedError(RedisConnectionError):
     """There is no connection, so nothing was sent. ``__cause__`` has the reason."""
 
 
+class PasswordFileError(RedisConnectionError):
+    """There is no password to log in with, because the file of REDIS_PASSWORD_FILE cannot be used."""
+
+
+class PasswordFileRefusedError(AuthenticationError):
+    """The server does not accept the password in the file of REDIS_PASSWORD_FILE; a rotation may be under way."""
+
+
 class UnusableServerError(RedisConnectionError):
     """The server refuses all writes or all commands. ``__cause__`` is its refusal, if there was one.
 
@@ -168,6 +176,15 @@ _WRONG_PASSWORD = Unfit(
     for_commands="Look at the user and the password in REDIS_URL; characters such as @ and / in them are written as %40"
     " and %2F.",
 )
+_NO_PASSWORD = Passing(
+    "The file that REDIS_PASSWORD_FILE names holds no password that can be used.",
+    "Put the password alone into that file, readable for the worker's user; it is read again for each connection.",
+)
+_WRONG_PASSWORD_IN_FILE = Passing(
+    "Redis does not accept the password in the file that REDIS_PASSWORD_FILE names.",
+    "Put the password that is valid now into that file, which is read again for each connection, or give the server's"
+    " user that password; look at the user in REDIS_URL too.",
+)
 _NO_PERMISSION = Unfit(
     "The server's access control list forbids the worker's user what it needs.",
     "Give the user the rights that docs/redis.md lists.",
@@ -220,7 +237,51 @@ _MAX_CLIENTS = Passing(
     for_commands="Raise its maxclients, or close connections that nobody uses (CLIENT LIST shows them).",
 )
 
+_TLS_EXPIRED = Passing(
+    "The certificate of Redis has expired, or is not valid yet.",
+    "Renew it on the server, and compare the server's clock with this machine's.",
+)
+_TLS_OTHER_NAME = Passing(
+    "The certificate of Redis is for another name than the host in REDIS_URL.",
+    "Let REDIS_URL name a host that stands in the certificate, or let the server have one for this host.",
+)
+_TLS_NOT_TRUSTED = Passing(
+    "The certificate of Redis is of an authority that the worker does not trust.",
+    "Let REDIS_CA_FILE name the certificate of that authority.",
+)
+_TLS_CLIENT_MISSING = Passing(
+    "Redis asks for a client certificate, and the worker has none.",
+    "Let REDIS_CERT_FILE and REDIS_KEY_FILE name one and its key.",
+)
+_TLS_CLIENT_EXPIRED = Passing(
+    "Redis says that the worker's client certificate has expired.",
+    "Put a new one and its key into the files of REDIS_CERT_FILE and REDIS_KEY_FILE. Each new connection reads them.",
+)
+_TLS_CLIENT_REFUSED = Passing(
+    "Redis does not accept the worker's client certificate.",
+    "Let REDIS_CERT_FILE name one of an authority that the server trusts (its tls-ca-cert-file).",
+)
+_TLS_CLOSED = Passing(
+    "Redis closed the TLS connection without a reason.",
+    "Look whether it asks for a client certificate (REDIS_CERT_FILE and REDIS_KEY_FILE), and whether the worker's is"
+    " valid there and not expired; the server's log tells.",
+)
+_TLS_KEY = Passing(
+    "The private key in REDIS_KEY_FILE is not that of the certificate in REDIS_CERT_FILE, or cannot be read.",
+    "Replace both files together: a certificate and its key without a password.",
+)
+_TLS_FILE = Passing(
+    "A file that REDIS_CA_FILE, REDIS_CERT_FILE or REDIS_KEY_FILE names is gone.",
+    "Bring it back; it is read again for each connection.",
+)
+_NOT_TLS = Passing(
+    "What answers at the address in REDIS_URL does not speak TLS.",
+    "Look whether this port speaks TLS: rediss:// is for one that does, redis:// for one that does not.",
+)
+
 _BY_CLASS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Meaning], ...] = (
+    (PasswordFileError, _NO_PASSWORD),
+    (PasswordFileRefusedError, _WRONG_PASSWORD_IN_FILE),
     ((AuthenticationError, AuthenticationWrongNumberOfArgsError), _WRONG_PASSWORD),
     (NoPermissionError, _NO_PERMISSION),
     (BusyLoadingError, _LOADING),
@@ -239,7 +300,7 @@ _BY_CODE: dict[str, Meaning] = {
     "WRONGTYPE": _WRONG_TYPE,
     "DENIED": _PROTECTED,
 }
-#: By words that all occur in the answer, in upper or lower case; of servers and of proxies.
+#: By words that all occur in the error, in upper or lower case; of servers, of proxies, and of OpenSSL.
 _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("cluster mode",), IS_A_CLUSTER),
     (("db index",), _NO_DATABASE),
@@ -253,6 +314,21 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("compiling script",), _TOO_OLD),
     (("max number of clients",), _MAX_CLIENTS),
     (("protocol error",), _NO_REDIS),
+    (("certificate_verify_failed", "expired"), _TLS_EXPIRED),
+    (("certificate_verify_failed", "not yet valid"), _TLS_EXPIRED),
+    (("certificate_verify_failed", "mismatch"), _TLS_OTHER_NAME),
+    (("certificate_verify_failed",), _TLS_NOT_TRUSTED),
+    (("alert certificate required",), _TLS_CLIENT_MISSING),
+    (("alert certificate expired",), _TLS_CLIENT_EXPIRED),
+    (("alert unknown ca",), _TLS_CLIENT_REFUSED),
+    (("alert bad certificate",), _TLS_CLIENT_REFUSED),
+    (("alert certificate unknown",), _TLS_CLIENT_REFUSED),
+    (("alert handshake failure",), _TLS_CLIENT_REFUSED),
+    (("eof occurred in violation",), _TLS_CLOSED),
+    (("key values mismatch",), _TLS_KEY),
+    (("[ssl]",), _TLS_KEY),
+    (("wrong version number",), _NOT_TLS),
+    (("connecting to", "no such file"), _TLS_FILE),
 )
 #: How redis-py puts the command of a pipeline before the server's words.
 _IN_A_PIPELINE = re.compile(r"Command # \d+ \((?P<command>.*)\) of pipeline caused error: (?P<words>.*)", re.DOTALL)

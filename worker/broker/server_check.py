@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-#: Does nothing, and needs of the server what every move needs before it begins.
-_PROBE = "#!lua flags=allow-oom\nreturn 1"
+#: Does nothing, and needs of the server what every move needs before it begins. Returns 1 if scripts can ask for
+#: permissions, else 0.
+_PROBE = "#!lua flags=allow-oom\nreturn redis.acl_check_cmd and 1 or 0"
 #: The fields of ``INFO`` that are judged. Valkey reports a ``redis_version`` too: 7.2.4.
 _NEEDED_FIELDS = ("redis_version", "maxmemory_policy", "aof_enabled")
 
@@ -43,6 +44,11 @@ class Unknown:
 
 Finding: TypeAlias = Unfit | Risk | Unknown
 
+_ASKS_NO_PERMISSION = Unknown(
+    "The scripts of this server cannot ask what the worker's user may do (redis.acl_check_cmd): a move that lacks a"
+    " permission would stop half way, and not before it begins.",
+    "Give the user all that docs/redis.md lists; where the service has no access control lists, nothing is to be done.",
+)
 _LOOK_YOURSELF = "see yourself that its version is 7 or newer, maxmemory-policy is noeviction and appendonly is yes"
 
 
@@ -77,12 +83,15 @@ def look(client: Redis, keys: Sequence[str], *, allow_eviction: bool, is_cluster
 def _scripts(client: Redis, keys: Sequence[str]) -> Iterator[Finding]:
     """Run a script with the flags and keys of the moves."""
     try:
-        client.eval(_PROBE, len(keys), *keys)
+        asks_permission = bool(client.eval(_PROBE, len(keys), *keys))
     except ResponseError as error:
         unfit = meaning(error)
         if not isinstance(unfit, Unfit):
             raise
         yield unfit
+        return
+    if not asks_permission:
+        yield _ASKS_NO_PERMISSION
 
 
 def findings(info: Mapping[str, Any], *, allow_eviction: bool, is_cluster: bool = False) -> list[Finding]:

@@ -31,7 +31,7 @@ from worker.broker.keys import is_celerys_own
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.broker.connection import Credentials
+    from worker.broker.credentials import Credentials
     from worker.broker.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
     )
 
     job_consumer: JobConsumer
-    credentials: Credentials
+    credentials: Credentials | None
     endpoint: Endpoint | None = None
     socket_timeout = TIMEOUT_SECONDS
     socket_connect_timeout = TIMEOUT_SECONDS
@@ -139,8 +139,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         """Return kombu's arguments, with what its URL lacks, and without retries."""
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
         params.update(
-            username=self.credentials.username,
-            password=self.credentials.password,
+            credential_provider=self.credentials,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             endpoint=self.endpoint,

@@ -90,10 +90,11 @@ class _Transport(virtual.Transport):  # type: ignore[misc]  # as above
 def celery_app(settings: Settings) -> Celery:
     """Return a stock Celery app for this server. Its connections need the URL of ``connection.url_now``."""
     app = Celery("lock-worker-producer", set_as_current=False)
-    user = connection.credentials(settings)
+    found = connection.credentials(settings)
+    *user, password = (None,) if found is None else found.get_credentials()
     app.conf.update(
-        broker_user=user.username,
-        broker_password=user.password,
+        broker_user=user[0] if user else None,
+        broker_password=password,
         broker_use_ssl=connection.tls_options(settings) or None,
         broker_transport_options={
             "socket_timeout": connection.TIMEOUT_SECONDS,

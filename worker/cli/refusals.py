@@ -37,8 +37,7 @@ def described(error: RedisError) -> str:
 
 
 def _fix_of_a_connection(error: RedisError) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "Let REDIS_CA_FILE name the authority of its certificate, and REDIS_URL a host that stands in it."
-    if "SSL" in str(error):
-        return "Look whether this port speaks TLS: rediss:// is for one that does, redis:// for one that does not."
+    known = meaning(error)
+    if known is not None:
+        return known.for_commands or known.advice
     return "Look whether the server is up, and whether REDIS_URL names it."

@@ -62,5 +62,5 @@ class PrimaryWatch:
         before, self._known = self._known, await locate(self._endpoint)
         if before in {None, self._known}:
             return
-        logger.info("primary_changed", extra={"host": self._known[0], "port": self._known[1]})
+        logger.warning("primary_changed", extra={"host": self._known[0], "port": self._known[1]})
         await self._client.leave(ReadOnlyError("The sentinels name another primary."))

@@ -299,6 +299,44 @@ def test_another_database_than_the_first_is_a_warning(shell: Terminal) -> None:
     assert "names the database 3, and pub/sub knows no databases" in told
 
 
+def test_a_certificate_of_redis_that_expires_soon_is_a_warning_and_a_client_certificate_that_lacks_a_problem(
+    shell: Terminal, tmp_path: Path
+) -> None:
+    authority, files = trustme.CA(), TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
+    soon = datetime.now(UTC) + timedelta(days=5)
+    certificate = authority.issue_cert("127.0.0.1", not_after=soon)
+    certificate.cert_chain_pems[0].write_to_path(files.certificate)
+    certificate.private_key_pem.write_to_path(files.key)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    trusted = {"REDIS_CA_FILE": str(tmp_path / "ca.pem")}
+    with RedisServer(binary_of("redis"), {"tls-ca-cert-file": trusted["REDIS_CA_FILE"]}, tls=files) as server:
+        told = the_warning(shell, "redis_tls", **own(server), **trusted)
+        with redis.Redis.from_url(f"{server.url}?ssl_cert_reqs=none") as client:
+            client.config_set("tls-auth-clients", "yes")
+        _, mend = the_problem(shell, "redis", **own(server), **trusted)
+        shown = {"REDIS_CERT_FILE": str(files.certificate), "REDIS_KEY_FILE": str(files.key)}
+        status, _ = found(shell, **own(server), **trusted, **shown)
+    assert "expires in 5 days" in told
+    assert "REDIS_CERT_FILE" in mend
+    assert status == 0
+
+
+def test_a_password_in_a_file_that_redis_refuses_is_a_problem_that_names_the_file(
+    shell: Terminal, server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3cret")
+    with RedisServer(server_binary, {"requirepass": "another"}) as server:
+        chosen = {"REDIS_URL": f"redis://127.0.0.1:{server.port}/0", "REDIS_PASSWORD_FILE": str(file)}
+        text, mend = the_problem(shell, "redis", **chosen)
+        file.write_text("another")
+        ended = shell.run("doctor", **chosen)
+    assert str(file) in text
+    assert "read again for each connection" in mend
+    assert f"redis_password: Redis accepts the password in REDIS_PASSWORD_FILE ({file})" in ended.stdout
+    assert ended.returncode == 0
+
+
 # --- the API ---
 
 

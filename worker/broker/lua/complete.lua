@@ -63,10 +63,10 @@ local function open_ledger(to, text, more)
     require_permission('XLEN', to.stream)
     require_permission('XTRIM', to.stream, 'MAXLEN', 0)
     require_permission('XREVRANGE', to.stream, '+', '-')
-    if not redis.acl_check_cmd('MEMORY', 'USAGE', to.stream) then
+    if not is_permitted('MEMORY', 'USAGE', to.stream) then
       forbid('MEMORY USAGE', to.stream)
     end
-    if not redis.acl_check_cmd('XINFO', 'GROUPS', to.stream) then
+    if not is_permitted('XINFO', 'GROUPS', to.stream) then
       forbid('XINFO GROUPS', to.stream)
     end
   end

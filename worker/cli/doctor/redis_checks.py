@@ -16,6 +16,7 @@ from worker.broker.refusals import ServerIsReadOnlyError, Unfit
 from worker.broker.server_check import look
 from worker.broker.stream_bounds import StreamBounds
 from worker.cli.doctor.check import ok, problem, warning
+from worker.cli.doctor.redis_login import login_checks
 from worker.cli.exit import redis_address
 from worker.cli.refusals import described
 
@@ -47,6 +48,7 @@ def redis_checks(client: Redis, settings: Settings) -> Iterator[Check]:
     yield ok("redis", f"{_server(info)} answers at {redis_address(settings)}")
     checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
         ("redis_sentinels", lambda: sentinels(settings)),
+        ("redis_login", lambda: login_checks(client, settings)),
         ("redis_server", lambda: server(client, settings)),
         ("redis_database", lambda: database(client)),
         ("redis_clock", lambda: clock(seconds + microseconds / 1e6, began, ended)),
@@ -208,6 +210,8 @@ def permissions(client: Redis, settings: Settings) -> Iterator[Check]:
     """Ask for each command of a worker whether the server allows it; none is run."""
     names = Names(Keys(settings.LOCK_QUEUE), settings.RESULTS_CHANNEL, settings.DEAD_STREAM, settings.CONTROL_STREAM)
     refused = refused_commands(client, names)
+    if refused is None:  # the check of the server says so
+        return
     for each in refused:
         keys = ", ".join(each.on[:_KEYS_NAMED]) + (", ..." if len(each.on) > _KEYS_NAMED else "")
         yield problem(
