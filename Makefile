@@ -26,8 +26,8 @@ image-test: .venv/.dev-ready ## Build the image and run it as a cluster would, a
 	@$(BIN)/python -m pytest -m image tests/image
 
 .PHONY: chaos
-chaos: .venv/.dev-ready ## Kill, stall and starve real workers for MINUTES=2, from SEED=, and judge what came of every job
-	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+chaos: .venv/.dev-ready ## Kill, stall and starve workers for MINUTES=2, from SEED=, on TOPOLOGY=single|sentinel|cluster, and judge each job
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) --topology $(or $(TOPOLOGY),single)
 
 .PHONY: bench
 bench: .venv/.dev-ready ## Measure this worker beside other queues, about 30 minutes; ARGS=--quick for a short round

@@ -15,7 +15,7 @@ from sandbox.redis_server import RedisServer, RedisServerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SOCKET_SECONDS = 5.0
+_SOCKET_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 

@@ -1,4 +1,4 @@
-"""Runs a real primary with its replica and the sentinels that watch them, on 127.0.0.1."""
+"""Runs a real primary with its replicas and the sentinels that watch them, on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ class Sentinel(RedisServer):
 
 
 class RedisSentinels:
-    """A primary, its replica and three sentinels, from `start` (or ``with``) to `close`.
+    """A primary, its replicas and three sentinels, from `start` (or ``with``) to `close`.
 
     Args:
         binary: the program of all servers.
-        options: lines of the configuration of primary and replica, as :class:`RedisServer` takes them.
+        options: lines of the configuration of primary and replicas, as :class:`RedisServer` takes them.
         sentinel_options: lines of each sentinel's configuration beside what it watches.
-        down_after_ms: a primary that is silent for so long is down, and the replica is promoted.
+        replicas: how many.
+        down_after_ms: a primary that is silent for so long is down, and a replica is promoted.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class RedisSentinels:
         options: Mapping[str, str | int | Sequence[str]] | None = None,
         *,
         sentinel_options: Mapping[str, str | int | Sequence[str]] | None = None,
+        replicas: int = 1,
         down_after_ms: int = 1_000,
     ) -> None:
         self._binary = binary
         self._options = {"repl-diskless-sync-delay": 0, **(options or {})}
         self._sentinel_options = dict(sentinel_options or {})
+        self._replicas = replicas
         self._down_after_ms = down_after_ms
         self._stack = ExitStack()
         self.servers: list[RedisServer] = []
@@ -63,7 +66,7 @@ class RedisSentinels:
         return ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
 
     def start(self) -> None:
-        """Start all servers, and wait until the sentinels know each other and the replica.
+        """Start all servers, and wait until the sentinels know each other and the replicas.
 
         Raises:
             RedisServerError: it did not come about.
@@ -72,8 +75,10 @@ class RedisSentinels:
         of_replica = {**self._options, "replicaof": f"{HOST} {primary.port}"}
         if "requirepass" in self._options:
             of_replica["masterauth"] = self._options["requirepass"]
-        self.servers = [primary, self._stack.enter_context(RedisServer(self._binary, of_replica))]
-        _wait_linked(self.servers[1])
+        replicas = [RedisServer(self._binary, of_replica) for _ in range(self._replicas)]
+        self.servers = [primary, *map(self._stack.enter_context, replicas)]
+        for replica in replicas:
+            _wait_linked(replica)
         watch = [f"monitor {MASTER_NAME} {HOST} {primary.port} {_QUORUM}"]
         watch += [f"down-after-milliseconds {MASTER_NAME} {self._down_after_ms}"]
         # A failover that failed is tried again after twice as long.
@@ -109,7 +114,7 @@ class RedisSentinels:
         return next(server for server in self.servers if server.port == port)
 
     def kill_primary(self) -> RedisServer:
-        """Kill the primary (SIGKILL) and return it; the replica is promoted in a while."""
+        """Kill the primary (SIGKILL) and return it; a replica is promoted in a while."""
         primary = self.primary()
         primary.kill()
         return primary
@@ -137,7 +142,7 @@ class RedisSentinels:
                 server.start()
 
     def wait_healthy(self) -> None:
-        """Wait until the sentinels that run agree, and the other server follows the primary.
+        """Wait until the sentinels that run agree, and the other servers follow the primary.
 
         Raises:
             RedisServerError: it took too long.
@@ -148,7 +153,7 @@ class RedisSentinels:
         for server in self.servers:
             if server is not primary and server.running:
                 _wait_linked(server)
-        wait_for(self._know_the_replica, "sentinels that know the replica")
+        wait_for(self._know_the_replicas, "sentinels that know the replicas")
 
     def _running(self) -> list[Sentinel]:
         return [sentinel for sentinel in self.sentinels if sentinel.running]
@@ -160,9 +165,10 @@ class RedisSentinels:
     def _agree(self) -> bool:
         return len(set(self._named())) == 1
 
-    def _know_the_replica(self) -> bool:
-        port = next(server.port for server in self.servers if server is not self.primary())
-        return all(str(port) in str(self._ask(each, "REPLICAS")) for each in self._running())
+    def _know_the_replicas(self) -> bool:
+        primary = self.primary()
+        ports = [str(server.port) for server in self.servers if server is not primary]
+        return all(port in str(self._ask(each, "REPLICAS")) for each in self._running() for port in ports)
 
     def _ask(self, sentinel: Sentinel, name: str) -> Any:
         return ask(sentinel, f"SENTINEL {name}", MASTER_NAME)

@@ -66,7 +66,8 @@ async def test_a_header_names_as_many_keys_and_arguments_as_are_sent(name: str) 
 
     jobs = 2  # as many as command_of asks for
     stock_lists = 4
-    assert int(key_count) == keys.fixed + keys.repeated * stock_lists
+    assert int(key_count) - 1 == keys.fixed + keys.repeated * stock_lists  # the last one is of all scripts
+    assert rest[int(key_count) - 1] == "lw:1:moderation.lock:absent"
     assert len(rest) - int(key_count) == argv.fixed + argv.repeated * jobs
 
 

@@ -95,7 +95,7 @@ def test_queues_share_no_key() -> None:
 
     names = {name for name, value in vars(Keys).items() if isinstance(value, cached_property)}
 
-    assert len(names) == 28
+    assert len(names) == 29
     assert all(getattr(KEYS, name) != getattr(other, name) for name in names)
 
 

@@ -75,11 +75,17 @@ class Workbench:
     """Real moves on a real server, with short names for what the tests do and look at."""
 
     def __init__(
-        self, client: Redis, async_client: Client, broker_options: BrokerOptions = RULES, queue: str = "moderation.lock"
+        self,
+        client: Redis,
+        async_client: Client,
+        broker_options: BrokerOptions = RULES,
+        queue: str = "moderation.lock",
+        trail: Trail = TRAIL,
     ) -> None:
         self.client: Any = client  # redis-py types its answers for all its modes at once
         self.keys = Keys(queue)
         self.broker_options = broker_options
+        self.trail = trail
         self.async_client = async_client
         self.moves = JobMoves(async_client, self.keys, broker_options)
         self.maintenance = MaintenanceMoves(async_client, self.keys, broker_options)
@@ -88,13 +94,15 @@ class Workbench:
 
     def under(self, **changes: Any) -> Workbench:
         """The same queue under other rules."""
-        other = Workbench(self.client, self.async_client, replace(self.broker_options, **changes), self.keys.queue)
+        other = Workbench(
+            self.client, self.async_client, replace(self.broker_options, **changes), self.keys.queue, self.trail
+        )
         other._tokens = self._tokens
         return other
 
     def beside(self, queue: str) -> Workbench:
         """Another queue of the same fleet."""
-        other = Workbench(self.client, self.async_client, self.broker_options, queue)
+        other = Workbench(self.client, self.async_client, self.broker_options, queue, self.trail)
         other._tokens = self._tokens
         return other
 
@@ -110,7 +118,7 @@ class Workbench:
             else (control.field, control.to_json())
         )
         call = partial(
-            control_command, trail=TRAIL, action=action, event="{}", field=field, text=text, until_ms=until_ms
+            control_command, trail=self.trail, action=action, event="{}", field=field, text=text, until_ms=until_ms
         )
         answer = await self._script(call, self.broker_options.fleet)
         return [int(each) for each in answer]
@@ -119,7 +127,13 @@ class Workbench:
         """Remember job ids as cancelled."""
         text = '{"by": "an operator", "reason": "a reason"}'
         call = partial(
-            cancel_command, trail=TRAIL, digests=digests, text=text, ttl_ms=ttl_ms, event="{}", is_new_only=is_new_only
+            cancel_command,
+            trail=self.trail,
+            digests=digests,
+            text=text,
+            ttl_ms=ttl_ms,
+            event="{}",
+            is_new_only=is_new_only,
         )
         return int(await self._script(call, self.broker_options.fleet))
 
@@ -139,7 +153,7 @@ class Workbench:
             names = json.dumps([name for job in some for name in (job.ref, job.lease_token)])
             selector = hold.selector.digest
             counts.append(RuleCount(digest(rule), limit, window_ms, selector, hold.to_json(), "{}", names))
-        call = partial(count_rules_command, trail=TRAIL, counts=counts, keys=self.keys)
+        call = partial(count_rules_command, trail=self.trail, counts=counts, keys=self.keys)
         return list(await self._script(call, self.broker_options.fleet))
 
     async def sample(self) -> bool:
@@ -361,7 +375,7 @@ class Workbench:
         settings = {
             "RESULTS_CHANNEL": self.broker_options.results,
             "DEAD_STREAM": self.broker_options.dead,
-            "CONTROL_STREAM": TRAIL.stream,
+            "CONTROL_STREAM": self.trail.stream,
         }
         table = glossary.rows(self.keys.queue, {**settings, "LOCK_QUEUE": self.broker_options.fleet.queue})
         keys = self.client.keys()

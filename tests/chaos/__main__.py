@@ -12,7 +12,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from tests.chaos.invariants import no_job_is_doubled, no_job_is_lost
-from tests.chaos.plan import Act, make_plan
+from tests.chaos.plan import Act, make_plan, on_topology
 from tests.chaos.report import command, headline, report, say
 from tests.chaos.round import run_round
 from tests.chaos.targets import TARGETS
@@ -37,8 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     say(f"{rounds} rounds of {seconds:g} s from seed {seed}; logs in {folder}")
     for number in range(rounds):
         plan = make_plan(seed + number, seconds, options.target, kills_only=options.kills_only)
+        plan = on_topology(plan, options.topology, redis_only=options.redis_only)
         say(f"round {number + 1}/{rounds}, {headline(plan)}")
-        say(f"  replay    {command(plan, kills_only=options.kills_only, beside_older=options.beside_older)}")
+        replayed = command(
+            plan, kills_only=options.kills_only, redis_only=options.redis_only, beside_older=options.beside_older
+        )
+        say(f"  replay    {replayed}")
         if options.plan:
             say("\n".join(f"    {fault}" for fault in plan.faults))
         of_round = folder / f"seed-{plan.seed}"
@@ -53,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
             stalls=sum(fault.act is Act.STALL for fault in plan.faults),
             redis=sum(fault.act in {Act.REDIS_KILL, Act.REDIS_RESTART} for fault in plan.faults),
             jobs=len({message.job for message in outcome.history.messages}),
+            failovers=sum(not each.is_lossless for each in outcome.history.failovers),
+            slot_moves=sum(each.is_lossless for each in outcome.history.failovers),
             calls=len(outcome.history.calls),
             lost=sum(1 for _ in no_job_is_lost(outcome.history)),
             doubled=sum(1 for _ in no_job_is_doubled(outcome.history)),
@@ -63,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.rmtree(of_round)
     say(
         f"{totals['rounds']} rounds in {time.monotonic() - began:.0f} s: {totals['faults']} faults, of them "
-        f"{totals['kills']} SIGKILLs, {totals['stalls']} long stalls and {totals['redis']} Redis restarts; "
+        f"{totals['kills']} SIGKILLs, {totals['stalls']} long stalls, {totals['redis']} Redis restarts, "
+        f"{totals['failovers']} failovers and {totals['slot_moves']} moves of the slot; "
         f"{totals['jobs']} jobs, {totals['calls']} calls: {totals['lost']} lost, {totals['doubled']} doubled, "
         f"{totals['violations']} violations in {totals['failed_rounds']} rounds"
     )
@@ -82,11 +89,18 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how many rounds, instead of --minutes")
     parser.add_argument("--seconds", type=float, help="how long faults happen in a round")
     parser.add_argument("--target", choices=[*TARGETS], default="lock-worker", help="what is put under test")
+    parser.add_argument(
+        "--topology", choices=["single", "sentinel", "cluster"], default="single", help="the kind of Redis"
+    )
     parser.add_argument("--kills-only", action="store_true", help="the plan of a stock Celery worker: only kills")
     parser.add_argument("--beside-older", action="store_true", help="half of the workers are of the release before")
+    parser.add_argument("--redis-only", action="store_true", help="with --topology: what befalls Redis, and no more")
     parser.add_argument("--plan", action="store_true", help="print the faults of each round")
     parser.add_argument("--keep", action="store_true", help="keep the logs of rounds without a violation too")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.redis_only and options.topology == "single":
+        parser.error("--redis-only needs --topology sentinel or cluster")
+    return options
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from redis.exceptions import RedisError
 
 from tests.chaos.history import Ran
 from tests.chaos.moves import control_of
-from tests.chaos.producers import QUEUE
+from tests.chaos.names import CONTROL, QUEUE
 from tests.chaos.steering import Action
-from tests.chaos.targets import CONTROL
 from worker.broker.keys import Keys, digest
 from worker.message.controls import read_controls
 

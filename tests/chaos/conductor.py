@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from redis.exceptions import RedisError
 
 from tests.chaos import weather
-from tests.chaos.history import Loss
+from tests.chaos.history import Failover, Loss
 from tests.chaos.plan import Act
+from tests.chaos.servers import everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from sandbox.redis_server import RedisServer
     from tests.chaos.api_host import ApiHost
     from tests.chaos.fleet import Fleet, Process
     from tests.chaos.plan import Fault, Plan
     from tests.chaos.producers import Producers
+    from tests.chaos.servers import Servers
     from tests.chaos.targets import Target
 
 _TICK_SECONDS = 0.01
@@ -41,6 +42,7 @@ class Conductor:
 
     Attributes:
         losses: what was lost on the way.
+        failovers: when the queue went to another server.
     """
 
     def __init__(
@@ -48,16 +50,17 @@ class Conductor:
         plan: Plan,
         target: Target,
         *,
-        server: RedisServer,
+        servers: Servers,
         client: Redis,
         api: ApiHost,
         token_file: Path,
         producers: Producers,
     ) -> None:
         self.losses: list[Loss] = []
+        self.failovers: list[Failover] = []
         self._plan = plan
         self._target = target
-        self._server = server
+        self._servers = servers
         self._client = client
         self._api = api
         self._token_file = token_file
@@ -77,6 +80,8 @@ class Conductor:
             Act.REDIS_RESTART: (self._redis_stop, self._redis_start),
             Act.REDIS_PAUSE: (self._redis_pause, self._redis_resume),
             Act.REDIS_STALL: (self._redis_pause, self._redis_resume),
+            Act.FAILOVER: (self._fail_over, self._nothing),
+            Act.SLOT_MOVE: (self._move_slot, self._nothing),
             Act.CUT: (self._cut, self._nothing),
             Act.FLUSH: (self._flush, self._nothing),
             Act.API_AWAY: (self._api_gone, self._api_back),
@@ -131,25 +136,43 @@ class Conductor:
         if not self._process(fault).told:
             self._process(fault).tell(signal.SIGTERM)
 
-    def _redis_kill(self, _: Fault) -> None:
-        self._is_redis_up = False
-        self._server.kill()
+    def _redis_kill(self, fault: Fault) -> None:
+        self._redis_goes(fault)
+        self._servers.kill()
 
-    def _redis_stop(self, _: Fault) -> None:
-        self._is_redis_up = False
-        self._server.stop()
+    def _redis_stop(self, fault: Fault) -> None:
+        self._redis_goes(fault)
+        self._servers.stop()
 
     def _redis_start(self, _: Fault) -> None:
-        self._server.start()
+        self._servers.start()
         self._redis_is_back()
 
-    def _redis_pause(self, _: Fault) -> None:
-        self._is_redis_up = False
-        self._server.pause()
+    def _redis_pause(self, fault: Fault) -> None:
+        self._redis_goes(fault)
+        self._servers.pause()
 
     def _redis_resume(self, _: Fault) -> None:
-        self._server.resume()
+        self._servers.resume()
         self._redis_is_back()
+
+    def _fail_over(self, fault: Fault) -> None:
+        self._redis_goes(fault)
+        self._servers.fail_over()
+        self._redis_is_back()
+
+    def _move_slot(self, fault: Fault) -> None:
+        began = time.time()
+        self._servers.move_slot()
+        self.failovers.append(Failover(str(fault.act), began, time.time(), is_lossless=True))
+
+    def _redis_goes(self, fault: Fault) -> None:
+        self._is_redis_up = False
+        if self._servers.settle_seconds:
+            now = time.time()
+            until = now + fault.seconds + self._servers.settle_seconds
+            is_split = self._servers.has_two_primaries and fault.act is not Act.REDIS_KILL
+            self.failovers.append(Failover(str(fault.act), now, until, is_split=is_split))
 
     def _redis_is_back(self) -> None:
         """Make up for the looks that could not be taken: what a process held that is gone or stands is still noted."""
@@ -160,10 +183,10 @@ class Conductor:
         self._unseen.clear()
 
     def _cut(self, _: Fault) -> None:
-        self._client.client_kill_filter(_type="normal", skipme=True)
+        everywhere(self._servers, "CLIENT KILL", "TYPE", "normal", "SKIPME", "yes")
 
     def _flush(self, _: Fault) -> None:
-        self._client.script_flush()
+        everywhere(self._servers, "SCRIPT FLUSH")
 
     def _api_gone(self, _: Fault) -> None:
         self._api.go_away()
@@ -194,8 +217,8 @@ class Conductor:
     # ------------------------------------------------------------------------------------
 
     def _in_flight(self, process: Process) -> tuple[str, ...] | None:
-        """The jobs in flight in a process that stands or has ended; None: Redis cannot be asked."""
-        if not self._is_redis_up:
+        """The jobs in flight in a process that stands or has ended; None: Redis cannot be asked, or not all of it."""
+        if not self._is_redis_up or any(time.time() < each.until for each in self.failovers):
             return None
         try:
             self._client.ping()  # what the process had sent before it stopped is done by the time this is answered

@@ -5,6 +5,7 @@ Everything runs on one machine, so the times of the harness, the sandbox API and
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
     from tests.chaos.plan import Job, Plan
     from tests.chaos.steering import Steer
+
+
+#: What a primary did so long before a failover its replicas may not have; they are mostly some milliseconds behind.
+_FORGOTTEN_SECONDS = 1.0
+#: Within so many seconds work goes on, or something is wrong.
+_LOOKED_AT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +160,25 @@ class Steered:
 
 
 @dataclass(frozen=True, slots=True)
+class Failover:
+    """The queue went to another server.
+
+    Attributes:
+        how: for people.
+        began: when that was caused.
+        until: by then the old primary is none any more; what it did meanwhile, and just before, may be forgotten.
+        is_lossless: all keys were handed over, and nothing is forgotten.
+        is_split: until then there are two primaries, and a replica of the old one acknowledges what will be forgotten.
+    """
+
+    how: str
+    began: float
+    until: float
+    is_lossless: bool = False
+    is_split: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RuleHold:
     """A hold of a rule by its limit; ``at`` is when Redis set it."""
 
@@ -190,6 +216,7 @@ class History:
         commands: the commands that they ran.
         trail: the events in the control stream: what was done, and its reason.
         held_rules: the holds of rules by their limits.
+        failovers: when the queue went to another server.
     """
 
     plan: Plan
@@ -210,6 +237,7 @@ class History:
     commands: list[Ran] = field(default_factory=list)
     trail: list[tuple[str, str]] = field(default_factory=list)
     held_rules: list[RuleHold] = field(default_factory=list)
+    failovers: list[Failover] = field(default_factory=list)
 
     def key_of(self, event: Event) -> str:
         """The key of the job that an event is about."""
@@ -253,6 +281,33 @@ class History:
         ended = min((event.at for event in self.events_of[key]), default=float("inf"))
         unknown = [loss for loss in self._unknown_losses if min(sent) <= loss.at <= ended]
         return [*self._losses_by_job[key], *unknown * len(sent)]
+
+    def is_half_known(self, key: str) -> bool:
+        """Whether a primary may have forgotten some of what was done for a job: calls, and attempts."""
+        sent = min((message.began for message in self.messages_of[key]), default=float("inf"))
+        ended = max((event.at for event in self.events_of[key]), default=float("inf"))
+        return self.fails_over_between(sent, ended)
+
+    def fails_over_between(self, begin: float, end: float) -> bool:
+        """Whether a primary may have forgotten what was done in a time."""
+        return any(
+            begin <= each.until and end >= each.began - _FORGOTTEN_SECONDS
+            for each in self.failovers
+            if not each.is_lossless
+        )
+
+    def seconds_without_event(self, failover: Failover) -> float:
+        """The longest time without an event that touches a failover, or its first seconds if it takes longer."""
+        moments = sorted({failover.began, *(event.at for event in self.events)})
+        end = failover.began + _LOOKED_AT_SECONDS
+        return max(
+            (after - at for at, after in itertools.pairwise(moments) if after >= failover.began and at <= end),
+            default=0.0,
+        )
+
+    def is_acknowledged(self, begin: float, end: float) -> bool:
+        """Whether what a primary and a replica acknowledged in this time must be kept."""
+        return not any(begin <= each.until and end >= each.began for each in self.failovers if each.is_split)
 
     @cached_property
     def jobs(self) -> dict[str, Job]:

@@ -68,7 +68,9 @@ Found: TypeAlias = "Iterator[tuple[str | None, str]]"
 def no_job_is_lost(history: History) -> Found:
     """A job that Redis said it has ends in an event."""
     for key in history.jobs:
-        if any(message.is_sure for message in history.messages_of[key]) and not history.events_of[key]:
+        sure = [each for each in history.messages_of[key] if each.is_sure]
+        is_kept = any(history.is_acknowledged(each.began, each.ended) for each in sure)
+        if is_kept and not history.events_of[key]:
             yield key, "no event"
 
 
@@ -114,11 +116,11 @@ def no_call_too_many(history: History) -> Found:
     both call). By the worker: as many calls as the event counts, and the same extra. The first alone would be unfair to
     a worker that never got a good answer: it counts that call. The second alone would be unfair to one that was
     killed: with it go the counts of failed calls that it made again in their slot; nor does it count a breaker's
-    probes and calls with an old token.
+    probes and calls with an old token. Nor can anybody say what an old primary took with it in a failover.
     """
     for key, job in history.jobs.items():
         events, calls = history.events_of[key], history.calls_of(key)
-        if job.kind in _NEVER_CALLED or not events:
+        if job.kind in _NEVER_CALLED or not events or history.is_half_known(key):
             continue
         extra = len(history.losses_of(key)) + len(history.messages_of[key]) - 1
         clean = sum(_is_clean(call, history) for call in calls)
@@ -138,11 +140,11 @@ def no_call_after_the_end(history: History) -> Found:
     """When a job's event is out it is not called any more, but once for each stall that it was in the middle of.
 
     A stalled worker may have been about to call. So may a worker that holds a duplicate: duplicates in flight at once
-    may both call, and each as often as the API fails.
+    may both call, and each as often as the API fails. And so may one that has not left the old primary of a failover.
     """
     for key in history.jobs:
         events = history.events_of[key]
-        if not events or len(history.messages_of[key]) > 1:
+        if not events or len(history.messages_of[key]) > 1 or history.is_half_known(key):
             continue
         end = min(event.at for event in events) + _GRAIN_SECONDS
         late = [call for call in history.calls_of(key) if call.at > end]

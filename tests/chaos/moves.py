@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from redis.exceptions import NoScriptError
 
-from tests.chaos.producers import QUEUE
+from tests.chaos.names import CONTROL, QUEUE
 from tests.chaos.steering import Action
-from tests.chaos.targets import CONTROL
 from worker.broker.control_moves import Trail, cancel_command, control_command, wake_command
 from worker.broker.keys import Keys, digest
 from worker.message.control_event import control_event
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.chaos.producers import Producers
+    from tests.chaos.servers import Servers
     from tests.chaos.steering import Steer
     from worker.broker.control_moves import Action as Move
     from worker.broker.script_calls import Command
@@ -38,14 +38,14 @@ class Moves:
 
     Args:
         client: sends commands to Redis.
-        redis_url: where Celery's revoke goes.
+        servers: where Celery's revoke goes, and how a command is sure to be kept.
         producers: know whose a message is.
         stopped: nothing is waited for any more.
     """
 
-    def __init__(self, client: Any, redis_url: str, producers: Producers, stopped: threading.Event) -> None:
+    def __init__(self, client: Any, servers: Servers, producers: Producers, stopped: threading.Event) -> None:
         self._client = client
-        self._redis_url = redis_url
+        self._servers = servers
         self._producers = producers
         self._stopped = stopped
         self._keys = Keys(QUEUE)
@@ -99,7 +99,7 @@ class Moves:
 
     def _revoke(self, steer: Steer) -> int | None:
         """Celery's revoke reaches the workers that listen just now; each notes it in Redis."""
-        app = Celery("operator", broker=self._redis_url, set_as_current=False)
+        app = Celery("operator", broker=self._servers.url, set_as_current=False)
         try:
             app.control.revoke(list(steer.jobs))
         finally:
@@ -125,9 +125,9 @@ class Moves:
 
     def _send(self, call: Callable[..., Command]) -> Any:
         try:
-            return self._client.execute_command(*call())
+            return self._servers.run(self._client, *call())
         except NoScriptError:
-            return self._client.execute_command(*call(whole_text=True))
+            return self._servers.run(self._client, *call(whole_text=True))
 
     def release(self, control: Control) -> None:
         """Release a rule that its limit holds."""

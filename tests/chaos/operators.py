@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from kombu.exceptions import OperationalError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from tests.chaos.commands import Commands
 from tests.chaos.history import Steered
 from tests.chaos.moves import Moves
-from tests.chaos.producers import QUEUE
+from tests.chaos.names import QUEUE
 from tests.chaos.steering import Action
 from worker.broker.keys import Keys
 from worker.message.controls import read_controls
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from tests.chaos.history import Ran
     from tests.chaos.plan import Plan
     from tests.chaos.producers import Producers
+    from tests.chaos.servers import Servers
     from tests.chaos.steering import Steer
 
     Answer = TypeVar("Answer")
@@ -52,28 +51,25 @@ class Operators:
 
     Args:
         plan: what they do.
-        redis_url: where.
+        servers: where.
         producers: know whose a message is.
         living: tells the names of the workers that live.
 
     ``steered`` is what they did so far.
     """
 
-    def __init__(self, plan: Plan, redis_url: str, producers: Producers, living: Callable[[], set[str]]) -> None:
+    def __init__(self, plan: Plan, servers: Servers, producers: Producers, living: Callable[[], set[str]]) -> None:
         self.steered: list[Steered] = []
         self._plan = plan
         self._living = living
         self._keys = Keys(QUEUE)
-        self._client: Any = redis.Redis.from_url(
-            redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-        )  # fmt: skip
+        self._client: Any = servers.client(socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
         self._began = 0.0
         self._stopped = threading.Event()
         #: Of one thing only one action is in force at a time, also if an operator was late.
         self._locks = defaultdict[str, threading.Lock](threading.Lock)
-        self._moves = Moves(self._client, redis_url, producers, self._stopped)
-        self._commands = Commands(self._client, redis_url, self._stopped)
+        self._moves = Moves(self._client, servers, producers, self._stopped)
+        self._commands = Commands(self._client, servers.url, self._stopped)
         self._threads = [
             threading.Thread(target=self._act, args=(steer,), name=f"operator-{steer.number}") for steer in plan.steers
         ]

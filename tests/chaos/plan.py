@@ -11,7 +11,7 @@ from enum import StrEnum
 from random import Random
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tests.chaos.steering import ACTORS, RULES, draw_steers
+from tests.chaos.steering import ACTORS, RULES, Action, draw_steers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.chaos.steering import Steer
 
 Target: TypeAlias = Literal["lock-worker", "stock-celery"]
+Topology: TypeAlias = Literal["single", "sentinel", "cluster"]
 
 #: The lease of the workers under test, in seconds; the lengths of stalls and outages are chosen around it.
 LEASE_SECONDS = 4.0
@@ -137,6 +138,8 @@ class Act(StrEnum):
     REDIS_STALL = "pause of Redis, longer than a lease"
     CUT = "CLIENT KILL of every connection"
     FLUSH = "SCRIPT FLUSH"
+    FAILOVER = "failover of Redis by command"
+    SLOT_MOVE = "move of the queue's slot"
     API_AWAY = "API refuses connections"
     API_ERRORS = "API answers 5xx"
     API_DROPS = "API drops connections"
@@ -156,6 +159,7 @@ class Act(StrEnum):
 
 _OF_WORKERS = {Act.KILL, Act.STALL, Act.BLINK, Act.TERM}
 _OF_REDIS = {Act.REDIS_KILL, Act.REDIS_RESTART, Act.REDIS_PAUSE, Act.REDIS_STALL, Act.CUT, Act.FLUSH}
+_OF_REDIS |= {Act.FAILOVER, Act.SLOT_MOVE}
 
 _ACT_WEIGHTS = {
     Act.KILL: 48, Act.STALL: 7, Act.BLINK: 4, Act.TERM: 7,
@@ -175,6 +179,15 @@ _SECONDS = {
     Act.API_AWAY: (0.5, 4.0), Act.API_ERRORS: (2.0, 6.0), Act.API_DROPS: (2.0, 6.0), Act.API_DRIPS: (2.0, 6.0),
     Act.API_SLOW: (2.0, 6.0), Act.API_WRONG: (1.0, 4.0), Act.API_BUSY: (1.0, 4.0), Act.TOKEN: (0.0, 3.0),
 }  # fmt: skip
+
+
+#: What befalls a Redis that has replicas, in turn; and how long it takes until all is well again, in seconds.
+_OF_TOPOLOGIES: dict[Topology, tuple[tuple[Act, ...], float]] = {
+    "sentinel": ((Act.REDIS_KILL, Act.FAILOVER, Act.REDIS_STALL), 20.0),
+    "cluster": ((Act.REDIS_KILL, Act.SLOT_MOVE, Act.FAILOVER, Act.SLOT_MOVE, Act.REDIS_STALL), 9.0),
+}
+#: A killed primary comes back, and a stalled one goes on, when another one has long taken its place.
+_AWAY_SECONDS = (5.0, 7.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +213,7 @@ class Plan:
         quota: calls that the API accepts in a second, and refuses beyond with 429; None for any number.
         steers: what operators do meanwhile.
         rule_limit: the jobs that a rule may ask for in the whole round before it is held; None for any number.
+        topology: the kind of Redis.
     """
 
     seed: int
@@ -216,6 +230,7 @@ class Plan:
     faults: tuple[Fault, ...]
     steers: tuple[Steer, ...] = ()
     rule_limit: int | None = None
+    topology: Topology = "single"
 
 
 def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kills_only: bool = False) -> Plan:
@@ -249,6 +264,37 @@ def make_plan(seed: int, seconds: float, target: Target = "lock-worker", *, kill
         faults=tuple(_faults(random, seconds, pods, is_plain=is_plain)),
     )
     return plan if is_plain else _steered(random, plan)
+
+
+def on_topology(plan: Plan, topology: Topology, *, redis_only: bool = False) -> Plan:
+    """Return the plan for a Redis of this kind: what befalls the server is what befalls such a Redis.
+
+    Counts of calls and of jobs a rule may be forgotten in a failover, so that there are no limits of ours. A revoke
+    through Celery reaches whom it reaches then, once. ``redis_only`` leaves all other faults out, and what operators
+    do, to see how long work stands still because of Redis.
+    """
+    if topology == "single":
+        return plan
+    random = Random(plan.seed)
+    acts, gap = _OF_TOPOLOGIES[topology]
+    befalls = []
+    for number in range(max(1, int(plan.seconds // gap))):
+        act = acts[number % len(acts)]
+        length = random.uniform(*_AWAY_SECONDS) if act in {Act.REDIS_KILL, Act.REDIS_STALL} else 0.0
+        befalls.append(Fault(2.0 + number * gap + random.uniform(0.0, 1.0), act, length, 0))
+    others = (
+        []
+        if redis_only
+        else [fault for fault in plan.faults if fault.act.on != "redis" or fault.act in {Act.CUT, Act.FLUSH}]
+    )
+    return replace(
+        plan,
+        topology=topology,
+        faults=tuple(sorted([*others, *befalls], key=lambda fault: fault.at)),
+        rate_limit=None,
+        rule_limit=None,
+        steers=() if redis_only else tuple(steer for steer in plan.steers if steer.action is not Action.REVOKE),
+    )
 
 
 def _steered(random: Random, plan: Plan) -> Plan:

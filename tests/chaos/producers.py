@@ -20,9 +20,12 @@ from kombu.utils.json import dumps
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from sandbox.redis_sentinels import MASTER_NAME
 from tests.chaos import messages
 from tests.chaos.history import Message
+from tests.chaos.names import QUEUE
 from tests.chaos.plan import Route
+from tests.chaos.servers import Cluster, Sentinels, run_acknowledged
 from worker.broker.keys import PRIORITY_SEPARATOR, PRIORITY_STEPS
 
 if TYPE_CHECKING:
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tests.chaos.plan import Job, Plan, Send
-
-QUEUE = "moderation.lock"
+    from tests.chaos.servers import Servers
 
 _TIMEOUT_SECONDS = 1.0
 _AGAIN_SECONDS = 0.2
@@ -64,21 +66,45 @@ class Transport(stock.Transport):  # type: ignore[misc]
     Channel = Channel
 
 
+class ReplicatedChannel(stock.SentinelChannel):  # type: ignore[misc]
+    """Stock Celery's channel for sentinels that tells the same, and waits until a replica has the message."""
+
+    from_transport_options: ClassVar[tuple[str, ...]] = (*stock.SentinelChannel.from_transport_options, "tell")
+    tell: Tell
+    socket_timeout = socket_connect_timeout = _TIMEOUT_SECONDS
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
+        return {**super()._connparams(asynchronous=asynchronous), "retry": Retry(NoBackoff(), 0)}
+
+    def _put(self, queue: str, message: Any, **_: Any) -> None:
+        raw = dumps(message).encode()
+        self.tell(raw)
+        name = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        with self.conn_or_acquire() as client:
+            run_acknowledged(client, "LPUSH", name, raw)
+
+
+class ReplicatedTransport(stock.SentinelTransport):  # type: ignore[misc]
+    """Stock Celery's transport with that channel."""
+
+    Channel = ReplicatedChannel
+
+
 class Producers:
     """All producers of a round.
 
     ``messages`` is what they have sent so far, and ``key_of`` tells whose a message is; both may be read meanwhile.
     """
 
-    def __init__(self, plan: Plan, redis_url: str) -> None:
+    def __init__(self, plan: Plan, servers: Servers) -> None:
         self.messages: list[Message] = []
         self.key_of: dict[bytes, str] = {}
-        self._redis_url = redis_url
+        self._servers = servers
         self._began = 0.0
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(_sends(plan, route), send_by), name=f"producer-{route}")
-            for route, send_by in ((Route.CELERY, self._celery), (Route.RAW, self._raw))
+            for route, send_by in ((Route.CELERY, self._of_celery()), (Route.RAW, self._raw))
         ]
 
     def start(self) -> None:
@@ -127,21 +153,31 @@ class Producers:
     @contextmanager
     def _raw(self) -> Iterator[Push]:
         options: dict[str, Any] = {"socket_timeout": _TIMEOUT_SECONDS, "socket_connect_timeout": _TIMEOUT_SECONDS}
-        with redis.Redis.from_url(self._redis_url, retry=Retry(NoBackoff(), 0), **options) as client:
+        with self._servers.client(**options) as client:
 
             def push(job: Job, tell: Tell) -> None:
                 raw = messages.by_hand(job, messages.now())
                 tell(raw)
-                client.lpush(_list_of(job), raw)
+                self._servers.run(client, "LPUSH", _list_of(job), raw)
 
             yield push
+
+    def _of_celery(self) -> Callable[[], AbstractContextManager[Push]]:
+        """What Celery sends; it has no transport for a cluster, where each client sends the message itself."""
+        return self._raw if isinstance(self._servers, Cluster) else self._celery
 
     @contextmanager
     def _celery(self) -> Iterator[Push]:
         tells: list[Tell] = [_nobody]  # the transport is made once; of whose message it tells, changes
-        app = Celery("producer", broker=self._redis_url, set_as_current=False)
-        app.conf.broker_transport = f"{__name__}:Transport"
-        app.conf.broker_transport_options = {"tell": lambda raw: tells[0](raw)}  # noqa: PLW0108 - not what it is now
+        url, transport = self._servers.url, "Transport"
+        options: dict[str, Any] = {}
+        if isinstance(self._servers, Sentinels):
+            url, transport = self._servers.sentinel_url, "ReplicatedTransport"
+            options = {"master_name": MASTER_NAME}
+        app = Celery("producer", broker=url, set_as_current=False)
+        app.conf.broker_transport = f"{__name__}:{transport}"
+        options["tell"] = lambda raw: tells[0](raw)  # noqa: PLW0108 - not what it is now
+        app.conf.broker_transport_options = options
 
         def push(job: Job, tell: Tell) -> None:
             tells[0] = tell

@@ -27,10 +27,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def command(plan: Plan, *, kills_only: bool, beside_older: bool = False) -> str:
+def command(plan: Plan, *, kills_only: bool = False, redis_only: bool = False, beside_older: bool = False) -> str:
     """What replays a round."""
     options = " --beside-older" if beside_older else ""
     options += f" --target {plan.target}" if plan.target != "lock-worker" else " --kills-only" if kills_only else ""
+    options += f" --topology {plan.topology}" if plan.topology != "single" else ""
+    options += " --redis-only" if redis_only else ""
     return f"python -m tests.chaos --rounds 1 --seconds {plan.seconds:g} --seed {plan.seed}{options}"
 
 
@@ -40,8 +42,8 @@ def headline(plan: Plan) -> str:
     limit += "" if plan.quota is None else f", a quota of {plan.quota} calls/s"
     limit += "" if plan.rule_limit is None else f", {plan.rule_limit} jobs a rule"
     return (
-        f"seed {plan.seed}: {plan.pods} workers of {plan.target} with {plan.concurrency} slots on {plan.server}, "
-        f"{len(plan.jobs)} jobs, {len(plan.faults)} faults in {plan.seconds:g} s, "
+        f"seed {plan.seed}: {plan.pods} workers of {plan.target} with {plan.concurrency} slots on {plan.server} "
+        f"({plan.topology}), {len(plan.jobs)} jobs, {len(plan.faults)} faults in {plan.seconds:g} s, "
         f"API median {plan.api_median_ms:g} ms{limit}"
     )
 
@@ -75,6 +77,8 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     if history.counters is not None:
         names = ("taken", "finished", "deduplicated", "delayed", "held", "released", "crashes")
         yield f"  counters  {', '.join(f'{history.counters.get(name, 0)} {name}' for name in names)}"
+    for failover in history.failovers:
+        yield f"  Redis     {failover.how}: at most {history.seconds_without_event(failover):.1f} s without an event"
     late = max((span.end - span.begin for span in history.late), default=0.0)
     phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.phases.items())
     yield f"  time      {phases}; the API's own loop was late by {late:.2f} s at most"

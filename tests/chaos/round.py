@@ -8,11 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from sandbox.redis_server import RedisServer
 from sandbox.server_binaries import available_servers
 from tasks.history import HOLD, MAX_ENTRIES
 from tests.chaos.api_host import ApiHost
@@ -20,9 +18,11 @@ from tests.chaos.conductor import Conductor
 from tests.chaos.fleet import Fleet
 from tests.chaos.history import DeadLetter, Event, History, RuleHold
 from tests.chaos.invariants import Violation, violations
+from tests.chaos.names import CONTROL, DEAD, RESULTS
 from tests.chaos.operators import Operators
 from tests.chaos.producers import Producers
-from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, CONTROL, DEAD, RESULTS, TARGETS, Surroundings
+from tests.chaos.servers import start_servers
+from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, TARGETS, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from tests.chaos.plan import Plan
+    from tests.chaos.servers import Servers
     from tests.chaos.targets import Target
 
-#: Redis keeps what it has acknowledged; without that nobody could promise anything.
-_SERVER_OPTIONS = {"appendonly": "yes", "appendfsync": "always"}
 _CLIENT_OPTIONS: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -66,19 +65,18 @@ def run_round(plan: Plan, folder: Path, older: Path | None = None) -> Outcome:
         phases[phase] = time.monotonic() - began - sum(phases.values())
 
     with ExitStack() as stack:
-        server = stack.enter_context(RedisServer(_binary(plan.server), _SERVER_OPTIONS))
-        stack.callback(lambda: (folder / "redis.log").write_text(server.log()))
-        client = redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 2), **_CLIENT_OPTIONS)
-        stack.enter_context(client)
+        servers = stack.enter_context(start_servers(plan.topology, _binary(plan.server)))
+        stack.callback(lambda: _keep_logs(servers, folder))
+        client = stack.enter_context(servers.client(retry=Retry(NoBackoff(), 2), **_CLIENT_OPTIONS))
         api = stack.enter_context(ApiHost("token-0"))
         token_file = folder / "token"
         token_file.write_text("token-0\n")
-        producers = Producers(plan, server.url)
+        producers = Producers(plan, servers)
         conductor = Conductor(
-            plan, target, server=server, client=client, api=api, token_file=token_file, producers=producers
+            plan, target, servers=servers, client=client, api=api, token_file=token_file, producers=producers
         )
         conductor.calm()
-        around = Surroundings(server.url, api.api.url, token_file)
+        around = Surroundings(servers.url, api.api.url, token_file)
         fleet = Fleet(
             plan.pods, folder, target.arguments(plan), lambda: target.environment(plan, around), conductor.ended,
             older=older,
@@ -88,7 +86,7 @@ def run_round(plan: Plan, folder: Path, older: Path | None = None) -> Outcome:
         history = History(plan, time.time(), ATTEMPT_TIMEOUT_SECONDS)
         passed("start")
 
-        operators = Operators(plan, server.url, producers, lambda: fleet.living)
+        operators = Operators(plan, servers, producers, lambda: fleet.living)
         producers.start()
         stack.callback(producers.stop)
         operators.start()
@@ -97,6 +95,7 @@ def run_round(plan: Plan, folder: Path, older: Path | None = None) -> Outcome:
         passed("faults")
 
         fleet.thaw()
+        servers.wait_healthy()
         _drain(target, client, lambda: producers.are_done and operators.are_done, fleet)
         passed("drain")
 
@@ -107,6 +106,7 @@ def run_round(plan: Plan, folder: Path, older: Path | None = None) -> Outcome:
 
         history.messages, history.losses, history.ends = producers.messages, conductor.losses, fleet.ends
         history.steered, history.commands = operators.steered, operators.ran
+        history.failovers = conductor.failovers
         history.calls, history.away, history.late = api.calls(), api.away, api.late
         _read_redis(history, target, client)
     found = violations(history)
@@ -126,6 +126,11 @@ def _read_redis(history: History, target: Target, client: Redis) -> None:
     history.held_rules = [
         RuleHold(event["data"]["selector"]["rule"], at) for at, event in actions if event["type"].endswith(".rule_held")
     ]
+
+
+def _keep_logs(servers: Servers, folder: Path) -> None:
+    for number, server in enumerate(servers.all):
+        (folder / f"redis-{number}.log").write_text(server.log())
 
 
 def _binary(name: str) -> Any:

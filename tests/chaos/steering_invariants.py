@@ -36,10 +36,10 @@ def no_call_while_it_is_stopped(history: History) -> Found:
 
     But for each message of the job, one call may have been out by then, and the API may hear of it as late as a call
     may take; and so may a call that a worker was about to make when it was stalled. The second call of a try that found
-    its token refused belongs to the first.
+    its token refused belongs to the first. In a failover, workers leave the old primary one after the other.
     """
     for each in history.steered:
-        if each.obeyed is None:
+        if each.obeyed is None or history.fails_over_between(each.began, each.lifted):
             continue
         for key, job in history.jobs.items():
             if not each.is_for(job):
@@ -67,7 +67,7 @@ def a_cancelled_job_tells_whether_it_was_called(history: History) -> Found:
     """
     for key in history.jobs:
         for event in history.events_of[key]:
-            if event.outcome not in _CANCELLED:
+            if event.outcome not in _CANCELLED or history.is_half_known(key):
                 continue
             calls = [call for call in history.calls_of(key) if call.at <= event.at]
             may_have_locked = [call for call in calls if call.answer not in _REFUSALS]
@@ -81,7 +81,8 @@ def a_cancelled_job_tells_whether_it_was_called(history: History) -> Found:
 def who_is_cancelled_before_ends_so(history: History) -> Found:
     """A job whose id was cancelled before it was sent is never called and ends as cancelled."""
     for each in history.steered:
-        if each.steer.action not in {Action.CANCEL_IDS, Action.REVOKE}:
+        is_of_ids = each.steer.action in {Action.CANCEL_IDS, Action.REVOKE}
+        if not is_of_ids or not history.is_acknowledged(each.began, each.done):
             continue
         for key, job in history.jobs.items():
             messages = history.messages_of[key]
@@ -92,9 +93,14 @@ def who_is_cancelled_before_ends_so(history: History) -> Found:
 
 
 def the_trail_names_each_action(history: History) -> Found:
-    """Each action is noted in the control stream, and so is its undoing; a pause may have ended by itself."""
+    """Each action is noted in the control stream, and so is its undoing; a pause may have ended by itself.
+
+    What was done while there were two primaries may be forgotten.
+    """
     noted = set(history.trail)
     for each in history.steered:
+        if not history.is_acknowledged(each.began, each.lifted):
+            continue
         for what in _TRAIL.get(each.steer.action, ()):
             if (what, each.steer.reason) not in noted:
                 yield None, f"the control stream does not tell that {each.steer.reason} was {what}"

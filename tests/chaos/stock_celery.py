@@ -15,7 +15,8 @@ import redis
 from celery import Celery
 
 from tests.chaos.messages import TASK
-from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS, RESULTS
+from tests.chaos.names import RESULTS
+from tests.chaos.targets import ATTEMPT_TIMEOUT_SECONDS
 
 _VISIBILITY_SECONDS = 10
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tests.chaos.names import CONTROL, DEAD, QUEUE, RESULTS
 from tests.chaos.plan import LEASE_SECONDS
-from tests.chaos.producers import QUEUE
 from worker.broker.keys import Keys, ledger_of
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from tests.chaos.plan import Plan
-
-RESULTS = "moderation.results"
-DEAD = "moderation.dead"
-CONTROL = "moderation.control"
 
 #: Two calls in one slot can take longer than a lease: only a worker that renews its leases keeps such a job.
 ATTEMPT_TIMEOUT_SECONDS = 3.0
@@ -93,6 +89,10 @@ class LockWorker:
         """Nothing is ever trimmed or forgotten, so that the history is whole."""
         return {
             "REDIS_URL": around.redis_url,
+            "LOCK_QUEUE": QUEUE,
+            "RESULTS_CHANNEL": RESULTS,
+            "DEAD_STREAM": DEAD,
+            "CONTROL_STREAM": CONTROL,
             "API_URL": around.api_url,
             "API_TOKEN_FILE": str(around.token_file),
             "HEALTH_PORT": "0",
@@ -140,7 +140,7 @@ class LockWorker:
         remembered = [name for name in names if name.startswith(_KEYS.id_prefix)]
         forever = [name for name in remembered[:100] if client.ttl(name) == -1]
         others = set(names) - permanent - set(remembered)
-        return forever + [name for name in others if not name.startswith("_kombu.binding") and client.ttl(name) == -1]
+        return forever + [name for name in others if "_kombu.binding" not in name and client.ttl(name) == -1]
 
     def counters(self, client: Redis) -> dict[str, int] | None:
         """The queue's totals."""

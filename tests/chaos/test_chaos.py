@@ -19,7 +19,7 @@ SECONDS = 30.0
 def test_no_job_is_lost_or_doubled_whatever_dies(tmp_path: Path) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or SystemRandom().randrange(1_000_000))
     plan = make_plan(seed, SECONDS)
-    say(f"{headline(plan)}\n  replay    {command(plan, kills_only=False)}")
+    say(f"{headline(plan)}\n  replay    {command(plan)}")
 
     outcome = run_round(plan, tmp_path)
 

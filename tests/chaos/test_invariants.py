@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from tests.chaos.history import Call, DeadLetter, End, Event, History, Loss, Message, Ran, RuleHold, Span, Steered
+from tests.chaos.history import (
+    Call,
+    DeadLetter,
+    End,
+    Event,
+    Failover,
+    History,
+    Loss,
+    Message,
+    Ran,
+    RuleHold,
+    Span,
+    Steered,
+)
 from tests.chaos.invariants import INVARIANTS, violations
 from tests.chaos.messages import nameless_key
 from tests.chaos.plan import Act, Job, Kind, Plan, Route, Send
@@ -194,6 +207,12 @@ def cancelled(
     return [ends(name, body), letter, counts(outcome_locked=2, **{f"outcome_{outcome}": 1})]
 
 
+def failed_over(at: float = 1.1, *, is_lossless: bool = False, is_split: bool = False) -> Change:
+    """Another server became the primary in the middle of the calls of a right round."""
+    failover = Failover("a failover", BEGAN + at, BEGAN + at + 5, is_lossless, is_split)
+    return lambda history: history.failovers.append(failover)
+
+
 #: Calls of a job that the API hears of while it is stopped: the first one may have been out before.
 LATE = [called(at=BEGAN + 1.5, answer="500"), called(at=BEGAN + 1.8, answer="500")]
 RUNAWAY = [
@@ -231,6 +250,13 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
     "a call after the end by a worker that was killed": (
         {"no_call_after_the_end"},
         [loses(KILL), called(at=BEGAN + 1.3)],
+    ),
+    "a call too many after a failover": ({"no_call_too_many"}, [failed_over(2.5), called()]),
+    "a call too many in a move of the slot": ({"no_call_too_many"}, [failed_over(is_lossless=True), called()]),
+    "a job that is lost in a failover": ({"no_job_is_lost", "counters_add_up"}, [failed_over(), lost]),
+    "a job that is lost, and was sent before there were two primaries": (
+        {"no_job_is_lost", "counters_add_up"},
+        [failed_over(is_split=True), lost],
     ),
     "a key that changes": ({"one_idempotency_key_per_job"}, [called(key="another", answer="500")]),
     "a call without a key": ({"one_idempotency_key_per_job"}, [called(key=None, answer="500")]),
@@ -397,6 +423,13 @@ ALLOWED: dict[str, Sequence[Change]] = {
     "an extra call for a kill": [loses(KILL), called()],
     "an extra call for a loss that Redis could not be asked about": [loses(replace(KILL, jobs=None)), called()],
     "failed calls that a killed worker had made": [loses(KILL), *[called(answer="500")] * 5],
+    "calls that the old primary of a failover took with it": [failed_over(), called(), called(at=BEGAN + 1.3)],
+    "a job that was sent while there were two primaries": [
+        failed_over(0.15, is_split=True),
+        lost,
+        uncalled,
+        counts(taken=10, finished=9, outcome_locked=2),
+    ],
     "a call whose answer was late": [
         called(at=BEGAN + 0.1, ended=BEGAN + 0.9),
         ends("good-1", event("good-1", attempts=2)),
@@ -500,12 +533,14 @@ def test_a_report_shows_what_happened_to_a_job_and_what_the_workers_said_of_it(t
     (tmp_path / "pod-0-001.log").write_text('{"event": "lease_lost", "job": "good-1"}\n')
     history = right()
     history.losses.append(KILL)
+    failed_over()(history)
     doubled(history)
 
     shown = report(Outcome(history.plan, history, violations(history), 3, 12.5, tmp_path))
 
     assert "1 doubled" in shown
     assert "! no_job_is_doubled: good-1: 2 events: locked, locked" in shown
+    assert "a failover: at most 0.1 s without an event" in shown
     for line in (
         "0.100 s  sent",
         "1.000 s  called, answered 200",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.plan import LEASE_SECONDS, Act, Kind, Route, make_plan
+from tests.chaos.plan import LEASE_SECONDS, Act, Kind, Route, make_plan, on_topology
 from tests.chaos.steering import Action
 
 SEEDS = range(20)
@@ -107,3 +107,15 @@ def test_in_some_rounds_a_rule_is_limited_and_operators_leave_rules_alone() -> N
     for plan in plans:
         holds = [steer for steer in plan.steers if steer.action is Action.HOLD_RULE]
         assert (plan.rule_limit is None) == bool(holds)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_round_with_replicas_changes_the_primary_and_keeps_no_count_that_may_be_forgotten(seed: int) -> None:
+    plan = on_topology(make_plan(seed, 100), "cluster")
+
+    acts = [fault.act for fault in plan.faults if fault.act.on == "redis"]
+    assert {Act.REDIS_KILL, Act.FAILOVER, Act.SLOT_MOVE, Act.REDIS_STALL} <= set(acts)
+    assert Act.REDIS_RESTART not in acts
+    assert (plan.rate_limit, plan.rule_limit) == (None, None)
+    assert sum(fault.act is Act.KILL for fault in plan.faults) >= 5
+    assert on_topology(plan, "single") == plan

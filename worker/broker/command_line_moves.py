@@ -24,7 +24,8 @@ def replay_command(keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], 
     It sends the whole text, because people call it so seldom that the server would not know the digest.
     """
     arguments = [part for letter in letters for part in letter]
-    return command(scripts.REPLAY, [dead, keys.priority_list(priority)], arguments, whole_text=True)
+    names = [dead, keys.priority_list(priority), keys.absent]
+    return command(scripts.REPLAY, names, arguments, whole_text=True)
 
 
 def adopt_command(keys: Keys, jobs: Sequence[tuple[bytes, bytes]], *, priority: int) -> Command:
@@ -33,4 +34,5 @@ def adopt_command(keys: Keys, jobs: Sequence[tuple[bytes, bytes]], *, priority: 
     The last one is taken first. It sends the whole text, as :func:`replay_command` does.
     """
     arguments = [part for job in jobs for part in job]
-    return command(scripts.ADOPT, [UNACKED, UNACKED_INDEX, keys.priority_list(priority)], arguments, whole_text=True)
+    names = [UNACKED, UNACKED_INDEX, keys.priority_list(priority), keys.absent]
+    return command(scripts.ADOPT, names, arguments, whole_text=True)

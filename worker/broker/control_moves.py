@@ -79,7 +79,8 @@ def control_command(
         whole_text: send the whole script.
     """
     arguments: list[Argument] = [action, field, text, until_ms, event, trail.maxlen, MAX_CONTROLS, expected]
-    return command(scripts.CONTROL, [fleet.controls, fleet.pause, trail.stream], arguments, whole_text=whole_text)
+    keys = [fleet.controls, fleet.pause, trail.stream, fleet.absent]
+    return command(scripts.CONTROL, keys, arguments, whole_text=whole_text)
 
 
 def cancel_command(
@@ -105,7 +106,7 @@ def cancel_command(
         is_new_only: leave the ids alone that are remembered already, and note nothing if all are.
         whole_text: send the whole script.
     """
-    keys = [fleet.controls, fleet.cancelled, trail.stream]
+    keys = [fleet.controls, fleet.cancelled, trail.stream, fleet.absent]
     arguments: list[Argument] = [fleet.cancelled_prefix, text, ttl_ms, event, trail.maxlen, int(is_new_only), *digests]
     return command(scripts.CANCEL, keys, arguments, whole_text=whole_text)
 
@@ -129,7 +130,7 @@ def wake_command(
     """
     parts = [part for each in members for part in each]
     arguments: list[Argument] = [keys.record_prefix, SUSPICIOUS_CRASHES, max_age_ms, *parts]
-    names = [keys.delayed, keys.held, keys.requeued, keys.suspects, keys.deadlines, fleet.controls]
+    names = [keys.delayed, keys.held, keys.requeued, keys.suspects, keys.deadlines, fleet.controls, keys.absent]
     return command(scripts.WAKE, names, arguments, whole_text=whole_text)
 
 
@@ -148,4 +149,5 @@ def count_rules_command(
     arguments: list[Argument] = [fleet.rules_prefix, trail.maxlen, MAX_CONTROLS, keys.record_prefix]
     for count in counts:
         arguments += count
-    return command(scripts.COUNT_RULES, [fleet.controls, trail.stream], arguments, whole_text=whole_text)
+    names = [fleet.controls, trail.stream, fleet.absent]
+    return command(scripts.COUNT_RULES, names, arguments, whole_text=whole_text)

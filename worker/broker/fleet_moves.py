@@ -34,7 +34,8 @@ class FleetMoves:
         its description.
         """
         arguments: list[Argument] = [worker, digest, description, WORKER_MS, MAX_OTHERS, QUEUES_KEPT]
-        keys = [self.broker_options.fleet.workers, self.broker_options.fleet.queues]
+        fleet = self.broker_options.fleet
+        keys = [fleet.workers, fleet.queues, fleet.absent]
         answer = iter(await call_script(self._client, scripts.REGISTER, keys, arguments))
         return [(other.decode("utf-8", "replace"), text) for other, text in zip(answer, answer, strict=True)]
 
@@ -44,10 +45,7 @@ class FleetMoves:
             change.version, change.epoch, f"{change.rate:.6f}", change.state,
             math.ceil(change.pause_seconds * 1000), change.why,
         ]  # fmt: skip
-        done, fleet = await call_script(
-            self._client,
-            scripts.THROTTLE,
-            [self.broker_options.fleet.limit, self.broker_options.fleet.pause, self.broker_options.fleet.controls],
-            arguments,
-        )
-        return done == 1, read_fleet(fleet)
+        fleet = self.broker_options.fleet
+        keys = [fleet.limit, fleet.pause, fleet.controls, fleet.absent]
+        done, news = await call_script(self._client, scripts.THROTTLE, keys, arguments)
+        return done == 1, read_fleet(news)

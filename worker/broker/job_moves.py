@@ -101,7 +101,7 @@ class JobMoves:
             ]
         keys = [
             self.keys.leases, self.keys.counters, self.broker_options.results, self.broker_options.dead,
-            ledger_of(self.broker_options.results), ledger_of(self.broker_options.dead),
+            ledger_of(self.broker_options.results), ledger_of(self.broker_options.dead), self.keys.absent,
         ]  # fmt: skip
         answers = await call_script(self._client, scripts.COMPLETE, keys, arguments)
         return [
@@ -120,7 +120,10 @@ class JobMoves:
                 job.ref, job.lease_token, math.ceil(delay.seconds * 1000), job.attempts, "1" if delay.is_retry else "",
                 delay.deadline_ms, delay.progress,
             ]  # fmt: skip
-        keys = [self.keys.leases, self.keys.delayed, self.keys.counters, self.broker_options.fleet.controls]
+        keys = [
+            self.keys.leases, self.keys.delayed, self.keys.counters, self.broker_options.fleet.controls,
+            self.keys.absent,
+        ]  # fmt: skip
         return [code == 1 for code in await call_script(self._client, scripts.DELAY, keys, arguments)]
 
     async def hold(self, holds: Sequence[tuple[Delivery, str]]) -> list[bool]:
@@ -128,7 +131,9 @@ class JobMoves:
         arguments: list[Argument] = [self.keys.record_prefix]
         for job, hold in holds:
             arguments += [job.ref, job.lease_token, hold, job.attempts, job.progress]
-        keys = [self.keys.leases, self.keys.held, self.keys.counters, self.broker_options.fleet.controls]
+        keys = [
+            self.keys.leases, self.keys.held, self.keys.counters, self.broker_options.fleet.controls, self.keys.absent,
+        ]  # fmt: skip
         return [code == 1 for code in await call_script(self._client, scripts.HOLD, keys, arguments)]
 
     async def release(self, jobs: Sequence[Delivery]) -> list[bool]:
@@ -142,20 +147,22 @@ class JobMoves:
             arguments += [job.ref, job.lease_token, job.attempts, job.progress]
         keys = [
             self.keys.leases, self.keys.requeued, self.keys.suspects, self.keys.counters, self.keys.retries,
-            self.keys.deadlines,
+            self.keys.deadlines, self.keys.absent,
         ]  # fmt: skip
         return [code == 1 for code in await call_script(self._client, scripts.RELEASE, keys, arguments)]
 
     async def note_lost_takes(self, tokens: Sequence[str]) -> None:
         """Note takes whose answers were lost: their jobs are recovered without a crash, as no worker died on them."""
-        await call_script(self._client, scripts.LOST_TAKES, [self.keys.lost_takes], [LOST_TAKE_MS, *tokens])
+        keys = [self.keys.lost_takes, self.keys.absent]
+        await call_script(self._client, scripts.LOST_TAKES, keys, [LOST_TAKE_MS, *tokens])
 
     async def restore_attempts(self, jobs: Sequence[tuple[str, int]]) -> None:
         """Lower the attempts of waiting jobs, each a ref and a number. Do not repeat it: each call lowers them."""
         arguments: list[Argument] = [self.keys.record_prefix]
         for ref, attempts in jobs:
             arguments += [ref, attempts]
-        await call_script(self._client, scripts.RESTORE_ATTEMPTS, [], arguments)
+        keys = [self.keys.delayed, self.keys.absent]
+        await call_script(self._client, scripts.RESTORE_ATTEMPTS, keys, arguments)
 
     def _wait_command(self, seconds: float) -> Command:
         return ["BLMOVE", self.keys.priority_lists[0], self.keys.arrived, "RIGHT", "LEFT", str(seconds)]
@@ -165,6 +172,6 @@ class JobMoves:
         fleet = self.broker_options.fleet
         return (
             scripts.CLAIM,
-            [fleet.cancelled],
+            [fleet.cancelled, fleet.absent],
             [self.keys.id_prefix, self.broker_options.dedup_ttl_ms, fleet.cancelled_prefix, *arguments],
         )

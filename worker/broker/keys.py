@@ -47,6 +47,10 @@ key                                  type    holds                              
 ``maintenance`` also names the workers that were lost last, so that each is counted once, and in ``layout`` the newest
 layout of records that workers of the queue write, with the version of such a worker (:mod:`worker.broker.layout`).
 
+A key ``lw:1:<queue>:absent`` never exists. The call of each script names it last: while a cluster moves the keys of the
+queue's slot to another node, a node runs no script whose call names keys that it does not have (TRYAGAIN, ASK). A
+script that did run there would find that some records are gone, and could not write new ones.
+
 The fleet's flow control, its workers and the queues that they took from have one set of keys, under LOCK_QUEUE, even
 if workers take from other queues: they all call the same API.
 
@@ -129,6 +133,8 @@ class Keys:
     draining = _key("draining")
     #: Lease tokens of takes whose answers were lost.
     lost_takes = _key("lost_takes")
+    #: Never exists. Each script's call names it last, so that none runs while a cluster moves the queue's slot.
+    absent = _key("absent")
     # The rest is used for LOCK_QUEUE alone.
 
     #: The workers of the fleet, and the settings of each.

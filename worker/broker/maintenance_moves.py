@@ -48,7 +48,8 @@ class MaintenanceMoves:
         arguments: list[Argument] = [self.keys.record_prefix, self.broker_options.lease_ms]
         for job in jobs:
             arguments += [job.ref, job.lease_token]
-        return [code == 1 for code in await call_script(self._client, scripts.RENEW, [self.keys.leases], arguments)]
+        keys = [self.keys.leases, self.keys.absent]
+        return [code == 1 for code in await call_script(self._client, scripts.RENEW, keys, arguments)]
 
     async def promote(self, *, between_ms: int, version: int = -1) -> Promoted:
         """Make due jobs ready, unless a worker of the fleet did so in the last ``between_ms``.
@@ -58,7 +59,7 @@ class MaintenanceMoves:
         keys = [
             self.keys.delayed, self.keys.requeued, self.keys.suspects, self.keys.maintenance, self.keys.retries,
             self.keys.deadlines, self.broker_options.fleet.limit, self.broker_options.fleet.pause,
-            self.broker_options.fleet.controls,
+            self.broker_options.fleet.controls, self.keys.absent,
         ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, self.broker_options.suspicious_crashes, UPKEEP_JOBS, between_ms,
@@ -79,7 +80,7 @@ class MaintenanceMoves:
         """Make the jobs of dead workers ready, unless a worker of the fleet did so in the last ``between_ms``."""
         keys = [
             self.keys.leases, self.keys.requeued, self.keys.suspects, self.keys.counters, self.keys.maintenance,
-            self.keys.retries, self.keys.deadlines, self.keys.lost_takes,
+            self.keys.retries, self.keys.deadlines, self.keys.lost_takes, self.keys.absent,
         ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, self.broker_options.suspicious_crashes, self.broker_options.max_deliveries,
@@ -102,7 +103,7 @@ class MaintenanceMoves:
         """
         keys = [
             self.keys.deadlines, self.keys.requeued, self.keys.retries, self.keys.suspects, self.keys.leases,
-            self.broker_options.fleet.controls,
+            self.broker_options.fleet.controls, self.keys.absent,
         ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, EXPIRE_JOBS, TAKE_BYTES, token, self.broker_options.lease_ms,
@@ -115,7 +116,7 @@ class MaintenanceMoves:
         """Make jobs ready whose hold is released or over; returns how many, RELEASE_HELD_JOBS at most."""
         keys = [
             self.keys.held, self.broker_options.fleet.controls, self.keys.requeued, self.keys.retries,
-            self.keys.suspects, self.keys.deadlines,
+            self.keys.suspects, self.keys.deadlines, self.keys.absent,
         ]  # fmt: skip
         arguments: list[Argument] = [
             self.keys.record_prefix, self.broker_options.suspicious_crashes, RELEASE_HELD_JOBS,

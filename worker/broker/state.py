@@ -114,7 +114,7 @@ def state_command(keys: Keys, fleet: Keys, *, whole_text: bool = False) -> Comma
         keys.arrived, keys.requeued, keys.retries, keys.suspects, keys.delayed, keys.leases, keys.counters,
         keys.maintenance, keys.samples, keys.arrivals, fleet.pause, fleet.rate, fleet.limit, fleet.workers,
         fleet.controls, keys.held,
-        *keys.priority_lists,
+        *keys.priority_lists, keys.absent,
     ]  # fmt: skip
     return command(scripts.STATE, names, [], whole_text=whole_text)
 
@@ -161,7 +161,9 @@ def parse_state(answer: Sequence[Any]) -> State:
 
 def sample_command(keys: Keys, *, whole_text: bool = False) -> Command:
     """Return the call of ``sample.lua`` for one queue."""
-    names = [keys.samples, keys.arrivals, keys.counters, keys.maintenance, keys.arrived, *keys.priority_lists]
+    names = [
+        keys.samples, keys.arrivals, keys.counters, keys.maintenance, keys.arrived, *keys.priority_lists, keys.absent,
+    ]  # fmt: skip
     arguments = [SAMPLE_MS, _SAMPLES_KEPT, _SAMPLES_TTL_MS, _MARKS_KEPT]
     return command(scripts.SAMPLE, names, arguments, whole_text=whole_text)
 

@@ -44,6 +44,7 @@ def take_command(
             keys.requeued, keys.suspects, keys.arrived, keys.leases, keys.counters, keys.maintenance, keys.draining,
             broker_options.fleet.pause, broker_options.fleet.rate, broker_options.fleet.limit, keys.retries,
             keys.deadlines, broker_options.fleet.controls, keys.delayed, *keys.priority_lists,
+            keys.absent,
         ],
         [
             keys.record_prefix, token, min(request.wanted, TAKE_JOBS), TAKE_BYTES, broker_options.lease_ms,

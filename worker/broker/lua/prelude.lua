@@ -1,6 +1,10 @@
 -- prelude: the code that every move begins with: the time, the records, and the checks that make a move all or nothing.
--- Redis does not roll a script back, so everything that can fail is checked here, before the first write. Only counters may fail: they
+-- Redis does not roll a script back, so everything that can fail is checked here, before the first write; and in a cluster no script
+-- begins while records of its queue are on their way to another node, which it would take for deleted. Only counters may fail: they
 -- are raised with pcall: if a client overwrote a total with text, the move still completes and answers.
+
+-- The last key of each call never exists, and is no script's business: see `worker/broker/keys.py`.
+KEYS[#KEYS] = nil
 
 local function now_ms()
   local time = redis.call('TIME')

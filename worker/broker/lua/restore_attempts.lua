@@ -1,11 +1,12 @@
 -- restore_attempts: lower the attempts of waiting jobs by those that an outage cost them. A job in flight keeps its count.
--- KEYS  (none: the records' keys are made from their refs)
+-- KEYS  1 delayed (where such jobs wait)
 -- ARGV  1 record prefix   then for each job: ref, attempts to subtract
 -- Returns the number of jobs whose count changed
 -- Crash: all or nothing. Not to be repeated: each call subtracts.
 
 local record_prefix = ARGV[1]
 
+require_type(KEYS[1], 'zset')
 require_permission('HMGET', record_prefix, '')
 require_permission('HSET', record_prefix, '', '')
 
