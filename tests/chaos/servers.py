@@ -117,7 +117,9 @@ class Single:
 
 
 class _Replicated:
-    """What sentinels and a cluster have in common."""
+    """What sentinels and a cluster have in common. Nothing befalls them before a replica can take over."""
+
+    wait_healthy: Callable[[], None]
 
     def __init__(self, servers: Sequence[RedisServer]) -> None:
         self.all = servers
@@ -139,14 +141,17 @@ class _Replicated:
 
     def kill(self) -> None:
         """As the protocol says."""
+        self.wait_healthy()
         self.primary().kill()
 
     def stop(self) -> None:
         """As the protocol says."""
+        self.wait_healthy()
         self.primary().stop()
 
     def pause(self) -> None:
         """As the protocol says."""
+        self.wait_healthy()
         self._paused = self.primary()
         self._paused.pause()
 
@@ -175,6 +180,7 @@ class Sentinels(_Replicated):
 
     def fail_over(self) -> None:
         """Let the sentinels promote a replica."""
+        self.wait_healthy()
         self._servers.fail_over()
 
     def move_slot(self) -> None:
@@ -200,10 +206,12 @@ class Cluster(_Replicated):
 
     def fail_over(self) -> None:
         """Let a replica take over."""
+        self.wait_healthy()
         self._cluster.fail_over(QUEUE)
 
     def move_slot(self) -> None:
         """Move it in small steps, so that it takes a while."""
+        self.wait_healthy()
         move = self._cluster.begin_move(QUEUE)
         while keys := move.keys_left(_KEYS_AT_ONCE):
             move.move(keys)
