@@ -99,7 +99,7 @@ def changed(settings: Settings) -> dict[str, Any]:
 def _redis(settings: Settings) -> str:
     """Return REDIS_URL without user and password; it shows whether TLS is used."""
     url = public_url(settings)
-    return url.replace("redis:", "rediss:", 1) if settings.redis_is_tls else url
+    return url.replace("redis", "rediss", 1) if settings.redis_is_tls else url
 
 
 def _shown(value: SecretStr | Path | str | float | None) -> str | float | None:
