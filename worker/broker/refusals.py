@@ -309,6 +309,8 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("unknown command", "select"), _NO_DATABASE),
     (("unsupported command", "select"), _NO_DATABASE),
     (("unknown command",), _NO_SUCH_COMMAND),
+    (("acl failure in script",), _NO_PERMISSION),
+    (("user executing the script can",), _NO_PERMISSION),
     (("script", "disabled"), _NO_SCRIPTS),
     (("script", "not supported"), _NO_SCRIPTS),
     (("compiling script",), _TOO_OLD),
