@@ -60,6 +60,7 @@ def problems(state: FleetState, settings: Settings) -> list[Problem]:
         *_of_redis(state),
         *_of_workers(state),
         *_of_the_api(state),
+        *_of_pauses(state),
         *_of_the_queue(state),
         *_of_holds(state),
         *_of_settings(state),
@@ -142,6 +143,9 @@ def _of_the_api(state: FleetState) -> Iterator[Problem]:
             "Look at the API, and at the network to it. Each failed call costs its job an attempt, and a slot until it "
             "ends.",
         )
+
+
+def _of_pauses(state: FleetState) -> Iterator[Problem]:
     pause = state.controls.pause
     if state.queue.operators_pause_ms > 0 and pause is not None:
         until = f"for another {duration(state.queue.operators_pause_ms / 1000)}" if pause.until_ms else "until resumed"
