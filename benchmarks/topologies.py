@@ -49,7 +49,7 @@ def servers(kind: str) -> Iterator[tuple[str, str]]:
     with ExitStack() as stack:
         if kind == "sentinel":
             sentinels = stack.enter_context(RedisSentinels(binary, REDIS_OPTIONS))
-            yield f"redis+sentinel://{sentinels.addresses}/{MASTER_NAME}/0", sentinels.primary.url
+            yield f"redis+sentinel://{sentinels.addresses}/{MASTER_NAME}/0", sentinels.primary().url
         elif kind == "cluster":
             cluster = stack.enter_context(RedisCluster(binary, REDIS_OPTIONS))
             yield f"redis+cluster://{cluster.addresses}/", cluster.owner(QUEUE).url
@@ -93,9 +93,9 @@ def jobs_per_second(stage: Stage, kind: str, delay_ms: int, logs: Path) -> float
                     raise SystemExit(f"{kind}: no event:\n{worker.tail()}")
                 time.sleep(0.02)
             time.sleep(_WARM_UP_SECONDS)
-            opened, events = time.perf_counter(), client.xlen(RESULTS)
+            opened, events = time.perf_counter(), int(client.xlen(RESULTS))
             time.sleep(_WINDOW_SECONDS)
-            done, seconds = client.xlen(RESULTS), time.perf_counter() - opened
+            done, seconds = int(client.xlen(RESULTS)), time.perf_counter() - opened
             if done >= _JOBS:
                 raise SystemExit(f"{kind}: all jobs were done within the window")
             return (done - events) / seconds

@@ -194,7 +194,13 @@ def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> 
         remember_revoked=runtime.remember_revoked,
         cluster_tag=settings.cluster_tag,
     )
-    app.readiness = Readiness(in_flight=parts.in_flight, fetcher=runtime.fetcher, clock=parts.clock, gates=parts.flow)
+    app.readiness = Readiness(
+        in_flight=parts.in_flight,
+        fetcher=runtime.fetcher,
+        clock=parts.clock,
+        gates=parts.flow,
+        controls=parts.controls,
+    )
     app.conf.update(_celery_settings(settings, runtime))
 
 

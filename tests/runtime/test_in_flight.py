@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from tasks.job import Job
+from tasks.message import Accepted
 from worker.broker.records import TAKE_JOBS, Delivery
 from worker.runtime.in_flight import InFlight
 
@@ -91,3 +96,16 @@ def test_jobs_on_their_way_to_those_on_hold_use_no_slot_up_to_as_many_as_a_take_
         in_flight.remove(assignment.delivery)
     in_flight.set_aside(leaving[0])
     assert in_flight.free_slots() == 3
+
+
+def test_a_job_is_due_when_it_was_first_taken_or_at_its_eta_if_that_is_later() -> None:
+    assignment = InFlight(1).add(replace(delivery(), received_ms=1_000_000))
+    job = Accepted(
+        id="job-1", fingerprint="c-1", job=Job(conversation_id="c-1"), received_fields={}, not_before=None,
+        expires_at=None, traceparent=None, replay_of=None, ignored=(),
+    )  # fmt: skip
+
+    for eta_seconds, due_ms in ((None, 1_000_000), (900, 1_000_000), (1_600, 1_600_000)):
+        not_before = None if eta_seconds is None else datetime.fromtimestamp(eta_seconds, UTC)
+        assignment.read = replace(job, not_before=not_before)
+        assert assignment.due_ms == due_ms

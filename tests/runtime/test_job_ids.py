@@ -9,8 +9,8 @@ from tasks.job import Job
 from tasks.message import Accepted, Rejection
 from tasks.outcome import Problem, ProblemType
 from worker.broker.keys import digest
-from worker.broker.records import Claim
-from worker.runtime.job_ids import own_event_id, to_claim, to_remember
+from worker.broker.records import Claim, Delivery
+from worker.runtime.job_ids import own_event_id, to_claim, to_remember, with_lasting_id
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -83,3 +83,25 @@ def test_an_id_of_its_own_is_a_uuid_that_follows_from_the_job_and_from_why_it_ha
 
 def test_messages_without_a_conversation_never_share_an_id_of_their_own() -> None:
     assert own_event_id(no_job(""), is_conflict=False) != own_event_id(no_job(""), is_conflict=False)
+
+
+def delivery(ref: str, *, take: str = "take-1", queue: str = "a") -> Delivery:
+    return Delivery(
+        ref=ref, lease_token=take, raw=b"", size=0, received_ms=0, attempts=0, crashes=0, lease_until=0, queue=queue
+    )
+
+
+def test_a_job_whose_message_has_no_id_has_one_in_all_deliveries_and_no_other_job_has_it() -> None:
+    first, again = (job(job_id=f"anonymous-abc-{chance}", has_own_id=False) for chance in ("1", "2"))
+
+    lasting = with_lasting_id(first, delivery("r-1"))
+
+    assert re.fullmatch(r"anonymous-abc-[0-9a-f]{16}", lasting.id)
+    assert with_lasting_id(again, delivery("r-1", take="take-2")) == lasting
+    assert with_lasting_id(first, delivery("r-2")).id != lasting.id
+    assert with_lasting_id(first, delivery("r-1", queue="b")).id != lasting.id
+
+
+def test_an_id_that_the_producer_gave_stays() -> None:
+    for intake in (job(), no_job("c-1"), no_job("")):
+        assert with_lasting_id(intake, delivery("r-1")) is intake

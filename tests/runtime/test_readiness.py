@@ -26,7 +26,11 @@ class _Worker:
             in_flight, name="pod", failures=10, is_rate_limited=False, max_pause=300, changes=lambda: None,
             restore_attempts=lambda _: None, server_ms=lambda: time.time() * 1000,
         ).gates  # fmt: skip
-        self._readiness = Readiness(in_flight=in_flight, fetcher=fetcher, clock=clock, gates=self.gates)
+        controls: Any = SimpleNamespace(is_hold_in_force=False)
+        self.controls = controls
+        self._readiness = Readiness(
+            in_flight=in_flight, fetcher=fetcher, clock=clock, gates=self.gates, controls=controls
+        )
 
     def says(self) -> tuple[list[str], list[str]]:
         return self._readiness.reasons_not_ready(), self._readiness.fleet_held_back_by()
@@ -52,3 +56,12 @@ def test_a_worker_is_ready_when_a_pause_has_just_ended() -> None:
     eventually(lambda: not worker.gates.is_paused, "the end of the pause")
 
     assert worker.says() == ([], [])
+
+
+def test_a_hold_is_told_and_makes_no_worker_unready() -> None:
+    worker = _Worker()
+    worker.gates.saw(FleetNews(version=0, epoch=0, rate=0.0, answered=0, failed=0, paused_ms=5000, state=None))
+    assert isinstance(worker.gates.ask(), Wait)
+    worker.controls.is_hold_in_force = True
+
+    assert worker.says() == ([], ["paused", "held"])

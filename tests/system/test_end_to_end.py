@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from sandbox.faults import Respond
+from sandbox.script import Rule, Script
 from tasks.event import ResultEvent
-from tests.system.stage import QUEUE, RESULTS, eventually
+from tests.system.stage import QUEUE, RESULTS, TASK, eventually
 
 if TYPE_CHECKING:
     from tests.system.stage import Stage
@@ -35,6 +37,23 @@ def test_a_job_of_a_stock_celery_producer_locks_the_conversation_and_gives_one_e
     (call,) = stage.api.calls()
     assert call.idempotency_key == job
     stage.wait_idle()
+
+
+def test_all_calls_of_a_job_without_an_id_carry_one_idempotency_key(stage: Stage) -> None:
+    stage.api.script = Script(rules=(Rule(first_calls=2, then=Respond(status=500, headers={"Retry-After": "2"})),))
+    stage.worker()
+
+    body = json.dumps([[], {"conversation_id": "c-1"}, {}])
+    encoding = {"content-type": "application/json", "content-encoding": "utf-8"}
+    stage.push(
+        json.dumps({"headers": {"task": TASK}, **encoding, "properties": {"body_encoding": "utf-8"}, "body": body})
+    )
+
+    (event,) = stage.wait_events(1)
+    assert event["data"]["outcome"] == "locked"
+    calls = stage.api.calls()
+    assert len(calls) == 3
+    assert {call.idempotency_key for call in calls} == {event["data"]["job_id"]}
 
 
 def test_the_event_goes_to_the_channel_as_well(stage: Stage) -> None:

@@ -32,7 +32,7 @@ _released: Counter[str] = Counter()
 
 
 def finished(job: ParsedJob, event: Event, *, attempts: int, seconds: float) -> None:
-    """Record that a job's event is published, so many seconds after its first take."""
+    """Record that a job's event is published, so many seconds after its first take, or its eta."""
     metrics.finished(event.outcome).inc()
     metrics.SECONDS.observe(seconds)
     logger.log(

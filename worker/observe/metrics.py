@@ -88,7 +88,7 @@ ANSWER_DRIFT = Counter(
 )
 SECONDS = Histogram(
     "lock_worker_job_seconds",
-    "Seconds from the first take of a job to its result event, its waits included.",
+    "Seconds from the first take of a job, or from its eta if that is later, to its result event; waits included.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
     registry=REGISTRY,
 )

@@ -258,7 +258,8 @@ class Admission:
 
     def _read_message(self, assignment: Assignment, now: datetime) -> ParsedJob:
         delivery = assignment.delivery
-        job = assignment.read = self._read(delivery.raw, size=delivery.size, now=now)
+        read = self._read(delivery.raw, size=delivery.size, now=now)
+        job = assignment.read = job_ids.with_lasting_id(read, delivery)
         if self._tracer is not None:
             assignment.trace = self._tracer.begin(job, delivery)
         return job

@@ -79,6 +79,13 @@ class ControlWatch:
         """Return what is in force for a job: a cancel, or else a hold; None: nothing is."""
         return self._controls.of(job, self._clock.now_ms()) if self._controls.controls else None
 
+    @property
+    def is_hold_in_force(self) -> bool:
+        """True while an operator, or the limit of a rule, holds some jobs."""
+        now_ms = self._clock.now_ms()
+        controls = self._controls.controls
+        return any(control.kind == "hold" and control.note.is_in_force(now_ms) for control in controls)
+
     async def notes_of(self, job_ids: Sequence[str]) -> Mapping[str, Note]:
         """Return who cancelled these job ids, and why. An id that is not remembered as cancelled is left out."""
         return await retry_forever("controls", partial(self._read_notes, job_ids))

@@ -134,6 +134,13 @@ class Assignment:
             raise ValueError("the message of this job is not a valid job")  # noqa: TRY004 - no argument has a wrong type
         return self.read
 
+    @property
+    def due_ms(self) -> float:
+        """When the job was first taken, or its eta if that is later, in milliseconds since the epoch."""
+        not_before = self.read.not_before if isinstance(self.read, Accepted) else None
+        received_ms = self.delivery.received_ms
+        return received_ms if not_before is None else max(received_ms, not_before.timestamp() * 1000)
+
 
 class InFlight:
     """The jobs in flight in this worker. ``limit`` is how many there may be at once."""

@@ -11,6 +11,7 @@ would choose the same one.
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from worker.broker.keys import digest
@@ -18,9 +19,24 @@ from worker.broker.records import Claim
 
 if TYPE_CHECKING:
     from tasks.message import ParsedJob
+    from worker.broker.records import Delivery
 
 EVENT_NAMESPACE = uuid.UUID("35cdaaa5-80cb-5ecf-8558-f29e11864c15")
 """The UUIDv5 of the URL ``urn:lock-worker:event``; it must never change."""
+
+_RECORD_CHARACTERS = 16
+
+
+def with_lasting_id(intake: ParsedJob, delivery: Delivery) -> ParsedJob:
+    """Return a job whose message names no id with one that is the same in each delivery; any other job as it is.
+
+    So all calls of the job carry one ``Idempotency-Key``. It begins like the id that the parser derived, with a digest
+    of the message, and ends with one of the job's record, whose name no other job has.
+    """
+    if intake.fingerprint is not None:
+        return intake
+    record = digest(f"{delivery.queue}\n{delivery.ref}")[:_RECORD_CHARACTERS]
+    return replace(intake, id=f"{intake.id.rpartition('-')[0]}-{record}")
 
 
 def to_claim(intake: ParsedJob) -> Claim | None:

@@ -10,6 +10,7 @@ from worker.observe import metrics, process_metrics
 if TYPE_CHECKING:
     from worker.flow_control.gates import Gates
     from worker.runtime.clock import ServerClock
+    from worker.runtime.control_watch import ControlWatch
     from worker.runtime.fetcher import Fetcher
     from worker.runtime.in_flight import InFlight
 
@@ -27,13 +28,17 @@ class Readiness:
         fetcher: takes jobs.
         clock: the server's clock.
         gates: what holds this worker back.
+        controls: what operators asked for.
     """
 
-    def __init__(self, *, in_flight: InFlight, fetcher: Fetcher, clock: ServerClock, gates: Gates) -> None:
+    def __init__(
+        self, *, in_flight: InFlight, fetcher: Fetcher, clock: ServerClock, gates: Gates, controls: ControlWatch
+    ) -> None:
         self._in_flight = in_flight
         self._fetcher = fetcher
         self._clock = clock
         self._gates = gates
+        self._controls = controls
 
     def reasons_not_ready(self) -> list[str]:
         """Return why this worker cannot work now, as stable labels; none: it can."""
@@ -50,9 +55,13 @@ class Readiness:
         return reasons + [reason for reason in open_reasons if reason == self._gates.token.reason]
 
     def fleet_held_back_by(self) -> list[str]:
-        """Return what holds back the whole fleet and is no fault of this pod: the API is down, or asked for a pause."""
-        reasons = [self._gates.api.reason] if self._gates.api.is_open else []
-        return [*reasons, "paused"] if self._gates.is_paused else reasons
+        """Return what holds back the whole fleet and is no fault of this pod: the API is down, a pause, a hold."""
+        found = {
+            self._gates.api.reason: self._gates.api.is_open,
+            "paused": self._gates.is_paused,
+            "held": self._controls.is_hold_in_force,
+        }
+        return [reason for reason, holds_back in found.items() if holds_back]
 
     def refresh_gauges(self) -> None:
         """Set the gauges to the state of this worker."""

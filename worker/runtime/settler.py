@@ -180,8 +180,8 @@ class Settler:
         """Redis answered a completion."""
         if answer is CompleteAnswer.PUBLISHED and isinstance(assignment.decision, Finished):
             event, delivery = assignment.decision.event, assignment.delivery
-            seconds = (self._clock.now_ms() - delivery.received_ms) / 1000
-            jobs.finished(assignment.parsed, event, attempts=delivery.attempts, seconds=seconds)
+            seconds = (self._clock.now_ms() - assignment.due_ms) / 1000
+            jobs.finished(assignment.parsed, event, attempts=delivery.attempts, seconds=max(0.0, seconds))
             problem = event.problem if event.failed else None
             detail, error = (problem.detail, problem.type.value) if problem else (None, None)
             self._settled(assignment, Completed(event.outcome, detail, error))
