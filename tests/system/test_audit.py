@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from worker.cli.audit.snapshot import read_snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.system.stage import Stage
+    from tests.system.stage import Stage, WorkerProcess
 
 QUICK = {"LEASE_SECONDS": 1.5, "ATTEMPT_TIMEOUT_SECONDS": 1.2, "CONCURRENCY": 20, "MAX_ATTEMPTS": 3}
 
@@ -74,6 +75,21 @@ def wait_for_some_ends(stage: Stage) -> None:
     eventually(lambda: stage.redis.xlen(RESULTS) > before + 5, "some jobs that ended")
 
 
+def kill_with_jobs(stage: Stage, worker: WorkerProcess) -> None:
+    """Kill a worker at a moment when it has jobs in flight."""
+    name = f"-{worker.process.pid}-".encode()
+
+    def stands_with_jobs() -> bool:
+        worker.process.send_signal(signal.SIGSTOP)
+        if any(name in ref for ref in stage.redis.zrange(stage.keys.leases, 0, -1)):
+            return True
+        worker.process.send_signal(signal.SIGCONT)
+        return False
+
+    eventually(stands_with_jobs, "jobs in flight")
+    worker.kill()
+
+
 def test_it_adds_up_all_the_time_while_workers_are_killed_stopped_and_started(stage: Stage) -> None:
     stage.api.script = Script(
         rules=(
@@ -90,7 +106,7 @@ def test_it_adds_up_all_the_time_while_workers_are_killed_stopped_and_started(st
             if batch % 2:
                 assert workers[0].stop() == 0
             else:
-                workers[0].kill()
+                kill_with_jobs(stage, workers[0])
             workers = [workers[1], stage.worker(**QUICK)]
         eventually(lambda: stage.jobs_left() == 0, "the end of all jobs", seconds=60)
 
