@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from sandbox.script import Rule, Script
 from tests.cli.terminal import Terminal
 from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
 from tests.system.stage import TASK, Stage, eventually
+from worker.broker.keys import LAYOUT, Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,11 +145,26 @@ def test_a_dead_letter_is_sent_again_on_a_cluster(stage: Stage, shell: Terminal)
     eventually(lambda: stage.redis.xlen(RESULTS) > 1, "the event of the job that was sent again")
 
 
-def test_the_commands_work_on_a_cluster(shell: Terminal) -> None:
+def test_a_worker_does_not_start_on_a_cluster_where_jobs_need_a_newer_one(stage: Stage, shell: Terminal) -> None:
+    maintenance = Keys(QUEUE).maintenance
+    worker = start(stage, shell)
+    assert stage.redis.hget(maintenance, "layout") == f"{LAYOUT} {version('lock-worker')}".encode()
+    assert worker.stop() == 0
+    stage.redis.hset(maintenance, "layout", f"{LAYOUT + 1} 9.1")
+
+    later = stage.start(**{name: shell.environment[name] for name in ("REDIS_URL", "LOCK_QUEUE")})
+
+    assert later.process.wait(20) == 1
+    (line,) = later.lines("redis_unfit")
+    assert f"written by lock-worker 9.1 in layout {LAYOUT + 1}" in line["problem"]
+
+
+def test_the_commands_work_on_a_cluster(stage: Stage, shell: Terminal) -> None:
     why = ("--reason", "a test")
+    stage.redis.hset(Keys(QUEUE).counters, mapping={"taken": 1, "vanished": 1})
     for command in (
-        ("status",), ("workers",), ("audit",), ("dead", "list"), ("holds",), ("adopt", "--list"),
-        ("pause", *why), ("resume",), ("hold", "--rule", "r", *why), ("release", "--rule", "r"),
+        ("status",), ("workers",), ("audit", "--acknowledge", *why), ("audit",), ("dead", "list"), ("holds",),
+        ("adopt", "--list"), ("pause", *why), ("resume",), ("hold", "--rule", "r", *why), ("release", "--rule", "r"),
     ):  # fmt: skip
         ended = shell.run(*command)
         assert ended.returncode == 0, (command, ended.stderr)
