@@ -69,8 +69,6 @@ from worker.runtime.runtime_parts import RuntimeParts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis import Redis
-
     from settings import Settings
     from tasks.handler import LockConversation
     from worker.broker.client import RedisClient
@@ -109,7 +107,7 @@ class WorkerApp(Celery):
     shutdown_seconds: float
     redis_url: str
     look_for_leftovers: Callable[[], None]
-    look_at_layout: Callable[[Redis], list[Unfit]]
+    check_layout: Callable[[], list[Unfit]]
     allow_eviction: bool
     logs_json: bool
     backoff: ConnectBackoff
@@ -180,7 +178,7 @@ def _set_up_app(app: WorkerApp, settings: Settings, job_queues: Callable[[], lis
     app.look_for_leftovers = lambda: look_in_the_background(
         lambda: connection.sync_client(settings), job_queues, tag=settings.cluster_tag
     )
-    app.look_at_layout = lambda client: _look_at_layout(client, job_queues())
+    app.check_layout = lambda: _check_and_note_layout(settings, job_queues())
     app.shutdown_seconds = settings.SHUTDOWN_SECONDS
     app.logs_json = settings.LOG_FORMAT == "json"
 
@@ -214,12 +212,13 @@ def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
     app.keys_together = [*keys.priority_lists, keys.arrived, keys.leases, keys.limit, *settings.streams]
 
 
-def _look_at_layout(client: Redis, queues: list[str]) -> list[Unfit]:
+def _check_and_note_layout(settings: Settings, queues: list[str]) -> list[Unfit]:
     """Return the problem if jobs need a newer version; else note that workers of this one are at the queues."""
-    found = newer_layout(client, queues, version("lock-worker"))
-    if found is not None:
-        return [found]
-    note_layout(client, queues, version("lock-worker"))
+    with connection.sync_client(settings) as client:  # on a cluster kombu's own puts the hash tag before our keys
+        found = newer_layout(client, queues, version("lock-worker"))
+        if found is not None:
+            return [found]
+        note_layout(client, queues, version("lock-worker"))
     return []
 
 

@@ -192,6 +192,10 @@ async def _sample(bench: Workbench, _: Scene) -> object:
     return await bench.sample()
 
 
+async def _note_layout(bench: Workbench, _: Scene) -> object:
+    return await bench.note_layout("1.0")
+
+
 async def _state(bench: Workbench, _: Scene) -> object:
     return await bench.state()
 
@@ -279,6 +283,7 @@ MOVES: dict[str, Move] = {
     "wake": _wake,
     "count_rules": _count_rules,
     "sample": _sample,
+    "note_layout": _note_layout,
     "register": _register,
     "register (leave)": _leave,
     "restore_attempts": _restore_attempts,

@@ -99,6 +99,8 @@ async def test_it_does_not_expire(bench: Workbench) -> None:
 
     assert [job.raw for job in expired] == [b"older"]
     assert bench.record(newer) == before
+    assert list(bench.deadlines()) == [newer.ref]
+    assert await bench.expire() == []  # it is looked at again later
     bench.take()  # which sets it aside
     assert bench.delayed() == [newer.ref]
 
@@ -191,6 +193,7 @@ def test_a_note_of_something_else_is_replaced(bench: Workbench, noted: str | byt
 def test_a_key_of_another_type_is_not_judged_here(bench: Workbench) -> None:
     bench.run("SET", bench.keys.maintenance, "text")
 
+    assert newer_layout(bench.client, [bench.keys.queue], "1.0") is None
     note_layout(bench.client, [bench.keys.queue], "1.0")
 
     assert bench.run("GET", bench.keys.maintenance) == b"text"

@@ -30,7 +30,7 @@ KEYS = (
 )  # fmt: skip
 #: The scripts that read no job's record.
 WITHOUT_RECORDS = {
-    "claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample", "control", "cancel",
+    "claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample", "control", "cancel", "note_layout",
 }  # fmt: skip
 CHANNELS = ("&moderation.results",)
 COMMANDS = (
@@ -131,22 +131,7 @@ async def test_without_one_of_its_keys_a_move_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [
-        (name, "job:")
-        for name in MOVES
-        if script_of(name)
-        not in {
-            "claim",
-            "throttle",
-            "register",
-            "replay",
-            "adopt",
-            "lost_takes",
-            "sample",
-            "control",
-            "cancel",
-        }
-    ]
+    [(name, "job:") for name in MOVES if script_of(name) not in WITHOUT_RECORDS]
     + [("claim", "ids:"), ("complete", "ids:"), ("cancel", "cancelled:"), ("count_rules", "rules:")],
 )
 async def test_without_the_keys_it_makes_up_itself_a_move_names_them_and_changes_nothing(

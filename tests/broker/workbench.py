@@ -31,6 +31,7 @@ from worker.broker.control_moves import (
 from worker.broker.fleet_moves import FleetMoves
 from worker.broker.job_moves import JobMoves
 from worker.broker.keys import Keys, digest
+from worker.broker.layout import note_layout_command
 from worker.broker.maintenance_moves import MaintenanceMoves
 from worker.broker.records import Change, Completion, Delay, TakeRequest
 from worker.broker.state import parse_state, sample_command, state_command
@@ -159,6 +160,10 @@ class Workbench:
     async def sample(self) -> bool:
         """Keep a sample of the totals; False: it is too early for one."""
         return bool(await self._script(sample_command) == 1)
+
+    async def note_layout(self, version: str) -> bool:
+        """Note the layout that a worker of this version writes; False: a newer one is noted."""
+        return bool(await self._script(partial(note_layout_command, version=version)) == 1)
 
     async def state(self) -> State:
         """The whole state of the queue and its fleet."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.broker.workbench import Workbench, link_to
 from tests.cli.steered import TYPE_PREFIX, control_events
+from tests.cli.terminal import eventually
 from worker.broker.keys import Keys
 from worker.broker.records import Delay
 from worker.cli.audit import records
@@ -200,17 +203,19 @@ def test_a_job_that_ends_between_two_looks_is_not_missing(
     assert check_records(redis_client, KEYS).missing == ["missing"]
 
 
+async def vanish(bench: Workbench) -> None:
+    """A job whose record somebody deletes, and a take that notices."""
+    bench.push(b"a job")
+    (job,) = bench.take(1).jobs
+    await bench.moves.release([job])
+    bench.run("DEL", bench.record_key(job))
+    bench.take(1)
+
+
 async def test_vanished_jobs_that_an_operator_acknowledges_are_noted_and_only_further_ones_count(
     bench: Workbench, terminal: Terminal, redis_client: redis.Redis
 ) -> None:
-    async def vanish() -> None:
-        bench.push(b"a job")
-        (job,) = bench.take(1).jobs
-        await bench.moves.release([job])
-        bench.run("DEL", bench.record_key(job))
-        bench.take(1)
-
-    await vanish()
+    await vanish(bench)
     assert codes(terminal) == ["vanished"]
 
     ended = terminal.run("audit", "--acknowledge", "--reason", "sent again", LOCK_WORKER_ACTOR="ann")
@@ -225,9 +230,62 @@ async def test_vanished_jobs_that_an_operator_acknowledges_are_noted_and_only_fu
     terminal.run("audit", "--acknowledge", "--reason", "nothing is new")
     assert len(control_events(redis_client)) == 1
 
-    await vanish()
+    await vanish(bench)
     assert codes(terminal) == ["vanished"]
     assert "1 job were deleted since an operator last acknowledged that." in terminal.run("audit").stdout
+
+
+async def test_an_acknowledgement_that_is_interrupted_says_what_is_known_of_it(
+    bench: Workbench, terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    await vanish(bench)
+    redis_client.client_pause(60_000, all=False)
+    try:
+        with terminal.start("audit", "--acknowledge", "--reason", "why", stderr=subprocess.PIPE) as command:
+            eventually(lambda: redis_client.info("clients")["blocked_clients"] == 1, "the command at the server")
+            command.send_signal(signal.SIGINT)
+            _, said = command.communicate()
+    finally:
+        redis_client.client_unpause()
+
+    assert command.returncode == 130
+    assert said.decode() == (
+        "lock-worker: interrupted\n"
+        "Whether it was done is not known; lock-worker audit shows which vanished jobs are not acknowledged.\n"
+    )
+
+
+async def test_an_acknowledgement_that_is_refused_half_way_is_not_said_to_have_changed_nothing(
+    bench: Workbench, terminal: Terminal
+) -> None:
+    await vanish(bench)
+    bench.run("SET", "moderation.control", "no stream")
+
+    ended = terminal.run("audit", "--acknowledge", "--reason", "why")
+
+    # The server has noted the number, and then refused the event.
+    assert ended.returncode == 1
+    assert " refused: WRONGTYPE " in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("Whether it was done is not known; lock-worker audit shows")
+    assert codes(terminal) == []
+
+
+async def test_an_acknowledgement_that_is_refused_before_it_began_changed_nothing(
+    bench: Workbench, terminal: Terminal, redis_url: str
+) -> None:
+    await vanish(bench)
+    bench.run("ACL", "SETUSER", "auditor", "on", ">secret", "allkeys", "allchannels", "+@all", "-hset")
+    try:
+        ended = terminal.run(
+            "audit", "--acknowledge", "--reason", "why", REDIS_URL=redis_url.replace("://", "://auditor:secret@")
+        )
+    finally:
+        bench.run("ACL", "DELUSER", "auditor")
+
+    assert ended.returncode == 1
+    assert "NOPERM " in ended.stderr
+    assert ended.stderr.endswith("\nNothing was changed.\n")
+    assert codes(terminal) == ["vanished"]
 
 
 @pytest.mark.parametrize("options", [("--acknowledge",), ("--reason", "why")])

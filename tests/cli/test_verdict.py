@@ -105,7 +105,7 @@ def test_calls_that_fail_while_others_succeed_are_a_problem_and_no_lack_of_worke
     assert problems(terminal) == ["calls_fail", "slow"]
     said = words(terminal)
     assert "50 of the last 100 calls failed, in half a minute: The API gave no answer within 10 seconds." in said
-    assert "They wait for slots that calls hold which fail." in said
+    assert "Failing calls hold the slots that these jobs wait for." in said
 
     few = Activity(slots=10, last_error=error, calls=100, failed_calls=10)
     register(redis_client, "lock-1@pod", activity=few)

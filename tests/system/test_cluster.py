@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,10 +24,11 @@ from sandbox.script import Rule, Script
 from tests.cli.terminal import Terminal
 from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
 from tests.system.stage import TASK, Stage, eventually
+from tests.system.test_redis_access import rules_for
+from worker.broker.keys import LAYOUT, Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sandbox.server_binaries import ServerBinary
     from tests.system.stage import WorkerProcess
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 QUEUE = "{mod}.lock"
 RESULTS = "{mod}.results"
 NOBODY = "127.0.0.1:1"
+PAGE = Path(__file__).parents[2] / "docs" / "redis-topologies.md"
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +148,55 @@ def test_a_dead_letter_is_sent_again_on_a_cluster(stage: Stage, shell: Terminal)
     eventually(lambda: stage.redis.xlen(RESULTS) > 1, "the event of the job that was sent again")
 
 
-def test_the_commands_work_on_a_cluster(shell: Terminal) -> None:
+def test_a_worker_does_not_start_on_a_cluster_where_jobs_need_a_newer_one(stage: Stage, shell: Terminal) -> None:
+    maintenance = Keys(QUEUE).maintenance
+    worker = start(stage, shell)
+    assert stage.redis.hget(maintenance, "layout") == f"{LAYOUT} {version('lock-worker')}".encode()
+    assert worker.stop() == 0
+    stage.redis.hset(maintenance, "layout", f"{LAYOUT + 1} 9.1")
+
+    later = stage.start(**{name: shell.environment[name] for name in ("REDIS_URL", "LOCK_QUEUE")})
+
+    assert later.process.wait(20) == 1
+    (line,) = later.lines("redis_unfit")
+    assert f"written by lock-worker 9.1 in layout {LAYOUT + 1}" in line["problem"]
+
+
+def test_the_commands_work_on_a_cluster(stage: Stage, shell: Terminal) -> None:
     why = ("--reason", "a test")
+    stage.redis.hset(Keys(QUEUE).counters, mapping={"taken": 1, "vanished": 1})
     for command in (
-        ("status",), ("workers",), ("audit",), ("dead", "list"), ("holds",), ("adopt", "--list"),
-        ("pause", *why), ("resume",), ("hold", "--rule", "r", *why), ("release", "--rule", "r"),
+        ("status",), ("workers",), ("audit", "--acknowledge", *why), ("audit",), ("dead", "list"), ("holds",),
+        ("adopt", "--list"), ("pause", *why), ("resume",), ("hold", "--rule", "r", *why), ("release", "--rule", "r"),
     ):  # fmt: skip
         ended = shell.run(*command)
         assert ended.returncode == 0, (command, ended.stderr)
+
+
+def test_the_documented_user_can_do_all_that_a_worker_does_on_a_cluster(
+    stage: Stage, shell: Terminal, cluster: RedisCluster, server_binary: ServerBinary
+) -> None:
+    (rules,) = re.findall(r"^ACL SETUSER lock-worker on >a-long-secret (.*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    commands = [rule for rule in rules_for(server_binary) if rule.startswith("+")]
+    tagged = rules.replace("{moderation}", "{mod}").split()
+    for server in cluster.servers:
+        ask(server, "ACL SETUSER lock-worker reset on >secret", *commands, *tagged)
+    shell.environment["REDIS_URL"] = f"redis+cluster://lock-worker:secret@{cluster.addresses}"
+
+    start(stage, shell)
+    assert_events(cluster, sent(shell, "c-1"))
+    doctor = shell.run("doctor", "--json")
+    with Celery("remote", broker=cluster.owner(QUEUE).url) as remote:
+        remote.conf.broker_transport_options = {"global_keyprefix": "{mod}"}
+        answer = remote.control.inspect(timeout=5, destination=[NAME]).ping()
+    refusals = [refusal for server in cluster.servers for refusal in ask(server, "ACL LOG")]
+
+    levels = {check["name"]: check["level"] for check in json.loads(doctor.stdout)["checks"]}
+    assert levels["redis_permissions"] == "ok"
+    assert answer == {NAME: {"ok": "pong"}}
+    assert refusals == []
+    for server in cluster.servers:
+        ask(server, "ACL DELUSER lock-worker")
 
 
 def test_a_slot_that_no_node_has_and_a_node_of_another_kind_are_told_with_the_fix(

@@ -66,7 +66,8 @@ where ``raw`` holds only its beginning. ``first`` is the time of the first take 
 memory: missing ``attempts`` and ``crashes`` mean 0, a missing ``size`` the length of ``raw``. A job that was delayed
 also has ``retry`` (1: a call for it failed), ``deadline`` (when it is too old, in ms; without it the age counts from
 ``first``) and ``progress`` (what the worker must know of what happened so far: ``tasks.progress``); one that was
-released after a call has ``progress`` too.
+released after a call has ``progress`` too. ``counted`` is 1 once RULE_LIMIT has counted the job, so that no later take
+of it counts again.
 
 ``layout`` in a record says how to read it; missing, it is 1. A worker leaves a record of a newer layout than
 :data:`LAYOUT` as it is, for a worker that can read it.

@@ -1,28 +1,28 @@
 """Checks whether this version can read the jobs that workers of other versions left in a queue.
 
-Each queue notes the newest layout of records that its workers write. The check needs one look at the start of a
-worker: while it runs, the moves leave a record alone that they cannot read.
+Each queue notes the newest layout of records that its workers write. A worker looks at its queues when it starts. A
+queue that Celery's remote control adds later is not looked at: there the moves alone protect the records, because each
+leaves one alone that it cannot read.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ResponseError
+
+from worker.broker import scripts
 from worker.broker.keys import LAYOUT, Keys
-from worker.broker.refusals import Unfit
+from worker.broker.refusals import Unfit, answer_in
+from worker.broker.script_calls import command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from redis import Redis
 
-#: Notes a layout unless a newer one is noted. A full server lets it pass, as it does the moves.
-_NOTE = """#!lua flags=allow-oom
-local noted = redis.pcall('HGET', KEYS[1], 'layout')
-if not noted or (type(noted) == 'string' and tonumber(string.match(noted, '^%d+') or 0) <= tonumber(ARGV[1])) then
-  redis.pcall('HSET', KEYS[1], 'layout', ARGV[1] .. ' ' .. ARGV[2])
-end
-return 1"""
+    from worker.broker.script_calls import Command
 
 
 def newer_layout(client: Redis, queues: Sequence[str], version: str) -> Unfit | None:
@@ -37,7 +37,9 @@ def newer_layout(client: Redis, queues: Sequence[str], version: str) -> Unfit | 
         RedisError: the server does not answer, or refuses.
     """
     for queue in queues:
-        noted: Any = client.hget(Keys(queue).maintenance, "layout")
+        noted: Any = None
+        with _whatever_the_key_holds():
+            noted = client.hget(Keys(queue).maintenance, "layout")
         number, _, writer = (noted or b"").decode("utf-8", "replace").partition(" ")
         if number.isdecimal() and int(number) > LAYOUT:
             return Unfit(
@@ -55,4 +57,20 @@ def note_layout(client: Redis, queues: Sequence[str], version: str) -> None:
         RedisError: the server does not answer, or refuses scripts.
     """
     for queue in queues:
-        client.eval(_NOTE, 1, Keys(queue).maintenance, LAYOUT, version)
+        with _whatever_the_key_holds():
+            client.execute_command(*note_layout_command(Keys(queue), version, whole_text=True))  # type: ignore[no-untyped-call]  # redis-py has no types for it
+
+
+def note_layout_command(keys: Keys, version: str, *, whole_text: bool = False) -> Command:
+    """Return the call of ``note_layout.lua``. Its answer is 1 if it is noted, 0 if a newer layout stays noted."""
+    return command(scripts.NOTE_LAYOUT, [keys.maintenance, keys.absent], [version], whole_text=whole_text)
+
+
+@contextmanager
+def _whatever_the_key_holds() -> Iterator[None]:
+    """Pass over a key that another program overwrote: the moves name it, each time that they meet it."""
+    try:
+        yield
+    except ResponseError as error:
+        if answer_in(error).code != "WRONGTYPE":
+            raise

@@ -46,7 +46,7 @@ Finding: TypeAlias = Unfit | Risk | Unknown
 
 _ASKS_NO_PERMISSION = Unknown(
     "The scripts of this server cannot ask what the worker's user may do (redis.acl_check_cmd): a move that lacks a"
-    " permission would stop half way and could lose its jobs, and not before it begins.",
+    " permission stops half way, and its jobs can be lost.",
     "Give the user all that docs/redis.md lists; where the service has no access control lists, nothing is to be done.",
 )
 _LOOK_YOURSELF = "see yourself that its version is 7 or newer, maxmemory-policy is noeviction and appendonly is yes"

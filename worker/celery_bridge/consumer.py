@@ -137,7 +137,7 @@ class Consumer(stock.Consumer):
         with connection.default_channel.conn_or_acquire() as client:
             findings = look(client, app.keys_together, allow_eviction=allow_eviction, is_cluster=bool(app.cluster_tag))
             if not self._is_server_checked and not any(isinstance(finding, Unfit) for finding in findings):
-                findings += app.look_at_layout(client)
+                findings += app.check_layout()
             database = client.connection_pool.connection_kwargs.get("db") or 0
         unfit = [finding for finding in findings if isinstance(finding, Unfit)]
         if unfit and not self._is_server_checked:

@@ -1,6 +1,6 @@
 """Notices that jobs on hold lie at the old end of the queue, so that the jobs behind them need not wait for them.
 
-A rule that has gone wild sends jobs faster than workers set them aside. While most jobs of the last take from the old
+A runaway rule sends jobs faster than workers set them aside. While most jobs of the last take from the old
 end are on hold, every second take is from the new end, where the jobs lie that others have sent since.
 """
 

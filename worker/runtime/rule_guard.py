@@ -137,7 +137,7 @@ class RuleGuard:
 
     def _rule_count(self, rule: str, jobs: Sequence[str]) -> RuleCount:
         limit = self._limit(rule)
-        assert limit is not None  # noqa: S101 - see `_rules`
+        assert limit is not None  # noqa: S101 - see `_to_count`
         note = Note(_BY, f"the rule asked for more than {limit}", at_ms=round(self._clock.now_ms()))
         hold = Control("hold", Selector(rule=rule), note)
         event = control_event(

@@ -18,6 +18,7 @@ require_type(leases, 'zset')
 require_type(controls, 'hash')
 require_permission('ZRANGE', deadlines, 0, 0)
 require_permission('ZREM', deadlines, '')
+require_permission('ZADD', deadlines, 0, '')
 require_permission('LPOS', requeued, '')
 require_permission('LLEN', requeued)
 require_permission('LREM', requeued, 1, '')
@@ -62,8 +63,13 @@ for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', integer(now - behin
     break
   end
   local name = record_prefix .. ref
-  redis.call('ZREM', deadlines, ref)
-  local record = read_record(name, now)
+  local record, is_newer_layout = read_record(name, now)
+  if is_newer_layout then
+    -- It keeps a deadline, for a worker that can read it, but a later one: it must not stand before the others.
+    redis.call('ZADD', deadlines, integer(now - behind_ms + set_aside_ms), ref)
+  else
+    redis.call('ZREM', deadlines, ref)
+  end
   -- A job in flight is in no list; a worker of the previous version left its ref here.
   if record and redis.call('HGET', name, 'lease_token') == '' and leaves_its_list(ref, record) then
     redis.call('HSET', name, 'lease_token', lease_token)

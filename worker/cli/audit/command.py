@@ -10,6 +10,8 @@ from worker.cli.controls import options
 from worker.cli.exit import FAILED, load_settings, redis_address, redis_or_stop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis import Redis
 
     from settings import Settings
@@ -41,29 +43,39 @@ def audit(
     --acknowledge --reason: that is noted in the control stream, and from then on only further ones count.
     """
     if acknowledge != (reason is not None):
-        raise typer.BadParameter("--acknowledge and --reason go together: say why the vanished jobs are no trouble")
+        raise typer.BadParameter("--acknowledge and --reason go together: say why the vanished jobs are accounted for")
     why = None if reason is None else options.read_reason(reason)
-    import json  # noqa: PLC0415 - as below
-
-    from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
-    from worker.cli.audit import report  # noqa: PLC0415 - as above
-
     settings = load_settings()
+    found = _found(settings, why, deep=deep)
+    is_right = not any(each.breaches for each in found)
+    _show(settings, found, is_right=is_right, as_json=as_json)
+    raise typer.Exit(0 if is_right else FAILED)
+
+
+def _found(settings: Settings, reason: str | None, *, deep: bool | None) -> list[Audited]:
+    """Return what an audit finds, after it has acknowledged the vanished jobs if there is a reason to."""
+    from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
+
     with redis_or_stop(settings), sync_client(settings) as client:
         found = _audit(client, settings, deep=deep)
-        if why is not None:
-            from worker.cli.audit.acknowledge import acknowledge as note  # noqa: PLC0415 - as above
+        if reason is None:
+            return found
+        from worker.cli.audit.acknowledge import acknowledge  # noqa: PLC0415 - as above
 
-            for line in note(settings, found, why):
-                typer.echo(line, err=True)
-            found = _audit(client, settings, deep=deep)
-    is_right = not any(each.breaches for each in found)
+        acknowledge(settings, found, reason)
+        return _audit(client, settings, deep=deep)
+
+
+def _show(settings: Settings, found: Sequence[Audited], *, is_right: bool, as_json: bool) -> None:
+    import json  # noqa: PLC0415 - slow to import, and --help is quick
+
+    from worker.cli.audit import report  # noqa: PLC0415 - as above
+
     if as_json:
         queues = [report.as_json(each) for each in found]
         typer.echo(json.dumps({"ok": is_right, "redis": redis_address(settings), "queues": queues}))
     else:
         typer.echo("\n\n".join("\n".join(report.lines(each)) for each in found))
-    raise typer.Exit(0 if is_right else FAILED)
 
 
 def _audit(client: Redis, settings: Settings, *, deep: bool | None) -> list[Audited]:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from worker.broker.script_calls import Command
 
 _NOTHING = "Nothing was changed."
-_UNKNOWN = "Whether it was done is not known; lock-worker holds shows what is in force."
+_UNKNOWN = "Whether it was done is not known; {shown_by}."
+_SHOWN_BY_HOLDS = "lock-worker holds shows what is in force"
 
 
 class Done(NamedTuple):
@@ -47,11 +48,12 @@ class Steering:
     ``account`` is what to say of the changes if the command ends early; :meth:`report` also says what is not known.
     """
 
-    def __init__(self, client: Redis, settings: Settings) -> None:
+    def __init__(self, client: Redis, settings: Settings, shown_by: str = _SHOWN_BY_HOLDS) -> None:
         self.client = client
         self.settings = settings
         self.keys = Keys(settings.LOCK_QUEUE)
         self.account = _NOTHING
+        self._unknown = _UNKNOWN.format(shown_by=shown_by)
         self._is_unsure = False
         self._trail = Trail(settings.CONTROL_STREAM, settings.CONTROL_MAXLEN)
 
@@ -120,11 +122,31 @@ class Steering:
         self._is_unsure = False
         return answer
 
+    def send_together(self, *commands: Command) -> None:
+        """Send commands that the server runs in one step (MULTI). On a cluster their keys must share a slot.
+
+        Raises:
+            RedisError: of the connection, or of the first command that the server refused.
+        """
+        self._is_unsure = True
+        with self.client.pipeline(transaction=True) as step:
+            for command in commands:
+                step.execute_command(*command)  # type: ignore[no-untyped-call]  # as above
+            try:
+                answers = step.execute(raise_on_error=False)
+            except RedisError as error:
+                self._is_unsure = not was_refused(error)  # before the server ran any of them
+                raise
+        for answer in answers:
+            if isinstance(answer, RedisError):  # the server ran the others: it undoes nothing
+                raise answer
+        self._is_unsure = False
+
     def report(self) -> str:
         """Return what was done, as far as it is known."""
         if not self._is_unsure:
             return self.account
-        return _UNKNOWN if self.account == _NOTHING else f"{self.account} Of the last step: {_UNKNOWN}"
+        return self._unknown if self.account == _NOTHING else f"{self.account} Of the last step: {self._unknown}"
 
     def _control(
         self,
@@ -149,10 +171,13 @@ class Steering:
 
 
 @contextmanager
-def steering(settings: Settings) -> Iterator[Steering]:
-    """Connect to Redis, and end the command with what was done until then if it is interrupted or Redis refuses."""
+def steering(settings: Settings, *, shown_by: str = _SHOWN_BY_HOLDS) -> Iterator[Steering]:
+    """Connect to Redis, and end the command with what was done until then if it is interrupted or Redis refuses.
+
+    ``shown_by`` says what shows whether the last step was done, as the end of a sentence.
+    """
     with sync_client(settings) as client:
-        fleet = Steering(client, settings)
+        fleet = Steering(client, settings, shown_by)
         with report_if_interrupted(fleet.report):
             try:
                 yield fleet

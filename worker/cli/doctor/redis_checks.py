@@ -85,7 +85,7 @@ def _unreachable(error: RedisError | OSError, settings: Settings) -> Check:
 
 
 def _in_two(error: RedisError | OSError, settings: Settings) -> tuple[str, str]:
-    """Return what happened, and how to mend it."""
+    """Return what happened, and how to fix it."""
     told = described(error) if isinstance(error, RedisError) else f": {error}\nLook whether the server is up."
     what, _, mend = told.partition("\n")
     return f"Redis at {redis_address(settings)}{what}", mend or "Look at the server's log."

@@ -27,8 +27,7 @@ def _of_dry_runs(state: FleetState) -> Iterator[Problem]:
         yield Problem(
             "dry_run",
             f"No job is called by {named(dry, state)}: DRY_RUN is set, and each job ends as would_lock.",
-            "Unset DRY_RUN and restart them when conversations are to be locked; the ids of dry runs stand in no job's "
-            "way.",
+            "Unset DRY_RUN and restart them to lock conversations; a job may have the id of a dry run.",
         )
     rules = sorted({rules for each in state.members if isinstance(rules := each.settings.get("RULES_DRY_RUN"), str)})
     if rules:

@@ -189,7 +189,7 @@ def _of_the_queue(state: FleetState) -> Iterator[Problem]:
         yield Problem(
             "slow",
             f"{plural(queue.ready, 'job')} wait, the oldest for {duration(oldest)}; {slots}.",
-            "They wait for slots that calls hold which fail."
+            "Failing calls hold the slots that these jobs wait for."
             if _do_calls_fail(state)
             else "Add workers, or raise CONCURRENCY if the API allows more calls at once.",
         )
