@@ -571,6 +571,14 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("SENTINEL_PASSWORD")
+    @classmethod
+    def _is_for_sentinels(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        url = info.data.get("REDIS_URL")  # missing: it is invalid itself, and reported
+        if value is not None and url is not None and parse(url.get_secret_value()).topology is not Topology.SENTINEL:
+            raise ValueError("is for sentinels: let REDIS_URL start with redis+sentinel://, or leave it out")
+        return value
+
     @field_validator("REDIS_PASSWORD_FILE")
     @classmethod
     def _is_the_only_password(cls, value: Path | None, info: ValidationInfo) -> Path | None:

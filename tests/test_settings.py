@@ -187,6 +187,32 @@ def test_a_wrong_redis_url_is_refused_without_showing_it(environment: Environmen
     assert SECRET not in told
 
 
+@pytest.mark.parametrize("topology", ["", "+sentinel", "+cluster"])
+def test_a_special_character_in_a_password_shows_nothing_of_it_whatever_the_scheme(
+    environment: Environment, topology: str
+) -> None:
+    slips = (
+        f"bob:1234/{SECRET}@h", f"bob:1234/{SECRET}@h/mymaster/0", f":1234/{SECRET}@h", f":{SECRET}/@h/mymaster",
+        f"bob:12/{SECRET}/3@h", f"bob:p@ss/{SECRET}@h/mymaster", f"bob:1234?{SECRET}@h/mymaster",
+        f"bob:1234#{SECRET}@h", f"bob:{SECRET}[@h/mymaster", f"bob:a,b/{SECRET}@h", f"bob:{SECRET}/@h,h2/mymaster",
+    )  # fmt: skip
+    for name in ("redis", "rediss", "valkey", "valkeys"):
+        for slip in slips:
+            environment(REDIS_URL=f"{name}{topology}://{slip}")
+            (told,) = problems()
+            assert told == (
+                "REDIS_URL: is not a URL: its host or port cannot be read; write special characters in a password "
+                "percent-encoded"
+            )
+
+
+def test_a_password_of_sentinels_without_sentinels_is_refused(environment: Environment) -> None:
+    environment(REDIS_URL="redis+cluster://h", LOCK_QUEUE="{mod}.lock", SENTINEL_PASSWORD=SECRET)
+    assert problems() == [
+        "SENTINEL_PASSWORD: is for sentinels: let REDIS_URL start with redis+sentinel://, or leave it out"
+    ]
+
+
 def test_on_a_cluster_all_names_have_the_hash_tag_of_the_queue_and_streams_get_it_by_default(
     environment: Environment,
 ) -> None:

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from settings import Settings
     from tasks.handler import LockConversation
     from worker.broker.client import RedisClient
+    from worker.broker.endpoint import Endpoint
     from worker.broker.refusals import Unfit
     from worker.observe.tracing.service import Tracing
     from worker.runtime.in_flight import Tracer
@@ -106,6 +107,7 @@ class WorkerApp(Celery):
     readiness: Readiness
     shutdown_seconds: float
     redis_url: str
+    endpoint: Endpoint | None
     look_for_leftovers: Callable[[], None]
     check_layout: Callable[[], list[Unfit]]
     allow_eviction: bool
@@ -147,7 +149,7 @@ def build(settings: Settings) -> WorkerApp:
     )
     tracing = _tracing(app, settings, name)
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
-    client = connection.async_client(settings, app.backoff, on_useless=app.monitoring.reconnect)
+    client = connection.async_client(settings, app.backoff, app.endpoint, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     background = Background()
     controls = ControlWatch(client, Keys(settings.LOCK_QUEUE), in_flight=in_flight, clock=clock, background=background)
@@ -170,7 +172,7 @@ def build(settings: Settings) -> WorkerApp:
         close_api=api.aclose,
     )
     _set_up_runtime(app, settings, parts)
-    _add_services(app.runtime, settings, client, bounds, tracing)
+    _add_services(app, settings, client, bounds, tracing)
     return app
 
 
@@ -199,11 +201,12 @@ def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> 
         gates=parts.flow,
         controls=parts.controls,
     )
-    app.conf.update(_celery_settings(settings, runtime))
+    app.conf.update(_celery_settings(settings, runtime, app.endpoint))
 
 
 def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
     app.redis_url = connection.broker_url(settings)
+    app.endpoint = connection.endpoint(settings)
     app.allow_eviction = settings.REDIS_ALLOW_EVICTION
     # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
     app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, settings.LEASE_SECONDS / 3))
@@ -223,18 +226,18 @@ def _check_and_note_layout(settings: Settings, queues: list[str]) -> list[Unfit]
 
 
 def _add_services(
-    runtime: Runtime,
+    app: WorkerApp,
     settings: Settings,
     client: RedisClient,
     bounds: StreamBounds,
     tracing: Tracing | TracingOff | None,
 ) -> None:
+    runtime = app.runtime
     # Not before the server was found fit.
     has_begun = lambda: runtime.fetcher.last_fetch_at is not None  # noqa: E731 - short
     runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
-    place = connection.endpoint(settings)
-    if isinstance(place, PrimaryOfSentinels):  # a node of a cluster that was demoted says so at once
-        runtime.add_service(PrimaryWatch(place, client))
+    if isinstance(app.endpoint, PrimaryOfSentinels):  # a node of a cluster that was demoted says so at once
+        runtime.add_service(PrimaryWatch(app.endpoint, client))
     if tracing is not None:
         runtime.add_service(tracing)
     runtime.add_service(LogSummaries())
@@ -350,7 +353,7 @@ def _name() -> str:
     return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
+def _celery_settings(settings: Settings, runtime: Runtime, place: Endpoint | None) -> dict[str, Any]:
     return {
         "broker_url": connection.broker_url(settings),
         "broker_use_ssl": connection.tls_options(settings) or None,
@@ -358,7 +361,7 @@ def _celery_settings(settings: Settings, runtime: Runtime) -> dict[str, Any]:
         "broker_transport_options": {
             "job_consumer": JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel),
             "credentials": connection.credentials(settings),
-            "endpoint": connection.endpoint(settings),
+            "endpoint": place,
             # On a cluster Celery's own keys are in the slot of the queue too.
             "global_keyprefix": settings.cluster_tag,
             # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.

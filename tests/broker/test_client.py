@@ -78,7 +78,8 @@ async def test_work_ends_when_it_is_cancelled_in_any_turn_of_the_loop(redis_url:
     then. The worker's connections have none: the client's own time-out is over the whole command.
     """
     for turns in range(60):
-        link = async_client(Settings(REDIS_URL=SecretStr(redis_url)), ConnectBackoff(), on_useless=lambda _: None)
+        settings = Settings(REDIS_URL=SecretStr(redis_url))
+        link = async_client(settings, ConnectBackoff(), None, on_useless=lambda _: None)
         if is_connected:
             await link.execute_command("PING")
         is_over = asyncio.Event()

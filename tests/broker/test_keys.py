@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 
 import pytest
+from redis.crc import key_slot
 
 from tests.broker import glossary
-from worker.broker.keys import UNACKED, UNACKED_INDEX, Keys, digest, ledger_of
+from worker.broker.keys import UNACKED, UNACKED_INDEX, Keys, digest, is_in_slot, ledger_of
 
 KEYS = Keys("a queue")
 FLEET = Keys("the fleet's queue")
@@ -104,3 +105,20 @@ def test_a_digest_is_short_and_always_the_same(text: str) -> None:
     assert len(digest(text)) == 32
     assert digest(text) == digest(text)
     assert digest(text) != digest(text + " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "expected"),
+    [
+        ("{mod}.lock", "{mod}", True),
+        ("lock.{mod}{other}", "{mod}", True),
+        ("{other}{mod}", "{mod}", False),
+        ("{a{mod}", "{mod}", False),
+        ("mod.lock", "{mod}", False),
+        ("mod.lock", "", True),
+    ],
+)
+def test_the_first_braces_of_a_name_decide_on_its_slot(name: str, tag: str, *, expected: bool) -> None:
+    assert is_in_slot(name, tag) is expected
+    if tag:
+        assert (key_slot(name.encode()) == key_slot(tag.encode())) is expected

@@ -78,7 +78,9 @@ def test_the_model_gives_the_permits_that_the_scripts_give(client: Any, steps: l
                 step.why,
             ]
             done, found = client.execute_command(
-                *command(scripts.THROTTLE, [QUEUE.limit, QUEUE.pause, QUEUE.controls, QUEUE.absent], text, whole_text=True)
+                *command(
+                    scripts.THROTTLE, [QUEUE.limit, QUEUE.pause, QUEUE.controls, QUEUE.absent], text, whole_text=True
+                )
             )
             after = _server_us(client)
             now_us[0] = (before + after) // 2

@@ -149,6 +149,20 @@ async def test_a_socket_that_cannot_be_reached_is_said_once_and_stops_nothing(
     assert record.__dict__["error"].startswith("NOTIFY_SOCKET: ")
 
 
+async def test_an_error_of_the_worker_is_logged_and_it_notifies_when_that_is_over(
+    worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    del worker.held_back_by
+    with service_manager(str(tmp_path / "notify")) as manager:
+        async with worker.notifies(manager.notify_socket):
+            await until(lambda: bool(caplog.records))
+            worker.held_back_by = []
+            await until(lambda: "READY=1" in manager.heard())
+            del worker.held_back_by
+
+    assert {(record.levelno, record.msg) for record in caplog.records} == {(logging.ERROR, "systemd_notifier_failed")}
+
+
 async def test_what_could_not_be_sent_is_sent_when_systemd_is_back(
     worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

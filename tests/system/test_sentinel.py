@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 from celery import Celery
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sandbox.redis_sentinels import RedisSentinels
 from tests.cli.terminal import Terminal
 from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
 from tests.system.stage import QUEUE, RESULTS, TASK, Stage, eventually
+from worker.broker.endpoint import ASK_SECONDS, PrimaryOfSentinels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from sandbox.redis_server import RedisServer
     from sandbox.server_binaries import ServerBinary
     from tests.system.stage import WorkerProcess
+    from worker.broker.endpoint import Address
 
 PASSWORDS = {"SENTINEL_PASSWORD": "of-the-sentinels"}
 NOBODY = "127.0.0.1:1"
@@ -136,6 +141,47 @@ def test_a_command_says_why_the_sentinels_are_of_no_use(
 
     assert ended.returncode == 1
     assert told in ended.stderr
+
+
+def asking(sentinels: RedisSentinels, first: Address, *, seconds: float) -> PrimaryOfSentinels:
+    """What asks one sentinel, and then those that run."""
+    others = [("127.0.0.1", sentinel.port) for sentinel in sentinels.sentinels]
+    return PrimaryOfSentinels(
+        [first, *others], "mymaster", {"password": PASSWORDS["SENTINEL_PASSWORD"]}, seconds=seconds
+    )
+
+
+@pytest.mark.usefixtures("stage")
+def test_a_search_gives_up_in_time_and_the_next_one_begins_with_the_sentinels_that_were_not_asked(
+    sentinels: RedisSentinels,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = asking(sentinels, silent.getsockname(), seconds=ASK_SECONDS + 0.1)
+
+        with pytest.raises(RedisConnectionError, match="no sentinel names the primary within"):
+            place.address()
+
+        assert place.address() == ("127.0.0.1", sentinels.primary().port)
+
+
+@pytest.mark.usefixtures("stage")
+def test_whatever_threads_search_at_once_the_next_search_begins_with_a_sentinel_that_answers(
+    sentinels: RedisSentinels,
+) -> None:
+    place = asking(sentinels, ("127.0.0.1", 1), seconds=20)
+    begin = threading.Barrier(8)
+
+    def search() -> None:
+        begin.wait()
+        place.address()
+
+    searches = [threading.Thread(target=search) for _ in range(begin.parties)]
+    for each in searches:
+        each.start()
+    for each in searches:
+        each.join()
+
+    assert next(place.views())[0] != NOBODY
 
 
 def test_doctor_names_the_sentinel_that_is_down(stage: Stage, sentinels: RedisSentinels) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Connection
 
     from worker.broker.backoff import ConnectBackoff
+    from worker.broker.endpoint import Address
 
 Command: TypeAlias = "Sequence[str | bytes | int]"
 
@@ -184,6 +185,10 @@ class RedisClient:
         if isinstance(error, ResponseError) and connection_is_useless(error):
             self._on_useless(error)
         await self.disconnect()
+
+    def is_elsewhere(self, address: Address) -> bool:
+        """Return whether an idle connection leads to another address; for connections that look for their server."""
+        return any((opened.connection.host, opened.connection.port) != address for opened in self._idle)
 
     async def leave(self, reason: ResponseError) -> None:
         """Connect anew from now on, as if the server had refused with this reason; commands under way get answers."""

@@ -16,7 +16,7 @@ from redis.retry import Retry
 from settings import read_password
 from worker.broker.client import RedisClient
 from worker.broker.credentials import Credentials, PasswordFile, named_refusal
-from worker.broker.endpoint import OwnerOfSlot, PrimaryOfSentinels, locate
+from worker.broker.endpoint import OwnerOfSlot, PrimaryOfSentinels
 from worker.broker.redis_url import Topology
 from worker.broker.refusals import IS_A_CLUSTER, ServerIsUnfitError, as_lost_connection, connection_is_useless
 
@@ -134,7 +134,7 @@ class _Located:
         """Connect, as the blocking connection does."""
         connection: Any = self  # a connection of redis-py
         if not connection.is_connected:
-            connection.host, connection.port = await locate(self._endpoint)
+            connection.host, connection.port = await self._endpoint.locate()
         await super().connect_check_health(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
 
 
@@ -199,21 +199,23 @@ def _of_any_connection(settings: Settings) -> dict[str, Any]:
 
 
 def endpoint(settings: Settings) -> Endpoint | None:
-    """Return what knows where the server is; None if REDIS_URL says it."""
+    """Return what knows where the server is; None if REDIS_URL says it.
+
+    A process needs one for all its connections: each asks the sentinels in an order of its own.
+    """
     url = settings.redis
     if url.topology is Topology.SENTINEL:
         password = settings.SENTINEL_PASSWORD
         own = {"password": password.get_secret_value() if password else None, **_of_any_connection(settings)}
-        return PrimaryOfSentinels(url.hosts, url.master, own)
+        return PrimaryOfSentinels(url.hosts, url.master, own, seconds=TIMEOUT_SECONDS)
     if url.topology is Topology.CLUSTER:
         return OwnerOfSlot(url.hosts, settings.LOCK_QUEUE, options(settings))
     return None
 
 
-def _place(settings: Settings) -> dict[str, Any]:
+def _place(settings: Settings, found: Endpoint | None) -> dict[str, Any]:
     """Return the arguments that say where the server is."""
     host, port = settings.redis.hosts[0]
-    found = endpoint(settings)
     return {"host": host, "port": port} if found is None else {"endpoint": found}
 
 
@@ -247,17 +249,28 @@ def _url_of(address: Address, settings: Settings) -> str:
 
 def sync_client(settings: Settings) -> Redis:
     """Return a blocking client, for the command line."""
-    arguments = {**options(settings), **_place(settings)}
+    arguments = {**options(settings), **_place(settings, endpoint(settings))}
     connection = PrimarySSLConnection if arguments.pop("ssl") else PrimaryConnection
     pool = ConnectionPool(connection_class=connection, **arguments, retry=Retry(NoBackoff(), 0))
     return Redis.from_pool(pool)
 
 
 def async_client(
-    settings: Settings, backoff: ConnectBackoff, *, on_useless: Callable[[ResponseError], None]
+    settings: Settings,
+    backoff: ConnectBackoff,
+    place: Endpoint | None,
+    *,
+    on_useless: Callable[[ResponseError], None],
 ) -> RedisClient:
-    """Return the client of the asyncio side; see :class:`RedisClient` for ``on_useless``."""
-    arguments = {**options(settings), **_place(settings)}
+    """Return the client of the asyncio side.
+
+    Args:
+        settings: the settings.
+        backoff: says when to connect.
+        place: what :func:`endpoint` returned.
+        on_useless: see :class:`RedisClient`.
+    """
+    arguments = {**options(settings), **_place(settings, place)}
     kinds = (AsyncConnection, AsyncSSLConnection) if "host" in arguments else (LocatedConnection, LocatedSSLConnection)
     connection: Any = kinds[arguments.pop("ssl")]
     # The client applies one timeout to the whole command, so redis-py's own one is off. With that, redis-py would send

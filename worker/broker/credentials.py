@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis.credentials import CredentialProvider
 
+from worker.broker.blocking_call import BlockingCall
 from worker.broker.refusals import PasswordFileError, PasswordFileRefusedError
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class Credentials(CredentialProvider):
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
     file: PasswordFile | None = field(default=None, repr=False)
+    _reading: BlockingCall[tuple[str] | tuple[str, str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_reading", BlockingCall(self.get_credentials))  # the others are never changed
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         """Return the arguments of ``AUTH``, after reading the file if there is one.
@@ -55,8 +60,8 @@ class Credentials(CredentialProvider):
         return (self.username, password) if self.username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """As :meth:`get_credentials`. The file is short and, as a mounted secret, in memory."""
-        return self.get_credentials()
+        """As :meth:`get_credentials`, without blocking the loop: a network file system may hang. For one loop."""
+        return self.get_credentials() if self.file is None else await self._reading.result()
 
     def __json__(self) -> str:
         """Return what ``inspect stats`` shows; kombu can answer only with values that have a JSON form."""

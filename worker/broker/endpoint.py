@@ -2,13 +2,14 @@
 
 Each connection asks when it connects, and never later: a worker closes its connections when their server is lost or
 says that it is the wrong one (``worker.broker.refusals``), so that the next ones ask anew. redis-py's machinery asks;
-it blocks, so the asyncio side lets a thread do that.
+it blocks, so a thread does that for the asyncio side.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, NodesManager
@@ -26,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from worker.broker.blocking_call import BlockingCall
 from worker.broker.credentials import named_refusal
 from worker.broker.refusals import (
     NO_SENTINELS,
@@ -40,18 +42,30 @@ from worker.broker.refusals import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from redis import Redis
+
 Address: TypeAlias = tuple[str, int]
+#: A sentinel's address, and the primary's state, None for an unknown one, or an error.
+View: TypeAlias = tuple[str, dict[str, Any] | RedisError | None]
 
 #: How long one sentinel or node may take to connect and to answer, in seconds. Two that are silent fit into the time
 #: that a command may take.
 ASK_SECONDS = 2.0
 
 
-class Endpoint(Protocol):
-    """Where the server is. Thread-safe; its ``repr`` shows no secret, because Celery shows its settings on request."""
+class Endpoint(ABC):
+    """Where the server is. Its ``repr`` shows no secret, because Celery shows its settings on request."""
 
+    def __init__(self) -> None:
+        self._search = BlockingCall(self.address)
+
+    async def locate(self) -> Address:
+        """Ask as :meth:`address` does, without blocking the loop. For one loop."""
+        return await self._search.result()
+
+    @abstractmethod
     def address(self) -> Address:
-        """Ask for host and port of the server.
+        """Ask for host and port of the server. From any thread.
 
         Raises:
             ServerIsUnfitError: REDIS_URL or a setting beside it is wrong.
@@ -59,22 +73,22 @@ class Endpoint(Protocol):
         """
 
 
-async def locate(endpoint: Endpoint) -> Address:
-    """Ask as :meth:`Endpoint.address` does, without blocking the loop."""
-    return await asyncio.to_thread(endpoint.address)
-
-
-class PrimaryOfSentinels:
+class PrimaryOfSentinels(Endpoint):
     """The primary that sentinels name.
 
     Args:
         sentinels: host and port of each.
         master: how they call the primary.
         options: redis-py's arguments for connections to them: their password, TLS.
+        seconds: the time that a search may take.
     """
 
-    def __init__(self, sentinels: Sequence[Address], master: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, sentinels: Sequence[Address], master: str, options: Mapping[str, Any], *, seconds: float
+    ) -> None:
+        super().__init__()
         self._master = master
+        self._seconds = seconds
         # Without retries: redis-py's default ones wait half a minute for a sentinel that is down.
         self._asked = Sentinel(  # type: ignore[no-untyped-call]
             sentinels, sentinel_kwargs={**options, **_QUICKLY, "retry": Retry(NoBackoff(), 0), "protocol": 2}
@@ -86,13 +100,22 @@ class PrimaryOfSentinels:
     __json__ = __repr__
 
     def address(self) -> Address:
-        """As :meth:`Endpoint.address`. The sentinel that answered is asked first the next time."""
-        views: list[tuple[str, dict[str, Any] | RedisError | None]] = []
-        for at, (name, view) in enumerate(self.views()):
+        """As :meth:`Endpoint.address`. The sentinel that answered is asked first the next time.
+
+        If the time is over before that, those that were not asked are the first then.
+        """
+        sentinels = list(self._asked.sentinels)  # another thread may replace it meanwhile
+        last_ask_at = time.monotonic() + self._seconds - ASK_SECONDS
+        views: list[View] = []
+        for at, sentinel in enumerate(sentinels):
+            if time.monotonic() > last_ask_at:
+                self._asked.sentinels = [*sentinels[at:], *sentinels[:at]]
+                told = _errors(views)
+                raise RedisConnectionError(f"no sentinel names the primary within {self._seconds:g} seconds: {told}")
+            name, view = self._view(sentinel)
             views.append((name, view))
             if isinstance(view, dict) and self.is_well(view):
-                sentinels = self._asked.sentinels
-                self._asked.sentinels = [sentinels[at], *sentinels[:at], *sentinels[at + 1 :]]
+                self._asked.sentinels = [sentinel, *sentinels[:at], *sentinels[at + 1 :]]
                 return view["ip"], view["port"]
         raise self._reason(views)
 
@@ -100,33 +123,37 @@ class PrimaryOfSentinels:
         """Return whether a sentinel believes that the primary works."""
         return bool(self._asked.check_master_state(state, self._master))  # type: ignore[no-untyped-call]
 
-    def views(self) -> Iterator[tuple[str, dict[str, Any] | RedisError | None]]:
-        """Ask each sentinel; yield its address, and the primary's state, None for an unknown one, or an error."""
-        for sentinel in self._asked.sentinels:
-            where = sentinel.connection_pool.connection_kwargs
-            name = f"{where['host']}:{where['port']}"
-            try:
-                masters: Any = sentinel.sentinel_masters()
-            except RedisError as error:
-                yield name, error
-            else:
-                yield name, masters.get(self._master)
+    def views(self) -> Iterator[View]:
+        """Ask each sentinel, however long that takes."""
+        return map(self._view, list(self._asked.sentinels))
 
-    def _reason(self, views: Sequence[tuple[str, dict[str, Any] | RedisError | None]]) -> RedisError:
+    def _view(self, sentinel: Redis) -> View:
+        where = sentinel.connection_pool.connection_kwargs
+        name = f"{where['host']}:{where['port']}"
+        try:
+            masters: Any = sentinel.sentinel_masters()
+        except RedisError as error:
+            return name, error
+        return name, masters.get(self._master)
+
+    def _reason(self, views: Sequence[View]) -> RedisError:
         if any(isinstance(view, dict) for _, view in views):
             return NoPrimaryError(f"the sentinels have no primary for {self._master} now")
         if any(view is None for _, view in views):
             return ServerIsUnfitError(unknown_master(self._master))
-        errors = [(name, view) for name, view in views if isinstance(view, RedisError)]
-        if any(isinstance(error, AuthenticationError | NoPermissionError) for _, error in errors):
+        errors = [view for _, view in views if isinstance(view, RedisError)]
+        if any(isinstance(error, AuthenticationError | NoPermissionError) for error in errors):
             return ServerIsUnfitError(WRONG_SENTINEL_PASSWORD)
-        if all(isinstance(error, ResponseError) for _, error in errors):
+        if all(isinstance(error, ResponseError) for error in errors):
             return ServerIsUnfitError(NO_SENTINELS)
-        told = "; ".join(f"{name}: {error}" for name, error in errors)
-        return RedisConnectionError(f"no sentinel answers: {told}")
+        return RedisConnectionError(f"no sentinel answers: {_errors(views)}")
 
 
-class OwnerOfSlot:
+def _errors(views: Sequence[View]) -> str:
+    return "; ".join(f"{name}: {view}" for name, view in views if isinstance(view, RedisError))
+
+
+class OwnerOfSlot(Endpoint):
     """The node of a cluster that has the slot of a key.
 
     Args:
@@ -136,6 +163,7 @@ class OwnerOfSlot:
     """
 
     def __init__(self, nodes: Sequence[Address], key: str, options: Mapping[str, Any]) -> None:
+        super().__init__()
         self._named = list(nodes)
         self._slot = key_slot(key.encode())
         self._options = {**options, **_QUICKLY}
@@ -159,6 +187,10 @@ class OwnerOfSlot:
             owner = self._nodes.get_node_from_slot(self._slot)
         except (RedisClusterException, OSError, IndexError) as error:  # the last one: no node has any slot
             raise self._reason(error) from None
+        except TypeError as error:  # redis-py takes a name for granted
+            raise RedisConnectionError(_NAMELESS) from error
+        if owner.host in {None, "?"}:  # these would lead to this machine, or to no name
+            raise RedisConnectionError(_NAMELESS)
         return owner.host, owner.port
 
     def _reason(self, error: BaseException) -> RedisError:
@@ -177,4 +209,8 @@ class OwnerOfSlot:
         return RedisConnectionError(str(error))
 
 
+_NAMELESS = (
+    "the cluster does not say where the node is: let cluster-preferred-endpoint-type be ip on all nodes, or hostname "
+    "where each has a cluster-announce-hostname"
+)
 _QUICKLY = {"socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}

@@ -188,12 +188,17 @@ def hash_tag(name: str) -> str:
     return tag if closing else ""
 
 
+def is_in_slot(name: str, tag: str) -> bool:
+    """Return whether a key is in the slot of a hash tag, given with its braces; empty without a cluster: always."""
+    return not tag or f"{{{hash_tag(name)}}}" == tag
+
+
 def slot_problem(name: object, tag: str) -> str | None:
     """Return why a queue cannot be used beside LOCK_QUEUE on a cluster, as the end of a sentence; None if it can.
 
     ``tag`` is the hash tag that all names must hold, with its braces; empty without a cluster.
     """
-    if tag and f"{{{hash_tag(str(name))}}}" != tag:
+    if not is_in_slot(str(name), tag):
         return f"its name must hold the hash tag {tag} on a Redis Cluster, so that all its keys are in one slot"
     return None
 

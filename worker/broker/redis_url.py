@@ -46,14 +46,15 @@ class RedisUrl:
 
     @property
     def public(self) -> str:
-        """The URL without user and password, for people."""
+        """The URL without user and password, for people. It shows whether TLS is used."""
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         path = {
             Topology.SERVER: f"/{self.database}",
             Topology.SENTINEL: f"/{self.master}/{self.database}",
             Topology.CLUSTER: "",
         }
-        return f"redis{self.topology.value}://{hosts}{path[self.topology]}"
+        name = "rediss" if self.is_tls else "redis"
+        return f"{name}{self.topology.value}://{hosts}{path[self.topology]}"
 
 
 def parse(url: str) -> RedisUrl:
@@ -75,6 +76,8 @@ def parse(url: str) -> RedisUrl:
             "must start with redis://, rediss://, valkey:// or valkeys://; redis+sentinel:// with Sentinel, "
             "redis+cluster:// with Redis Cluster"
         )
+    if "@" in parts.path + parts.query + parts.fragment:  # then what looks like a host is part of the password
+        raise _unreadable()
     user, _, named = parts.netloc.rpartition("@")
     hosts = _hosts(named, topology)
     if "?" in url or "#" in url:

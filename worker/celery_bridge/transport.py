@@ -26,7 +26,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from worker.broker.connection import KEEPALIVE_OPTIONS, TIMEOUT_SECONDS, PrimaryConnection, PrimarySSLConnection
-from worker.broker.keys import is_celerys_own
+from worker.broker.keys import is_celerys_own, is_in_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,13 +104,13 @@ class QoS(virtual.QoS):  # type: ignore[misc]
 
 
 class _TaggedClient(stock.PrefixedStrictRedis):  # type: ignore[misc]
-    """A client that puts a cluster's hash tag before Celery's own keys, and not before the queues of jobs.
+    """A client that puts a cluster's hash tag before keys, but not before a queue of jobs that a message is pushed to.
 
-    Their names have it, and workers look for the jobs under these names.
+    The name of such a queue has the tag, and workers look for the jobs under this name.
     """
 
     def _prefix_args(self, args: Any) -> list[Any]:
-        is_job = args[0] == "LPUSH" and self.global_keyprefix in args[1]
+        is_job = args[0] == "LPUSH" and is_in_slot(args[1], self.global_keyprefix)
         return list(args) if is_job else super()._prefix_args(args)
 
 

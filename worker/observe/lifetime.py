@@ -52,7 +52,7 @@ class Lifetime:
             "worker": self._name,
             "queues": list(queues),
             "api": urlsplit(settings.API_URL).netloc,
-            "redis": _redis(settings),
+            "redis": public_url(settings),
             "results": settings.RESULTS_CHANNEL,
             "dead": settings.DEAD_STREAM,
             "concurrency": concurrency,
@@ -94,12 +94,6 @@ def changed(settings: Settings) -> dict[str, Any]:
     fields = Settings.model_fields
     values = {name: getattr(settings, name) for name, field in fields.items()}
     return {name: _shown(value) for name, value in values.items() if value != fields[name].default}
-
-
-def _redis(settings: Settings) -> str:
-    """Return REDIS_URL without user and password; it shows whether TLS is used."""
-    url = public_url(settings)
-    return url.replace("redis", "rediss", 1) if settings.redis_is_tls else url
 
 
 def _shown(value: SecretStr | Path | str | float | None) -> str | float | None:

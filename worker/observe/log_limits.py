@@ -58,7 +58,6 @@ LIMITS: Mapping[str, Limit] = {
     "attempts_not_restored": _ONCE_A_MINUTE,
     "binding_not_noted": _ONCE_A_MINUTE,
     "control_not_answered": _ONCE_A_MINUTE,
-    "jobs_need_newer_worker": Limit(by=("queue",)),
     "control_refused": _OF_A_COMMAND,
     "conversation_left_out": _OF_A_JOB,
     "fleet_not_watched": _ONCE_A_MINUTE,
@@ -66,6 +65,7 @@ LIMITS: Mapping[str, Limit] = {
     "ignored_error": _OF_A_COMMAND,
     "intake_error": _OF_A_JOB,
     "job_error": _OF_A_JOB,
+    "jobs_need_newer_worker": Limit(by=("queue",)),
     "jobs_recovered": _OF_A_JOB,
     "lease_lost": _OF_A_JOB,
     "leases_not_renewed": _ONCE_A_MINUTE,
@@ -74,8 +74,10 @@ LIMITS: Mapping[str, Limit] = {
     "maintenance_failed": _ONCE_A_MINUTE,
     "not_registered": _ONCE_A_MINUTE,
     "pool_limited": _OF_A_COMMAND,
+    "primary_not_watched": _ONCE_A_MINUTE,
     "queue_refused": _OF_A_COMMAND,
     "redis_retry": Limit(by=("move",)),
+    "systemd_notifier_failed": _ONCE_A_MINUTE,
     "take_error": _ONCE_A_MINUTE,
 }
 

@@ -73,16 +73,21 @@ class SystemdNotifier:
         """Say that the worker stops, unless that is said, and send nothing more."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        self._notify()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._look()
         if self._socket is not None:
             self._socket.close()
 
     async def _run(self) -> None:
         while True:
-            self._notify()
+            self._look()
             await asyncio.sleep(min(_LOOK_SECONDS, self._alive_seconds))
+
+    def _look(self) -> None:
+        try:
+            self._notify()
+        except Exception:  # an error of ours must not end it
+            logger.exception("systemd_notifier_failed")
 
     def _notify(self) -> None:
         """Send what is new, and a sign of life if it is time for one."""

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 from tasks.message import Rejection
 from tasks.outcome import ProblemType
 from tasks.task_name import TASK_NAME
-from worker.broker.keys import MAX_PRIORITY, PREFIX, PRIORITY_SEPARATOR, UNACKED, Keys, is_celerys_own
+from worker.broker.keys import MAX_PRIORITY, PREFIX, PRIORITY_SEPARATOR, UNACKED, Keys, is_celerys_own, is_in_slot
 from worker.message.decode import decoder
 from worker.runtime.members import read_members
 
@@ -126,7 +126,7 @@ def abandoned_queues(
         is_candidate = queue not in taken and queue not in known and not queue.startswith(f"{PREFIX}:")
         if is_candidate and not is_celerys_own(queue) and _has_a_job_of_ours(client, key):
             others.add(queue)
-    found = [(queue, queue in known) for queue in sorted((known | others) - taken) if tag in queue]
+    found = [(queue, queue in known) for queue in sorted((known | others) - taken) if is_in_slot(queue, tag)]
     counted = (Abandoned(queue, count_jobs(client, Keys(queue)), is_ours) for queue, is_ours in found)
     return [each for each in counted if each.jobs]
 

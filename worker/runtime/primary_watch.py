@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import ReadOnlyError, RedisError
 
-from worker.broker.endpoint import locate
-
 if TYPE_CHECKING:
     from worker.broker.client import RedisClient
-    from worker.broker.endpoint import Address, Endpoint
+    from worker.broker.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +23,16 @@ LOOK_SECONDS = 1.0
 
 
 class PrimaryWatch:
-    """Asks the sentinels who is the primary, and lets the whole worker connect anew when it is another one.
+    """Asks the sentinels who is the primary, and lets the worker connect anew when its connections lead elsewhere.
 
     Args:
-        endpoint: asks them.
+        endpoint: asks them; all connections of the worker go by it, so that none asks another sentinel than the watch.
         client: the client of the asyncio side; its ``on_useless`` lets Celery connect anew too.
     """
 
     def __init__(self, endpoint: Endpoint, client: RedisClient) -> None:
         self._endpoint = endpoint
         self._client = client
-        self._known: Address | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -59,8 +56,8 @@ class PrimaryWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
-        before, self._known = self._known, await locate(self._endpoint)
-        if before in {None, self._known}:
+        primary = await self._endpoint.locate()
+        if not self._client.is_elsewhere(primary):
             return
-        logger.warning("primary_changed", extra={"host": self._known[0], "port": self._known[1]})
+        logger.warning("primary_changed", extra={"host": primary[0], "port": primary[1]})
         await self._client.leave(ReadOnlyError("The sentinels name another primary."))

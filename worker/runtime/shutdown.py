@@ -92,3 +92,12 @@ class Shutdown:
         if not self._is_celery_done:
             return True
         return (self._fetching.is_running or len(self._in_flight) > 0) and time.monotonic() < self._end_at
+
+
+async def close_all(*closes: Callable[[], Awaitable[None]]) -> None:
+    """Call all of them, one after the other; an error in one is logged, and keeps none of the others open."""
+    for close in closes:
+        try:
+            await close()
+        except Exception:  # an error of ours
+            logger.exception("not_closed", extra={"what": getattr(close, "__qualname__", "")})

@@ -17,7 +17,7 @@ from worker.runtime.fleet import Fleet
 from worker.runtime.id_claims import IdClaims
 from worker.runtime.queues import MAX_QUEUES, Queues
 from worker.runtime.settler import Settler
-from worker.runtime.shutdown import Shutdown
+from worker.runtime.shutdown import Shutdown, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,12 +137,13 @@ class WorkerLoop:
 
     async def _close(self) -> None:
         """Close what is open, when no job is in flight any more."""
-        await self._background.cancel()
-        await self.fleet.leave()
-        for service in self.services:
-            await service.stop()
-        await self._parts.close_api()
-        await self._parts.client.disconnect()
+        await close_all(
+            self._background.cancel,
+            self.fleet.leave,
+            *(service.stop for service in self.services),
+            self._parts.close_api,
+            self._parts.client.disconnect,
+        )
 
     def _moves(self, queue: str) -> JobMoves:
         return self.queues.moves(queue)

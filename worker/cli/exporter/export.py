@@ -44,7 +44,9 @@ async def export(settings: Settings) -> None:
         return time.monotonic() - read_at < _SILENT_SECONDS
 
     health = _health(settings, is_up)
-    client = connection.async_client(settings, ConnectBackoff(), on_useless=lambda _: None)
+    client = connection.async_client(
+        settings, ConnectBackoff(), connection.endpoint(settings), on_useless=lambda _: None
+    )
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     watch = fleet_watch(settings, client, bounds, on_read=note_read)
     stopped = _stopped_by_signal()
