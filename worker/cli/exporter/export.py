@@ -6,21 +6,28 @@ import asyncio
 import logging
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
 
 from worker.broker import connection
 from worker.broker.backoff import ConnectBackoff
+from worker.broker.endpoint import locate
+from worker.broker.refusals import ServerIsUnfitError
 from worker.broker.stream_bounds import StreamBounds
 from worker.cli.exit import redis_address
 from worker.observe import process_metrics
 from worker.observe.health import HealthServer, open_port
 from worker.observe.metrics_page import OF_A_FLEET
-from worker.runtime.fleet_watch import fleet_watch
+from worker.runtime.fleet_watch import LOOK_SECONDS, fleet_watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settings import Settings
+    from worker.broker.endpoint import Endpoint
+    from worker.broker.refusals import Unfit
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +40,7 @@ async def export(settings: Settings) -> None:
 
     Raises:
         PortError: the port cannot be used.
+        ServerIsUnfitError: REDIS_URL leads to no usable server, which is found out and logged at the start.
     """
     read_at = float("-inf")
 
@@ -59,11 +67,37 @@ async def export(settings: Settings) -> None:
             "port": settings.HEALTH_PORT,
         },
     )
-    await stopped.wait()
-    await watch.stop()
-    await health.stop()
-    await client.disconnect()
-    logger.info("exporter_stopped")
+    try:
+        await _find_server(connection.endpoint(settings), stopped)
+        await stopped.wait()
+    finally:
+        await watch.stop()
+        await health.stop()
+        await client.disconnect()
+        logger.info("exporter_stopped")
+
+
+async def _find_server(place: Endpoint | None, stopped: asyncio.Event) -> None:
+    """Return once the server is found where sentinels or a cluster have to be asked; wait for those that are away.
+
+    Raises:
+        ServerIsUnfitError: they answer, and waiting does not help, such as where no sentinel knows the primary's name.
+    """
+    while place is not None and not stopped.is_set():
+        try:
+            await locate(place)
+        except ServerIsUnfitError as error:
+            _log_unfit(error.unfit)
+            raise
+        except RedisError:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
+        else:
+            return
+
+
+def _log_unfit(unfit: Unfit) -> None:
+    logger.error("redis_unfit", extra={"problem": unfit.problem, "advice": unfit.advice})
 
 
 def _health(settings: Settings, is_up: Callable[[], bool]) -> HealthServer:
