@@ -13,8 +13,9 @@ import ipaddress
 import os
 import re
 import ssl
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -29,9 +30,14 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.rule_limits import read_limit, read_limits_file
+from tasks.rule_limits import described, read_limit, read_limits_file
 from worker.broker.keys import hash_tag
 from worker.broker.redis_url import RedisUrl, Topology, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.rule_limits import RuleLimit
 
 #: The options that all workers of a queue must share; a worker logs a warning if another one differs. None is secret.
 MUST_AGREE = (
@@ -46,6 +52,7 @@ MUST_AGREE = (
     "CONTROL_STREAM",
     "CONTROL_MAXLEN",
     "RULE_LIMIT",
+    "RULE_LIMITS_FILE",
     "RESULT_CONVERSATION",
     "RESULT_MAX_BYTES",
     "DEDUPLICATE_SECONDS",
@@ -657,8 +664,17 @@ class Settings(BaseSettings):
         return value
 
     def to_agree_on(self) -> dict[str, str | int | float | None]:
-        """Return the settings that must be the same in the whole fleet."""
-        return {name: getattr(self, name) for name in MUST_AGREE}
+        """Return the settings that must be the same in the whole fleet; of RULE_LIMITS_FILE what it holds."""
+        return {name: getattr(self, name) for name in MUST_AGREE} | {"RULE_LIMITS_FILE": described(self.rule_limits)}
+
+    @cached_property
+    def rule_limits(self) -> Mapping[str, RuleLimit]:
+        """The limits in RULE_LIMITS_FILE; read once, so that the worker obeys those that it tells the fleet of.
+
+        Raises:
+            ValueError: the file was changed after the check of the settings, and is wrong.
+        """
+        return {} if self.RULE_LIMITS_FILE is None else read_limits_file(self.RULE_LIMITS_FILE)
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from celery.concurrency import get_implementation
 import tasks.lock_conversation  # noqa: F401 - registers the task
 from settings import SettingsError, load
 from tasks import from_settings
-from tasks.rule_limits import read_limit, read_limits_file
+from tasks.rule_limits import read_limit
 from tasks.shadow import shadow_of
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
@@ -308,15 +308,14 @@ def _trail(settings: Settings) -> Trail:
 
 
 def _guard(settings: Settings, client: RedisClient, controls: ControlWatch, clock: ServerClock) -> Guard:
-    limits = {} if settings.RULE_LIMITS_FILE is None else read_limits_file(settings.RULE_LIMITS_FILE)
-    if settings.RULE_LIMIT is None and not limits:
+    if settings.RULE_LIMIT is None and not settings.rule_limits:
         return NoGuard()
     return RuleGuard(
         client,
         Keys(settings.LOCK_QUEUE),
         _trail(settings),
         default=None if settings.RULE_LIMIT is None else read_limit(settings.RULE_LIMIT),
-        limits=limits,
+        limits=settings.rule_limits,
         source=settings.EVENT_SOURCE,
         controls=controls,
         clock=clock,
