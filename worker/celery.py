@@ -172,7 +172,7 @@ def build(settings: Settings) -> WorkerApp:
         close_api=api.aclose,
     )
     _set_up_runtime(app, settings, parts)
-    _add_services(app.runtime, settings, client, bounds, tracing)
+    _add_services(app, settings, client, bounds, tracing)
     return app
 
 
@@ -194,7 +194,13 @@ def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> 
         remember_revoked=runtime.remember_revoked,
         cluster_tag=settings.cluster_tag,
     )
-    app.readiness = Readiness(in_flight=parts.in_flight, fetcher=runtime.fetcher, clock=parts.clock, gates=parts.flow)
+    app.readiness = Readiness(
+        in_flight=parts.in_flight,
+        fetcher=runtime.fetcher,
+        clock=parts.clock,
+        gates=parts.flow,
+        has_queues=lambda: bool(app.amqp.queues.consume_from),
+    )
     app.conf.update(_celery_settings(settings, runtime))
 
 
@@ -218,15 +224,16 @@ def _look_at_layout(client: Redis, queues: list[str]) -> list[Unfit]:
 
 
 def _add_services(
-    runtime: Runtime,
+    app: WorkerApp,
     settings: Settings,
     client: RedisClient,
     bounds: StreamBounds,
     tracing: Tracing | TracingOff | None,
 ) -> None:
+    runtime = app.runtime
     # Not before the server was found fit.
     has_begun = lambda: runtime.fetcher.last_fetch_at is not None  # noqa: E731 - short
-    runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
+    runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun, on_read=app.readiness.note_read))
     place = connection.endpoint(settings)
     if isinstance(place, PrimaryOfSentinels):  # a node of a cluster that was demoted says so at once
         runtime.add_service(PrimaryWatch(place, client))

@@ -26,10 +26,13 @@ class _Worker:
             in_flight, name="pod", failures=10, is_rate_limited=False, max_pause=300, changes=lambda: None,
             restore_attempts=lambda _: None, server_ms=lambda: time.time() * 1000,
         ).gates  # fmt: skip
-        self._readiness = Readiness(in_flight=in_flight, fetcher=fetcher, clock=clock, gates=self.gates)
+        self.has_queues = True
+        self.readiness = Readiness(
+            in_flight=in_flight, fetcher=fetcher, clock=clock, gates=self.gates, has_queues=lambda: self.has_queues
+        )
 
     def says(self) -> tuple[list[str], list[str]]:
-        return self._readiness.reasons_not_ready(), self._readiness.fleet_held_back_by()
+        return self.readiness.reasons_not_ready(), self.readiness.fleet_held_back_by()
 
 
 def test_a_worker_that_takes_nothing_although_nothing_holds_it_back_is_not_ready() -> None:
@@ -52,3 +55,21 @@ def test_a_worker_is_ready_when_a_pause_has_just_ended() -> None:
     eventually(lambda: not worker.gates.is_paused, "the end of the pause")
 
     assert worker.says() == ([], [])
+
+
+def test_a_worker_whose_queues_were_all_cancelled_is_ready_and_says_so() -> None:
+    worker = _Worker()
+    worker.has_queues = False
+
+    assert worker.says() == ([], ["queues_cancelled"])
+
+
+def test_a_worker_without_queues_hears_of_redis_by_the_state_of_the_fleet_alone() -> None:
+    worker = _Worker()
+    worker.has_queues = False
+    worker.clock.seconds_since_sync = 6.0
+    assert worker.says() == (["redis_unreachable"], ["queues_cancelled"])
+
+    worker.readiness.note_read()
+
+    assert worker.says() == ([], ["queues_cancelled"])
