@@ -13,8 +13,9 @@ import ipaddress
 import os
 import re
 import ssl
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -29,9 +30,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.rule_limits import read_limit, read_limits_file
-from worker.broker.keys import hash_tag
-from worker.broker.redis_url import RedisUrl, Topology, parse
+from tasks.rule_limits import described, read_limit, read_limits_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.rule_limits import RuleLimit
+    from worker.broker.redis_url import RedisUrl
 
 #: The options that all workers of a queue must share; a worker logs a warning if another one differs. None is secret.
 MUST_AGREE = (
@@ -46,6 +51,7 @@ MUST_AGREE = (
     "CONTROL_STREAM",
     "CONTROL_MAXLEN",
     "RULE_LIMIT",
+    "RULE_LIMITS_FILE",
     "RESULT_CONVERSATION",
     "RESULT_MAX_BYTES",
     "DEDUPLICATE_SECONDS",
@@ -99,14 +105,29 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
+# A service that only sends jobs imports this module, and needs nothing of the worker: so the worker is imported late.
+
+
+def _read_url(url: str) -> RedisUrl:
+    from worker.broker.redis_url import parse  # noqa: PLC0415 - as said above
+
+    return parse(url)
+
+
+def _hash_tag(name: str) -> str:
+    from worker.broker.keys import hash_tag  # noqa: PLC0415 - as above
+
+    return hash_tag(name)
+
+
 def _redis_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value().strip()
-    parse(url)
+    _read_url(url)
     return SecretStr(url)
 
 
 def _is_tls(url: SecretStr) -> bool:
-    return parse(url.get_secret_value()).is_tls
+    return _read_url(url.get_secret_value()).is_tls
 
 
 def _api_url(value: str) -> str:
@@ -284,7 +305,7 @@ def _is_cluster(url: object) -> bool:
     """Return whether REDIS_URL names a cluster; False if it is invalid, which is reported as such."""
     text = url.get_secret_value() if isinstance(url, SecretStr) else str(url)
     try:
-        return parse(text.strip()).topology is Topology.CLUSTER
+        return _read_url(text.strip()).is_cluster
     except ValueError:
         return False
 
@@ -544,7 +565,7 @@ class Settings(BaseSettings):
     @classmethod
     def _streams_follow_the_queue(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Name the streams of a cluster that are not named: they must be in the slot of the queue."""
-        tag = hash_tag(str(given.get("LOCK_QUEUE", "")))
+        tag = _hash_tag(str(given.get("LOCK_QUEUE", "")))
         if not (tag and _is_cluster(given.get("REDIS_URL"))):
             return given
         return {**{name: f"{{{tag}}}.{end}" for name, end in _CLUSTER_STREAMS.items()}, **given}
@@ -552,7 +573,7 @@ class Settings(BaseSettings):
     @field_validator("LOCK_QUEUE")
     @classmethod
     def _has_a_hash_tag(cls, value: str, info: ValidationInfo) -> str:
-        if _is_cluster(info.data.get("REDIS_URL")) and not hash_tag(value):
+        if _is_cluster(info.data.get("REDIS_URL")) and not _hash_tag(value):
             raise ValueError(
                 "must hold a hash tag on a Redis Cluster, which keeps all keys of the queue in one slot: write "
                 "{moderation}.lock, for example"
@@ -562,8 +583,8 @@ class Settings(BaseSettings):
     @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")
     @classmethod
     def _shares_the_hash_tag(cls, value: str, info: ValidationInfo) -> str:
-        tag = hash_tag(info.data.get("LOCK_QUEUE", ""))
-        if tag and hash_tag(value) != tag and _is_cluster(info.data.get("REDIS_URL")):
+        tag = _hash_tag(info.data.get("LOCK_QUEUE", ""))
+        if tag and _hash_tag(value) != tag and _is_cluster(info.data.get("REDIS_URL")):
             ending = _CLUSTER_STREAMS[str(info.field_name)]
             raise ValueError(
                 f"must hold the hash tag of LOCK_QUEUE on a Redis Cluster, or a job and its event are in different "
@@ -575,7 +596,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_for_sentinels(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         url = info.data.get("REDIS_URL")  # missing: it is invalid itself, and reported
-        if value is not None and url is not None and parse(url.get_secret_value()).topology is not Topology.SENTINEL:
+        if value is not None and url is not None and not _read_url(url.get_secret_value()).is_sentinel:
             raise ValueError("is for sentinels: let REDIS_URL start with redis+sentinel://, or leave it out")
         return value
 
@@ -583,7 +604,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_the_only_password(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         url = info.data.get("REDIS_URL")  # missing: it is invalid itself, and reported
-        if value is not None and url is not None and parse(url.get_secret_value()).password:
+        if value is not None and url is not None and _read_url(url.get_secret_value()).password:
             raise ValueError("give the password in REDIS_URL or in REDIS_PASSWORD_FILE, not both")
         return value
 
@@ -665,8 +686,17 @@ class Settings(BaseSettings):
         return value
 
     def to_agree_on(self) -> dict[str, str | int | float | None]:
-        """Return the settings that must be the same in the whole fleet."""
-        return {name: getattr(self, name) for name in MUST_AGREE}
+        """Return the settings that must be the same in the whole fleet; of RULE_LIMITS_FILE what it holds."""
+        return {name: getattr(self, name) for name in MUST_AGREE} | {"RULE_LIMITS_FILE": described(self.rule_limits)}
+
+    @cached_property
+    def rule_limits(self) -> Mapping[str, RuleLimit]:
+        """The limits in RULE_LIMITS_FILE; read once, so that the worker obeys those that it tells the fleet of.
+
+        Raises:
+            ValueError: the file was changed after the check of the settings, and is wrong.
+        """
+        return {} if self.RULE_LIMITS_FILE is None else read_limits_file(self.RULE_LIMITS_FILE)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -681,12 +711,12 @@ class Settings(BaseSettings):
     @property
     def redis(self) -> RedisUrl:
         """The parts of REDIS_URL."""
-        return parse(self.REDIS_URL.get_secret_value())
+        return _read_url(self.REDIS_URL.get_secret_value())
 
     @property
     def cluster_tag(self) -> str:
         """The hash tag of all names, with its braces; empty without a cluster."""
-        return f"{{{hash_tag(self.LOCK_QUEUE)}}}" if self.redis.topology is Topology.CLUSTER else ""
+        return f"{{{_hash_tag(self.LOCK_QUEUE)}}}" if self.redis.is_cluster else ""
 
 
 def _authorities() -> str | None:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from tasks.run import Run
 
 _TOO_OLD = "The job is older than JOB_MAX_AGE_SECONDS, so it is not called again."
+_EXPIRED_UNCALLED = ", before it could be called."
+_EXPIRED_AFTER_A_CALL = (
+    " and is not called again. A call for it had been made or begun by then, and none confirmed the lock: the "
+    "conversation may be locked."
+)
 
 
 class LockConversation:
@@ -99,8 +104,8 @@ class LockConversation:
     def _admit(self, job: Accepted, run: Run) -> Expired | WouldLock | Exhausted | None:
         """Return the outcome of a job that must not be called; None: it may be called."""
         if job.expires_at is not None and run.clock() >= job.expires_at:
-            detail = f"The job expired at {job.expires_at.isoformat()}, before it could be called."
-            return Expired(Problem(ProblemType.EXPIRED, detail))
+            when = _EXPIRED_AFTER_A_CALL if run.was_called else _EXPIRED_UNCALLED
+            return Expired(Problem(ProblemType.EXPIRED, f"The job expired at {job.expires_at.isoformat()}{when}"))
         if job.is_dry_run:
             return WouldLock()
         if run.ends_at is not None and run.clock() >= run.ends_at:

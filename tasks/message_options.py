@@ -15,6 +15,8 @@ from tasks.redaction import shorten
 
 MAX_JOB_ID_CHARACTERS = 128
 MAX_WAIT = timedelta(days=365)
+#: Options of Celery that a producer may count on, and that have no effect here.
+IGNORED = ("link", "link_error", "chain", "chord", "timelimit", "reply_to", "stamps")
 
 
 def usable_id(value: Any) -> str | None:

@@ -60,9 +60,8 @@ class Reporter:
 
     def revoked(self, job: ParsedJob, run: Run) -> Finished:
         """End a job that was revoked through Celery: a call made before that may have locked the conversation."""
-        was_called = _was_called(run)
-        detail = _REVOKED_AFTER_A_CALL if was_called else "The job was revoked before it was called."
-        return self.report(job, run, Revoked(Problem(ProblemType.REVOKED, detail), was_called=was_called))
+        detail = _REVOKED_AFTER_A_CALL if run.was_called else "The job was revoked before it was called."
+        return self.report(job, run, Revoked(Problem(ProblemType.REVOKED, detail), was_called=run.was_called))
 
     def cancelled(self, job: ParsedJob, run: Run, *, by: str, why: str) -> Finished:
         """End a job that an operator cancelled: a call made before that may have locked the conversation.
@@ -73,11 +72,10 @@ class Reporter:
             by: who cancelled it.
             why: the reason that they gave.
         """
-        was_called = _was_called(run)
         detail = f"Cancelled by {by}: {why}"
-        if was_called:
+        if run.was_called:
             detail += f" {_CANCELLED_AFTER_A_CALL}"
-        return self.report(job, run, Cancelled(Problem(ProblemType.CANCELLED, detail), was_called=was_called))
+        return self.report(job, run, Cancelled(Problem(ProblemType.CANCELLED, detail), was_called=run.was_called))
 
     def poisoned(self, job: ParsedJob, run: Run, crashes: int) -> Finished:
         """End a job that workers died on."""
@@ -86,8 +84,3 @@ class Reporter:
             "replay is a new job, without this history, and may take as many workers down again."
         )
         return self.report(job, run, Poisoned(Problem(ProblemType.POISONED, detail)))
-
-
-def _was_called(run: Run) -> bool:
-    """Return whether a call for the job was made or is under way, whether it counts as an attempt or not."""
-    return run.attempts > 0 or run.progress.may_be_at_work or run.progress.problem is not None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
+
+from tasks.plural import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,3 +68,11 @@ def read_limits_file(path: Path) -> Mapping[str, RuleLimit]:
         except ValueError as error:
             raise ValueError(f"entry {number}: {error}") from None
     return limits
+
+
+def described(limits: Mapping[str, RuleLimit]) -> str | None:
+    """Return a short text that is the same for equal limits only, however they were written; None: there are none."""
+    if not limits:
+        return None
+    text = json.dumps(sorted((rule, *limit) for rule, limit in limits.items()))
+    return f"{plural(len(limits), 'rule')}, digest {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -68,6 +68,11 @@ class Run:
     def attempts(self, attempts: int) -> None:
         self.counter.attempts = attempts
 
+    @property
+    def was_called(self) -> bool:
+        """Whether a call for the job was made or is under way, whether it counts as an attempt or not."""
+        return self.attempts > 0 or self.progress.may_be_at_work or self.progress.problem is not None
+
 
 def trace_of(job: ParsedJob, run: Run) -> JobTrace:
     """Return the trace of a job, the same one for all its calls and its event."""

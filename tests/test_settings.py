@@ -583,6 +583,25 @@ def test_rules_in_any_order_are_one_setting_so_that_workers_agree(environment: E
     assert load(need_token=False).to_agree_on()["RULES_DRY_RUN"] == "a,b"
 
 
+def test_limits_of_rules_agree_if_they_are_the_same_wherever_and_however_they_are_written(
+    environment: Environment, tmp_path: Path
+) -> None:
+    def told(name: str, text: str) -> object:
+        (tmp_path / name).write_text(text, "utf-8")
+        environment(RULE_LIMITS_FILE=tmp_path / name)
+        return load(need_token=False).to_agree_on()["RULE_LIMITS_FILE"]
+
+    first = told("one.json", '{"r-7": "200/10m", "r-8": "5/1h"}')
+
+    assert str(first).startswith("2 rules, digest ")
+    assert told("two.json", '{"r-8":"5/60m","r-7":"200/600s"}') == first
+    assert told("one.json", '{"r-7": "200/10m", "r-8": "6/1h"}') != first
+    assert told("one.json", '{"r-7": "200/10m", "r-9": "5/1h"}') != first
+    assert told("one.json", "{}") is None
+    environment(RULE_LIMITS_FILE="")
+    assert load(need_token=False).to_agree_on()["RULE_LIMITS_FILE"] is None
+
+
 @pytest.mark.parametrize(
     ("rules", "wrong"),
     [("a,,b", "names an empty rule id"), (",", "names an empty rule id"), ("x" * 129, "holds what no rule id is")],

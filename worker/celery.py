@@ -21,7 +21,7 @@ from celery.concurrency import get_implementation
 import tasks.lock_conversation  # noqa: F401 - registers the task
 from settings import SettingsError, load
 from tasks import from_settings
-from tasks.rule_limits import read_limit, read_limits_file
+from tasks.rule_limits import read_limit
 from tasks.shadow import shadow_of
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
@@ -200,6 +200,7 @@ def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> 
         clock=parts.clock,
         gates=parts.flow,
         controls=parts.controls,
+        has_queues=lambda: bool(app.amqp.queues.consume_from),
     )
     app.conf.update(_celery_settings(settings, runtime, app.endpoint))
 
@@ -235,7 +236,7 @@ def _add_services(
     runtime = app.runtime
     # Not before the server was found fit.
     has_begun = lambda: runtime.fetcher.last_fetch_at is not None  # noqa: E731 - short
-    runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun))
+    runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun, on_read=app.readiness.note_read))
     if isinstance(app.endpoint, PrimaryOfSentinels):  # a node of a cluster that was demoted says so at once
         runtime.add_service(PrimaryWatch(app.endpoint, client))
     if tracing is not None:
@@ -316,15 +317,14 @@ def _trail(settings: Settings) -> Trail:
 
 
 def _guard(settings: Settings, client: RedisClient, controls: ControlWatch, clock: ServerClock) -> Guard:
-    limits = {} if settings.RULE_LIMITS_FILE is None else read_limits_file(settings.RULE_LIMITS_FILE)
-    if settings.RULE_LIMIT is None and not limits:
+    if settings.RULE_LIMIT is None and not settings.rule_limits:
         return NoGuard()
     return RuleGuard(
         client,
         Keys(settings.LOCK_QUEUE),
         _trail(settings),
         default=None if settings.RULE_LIMIT is None else read_limit(settings.RULE_LIMIT),
-        limits=limits,
+        limits=settings.rule_limits,
         source=settings.EVENT_SOURCE,
         controls=controls,
         clock=clock,

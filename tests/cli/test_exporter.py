@@ -35,9 +35,9 @@ def port() -> int:
 
 
 @contextmanager
-def exporter(terminal: Terminal, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    log = subprocess.PIPE
-    process = terminal.start("exporter", HEALTH_HOST="127.0.0.1", HEALTH_PORT=str(port), stderr=log)
+def exporter(terminal: Terminal, port: int, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    where = {"HEALTH_HOST": "127.0.0.1", "HEALTH_PORT": str(port)}
+    process = terminal.start("exporter", *options, stderr=subprocess.PIPE, **where, **environment)
     try:
         eventually(lambda: status_of(port, "/livez") == 200, "an exporter that answers")
         yield process
@@ -131,8 +131,11 @@ def test_it_shows_nothing_of_a_fleet_that_it_lost_sight_of_until_it_sees_it_agai
             )
 
 
-def test_it_ends_on_sigterm_and_every_line_of_its_log_is_json(terminal: Terminal, port: int) -> None:
-    with exporter(terminal, port) as process:
+@pytest.mark.parametrize(("options", "log_format"), [([], "json"), (["--json"], "console")])
+def test_it_ends_on_sigterm_and_every_line_of_its_log_is_json(
+    terminal: Terminal, port: int, options: list[str], log_format: str
+) -> None:
+    with exporter(terminal, port, *options, LOG_FORMAT=log_format) as process:
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
 
@@ -146,4 +149,10 @@ def test_a_port_in_use_ends_the_start_with_a_sentence(terminal: Terminal) -> Non
 
     assert ended.returncode == 1
     assert "HEALTH_PORT: cannot listen on 127.0.0.1 port" in ended.stderr
-    assert terminal.run("exporter", HEALTH_PORT="0").returncode == 1
+
+
+def test_no_port_at_all_is_wrong_use(terminal: Terminal) -> None:
+    ended = terminal.run("exporter", HEALTH_PORT="0")
+
+    assert ended.returncode == 2
+    assert "HEALTH_PORT: 0 is for none, and the exporter needs one" in ended.stderr

@@ -56,6 +56,29 @@ def test_it_tells_its_version_which_is_that_of_the_metric(tmp_path: Path) -> Non
     assert next(iter(BUILD.collect())).samples[0].labels == {"version": version("lock-worker")}
 
 
+@pytest.mark.parametrize("arguments", [["--version", "--json"], ["--json", "--version"]], ids=" ".join)
+def test_it_tells_its_version_as_json_too(arguments: list[str], tmp_path: Path) -> None:
+    shown = Terminal({}, tmp_path).run(*arguments)
+
+    assert (shown.returncode, json.loads(shown.stdout)) == (0, {"version": version("lock-worker")})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--json"], "--json goes with --version here; that of a command stands behind its name"),
+        (["--json", "status"], "--json goes with --version here; that of a command stands behind its name"),
+        ([], "Usage: lock-worker"),
+    ],
+    ids=str,
+)
+def test_without_a_command_it_says_what_to_write(arguments: list[str], said: str, tmp_path: Path) -> None:
+    shown = Terminal({}, tmp_path).run(*arguments)
+
+    assert shown.returncode == 2
+    assert said in " ".join((shown.stdout + shown.stderr).split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_shows_an_example(command: str, tmp_path: Path) -> None:
     shown = Terminal({}, tmp_path).run(command, "--help")

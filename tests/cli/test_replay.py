@@ -375,7 +375,7 @@ def test_a_letter_that_another_command_was_quicker_with_is_not_reported_as_sent(
     settings = Settings(REDIS_URL=SecretStr(terminal.environment["REDIS_URL"]))
 
     with pytest.raises(Exit):
-        replay_letters(settings, DeadLetterFilter(), 0)
+        replay_letters(settings, DeadLetterFilter(), 0, as_json=False)
 
     out, err = capsys.readouterr()
     assert (out, err) == ("", "lock-worker: nothing was sent: another command was quicker\n")
@@ -445,6 +445,50 @@ def test_a_reader_who_is_gone_ends_it_with_an_account(terminal: Terminal, redis_
     assert len(jobs) + len(left(redis_client)) == 300
 
 
+def test_as_json_it_is_one_object_that_names_new_and_old_jobs(terminal: Terminal, redis_client: redis.Redis) -> None:
+    letter(redis_client, "old-1")
+    letter(redis_client, "old-2", queue=b"another")
+    letter(redis_client, "bad", "rejected", raw=b"junk")
+
+    ended = terminal.run("replay", "old-1", "old-2", "bad", "nobody", "--json")
+
+    assert ended.returncode == 1, "an id has no dead letter"
+    told = json.loads(ended.stdout)
+    (first,), (second,) = sent(redis_client), sent(redis_client, "another")
+    assert told == {
+        "sent": [
+            {"job_id": first.id, "replay_of": "old-1", "queue": QUEUE},
+            {"job_id": second.id, "replay_of": "old-2", "queue": "another"},
+        ],
+        "left": 1,
+        "gone": 0,
+        "unsure": 0,
+        "missing": ["nobody"],
+    }
+
+
+def test_as_json_it_tells_what_was_sent_also_if_it_ends_early(terminal: Terminal, redis_client: redis.Redis) -> None:
+    letter(redis_client, "old-1")
+    letter(redis_client, "old-2", queue=b"another")
+    redis_client.set("another", "no list")
+
+    ended = terminal.run("replay", "--all", "--json")
+
+    assert ended.returncode == 1
+    assert " refused: WRONGTYPE " in ended.stderr
+    told = json.loads(ended.stdout)
+    assert [job["replay_of"] for job in told["sent"]] == ["old-1"]
+    assert told["unsure"] == 0
+    assert left(redis_client) == ["old-2"]
+
+
+def test_as_json_nothing_to_replay_is_an_object_too(terminal: Terminal) -> None:
+    ended = terminal.run("replay", "--all", "--json")
+
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout) == {"sent": [], "left": 0, "gone": 0, "unsure": 0, "missing": []}
+
+
 @pytest.mark.parametrize("arguments", [["--all"], ["--outcome", "refused"], ["nobody"]], ids=" ".join)
 def test_nothing_to_replay_is_said_and_a_status_that_scripts_can_tell(
     terminal: Terminal, redis_client: redis.Redis, arguments: list[str]
@@ -463,7 +507,6 @@ def test_nothing_to_replay_is_said_and_a_status_that_scripts_can_tell(
     [
         ([], "say which: job ids, --outcome, --error, or --all"),
         (["--all", "job-1"], "give --all, or job ids, --outcome and --error, and not both"),
-        (["--all", "--json"], "--json is for --list"),
         (["--outcome", "lost"], "--outcome lost: there are locked, would_lock"),
         (["--error", "lost"], "--error lost: there are invalid_job, undecodable"),
         (["--all", "--priority", "10"], "--priority': Input should be less than or equal to 9"),

@@ -8,7 +8,8 @@ from settings import Settings
 from worker.observe.setting_names import misspelt, odd_values
 
 MEANT = {
-    "REDIS_PASSWORD": "REDIS_PASSWORD_FILE", "API_TOKN": "API_TOKEN", "APITOKEN": "API_TOKEN", "API-TOKEN": "API_TOKEN", "api_token": "API_TOKEN",
+    "REDIS_PASSWORD": "REDIS_PASSWORD_FILE",
+    "API_TOKN": "API_TOKEN", "APITOKEN": "API_TOKEN", "API-TOKEN": "API_TOKEN", "api_token": "API_TOKEN",
     "Api_Url": "API_URL", "AIP_URL": "API_URL", "API_TOKEN_PATH": "API_TOKEN_FILE",
     "API_TIMEOUT_SECONDS": "ATTEMPT_TIMEOUT_SECONDS", "REDIS_URI": "REDIS_URL", "REDIS_CAFILE": "REDIS_CA_FILE",
     "CONCURENCY": "CONCURRENCY", "concurrency": "CONCURRENCY", "WORKER_CONCURRENCY": "CONCURRENCY",

@@ -28,12 +28,14 @@ class _Worker:
         ).gates  # fmt: skip
         controls: Any = SimpleNamespace(is_hold_in_force=False)
         self.controls = controls
-        self._readiness = Readiness(
-            in_flight=in_flight, fetcher=fetcher, clock=clock, gates=self.gates, controls=controls
-        )
+        self.has_queues = True
+        self.readiness = Readiness(
+            in_flight=in_flight, fetcher=fetcher, clock=clock, gates=self.gates, has_queues=lambda: self.has_queues,
+            controls=controls,
+        )  # fmt: skip
 
     def says(self) -> tuple[list[str], list[str]]:
-        return self._readiness.reasons_not_ready(), self._readiness.fleet_held_back_by()
+        return self.readiness.reasons_not_ready(), self.readiness.fleet_held_back_by()
 
 
 def test_a_worker_that_takes_nothing_although_nothing_holds_it_back_is_not_ready() -> None:
@@ -65,3 +67,21 @@ def test_a_hold_is_told_and_makes_no_worker_unready() -> None:
     worker.controls.is_hold_in_force = True
 
     assert worker.says() == ([], ["paused", "held"])
+
+
+def test_a_worker_whose_queues_were_all_cancelled_is_ready_and_says_so() -> None:
+    worker = _Worker()
+    worker.has_queues = False
+
+    assert worker.says() == ([], ["queues_cancelled"])
+
+
+def test_a_worker_without_queues_hears_of_redis_by_the_state_of_the_fleet_alone() -> None:
+    worker = _Worker()
+    worker.has_queues = False
+    worker.clock.seconds_since_sync = 6.0
+    assert worker.says() == (["redis_unreachable"], ["queues_cancelled"])
+
+    worker.readiness.note_read()
+
+    assert worker.says() == ([], ["queues_cancelled"])

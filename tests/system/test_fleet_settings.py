@@ -19,13 +19,22 @@ def said(worker: WorkerProcess) -> set[tuple[str, object, object]]:
 
 
 def test_settings_that_differ_are_said_by_both_workers_and_by_status(stage: Stage) -> None:
-    first = stage.worker("-n", "one@test")
-    second = stage.worker("-n", "two@test", RESULTS_CHANNEL="elsewhere", MAX_DELIVERIES=3)
+    limits = stage.folder / "limits.json"
+    limits.write_text('{"r-7": "200/10m"}', "utf-8")
+    first = stage.worker("-n", "one@test", RULE_LIMITS_FILE=str(limits))
+    limits.write_text('{"r-7": "100/10m"}', "utf-8")
+    second = stage.worker("-n", "two@test", RESULTS_CHANNEL="elsewhere", MAX_DELIVERIES=3, RULE_LIMITS_FILE=str(limits))
 
-    eventually(lambda: len(said(second)) == 2, "what the second one says")
-    eventually(lambda: len(said(first)) == 2, "what the first one says", seconds=30)
+    eventually(lambda: len(said(second)) == 3, "what the second one says")
+    eventually(lambda: len(said(first)) == 3, "what the first one says", seconds=30)
 
-    assert said(first) == {("RESULTS_CHANNEL", RESULTS, "elsewhere"), ("MAX_DELIVERIES", 5, 3)}
+    (of_limits,) = [line for line in said(first) if line[0] == "RULE_LIMITS_FILE"]
+    assert all(str(value).startswith("1 rule, digest ") for value in of_limits[1:])
+    assert said(first) == {
+        ("RESULTS_CHANNEL", RESULTS, "elsewhere"),
+        ("MAX_DELIVERIES", 5, 3),
+        of_limits,
+    }
     assert {line["workers"][0] for line in first.lines("settings_differ")} == {"two@test"}
     assert {line["level"] for line in first.lines("settings_differ")} == {"warning"}
     terminal = Terminal({"REDIS_URL": stage.redis_url}, stage.folder)

@@ -16,7 +16,7 @@ from sandbox.faults import Respond
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
 from tasks.outcome import OutcomeName
-from tests.system.stage import Stage, WorkerProcess, eventually
+from tests.system.stage import QUEUE, Stage, WorkerProcess, eventually
 from worker.observe.page_server import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ def ask(port: int, path: str) -> tuple[int, Any]:
 
 def is_ready(port: int) -> bool:
     return ask(port, "/readyz") == (200, {"status": "ready"})
+
+
+def looks_at_the_fleet(stage: Stage) -> int:
+    return int(stage.redis.info("commandstats").get("cmdstat_xinfo|groups", {"calls": 0})["calls"])
 
 
 def test_a_worker_that_takes_jobs_is_alive_and_ready(stage: Stage, port: int) -> None:
@@ -103,6 +107,26 @@ def test_a_worker_whose_token_is_refused_is_alive_but_not_ready(stage: Stage, po
 
     eventually(lambda: ask(port, "/readyz") == (503, {"status": "not ready", "reasons": ["token_refused"]}), "a no")
     assert ask(port, "/livez")[0] == 200
+
+
+def test_a_worker_whose_queues_were_all_cancelled_is_ready_and_says_why_it_takes_no_jobs(
+    stage: Stage, port: int
+) -> None:
+    stage.worker("-n", "lock-1@test", HEALTH_HOST="127.0.0.1", HEALTH_PORT=port)
+    eventually(lambda: is_ready(port), "a worker that is ready")
+    control = stage.producer.control
+
+    control.cancel_consumer(QUEUE, destination=["lock-1@test"], reply=True, timeout=10)
+
+    cancelled = (200, {"status": "ready", "held_back_by": ["queues_cancelled"]})
+    eventually(lambda: ask(port, "/readyz") == cancelled, "the reason")
+    # A worker that Redis does not answer is not ready after 5 s, which is less than three looks at the fleet take.
+    for _ in range(3):
+        before = looks_at_the_fleet(stage)
+        eventually(lambda: looks_at_the_fleet(stage) > before, "a look at the fleet")  # noqa: B023 - called here
+        assert ask(port, "/readyz") == cancelled
+    control.add_consumer(QUEUE, destination=["lock-1@test"], reply=True, timeout=10)
+    eventually(lambda: is_ready(port), "a worker that is ready")
 
 
 def test_a_worker_without_its_redis_is_alive_but_not_ready_until_it_is_back(

@@ -13,6 +13,7 @@ import redis
 from celery import Celery
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from sandbox.free_port import free_port
 from sandbox.redis_sentinels import RedisSentinels
 from tests.cli.terminal import Terminal
 from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
@@ -117,6 +118,19 @@ def test_a_worker_that_starts_ends_if_no_sentinel_knows_the_primarys_name(
     assert worker.process.wait(20) == 1
     (line,) = worker.lines("redis_unfit")
     assert line["problem"] == "No sentinel in REDIS_URL knows a primary by the name nobody."
+
+
+def test_an_exporter_that_starts_ends_as_a_worker_does_if_no_sentinel_knows_the_primarys_name(
+    stage: Stage, sentinels: RedisSentinels
+) -> None:
+    shell = Terminal({"REDIS_URL": url(sentinels, "nobody"), **PASSWORDS}, stage.folder)
+
+    ended = shell.run("exporter", HEALTH_HOST="127.0.0.1", HEALTH_PORT=str(free_port("127.0.0.1")))
+
+    assert ended.returncode == 1
+    (line,) = [found for found in map(json.loads, ended.stderr.splitlines()) if found["event"] == "redis_unfit"]
+    assert line["problem"] == "No sentinel in REDIS_URL knows a primary by the name nobody."
+    assert line["advice"].startswith("Correct the name after the sentinels in REDIS_URL")
 
 
 @pytest.mark.parametrize(

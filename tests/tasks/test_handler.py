@@ -299,6 +299,7 @@ async def test_an_expired_job_is_not_called(late_by: timedelta, dry_run: bool) -
     event = await scene.finished(accepted(expires_at=NOW - late_by, dry_run=dry_run))
     assert (event["type"], event["data"]["outcome"]) == ("conversation.lock_skipped", "expired")
     assert (event["data"]["attempts"], event["data"]["error"]["type"]) == (0, "expired")
+    assert event["data"]["error"]["detail"].endswith(", before it could be called.")
     assert scene.calls == []
 
 
@@ -312,6 +313,9 @@ async def test_a_job_that_expires_between_two_calls_in_place_is_not_called_again
     event = await scene.finished(accepted(expires_at=NOW + timedelta(seconds=0.5)))
     assert event["data"]["outcome"] == "expired"
     assert event["data"]["attempts"] == len(scene.calls) == 2
+    detail = event["data"]["error"]["detail"]
+    assert "before it could be called" not in detail
+    assert detail.endswith("by then, and none confirmed the lock: the conversation may be locked.")
 
 
 async def test_a_job_that_expired_while_it_was_delayed_keeps_its_attempts() -> None:

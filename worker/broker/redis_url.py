@@ -45,6 +45,16 @@ class RedisUrl:
     password: str | None = field(repr=False)
 
     @property
+    def is_sentinel(self) -> bool:
+        """True if the hosts are sentinels."""
+        return self.topology is Topology.SENTINEL
+
+    @property
+    def is_cluster(self) -> bool:
+        """True if the hosts are nodes of a cluster."""
+        return self.topology is Topology.CLUSTER
+
+    @property
     def public(self) -> str:
         """The URL without user and password, for people. It shows whether TLS is used."""
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import codecs
 import importlib.metadata
 import io
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -50,19 +52,21 @@ app = typer.Typer(
 )
 
 
-def _print_version(is_asked_for: bool) -> None:
-    if is_asked_for:
-        typer.echo(f"lock-worker {importlib.metadata.version('lock-worker')}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
-    _: bool = typer.Option(
-        False, "--version", help="Print the version, and end.", is_eager=True, callback=_print_version
-    ),
+    context: typer.Context,
+    *,
+    is_version_asked_for: Annotated[bool, typer.Option("--version", help="Print the version, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --version: as JSON, for programs.")] = False,
 ) -> None:
-    pass
+    if is_version_asked_for:
+        version = importlib.metadata.version("lock-worker")
+        typer.echo(json.dumps({"version": version}) if as_json else f"lock-worker {version}")
+        raise typer.Exit
+    if as_json:
+        raise typer.BadParameter("--json goes with --version here; that of a command stands behind its name")
+    if context.invoked_subcommand is None:
+        context.fail("Missing command.")
 
 
 app.command(

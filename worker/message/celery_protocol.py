@@ -396,7 +396,7 @@ def _times(
 
 
 def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of options that the producer may count on, and that have no effect here."""
+    """Return which of ``message_options.IGNORED`` the message has."""
     embed, options = call.embed, call.options
     timelimit = options.get("timelimit")
     asked = {
@@ -409,4 +409,4 @@ def _ignored(call: _Call, headers: Mapping[str, Any], properties: Mapping[str, A
         "reply_to": properties.get("reply_to") and options.get("ignore_result") is not True,
         "stamps": headers.get("stamped_headers") or headers.get("stamps"),
     }
-    return tuple(name for name, value in asked.items() if value)
+    return tuple(name for name in message_options.IGNORED if asked[name])

@@ -68,7 +68,7 @@ class HealthServer:
     Args:
         listening: the listening sockets.
         reasons: returns why this worker cannot work now; empty: it can.
-        held_back_by: returns what holds the whole fleet back, which another pod would not help.
+        held_back_by: returns what holds this worker back and is no fault of its own, such as a pause of the fleet.
         refresh: updates the gauges.
         metrics: what ``/metrics`` shows.
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from tasks.drift import OTHER
 from tasks.managem.conversation import DOCUMENTED_FIELDS
+from tasks.message_options import IGNORED
 from tasks.outcome import OutcomeName
 from tasks.retry import RETRY_REASONS
 
@@ -130,6 +131,8 @@ for _reason in ("eta", "requeued"):
     DELAYED.labels(_reason)
 for _reason in RETRY_REASONS:
     RETRIES.labels(_reason)
+for _option in IGNORED:
+    IGNORED_OPTIONS.labels(_option)
 for _status in (None, HTTPStatus.TOO_MANY_REQUESTS, 200, 300, 400, 500):
     api_calls(_status)
 for _breaker in ("api_down", "token_refused"):

@@ -6,21 +6,27 @@ import asyncio
 import logging
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
 
 from worker.broker import connection
 from worker.broker.backoff import ConnectBackoff
+from worker.broker.refusals import ServerIsUnfitError
 from worker.broker.stream_bounds import StreamBounds
 from worker.cli.exit import redis_address
 from worker.observe import process_metrics
 from worker.observe.health import HealthServer, open_port
 from worker.observe.metrics_page import OF_A_FLEET
-from worker.runtime.fleet_watch import fleet_watch
+from worker.runtime.fleet_watch import LOOK_SECONDS, fleet_watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settings import Settings
+    from worker.broker.endpoint import Endpoint
+    from worker.broker.refusals import Unfit
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,7 @@ async def export(settings: Settings) -> None:
 
     Raises:
         PortError: the port cannot be used.
+        ServerIsUnfitError: REDIS_URL leads to no usable server, which is found out and logged at the start.
     """
     read_at = float("-inf")
 
@@ -44,9 +51,8 @@ async def export(settings: Settings) -> None:
         return time.monotonic() - read_at < _SILENT_SECONDS
 
     health = _health(settings, is_up)
-    client = connection.async_client(
-        settings, ConnectBackoff(), connection.endpoint(settings), on_useless=lambda _: None
-    )
+    endpoint = connection.endpoint(settings)
+    client = connection.async_client(settings, ConnectBackoff(), endpoint, on_useless=lambda _: None)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     watch = fleet_watch(settings, client, bounds, on_read=note_read)
     stopped = _stopped_by_signal()
@@ -61,11 +67,37 @@ async def export(settings: Settings) -> None:
             "port": settings.HEALTH_PORT,
         },
     )
-    await stopped.wait()
-    await watch.stop()
-    await health.stop()
-    await client.disconnect()
-    logger.info("exporter_stopped")
+    try:
+        await _find_server(endpoint, stopped)
+        await stopped.wait()
+    finally:
+        await watch.stop()
+        await health.stop()
+        await client.disconnect()
+        logger.info("exporter_stopped")
+
+
+async def _find_server(endpoint: Endpoint | None, stopped: asyncio.Event) -> None:
+    """Return once the server is found where sentinels or a cluster have to be asked; wait for those that are away.
+
+    Raises:
+        ServerIsUnfitError: they answer, and waiting does not help, such as where no sentinel knows the primary's name.
+    """
+    while endpoint is not None and not stopped.is_set():
+        try:
+            await endpoint.locate()
+        except ServerIsUnfitError as error:
+            _log_unfit(error.unfit)
+            raise
+        except RedisError:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
+        else:
+            return
+
+
+def _log_unfit(unfit: Unfit) -> None:
+    logger.error("redis_unfit", extra={"problem": unfit.problem, "advice": unfit.advice})
 
 
 def _health(settings: Settings, is_up: Callable[[], bool]) -> HealthServer:

@@ -25,17 +25,18 @@ def replay(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters, poisoned ones too.")] = False,
     as_list: Annotated[bool, typer.Option("--list", help="Show them, one a line, and change nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --list: their events as JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON: the account, or with --list the events.")] = False,
     priority: Annotated[
         int, typer.Option(min=0, max=9, metavar="0..9", help="Of the new jobs; 9 lets all others go first.")
     ] = 0,
 ) -> None:
     """Send the jobs of dead letters again.
 
-    Prints the new jobs' ids, one a line. Choose them by job ids, outcome or error type, or take them all. Each becomes
-    a new job on the queue that it came from (LOCK_QUEUE if its letter does not name it), whose event names the old job
-    in data.replay_of. The dead letter is deleted in the same step, so that no job is sent twice. The new job has the
-    fields and the expiry of the old one, but not its priority. A message that is no valid job stays.
+    Prints the new jobs' ids, one a line, or with --json one object that has each new job beside the old one. Choose the
+    dead letters by job ids, outcome or error type, or take them all. Each becomes a new job on the queue that it came
+    from (LOCK_QUEUE if its letter does not name it), whose event names the old job in data.replay_of. The dead letter
+    is deleted in the same step, so that no job is sent twice. The new job has the fields and the expiry of the old one,
+    but not its priority. A message that is no valid job stays.
     """
     from tasks.outcome import ProblemType  # noqa: PLC0415 - slow to import, and --help is quick
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - as above
@@ -47,8 +48,6 @@ def replay(
         raise typer.BadParameter("say which: job ids, --outcome, --error, or --all (--list shows them)")
     if is_some and everything:
         raise typer.BadParameter("give --all, or job ids, --outcome and --error, and not both")
-    if as_json and not as_list:
-        raise typer.BadParameter("--json is for --list")
     settings = load_settings()
 
     from worker.cli.dead_letters import DeadLetterFilter  # noqa: PLC0415 - slow to import, and --help is quick
@@ -60,4 +59,4 @@ def replay(
     if as_list:
         list_letters(settings, chosen, as_json=as_json)
     else:
-        replay_letters(settings, chosen, priority)
+        replay_letters(settings, chosen, priority, as_json=as_json)
