@@ -7,6 +7,7 @@ it blocks, so a thread does that for the asyncio side.
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -169,6 +170,7 @@ class OwnerOfSlot(Endpoint):
         self._options = {**options, **_QUICKLY}
         del self._options["db"]  # a cluster has one alone, and its client knows no argument for it
         self._nodes: NodesManager | None = None
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._slot})"
@@ -177,10 +179,24 @@ class OwnerOfSlot(Endpoint):
 
     def address(self) -> Address:
         """As :meth:`Endpoint.address`."""
+        named = [ClusterNode(*node) for node in self._named]  # type: ignore[no-untyped-call]
+        with self._lock:
+            try:
+                return self._ask(named)
+            finally:  # else a connection to each node that was asked stays open
+                known = (
+                    []
+                    if self._nodes is None
+                    else [*self._nodes.nodes_cache.values(), *self._nodes.startup_nodes.values()]
+                )
+                for node in (*named, *known):
+                    if node.redis_connection is not None:
+                        node.redis_connection.close()
+
+    def _ask(self, named: list[ClusterNode]) -> Address:
         try:
             if self._nodes is None:
-                nodes = [ClusterNode(*node) for node in self._named]  # type: ignore[no-untyped-call]
-                self._nodes = NodesManager(nodes, **self._options)
+                self._nodes = NodesManager(named, **self._options)
             else:
                 # By name too: all nodes that are known by address may have got new ones.
                 self._nodes.initialize(additional_startup_nodes_info=self._named)
