@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from redis.crc import key_slot
 from redis.exceptions import RedisError
@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 from sandbox.free_port import free_port
 from sandbox.live_server import ask, is_linked, wait_for
 from sandbox.redis_server import HOST, RedisServer, RedisServerError
+from sandbox.started import Started
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
     from sandbox.server_binaries import ServerBinary
 
@@ -51,7 +51,7 @@ class _Node:
         )  # fmt: skip
 
 
-class RedisCluster:
+class RedisCluster(Started):
     """A cluster with its nodes, from `start` (or ``with``) to `close`.
 
     Args:
@@ -113,19 +113,6 @@ class RedisCluster:
     def close(self) -> None:
         """Kill the nodes and remove their data."""
         self._servers.close()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def owner(self, key: str) -> RedisServer:
         """Return the running node that owns the key's slot.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from sandbox.live_server import ask, is_linked, wait_for
 from sandbox.redis_server import HOST, RedisServer
+from sandbox.started import Started
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from sandbox.server_binaries import ServerBinary
 
@@ -31,7 +31,7 @@ class Sentinel(RedisServer):
             super().write_config(file)
 
 
-class RedisSentinels:
+class RedisSentinels(Started):
     """A primary, its replicas and three sentinels, from `start` (or ``with``) to `close`.
 
     Args:
@@ -93,19 +93,6 @@ class RedisSentinels:
     def close(self) -> None:
         """Kill all servers and remove their data."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def primary(self) -> RedisServer:
         """Return the server that most sentinels call the primary; it may be down."""

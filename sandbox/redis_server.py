@@ -16,16 +16,16 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sandbox.free_port import free_port
 from sandbox.ping import answers_ping
 from sandbox.server_binaries import OLDEST_MAJOR, ServerBinary, available_servers
+from sandbox.started import Started
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
 HOST = "127.0.0.1"
 
@@ -50,7 +50,7 @@ class TlsFiles:
     key: Path
 
 
-class RedisServer:
+class RedisServer(Started):
     """One server with its port and data, from `start` (or ``with``) to `close`.
 
     ``options`` are lines of its configuration, with the value as it would stand in the file; a sequence stands for
@@ -142,19 +142,6 @@ class RedisServer:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _launch_on_free_port(self, directory: Path) -> None:
         for tries_left in reversed(range(_PORTS_TRIED)):

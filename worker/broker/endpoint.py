@@ -180,18 +180,20 @@ class OwnerOfSlot(Endpoint):
     def address(self) -> Address:
         """As :meth:`Endpoint.address`."""
         named = [ClusterNode(*node) for node in self._named]  # type: ignore[no-untyped-call]
-        with self._lock:
+        with self._lock:  # or one thread would close what another one asks
             try:
                 return self._ask(named)
-            finally:  # else a connection to each node that was asked stays open
-                known = (
-                    []
-                    if self._nodes is None
-                    else [*self._nodes.nodes_cache.values(), *self._nodes.startup_nodes.values()]
-                )
-                for node in (*named, *known):
-                    if node.redis_connection is not None:
-                        node.redis_connection.close()
+            finally:
+                self._disconnect(named)
+
+    def _disconnect(self, named: list[ClusterNode]) -> None:
+        """Close the connections to all nodes that were asked: the next search may be days away."""
+        nodes = list(named)
+        if self._nodes is not None:
+            nodes += [*self._nodes.nodes_cache.values(), *self._nodes.startup_nodes.values()]
+        for node in nodes:
+            if node.redis_connection is not None:
+                node.redis_connection.close()
 
     def _ask(self, named: list[ClusterNode]) -> Address:
         try:
