@@ -13,9 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, MovedError, RedisError, ResponseError
 from redis.retry import Retry
 
-from settings import read_password
 from worker.broker.client import RedisClient
-from worker.broker.credentials import Credentials, PasswordFile, named_refusal
+from worker.broker.credentials import Credentials, named_refusal
 from worker.broker.endpoint import OwnerOfSlot, PrimaryOfSentinels
 from worker.broker.redis_url import Topology
 from worker.broker.refusals import IS_A_CLUSTER, ServerIsUnfitError, as_lost_connection, connection_is_useless
@@ -151,9 +150,7 @@ def credentials(settings: Settings) -> Credentials | None:
     url, file = settings.redis, settings.REDIS_PASSWORD_FILE
     if not (url.username or url.password or file):
         return None
-    return Credentials(
-        username=url.username, password=url.password, file=None if file is None else PasswordFile(file, read_password)
-    )
+    return Credentials(url.username, url.password, file)
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
