@@ -98,7 +98,7 @@ def verdicts() -> dict[str, str]:
         node
         for name in ("verdict.py", "notes.py")
         for node in ast.walk(ast.parse((ROOT / "worker" / "cli" / "status" / name).read_text("utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Problem", "StatusNote"}
     ]
     return {ast.literal_eval(problem.args[0]): sentence(problem.args[1]) for problem in found}
 

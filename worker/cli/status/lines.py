@@ -17,6 +17,7 @@ from worker.observe.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from worker.cli.status.condition import Condition
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import GroupStats, StreamStats
     from worker.runtime.fleet_state import FleetLimit, FleetState
@@ -63,10 +64,15 @@ def lines(report: Report, width: int) -> list[str]:
 def _verdict_lines(report: Report, width: int) -> Iterator[str]:
     if not report.problems:
         yield WELL
-    for what, found in (("NOT WELL", report.problems), ("NOTE", report.notes)):
-        for each in found:
-            yield from _wrapped(f"{what}: {each.text}", width, indent="  ")
-            yield from _wrapped(f"  -> {each.advice}", width, indent="     ")
+    for problem in report.problems:
+        yield from _condition_lines("NOT WELL", problem, width)
+    for note in report.notes:
+        yield from _condition_lines("NOTE", note, width)
+
+
+def _condition_lines(what: str, one: Condition, width: int) -> Iterator[str]:
+    yield from _wrapped(f"{what}: {one.text}", width, indent="  ")
+    yield from _wrapped(f"  -> {one.advice}", width, indent="     ")
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:

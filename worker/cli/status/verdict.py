@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.plural import plural
 from worker.cli.durations import duration
+from worker.cli.status.condition import Problem
 from worker.cli.status.stream_stats import stream_stats
 from worker.observe.printable import printable
 
@@ -37,21 +37,6 @@ _MANY_FAILED_CALLS, _FEW_CALLS, _FRESH_SECONDS = 0.2, 20, 20.0
 #: Workers register every five seconds; one that has not for so many seconds is told.
 _SILENT_SECONDS = 12.0
 _NAMES_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that an operator should know.
-
-    Attributes:
-        code: a stable name, for programs.
-        text: what is wrong, in one sentence.
-        advice: what to do, in one or two.
-    """
-
-    code: str
-    text: str
-    advice: str
 
 
 def problems(state: FleetState, settings: Settings) -> list[Problem]:
