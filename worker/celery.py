@@ -25,10 +25,10 @@ from tasks.rule_limits import read_limit
 from tasks.shadow import shadow_of
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
+from worker.broker.address_resolver import SentinelResolver
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.broker_options import BrokerOptions
 from worker.broker.control_moves import Trail
-from worker.broker.endpoint import PrimaryOfSentinels
 from worker.broker.keys import Keys
 from worker.broker.layout import newer_layout, note_layout
 from worker.broker.move_limits import MIN_DELIVERIES
@@ -71,8 +71,8 @@ if TYPE_CHECKING:
 
     from settings import Settings
     from tasks.handler import LockConversation
+    from worker.broker.address_resolver import AddressResolver
     from worker.broker.client import RedisClient
-    from worker.broker.endpoint import Endpoint
     from worker.broker.refusals import Unfit
     from worker.observe.tracing.service import Tracing
     from worker.runtime.in_flight import Tracer
@@ -107,7 +107,7 @@ class WorkerApp(Celery):
     readiness: Readiness
     shutdown_seconds: float
     redis_url: str
-    endpoint: Endpoint | None
+    resolver: AddressResolver | None
     look_for_leftovers: Callable[[], None]
     check_layout: Callable[[], list[Unfit]]
     allow_eviction: bool
@@ -149,7 +149,7 @@ def build(settings: Settings) -> WorkerApp:
     )
     tracing = _tracing(app, settings, name)
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
-    client = connection.async_client(settings, app.backoff, app.endpoint, on_useless=app.monitoring.reconnect)
+    client = connection.async_client(settings, app.backoff, app.resolver, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     background = Background()
     controls = ControlWatch(client, Keys(settings.LOCK_QUEUE), in_flight=in_flight, clock=clock, background=background)
@@ -202,12 +202,12 @@ def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> 
         controls=parts.controls,
         has_queues=lambda: bool(app.amqp.queues.consume_from),
     )
-    app.conf.update(_celery_settings(settings, runtime, app.endpoint))
+    app.conf.update(_celery_settings(settings, runtime, app.resolver))
 
 
 def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
     app.redis_url = connection.broker_url(settings)
-    app.endpoint = connection.endpoint(settings)
+    app.resolver = connection.address_resolver(settings)
     app.allow_eviction = settings.REDIS_ALLOW_EVICTION
     # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
     app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, settings.LEASE_SECONDS / 3))
@@ -237,8 +237,8 @@ def _add_services(
     # Not before the server was found fit.
     has_begun = lambda: runtime.fetcher.last_fetch_at is not None  # noqa: E731 - short
     runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun, on_read=app.readiness.note_read))
-    if isinstance(app.endpoint, PrimaryOfSentinels):  # a node of a cluster that was demoted says so at once
-        runtime.add_service(PrimaryWatch(app.endpoint, client))
+    if isinstance(app.resolver, SentinelResolver):  # a node of a cluster that was demoted says so at once
+        runtime.add_service(PrimaryWatch(app.resolver, client))
     if tracing is not None:
         runtime.add_service(tracing)
     runtime.add_service(LogSummaries())
@@ -353,7 +353,7 @@ def _name() -> str:
     return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def _celery_settings(settings: Settings, runtime: Runtime, place: Endpoint | None) -> dict[str, Any]:
+def _celery_settings(settings: Settings, runtime: Runtime, resolver: AddressResolver | None) -> dict[str, Any]:
     return {
         "broker_url": connection.broker_url(settings),
         "broker_use_ssl": connection.tls_options(settings) or None,
@@ -361,7 +361,7 @@ def _celery_settings(settings: Settings, runtime: Runtime, place: Endpoint | Non
         "broker_transport_options": {
             "job_consumer": JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel),
             "credentials": connection.credentials(settings),
-            "endpoint": place,
+            "resolver": resolver,
             # On a cluster Celery's own keys are in the slot of the queue too.
             "global_keyprefix": settings.cluster_tag,
             # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.

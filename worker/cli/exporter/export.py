@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settings import Settings
-    from worker.broker.endpoint import Endpoint
+    from worker.broker.address_resolver import AddressResolver
     from worker.broker.refusals import Unfit
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ async def export(settings: Settings) -> None:
         return time.monotonic() - read_at < _SILENT_SECONDS
 
     health = _health(settings, is_up)
-    endpoint = connection.endpoint(settings)
-    client = connection.async_client(settings, ConnectBackoff(), endpoint, on_useless=lambda _: None)
+    resolver = connection.address_resolver(settings)
+    client = connection.async_client(settings, ConnectBackoff(), resolver, on_useless=lambda _: None)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     watch = fleet_watch(settings, client, bounds, on_read=note_read)
     stopped = _stopped_by_signal()
@@ -68,7 +68,7 @@ async def export(settings: Settings) -> None:
         },
     )
     try:
-        await _find_server(endpoint, stopped)
+        await _wait_for_address(resolver, stopped)
         await stopped.wait()
     finally:
         await watch.stop()
@@ -77,15 +77,15 @@ async def export(settings: Settings) -> None:
         logger.info("exporter_stopped")
 
 
-async def _find_server(endpoint: Endpoint | None, stopped: asyncio.Event) -> None:
-    """Return once the server is found where sentinels or a cluster have to be asked; wait for those that are away.
+async def _wait_for_address(resolver: AddressResolver | None, stopped: asyncio.Event) -> None:
+    """Return once sentinels or nodes of a cluster, where they have to be asked, tell the server's address.
 
     Raises:
         ServerIsUnfitError: they answer, and waiting does not help, such as where no sentinel knows the primary's name.
     """
-    while endpoint is not None and not stopped.is_set():
+    while resolver is not None and not stopped.is_set():
         try:
-            await endpoint.locate()
+            await resolver.resolve_async()
         except ServerIsUnfitError as error:
             _log_unfit(error.unfit)
             raise
