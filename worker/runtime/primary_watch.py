@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import ReadOnlyError, RedisError
 
+from worker.observe.loop_service import LoopService
+
 if TYPE_CHECKING:
     from worker.broker.address_resolver import AddressResolver
     from worker.broker.client import RedisClient
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
 
 
-class PrimaryWatch:
+class PrimaryWatch(LoopService):
     """Resolves the primary's address every second, and connects anew when the worker's connections have another one.
 
     Args:
@@ -31,19 +33,9 @@ class PrimaryWatch:
     """
 
     def __init__(self, resolver: AddressResolver, client: RedisClient) -> None:
+        super().__init__()
         self._resolver = resolver
         self._client = client
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to ask."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Ask no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
