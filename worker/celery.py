@@ -34,6 +34,7 @@ from worker.broker.layout import newer_layout, note_layout
 from worker.broker.move_limits import MIN_DELIVERIES
 from worker.broker.stream_bounds import StreamBounds
 from worker.celery_bridge import transport
+from worker.celery_bridge.celery_settings import celery_settings
 from worker.celery_bridge.control import Commands
 from worker.celery_bridge.monitoring import Monitoring
 from worker.celery_bridge.pool import TaskPool
@@ -130,16 +131,16 @@ class WorkerApp(Celery):
         """As :meth:`connection_for_read`."""
         return super().connection_for_write(url or self.redis_url, **kwargs)
 
+    def job_queues(self) -> list[str]:
+        """Return the names of the queues that this worker takes jobs from."""
+        return [queue.name for queue in self.amqp.queues.consume_from.values()]
+
 
 def build(settings: Settings) -> WorkerApp:
     """Put a worker together; nothing is connected or started yet."""
     app = WorkerApp("lock-worker")
-
-    def job_queues() -> list[str]:
-        return [queue.name for queue in app.amqp.queues.consume_from.values()]
-
     _set_up_connections(app, settings)
-    _set_up_app(app, settings, job_queues)
+    _set_up_app(app, settings)
     in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
     app.lifetime = Lifetime(settings, name=name, version=version("lock-worker"))
     api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
@@ -168,7 +169,7 @@ def build(settings: Settings) -> WorkerApp:
         guard=_guard(settings, client, controls, clock),
         background=background,
         celery=app.monitoring,
-        job_queues=job_queues,
+        job_queues=app.job_queues,
         close_api=api.aclose,
     )
     _set_up_runtime(app, settings, parts)
@@ -176,11 +177,11 @@ def build(settings: Settings) -> WorkerApp:
     return app
 
 
-def _set_up_app(app: WorkerApp, settings: Settings, job_queues: Callable[[], list[str]]) -> None:
+def _set_up_app(app: WorkerApp, settings: Settings) -> None:
     app.look_for_leftovers = lambda: look_in_the_background(
-        lambda: connection.sync_client(settings), job_queues, tag=settings.cluster_tag
+        lambda: connection.sync_client(settings), app.job_queues, tag=settings.cluster_tag
     )
-    app.check_layout = lambda: _check_and_note_layout(settings, job_queues())
+    app.check_layout = lambda: _check_and_note_layout(settings, app.job_queues())
     app.shutdown_seconds = settings.SHUTDOWN_SECONDS
     app.logs_json = settings.LOG_FORMAT == "json"
 
@@ -202,7 +203,8 @@ def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> 
         controls=parts.controls,
         has_queues=lambda: bool(app.amqp.queues.consume_from),
     )
-    app.conf.update(_celery_settings(settings, runtime, app.resolver))
+    job_consumer = JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel)
+    app.conf.update(celery_settings(settings, job_consumer, app.resolver))
 
 
 def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
@@ -351,39 +353,6 @@ def _name() -> str:
     """A name in Redis that no other process ever had, and that tells people whose it is: host, process id, chance."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().partition(".")[0])
     return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
-
-
-def _celery_settings(settings: Settings, runtime: Runtime, resolver: AddressResolver | None) -> dict[str, Any]:
-    return {
-        "broker_url": connection.broker_url(settings),
-        "broker_use_ssl": connection.tls_options(settings) or None,
-        "broker_transport": "worker.celery_bridge.transport:Transport",
-        "broker_transport_options": {
-            "job_consumer": JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel),
-            "credentials": connection.credentials(settings),
-            "resolver": resolver,
-            # On a cluster Celery's own keys are in the slot of the queue too.
-            "global_keyprefix": settings.cluster_tag,
-            # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.
-            "health_check_interval": 2,
-        },
-        "broker_connection_retry_on_startup": True,
-        "broker_channel_error_retry": True,
-        "task_default_queue": settings.LOCK_QUEUE,
-        "task_serializer": "json",
-        "accept_content": ["json"],
-        "task_ignore_result": True,
-        "result_backend": "worker.celery_bridge.no_results:NoResults",
-        "worker_pool": "worker.celery_bridge.pool:TaskPool",
-        "worker_consumer": "worker.celery_bridge.consumer:Consumer",
-        "worker_concurrency": settings.CONCURRENCY,
-        "worker_prefetch_multiplier": 1,
-        "worker_disable_rate_limits": True,
-        "worker_redirect_stdouts": False,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "worker_enable_prefetch_count_reduction": False,
-        "worker_detect_quorum_queues": False,
-    }
 
 
 def _check_the_options(options: dict[str, Any], settings: Settings) -> None:
