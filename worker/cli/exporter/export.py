@@ -58,15 +58,7 @@ async def export(settings: Settings) -> None:
     stopped = _stopped_by_signal()
     await health.start()
     await watch.start()
-    logger.info(
-        "exporter_started",
-        extra={
-            "queue": settings.LOCK_QUEUE,
-            "redis": redis_address(settings),
-            "host": settings.HEALTH_HOST,
-            "port": settings.HEALTH_PORT,
-        },
-    )
+    _log_start(settings)
     try:
         await _wait_for_address(resolver, stopped)
         await stopped.wait()
@@ -94,6 +86,16 @@ async def _wait_for_address(resolver: AddressResolver | None, stopped: asyncio.E
                 await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
         else:
             return
+
+
+def _log_start(settings: Settings) -> None:
+    fields = {
+        "queue": settings.LOCK_QUEUE,
+        "redis": redis_address(settings),
+        "host": settings.HEALTH_HOST,
+        "port": settings.HEALTH_PORT,
+    }
+    logger.info("exporter_started", extra=fields)
 
 
 def _log_unfit(unfit: Unfit) -> None:

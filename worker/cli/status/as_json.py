@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from worker.cli.exit import redis_address
+from worker.cli.status.rates import per_second
 from worker.cli.status.verdict import verdict
 from worker.cli.worker_view import worker_json
 from worker.flow_control.fleet_counts import RECENT_SECONDS
@@ -117,7 +118,7 @@ def _queue(one: QueueCounts) -> dict[str, Any]:
 
 def _rates(state: FleetState, seconds: float) -> dict[str, float | None]:
     names = ("taken", "finished", *(name for name in state.queue.totals if name.startswith("outcome:")))
-    return {name: state.per_second(name, seconds) for name in names}
+    return {name: per_second(state.queue, name, seconds) for name in names}
 
 
 def _stream(stream: StreamStats) -> dict[str, Any]:

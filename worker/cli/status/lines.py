@@ -10,6 +10,7 @@ from worker.cli.durations import duration
 from worker.cli.exit import redis_address
 from worker.cli.status.as_json import RATES_SECONDS
 from worker.cli.status.other_queues import in_use
+from worker.cli.status.rates import counted, per_second
 from worker.cli.status.verdict import WELL
 from worker.cli.worker_view import worker_lines
 from worker.observe.printable import printable
@@ -97,14 +98,14 @@ def _job_lines(report: Report) -> Iterator[str]:
 
 
 def _rate_lines(state: FleetState) -> Iterator[str]:
-    names = {name: state.counted(name, RATES_SECONDS[-1]) for name in state.queue.totals}
+    names = {name: counted(state.queue, name, RATES_SECONDS[-1]) for name in state.queue.totals}
     shown = ["taken", *(name for name in names if name.startswith("outcome:") and names[name])]
     if not state.queue.samples:
         return
     yield ""
     yield f"{'Per second':<20}{'1 min':>12}{'5 min':>12}"
     for name in shown:
-        rates = "".join(f"{_rate(state.per_second(name, seconds)):>12}" for seconds in RATES_SECONDS)
+        rates = "".join(f"{_rate(per_second(state.queue, name, seconds)):>12}" for seconds in RATES_SECONDS)
         yield f"  {printable(name.removeprefix('outcome:')):<18}{rates}"
 
 

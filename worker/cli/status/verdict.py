@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.plural import plural
 from worker.cli.durations import duration
 from worker.cli.status.condition import Problem
+from worker.cli.status.rates import counted
 from worker.cli.status.stream_stats import stream_stats
 from worker.observe.printable import printable
 
@@ -227,8 +228,8 @@ def _of_streams(state: FleetState, settings: Settings) -> Iterator[Problem]:
 
 
 def _of_outcomes(state: FleetState) -> Iterator[Problem]:
-    ended = state.counted("finished", _RECENT_SECONDS)
-    bad = {name: count for name in _BAD_OUTCOMES if (count := state.counted(f"outcome:{name}", _RECENT_SECONDS))}
+    ended = counted(state.queue, "finished", _RECENT_SECONDS)
+    bad = {name: count for name in _BAD_OUTCOMES if (count := counted(state.queue, f"outcome:{name}", _RECENT_SECONDS))}
     if bad.get("poisoned") or sum(bad.values()) > ended * _MANY_FAILURES:
         told = ", ".join(f"{count:,} {name}" for name, count in bad.items())
         yield Problem(
