@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from tasks.handler import LockConversation
     from worker.broker.address_resolver import AddressResolver
     from worker.broker.client import RedisClient
-    from worker.broker.refusals import Unfit
+    from worker.broker.redis_problems import Unfit
     from worker.observe.tracing.service import Tracing
     from worker.runtime.in_flight import Tracer
     from worker.runtime.members import Activity

@@ -30,15 +30,8 @@ from redis.sentinel import Sentinel
 
 from worker.broker.blocking_call import BlockingCall
 from worker.broker.credentials import named_refusal
-from worker.broker.refusals import (
-    NO_SENTINELS,
-    NOT_A_CLUSTER,
-    WRONG_SENTINEL_PASSWORD,
-    NoPrimaryError,
-    ServerIsUnfitError,
-    SlotNotServedError,
-    unknown_master,
-)
+from worker.broker.redis_problems import NO_SENTINELS, NOT_A_CLUSTER, WRONG_SENTINEL_PASSWORD, unknown_master
+from worker.broker.refusals import NoPrimaryError, ServerIsUnfitError, SlotNotServedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

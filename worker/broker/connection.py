@@ -16,8 +16,9 @@ from redis.retry import Retry
 from worker.broker.address_resolver import ClusterResolver, SentinelResolver
 from worker.broker.client import RedisClient
 from worker.broker.credentials import Credentials, named_refusal
+from worker.broker.redis_problems import IS_A_CLUSTER
 from worker.broker.redis_url import Topology
-from worker.broker.refusals import IS_A_CLUSTER, ServerIsUnfitError, as_lost_connection, connection_is_useless
+from worker.broker.refusals import ServerIsUnfitError, as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
     from collections.abc import Callable

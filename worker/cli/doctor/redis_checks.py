@@ -13,8 +13,9 @@ from worker.broker.connection import address_resolver
 from worker.broker.keys import Keys
 from worker.broker.layout import newer_layout
 from worker.broker.permissions import UsedNames, refused_commands
+from worker.broker.redis_problems import Unfit
 from worker.broker.redis_url import Topology
-from worker.broker.refusals import ServerIsReadOnlyError, Unfit
+from worker.broker.refusals import ServerIsReadOnlyError
 from worker.broker.server_check import look
 from worker.broker.stream_bounds import StreamBounds
 from worker.cli.doctor.check import ok, problem, warning

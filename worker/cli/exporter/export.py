@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from settings import Settings
     from worker.broker.address_resolver import AddressResolver
-    from worker.broker.refusals import Unfit
+    from worker.broker.redis_problems import Unfit
 
 logger = logging.getLogger(__name__)
 
