@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.managem.token import is_visible_ascii
 from tasks.rule_limits import described, read_limit, read_limits_file
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _token(value: SecretStr) -> SecretStr:
     token = value.get_secret_value().strip()
     if not token:
         raise ValueError("is empty")
-    if not token.isascii() or not token.isprintable() or " " in token:
+    if not is_visible_ascii(token):
         raise ValueError("must be visible ASCII characters without blanks")
     return SecretStr(token)
 
