@@ -1,8 +1,8 @@
-"""Answers where the server is now, where REDIS_URL does not name it: sentinels or the nodes of a cluster are asked.
+"""Resolves the address of the server where REDIS_URL does not name it: asks sentinels, or the nodes of a cluster.
 
-Each connection asks when it connects, and never later: a worker closes its connections when their server is lost or
-says that it is the wrong one (``worker.broker.refusals``), so that the next ones ask anew. redis-py's machinery asks;
-it blocks, so a thread does that for the asyncio side.
+Each connection resolves it when it connects, and never later: a worker closes its connections when their server is lost
+or says that it is the wrong one (``worker.broker.refusals``), so that the next ones resolve it anew. redis-py does the
+asking; it blocks, so a thread does that for the asyncio side.
 """
 
 from __future__ import annotations
@@ -30,15 +30,8 @@ from redis.sentinel import Sentinel
 
 from worker.broker.blocking_call import BlockingCall
 from worker.broker.credentials import named_refusal
-from worker.broker.refusals import (
-    NO_SENTINELS,
-    NOT_A_CLUSTER,
-    WRONG_SENTINEL_PASSWORD,
-    NoPrimaryError,
-    ServerIsUnfitError,
-    SlotNotServedError,
-    unknown_master,
-)
+from worker.broker.redis_problems import NO_SENTINELS, NOT_A_CLUSTER, WRONG_SENTINEL_PASSWORD, unknown_master
+from worker.broker.refusals import NoPrimaryError, ServerIsUnfitError, SlotNotServedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,22 +44,22 @@ View: TypeAlias = tuple[str, dict[str, Any] | RedisError | None]
 
 #: How long one sentinel or node may take to connect and to answer, in seconds. Two that are silent fit into the time
 #: that a command may take.
-ASK_SECONDS = 2.0
+NODE_TIMEOUT_SECONDS = 2.0
 
 
-class Endpoint(ABC):
-    """Where the server is. Its ``repr`` shows no secret, because Celery shows its settings on request."""
+class AddressResolver(ABC):
+    """Resolves the server's address. Its ``repr`` shows no secret, because Celery shows its settings on request."""
 
     def __init__(self) -> None:
-        self._search = BlockingCall(self.address)
+        self._resolving = BlockingCall(self.resolve)
 
-    async def locate(self) -> Address:
-        """Ask as :meth:`address` does, without blocking the loop. For one loop."""
-        return await self._search.result()
+    async def resolve_async(self) -> Address:
+        """Resolve as :meth:`resolve` does, without blocking the loop. For one loop."""
+        return await self._resolving.result()
 
     @abstractmethod
-    def address(self) -> Address:
-        """Ask for host and port of the server. From any thread.
+    def resolve(self) -> Address:
+        """Return host and port of the server. From any thread.
 
         Raises:
             ServerIsUnfitError: REDIS_URL or a setting beside it is wrong.
@@ -74,59 +67,59 @@ class Endpoint(ABC):
         """
 
 
-class PrimaryOfSentinels(Endpoint):
-    """The primary that sentinels name.
+class SentinelResolver(AddressResolver):
+    """Asks sentinels for the address of the primary.
 
     Args:
-        sentinels: host and port of each.
-        master: how they call the primary.
+        sentinels: their addresses.
+        master_name: the name by which they know the primary.
         options: redis-py's arguments for connections to them: their password, TLS.
-        seconds: the time that a search may take.
+        timeout_seconds: the time that one resolution may take.
     """
 
     def __init__(
-        self, sentinels: Sequence[Address], master: str, options: Mapping[str, Any], *, seconds: float
+        self, sentinels: Sequence[Address], master_name: str, options: Mapping[str, Any], *, timeout_seconds: float
     ) -> None:
         super().__init__()
-        self._master = master
-        self._seconds = seconds
+        self._master_name = master_name
+        self._timeout_seconds = timeout_seconds
         # Without retries: redis-py's default ones wait half a minute for a sentinel that is down.
-        self._asked = Sentinel(  # type: ignore[no-untyped-call]
-            sentinels, sentinel_kwargs={**options, **_QUICKLY, "retry": Retry(NoBackoff(), 0), "protocol": 2}
+        self._client = Sentinel(  # type: ignore[no-untyped-call]
+            sentinels, sentinel_kwargs={**options, **_TIMEOUTS, "retry": Retry(NoBackoff(), 0), "protocol": 2}
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._master!r})"
+        return f"{type(self).__name__}({self._master_name!r})"
 
     __json__ = __repr__
 
-    def address(self) -> Address:
-        """As :meth:`Endpoint.address`. The sentinel that answered is asked first the next time.
+    def resolve(self) -> Address:
+        """As :meth:`AddressResolver.resolve`. The sentinel that answered is asked first the next time.
 
         If the time is over before that, those that were not asked are the first then.
         """
-        sentinels = list(self._asked.sentinels)  # another thread may replace it meanwhile
-        last_ask_at = time.monotonic() + self._seconds - ASK_SECONDS
+        sentinels = list(self._client.sentinels)  # another thread may replace it meanwhile
+        last_ask_at = time.monotonic() + self._timeout_seconds - NODE_TIMEOUT_SECONDS
         views: list[View] = []
         for at, sentinel in enumerate(sentinels):
             if time.monotonic() > last_ask_at:
-                self._asked.sentinels = [*sentinels[at:], *sentinels[:at]]
-                told = _errors(views)
-                raise RedisConnectionError(f"no sentinel names the primary within {self._seconds:g} seconds: {told}")
+                self._client.sentinels = [*sentinels[at:], *sentinels[:at]]
+                late = f"no sentinel names the primary within {self._timeout_seconds:g} seconds"
+                raise RedisConnectionError(f"{late}: {_errors(views)}")
             name, view = self._view(sentinel)
             views.append((name, view))
-            if isinstance(view, dict) and self.is_well(view):
-                self._asked.sentinels = [sentinel, *sentinels[:at], *sentinels[at + 1 :]]
+            if isinstance(view, dict) and self.is_up(view):
+                self._client.sentinels = [sentinel, *sentinels[:at], *sentinels[at + 1 :]]
                 return view["ip"], view["port"]
         raise self._reason(views)
 
-    def is_well(self, state: dict[str, Any]) -> bool:
+    def is_up(self, state: dict[str, Any]) -> bool:
         """Return whether a sentinel believes that the primary works."""
-        return bool(self._asked.check_master_state(state, self._master))  # type: ignore[no-untyped-call]
+        return bool(self._client.check_master_state(state, self._master_name))  # type: ignore[no-untyped-call]
 
     def views(self) -> Iterator[View]:
         """Ask each sentinel, however long that takes."""
-        return map(self._view, list(self._asked.sentinels))
+        return map(self._view, list(self._client.sentinels))
 
     def _view(self, sentinel: Redis) -> View:
         where = sentinel.connection_pool.connection_kwargs
@@ -135,13 +128,13 @@ class PrimaryOfSentinels(Endpoint):
             masters: Any = sentinel.sentinel_masters()
         except RedisError as error:
             return name, error
-        return name, masters.get(self._master)
+        return name, masters.get(self._master_name)
 
     def _reason(self, views: Sequence[View]) -> RedisError:
         if any(isinstance(view, dict) for _, view in views):
-            return NoPrimaryError(f"the sentinels have no primary for {self._master} now")
+            return NoPrimaryError(f"the sentinels have no primary for {self._master_name} now")
         if any(view is None for _, view in views):
-            return ServerIsUnfitError(unknown_master(self._master))
+            return ServerIsUnfitError(unknown_master(self._master_name))
         errors = [view for _, view in views if isinstance(view, RedisError)]
         if any(isinstance(error, AuthenticationError | NoPermissionError) for error in errors):
             return ServerIsUnfitError(WRONG_SENTINEL_PASSWORD)
@@ -154,22 +147,22 @@ def _errors(views: Sequence[View]) -> str:
     return "; ".join(f"{name}: {view}" for name, view in views if isinstance(view, RedisError))
 
 
-class OwnerOfSlot(Endpoint):
-    """The node of a cluster that has the slot of a key.
+class ClusterResolver(AddressResolver):
+    """Asks the nodes of a cluster for the address of the one that has the slot of a key.
 
     Args:
-        nodes: host and port of nodes to ask. The others are asked too, once they are known.
+        startup_nodes: the addresses of nodes to ask. The others are asked too, once they are known.
         key: a key in the slot.
         options: redis-py's arguments for connections to nodes.
     """
 
-    def __init__(self, nodes: Sequence[Address], key: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, startup_nodes: Sequence[Address], key: str, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self._named = list(nodes)
+        self._startup_nodes = list(startup_nodes)
         self._slot = key_slot(key.encode())
-        self._options = {**options, **_QUICKLY}
+        self._options = {**options, **_TIMEOUTS}
         del self._options["db"]  # a cluster has one alone, and its client knows no argument for it
-        self._nodes: NodesManager | None = None
+        self._manager: NodesManager | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -177,32 +170,32 @@ class OwnerOfSlot(Endpoint):
 
     __json__ = __repr__
 
-    def address(self) -> Address:
-        """As :meth:`Endpoint.address`."""
-        named = [ClusterNode(*node) for node in self._named]  # type: ignore[no-untyped-call]
+    def resolve(self) -> Address:
+        """As :meth:`AddressResolver.resolve`."""
+        startup_nodes = [ClusterNode(*node) for node in self._startup_nodes]  # type: ignore[no-untyped-call]
         with self._lock:  # or one thread would close what another one asks
             try:
-                return self._ask(named)
+                return self._slot_owner(startup_nodes)
             finally:
-                self._disconnect(named)
+                self._disconnect(startup_nodes)
 
-    def _disconnect(self, named: list[ClusterNode]) -> None:
-        """Close the connections to all nodes that were asked: the next search may be days away."""
-        nodes = list(named)
-        if self._nodes is not None:
-            nodes += [*self._nodes.nodes_cache.values(), *self._nodes.startup_nodes.values()]
+    def _disconnect(self, startup_nodes: list[ClusterNode]) -> None:
+        """Close the connections to all nodes that were asked: the next time may be days away."""
+        nodes = list(startup_nodes)
+        if self._manager is not None:
+            nodes += [*self._manager.nodes_cache.values(), *self._manager.startup_nodes.values()]
         for node in nodes:
             if node.redis_connection is not None:
                 node.redis_connection.close()
 
-    def _ask(self, named: list[ClusterNode]) -> Address:
+    def _slot_owner(self, startup_nodes: list[ClusterNode]) -> Address:
         try:
-            if self._nodes is None:
-                self._nodes = NodesManager(named, **self._options)
+            if self._manager is None:
+                self._manager = NodesManager(startup_nodes, **self._options)
             else:
                 # By name too: all nodes that are known by address may have got new ones.
-                self._nodes.initialize(additional_startup_nodes_info=self._named)
-            owner = self._nodes.get_node_from_slot(self._slot)
+                self._manager.initialize(additional_startup_nodes_info=self._startup_nodes)
+            owner = self._manager.get_node_from_slot(self._slot)
         except (RedisClusterException, OSError, IndexError) as error:  # the last one: no node has any slot
             raise self._reason(error) from None
         except TypeError as error:  # redis-py takes a name for granted
@@ -231,4 +224,4 @@ _NAMELESS = (
     "the cluster does not say where the node is: let cluster-preferred-endpoint-type be ip on all nodes, or hostname "
     "where each has a cluster-announce-hostname"
 )
-_QUICKLY = {"socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
+_TIMEOUTS = {"socket_timeout": NODE_TIMEOUT_SECONDS, "socket_connect_timeout": NODE_TIMEOUT_SECONDS}

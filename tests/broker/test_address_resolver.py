@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sandbox.live_server import ask
 from sandbox.redis_cluster import RedisCluster
 from sandbox.redis_server import HOST
-from worker.broker.endpoint import OwnerOfSlot
+from worker.broker.address_resolver import ClusterResolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,15 +29,15 @@ def cluster(server_binary: ServerBinary) -> Iterator[RedisCluster]:
 @pytest.mark.parametrize("ranges", ["one range of slots", "two ranges of slots"])
 def test_a_cluster_that_names_no_hosts_is_told_with_what_to_set(cluster: RedisCluster, kind: str, ranges: str) -> None:
     (node,) = cluster.servers
-    owner = OwnerOfSlot([(HOST, node.port)], "{mod}.lock", {"db": 0, "credential_provider": None})
-    assert owner.address() == (HOST, node.port)
+    resolver = ClusterResolver([(HOST, node.port)], "{mod}.lock", {"db": 0, "credential_provider": None})
+    assert resolver.resolve() == (HOST, node.port)
     ask(node, "CONFIG SET", "cluster-preferred-endpoint-type", kind)
     if ranges == "two ranges of slots":
         ask(node, "CLUSTER DELSLOTS", 1)
 
     try:
         with pytest.raises(RedisConnectionError, match="does not say where the node is: let cluster-preferred-endpoi"):
-            owner.address()
+            resolver.resolve()
     finally:
         ask(node, "CONFIG SET", "cluster-preferred-endpoint-type", "ip")
         if ranges == "two ranges of slots":
