@@ -19,9 +19,10 @@ def exporter(
     zero. It listens on HEALTH_HOST and HEALTH_PORT (GET /metrics, /livez, /readyz), reads Redis every three seconds,
     and needs no token. It ends on SIGTERM, and at its start if REDIS_URL leads to no usable server.
     """
-    import asyncio  # noqa: PLC0415 - slow to import, and --help is quick
-    import logging  # noqa: PLC0415 - as above
+    import logging  # noqa: PLC0415 - slow to import, and --help is quick
     import sys  # noqa: PLC0415 - as above
+
+    import uvloop  # noqa: PLC0415 - as above
 
     from worker.broker.refusals import ServerIsUnfitError  # noqa: PLC0415 - as above
     from worker.cli.exporter.export import export  # noqa: PLC0415 - as above
@@ -33,7 +34,7 @@ def exporter(
         fail("HEALTH_PORT: 0 is for none, and the exporter needs one", USAGE_ERROR)
     logs.configure("json" if as_json else settings.LOG_FORMAT, logging.INFO, sys.stderr)
     try:
-        asyncio.run(export(settings))
+        uvloop.run(export(settings))
     except PortError as error:
         fail(f"the exporter does not start: {error}", FAILED)
     except ServerIsUnfitError:  # it is logged, as a worker does
