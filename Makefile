@@ -24,7 +24,7 @@ test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts i
 
 .PHONY: image-test
 image-test: .venv/.dev-ready ## Build the image and run it as a cluster would, about 2 minutes; needs root, buildah, podman, runc, mmdebstrap
-	@$(BIN)/python -m pytest -m image tests/image
+	@$(BIN)/python -m pytest -rs -m image tests/image
 
 .PHONY: chaos
 chaos: .venv/.dev-ready ## Kill, stall and starve workers for MINUTES=2, from SEED=, on TOPOLOGY=single|sentinel|cluster, and judge each job
