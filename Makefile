@@ -19,12 +19,12 @@ demo: .venv/.ready ## See it work: embedded Redis, sandbox API, a worker, jobs, 
 .PHONY: test
 test: .venv/.dev-ready ## Run all tests, on real servers that the suite starts itself
 	@# Four at once also on two cores: most tests wait for servers. In the order of the folders: sorted by their number of tests, the
-	@# longest single tests would come last, alone.
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@# longest single tests would come last, alone. Each skipped test is listed with its reason.
+	@$(BIN)/python -m pytest -rs --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: image-test
 image-test: .venv/.dev-ready ## Build the image and run it as a cluster would, about 2 minutes; needs root, buildah, podman, runc, mmdebstrap
-	@$(BIN)/python -m pytest -m image tests/image
+	@$(BIN)/python -m pytest -rs -m image tests/image
 
 .PHONY: chaos
 chaos: .venv/.dev-ready ## Kill, stall and starve workers for MINUTES=2, from SEED=, on TOPOLOGY=single|sentinel|cluster, and judge each job

@@ -24,10 +24,10 @@ Resource = dict[str, Any]
 
 
 @cache
-def rendered(tree: str) -> tuple[Resource, ...]:
-    """The resources of a folder."""
+def rendered(tree: str, root: Path = KUBERNETES) -> tuple[Resource, ...]:
+    """The resources of a folder; ``root`` may be a changed copy of all manifests."""
     kubectl = Path(sys.executable).parent / "kubectl"
-    done = subprocess.run([kubectl, "kustomize", KUBERNETES / tree], capture_output=True, text=True, check=False)
+    done = subprocess.run([kubectl, "kustomize", root / tree], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # a warning of kustomize
     return tuple(YAML(typ="safe").load_all(io.StringIO(done.stdout)))

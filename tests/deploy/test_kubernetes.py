@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,21 @@ def test_the_alerts_are_those_of_prometheus_and_come_once() -> None:
     for tree in WITH_KEDA:
         (rule,) = of_kind(tree, "PrometheusRule")
         assert rule["spec"] == read_yaml(ALERTS)
+
+
+@pytest.mark.parametrize("left_out", [{"keda"}, {"pod-monitor"}, {"alerts"}, {"keda", "pod-monitor", "alerts"}])
+def test_an_overlay_may_leave_components_out(left_out: set[str], tmp_path: Path) -> None:
+    shutil.copytree(KUBERNETES, tmp_path, dirs_exist_ok=True)
+    overlay = tmp_path / "overlays" / "production" / "kustomization.yaml"
+    lines = overlay.read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.strip().removeprefix("- ../../components/") not in left_out]
+    assert len(kept) == len(lines) - len(left_out)
+    overlay.write_text("".join(kept), "utf-8")
+
+    kinds = {resource["kind"] for resource in rendered("overlays/production", tmp_path)}
+
+    of = {"keda": "ScaledObject", "pod-monitor": "PodMonitor", "alerts": "PrometheusRule"}
+    assert {of[name] for name in of.keys() - left_out} == kinds & {*of.values()}
 
 
 def test_a_misspelt_field_is_noticed() -> None:

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -42,6 +44,13 @@ _BASE_PACKAGES = "python3-venv,python-is-python3,ca-certificates,netbase,tzdata"
 def missing_programs() -> list[str]:
     """What this machine lacks for these tests."""
     return [program for program in PROGRAMS if shutil.which(program) is None] + ["root"] * (os.geteuid() != 0)
+
+
+def skip_or_fail(sentence: str) -> None:
+    """Skip a test that this machine cannot run, but fail it where ``CI`` is ``true``."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(sentence)
+    pytest.skip(sentence)
 
 
 class Containers:

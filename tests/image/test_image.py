@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import urllib.request
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from sandbox.faults import Delay
 from sandbox.free_port import free_port
 from sandbox.redis_server import RedisServer
 from sandbox.script import Rule, Script
-from tests.image.containers import IMAGE, ROOT, Containers, missing_programs
+from tests.image.containers import IMAGE, ROOT, Containers
 from tests.system.stage import Stage, eventually
 
 if TYPE_CHECKING:
@@ -74,22 +73,6 @@ class Worker:
         """What it has printed so far."""
         ended = self.containers.ended("podman", "logs", NAME)
         return ended.stdout + ended.stderr
-
-
-@pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    """A store with the built image."""
-    if missing := missing_programs():
-        sentence = f"these tests need {', '.join(missing)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    store = Containers(tmp_path_factory.mktemp("containers"))
-    try:
-        store.build()
-        yield store
-    finally:
-        store.close()
 
 
 @pytest.fixture(scope="module")

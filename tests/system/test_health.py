@@ -109,6 +109,20 @@ def test_a_worker_whose_token_is_refused_is_alive_but_not_ready(stage: Stage, po
     assert ask(port, "/livez")[0] == 200
 
 
+def test_a_worker_whose_api_is_down_stays_ready_and_can_be_stopped_with_its_jobs_kept(stage: Stage, port: int) -> None:
+    stage.api.script = Script(rules=(Rule(then=Respond(status=500)),))
+    worker = stage.worker(HEALTH_HOST="127.0.0.1", HEALTH_PORT=port, BREAKER_FAILURES=3)
+    for number in range(3):
+        stage.send(f"c-{number}")
+
+    down = (200, {"status": "ready", "held_back_by": ["api_down"]})
+    eventually(lambda: ask(port, "/readyz") == down, "a worker that is held back")
+
+    assert worker.stop() == 0
+    assert stage.redis.zcard(stage.keys.leases) == 0
+    assert stage.jobs_left() == 3
+
+
 def test_a_worker_whose_queues_were_all_cancelled_is_ready_and_says_why_it_takes_no_jobs(
     stage: Stage, port: int
 ) -> None:

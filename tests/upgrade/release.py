@@ -1,7 +1,7 @@
 """The release before this version, installed from this repository without a network.
 
-The file ``previous_release`` names its tag and its commit. A clone without tags still has the commit, unless it is
-shallow.
+The file ``previous_release`` names its tag and its commit. The commit is what is tested: a clone without tags still has
+it, unless it is shallow.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _NAMED = Path(__file__).with_name("previous_release")
+_HOW_TO_GET_IT = "In a shallow clone run: git fetch --unshallow --tags"
 #: What the wheel is made of.
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE", "settings.py", "tasks", "worker", "sandbox")
 
@@ -38,7 +39,7 @@ class Release:
 
 
 class NoReleaseError(Exception):
-    """This checkout does not have the commit of the release."""
+    """This clone does not have the commit or the tag of the release; the text says how to get it."""
 
 
 def install(folder: Path) -> Release:
@@ -51,7 +52,8 @@ def install(folder: Path) -> Release:
     source, target = folder / "source", folder / "installed"
     archive = subprocess.run(["git", "archive", commit, "--", *_SOURCES], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
-        raise NoReleaseError(f"no {tag}, commit {commit}, in this clone: {archive.stderr.decode().strip()}")
+        reason = archive.stderr.decode().strip()
+        raise NoReleaseError(f"no test beside {tag}: this clone lacks its commit {commit} ({reason}). {_HOW_TO_GET_IT}")
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
         files.extractall(source, filter="data")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
@@ -59,9 +61,15 @@ def install(folder: Path) -> Release:
     return Release(tag.removeprefix("v"), target)
 
 
-def commit_of_tag() -> tuple[str, str] | None:
-    """The commit that the file names, and the one that its tag has here; None: this clone has no such tag."""
+def named_and_tagged_commit() -> tuple[str, str]:
+    """The commit that the file names, and the one that its tag has here.
+
+    Raises:
+        NoReleaseError: this clone does not have the tag.
+    """
     tag, commit = _NAMED.read_text("utf-8").split()
-    asked = ["git", "rev-parse", "--verify", "--quiet", f"{tag}^{{commit}}"]
+    asked = ["git", "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}^{{commit}}"]
     found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-    return None if found.returncode else (commit, found.stdout.strip())
+    if found.returncode:
+        raise NoReleaseError(f"this clone lacks the tag {tag}. Run: git fetch --tags")
+    return commit, found.stdout.strip()
