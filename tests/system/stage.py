@@ -162,6 +162,8 @@ class Stage:
             "ATTEMPT_TIMEOUT_SECONDS": "2",
             "LEASE_SECONDS": "5",
             "SHUTDOWN_SECONDS": "5",
+            # The sandbox speaks no TLS, and a worker that starts would read the machine's authorities twice.
+            "SSL_CERT_FILE": "",
             **{name: str(value) for name, value in settings.items()},
         }
 
