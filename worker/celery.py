@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import worker.runtime.gc_tuning  # isort: skip  # first, or the loading of the rest takes longer
-import worker.celery_bridge.startup_output  # isort: skip  # noqa: F401 - next, so that an error in loading the rest is logged in the right format
+import worker.celery_bridge.startup_output  # isort: skip  # next, so that an error in loading the rest is logged in the right format
 
 import os
 import re
@@ -424,3 +424,4 @@ def _start() -> WorkerApp:
 
 
 app = _start()
+worker.runtime.gc_tuning.freeze_loaded_objects()

@@ -96,6 +96,7 @@ class LockWorker:
             "API_URL": around.api_url,
             "API_TOKEN_FILE": str(around.token_file),
             "HEALTH_PORT": "0",
+            "SSL_CERT_FILE": "",  # no authorities, which each start would read, and the sandbox speaks no TLS
             "LOG_FORMAT": "json",
             "RESULTS_MAXLEN": "10000000",
             "DEAD_MAXLEN": "10000000",

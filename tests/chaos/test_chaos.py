@@ -13,7 +13,7 @@ from tests.chaos.round import run_round
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS = 30.0
+SECONDS = 20.0
 
 
 def test_no_job_is_lost_or_doubled_whatever_dies(tmp_path: Path) -> None:

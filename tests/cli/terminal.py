@@ -8,20 +8,20 @@ import select
 import signal
 import subprocess
 import sys
-import sysconfig
 import termios
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from settings import Settings
+from tests.cli import loaded_program
+from tests.cli.loaded_program import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 DEADLINE_SECONDS = 60.0
-PROGRAM = Path(sysconfig.get_path("scripts")) / "lock-worker"
 
 
 class Terminal:
@@ -35,17 +35,28 @@ class Terminal:
         self.directory = directory
 
     def run(self, *arguments: str, text: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, with this text on its standard input."""
-        done = subprocess.run(
-            [PROGRAM, *arguments],
-            input=text.encode() if isinstance(text, str) else text,
-            capture_output=True,
-            env={**self.environment, **environment},
-            cwd=self.directory,
-            timeout=DEADLINE_SECONDS,
-            check=False,
+        """Run a command to its end, with this text on its standard input.
+
+        It is forked from a process that has loaded the program, unless only a new Python can show what is asked for.
+        """
+        whole = {**self.environment, **environment}
+        if text or not loaded_program.can_run(whole):
+            return self.execute(*arguments, text=text, **environment)
+        return _decoded(loaded_program.run(arguments, whole, self.directory, DEADLINE_SECONDS))
+
+    def execute(self, *arguments: str, text: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end as a shell does: each run loads the program."""
+        return _decoded(
+            subprocess.run(
+                [PROGRAM, *arguments],
+                input=text.encode() if isinstance(text, str) else text,
+                capture_output=True,
+                env={**self.environment, **environment},
+                cwd=self.directory,
+                timeout=DEADLINE_SECONDS,
+                check=False,
+            )
         )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def start(
         self, *arguments: str, stderr: IO[bytes] | int = subprocess.DEVNULL, **environment: str
@@ -98,6 +109,10 @@ class Terminal:
                 yield process, ours
             finally:
                 os.close(ours)
+
+
+def _decoded(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 class Screen:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.terminal import DEADLINE_SECONDS, PROGRAM, Terminal
+from tests.cli.loaded_program import PROGRAM
+from tests.cli.terminal import DEADLINE_SECONDS, Terminal
 
 if TYPE_CHECKING:
     import redis

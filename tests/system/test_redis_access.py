@@ -75,12 +75,14 @@ def test_the_documented_user_can_do_all_that_the_command_line_does(server_binary
         }
         stage.redis.xadd(RESULTS, {"event": json.dumps(event)})
 
-        assert shell.run("enqueue", "c-1", "c-2").returncode == 0
+        # On one of both servers each command loads by itself what it needs.
+        run = shell.execute if server_binary.name == "valkey" else shell.run
+        assert run("enqueue", "c-1", "c-2").returncode == 0
         message = stage.redis.rpop(QUEUE)
         stage.redis.xadd(DEAD, {"event": json.dumps(event), "message": message})
         watch = ("watch", "--json", "--last", "1", "--count", "1")
         ended = [
-            shell.run(*arguments)
+            run(*arguments)
             for arguments in (
                 ("status",),
                 watch,
@@ -96,13 +98,13 @@ def test_the_documented_user_can_do_all_that_the_command_line_does(server_binary
             )
         ]
 
-        doctor = json.loads(shell.run("doctor", "--json", API_TOKEN=TOKEN, API_URL=stage.api.url).stdout)
+        doctor = json.loads(run("doctor", "--json", API_TOKEN=TOKEN, API_URL=stage.api.url).stdout)
 
         assert [(each.returncode, each.stderr) for each in ended if each.returncode] == []
         assert [each for each in doctor["checks"] if each["level"] == "problem"] == []
         assert stage.redis.llen(QUEUE) == 2
         stage.redis.xadd(DEAD, {"event": json.dumps(event), "message": message})
-        assert shell.run("dead", "discard", "--all", "--yes").returncode == 0
+        assert run("dead", "discard", "--all", "--yes").returncode == 0
         assert stage.redis.execute_command("ACL", "LOG") == []
 
 

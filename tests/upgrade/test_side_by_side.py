@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.upgrade.release import Release
 
-SECONDS = 15.0
+SECONDS = 10.0
 SETTINGS = {"CONCURRENCY": 5, "RETRY_BASE_SECONDS": "0.5", "SHUTDOWN_SECONDS": "0.2", "BREAKER_FAILURES": 0}
 #: Jobs of each kind before each change of version.
 JOBS = 20

@@ -6,6 +6,7 @@ The module of a command has its options, and imports everything else only when i
 from __future__ import annotations
 
 import codecs
+import gc
 import importlib.metadata
 import io
 import json
@@ -97,6 +98,7 @@ app.command(epilog="Example: lock-worker demo --jobs 1000 --latency-ms 20")(demo
 
 def main() -> None:
     """Run the command that the arguments name."""
+    gc.set_threshold(10_000)  # or Python would look for cycles hundreds of times while the libraries of a command load
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the shell closed it (>&-), and no code expects None
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end of the process
