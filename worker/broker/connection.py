@@ -209,7 +209,7 @@ def endpoint(settings: Settings) -> Endpoint | None:
         own = {"password": password.get_secret_value() if password else None, **_of_any_connection(settings)}
         return PrimaryOfSentinels(url.hosts, url.master, own, seconds=TIMEOUT_SECONDS)
     if url.topology is Topology.CLUSTER:
-        return OwnerOfSlot(url.hosts, settings.LOCK_QUEUE, options(settings))
+        return OwnerOfSlot(url.hosts, settings.LOCK_QUEUE, options(settings), seconds=TIMEOUT_SECONDS)
     return None
 
 

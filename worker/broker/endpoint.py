@@ -7,7 +7,7 @@ it blocks, so a thread does that for the asyncio side.
 
 from __future__ import annotations
 
-import threading
+import random
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -41,7 +41,7 @@ from worker.broker.refusals import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
@@ -151,7 +151,11 @@ class PrimaryOfSentinels(Endpoint):
 
 
 def _errors(views: Sequence[View]) -> str:
-    return "; ".join(f"{name}: {view}" for name, view in views if isinstance(view, RedisError))
+    return _told((name, view) for name, view in views if isinstance(view, RedisError))
+
+
+def _told(errors: Iterable[tuple[str, RedisError]]) -> str:
+    return "; ".join(f"{name}: {error}" for name, error in errors)
 
 
 class OwnerOfSlot(Endpoint):
@@ -161,16 +165,17 @@ class OwnerOfSlot(Endpoint):
         nodes: host and port of nodes to ask. The others are asked too, once they are known.
         key: a key in the slot.
         options: redis-py's arguments for connections to nodes.
+        seconds: the time that a search may take.
     """
 
-    def __init__(self, nodes: Sequence[Address], key: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, nodes: Sequence[Address], key: str, options: Mapping[str, Any], *, seconds: float) -> None:
         super().__init__()
         self._named = list(nodes)
+        self._nodes = list(nodes)
         self._slot = key_slot(key.encode())
+        self._seconds = seconds
         self._options = {**options, **_QUICKLY}
         del self._options["db"]  # a cluster has one alone, and its client knows no argument for it
-        self._nodes: NodesManager | None = None
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._slot})"
@@ -178,41 +183,49 @@ class OwnerOfSlot(Endpoint):
     __json__ = __repr__
 
     def address(self) -> Address:
-        """As :meth:`Endpoint.address`."""
-        named = [ClusterNode(*node) for node in self._named]  # type: ignore[no-untyped-call]
-        with self._lock:  # or one thread would close what another one asks
+        """As :meth:`Endpoint.address`. One node after the other is asked, until one knows who has the slot.
+
+        If the time is over before that, those that were not asked are the first the next time.
+        """
+        nodes = self._nodes  # another thread may replace it meanwhile
+        last_ask_at = time.monotonic() + self._seconds - ASK_SECONDS
+        errors: list[tuple[str, RedisError]] = []
+        for at, (host, port) in enumerate(nodes):
+            if time.monotonic() > last_ask_at:
+                self._nodes = [*nodes[at:], *nodes[:at]]
+                told = _told(errors)
+                raise RedisConnectionError(f"no node of the cluster answers within {self._seconds:g} seconds: {told}")
             try:
-                return self._ask(named)
-            finally:
-                self._disconnect(named)
+                return self._owner_as_told_by(host, port)
+            except RedisError as error:
+                errors.append((f"{host}:{port}", error))
+        raise self._reason([error for _, error in errors])
 
-    def _disconnect(self, named: list[ClusterNode]) -> None:
-        """Close the connections to all nodes that were asked: the next search may be days away."""
-        nodes = list(named)
-        if self._nodes is not None:
-            nodes += [*self._nodes.nodes_cache.values(), *self._nodes.startup_nodes.values()]
-        for node in nodes:
-            if node.redis_connection is not None:
-                node.redis_connection.close()
-
-    def _ask(self, named: list[ClusterNode]) -> Address:
+    def _owner_as_told_by(self, host: str, port: int) -> Address:
+        node = ClusterNode(host, port)  # type: ignore[no-untyped-call]
         try:
-            if self._nodes is None:
-                self._nodes = NodesManager(named, **self._options)
-            else:
-                # By name too: all nodes that are known by address may have got new ones.
-                self._nodes.initialize(additional_startup_nodes_info=self._named)
-            owner = self._nodes.get_node_from_slot(self._slot)
+            found = NodesManager([node], **self._options)
+            owner = found.get_node_from_slot(self._slot)
         except (RedisClusterException, OSError, IndexError) as error:  # the last one: no node has any slot
-            raise self._reason(error) from None
+            raise self._as_of_a_server(error) from None
         except TypeError as error:  # redis-py takes a name for granted
             raise RedisConnectionError(_NAMELESS) from error
+        finally:
+            if node.redis_connection is not None:
+                node.redis_connection.close()
         if owner.host in {None, "?"}:  # these would lead to this machine, or to no name
             raise RedisConnectionError(_NAMELESS)
+        self._nodes = self._to_ask(found)
         return owner.host, owner.port
 
-    def _reason(self, error: BaseException) -> RedisError:
-        """Return redis-py's error as one of a server. It wraps what the last node answered, sometimes twice."""
+    def _to_ask(self, found: NodesManager) -> list[Address]:
+        """Return the nodes for the next search, and those of REDIS_URL: all that are known may have new addresses."""
+        known = [(node.host, node.port) for node in found.nodes_cache.values() if node.host not in {None, "?"}]
+        random.shuffle(known)  # or all workers would ask the same one
+        return [*known, *(node for node in self._named if node not in known)]
+
+    def _as_of_a_server(self, error: BaseException) -> RedisError:
+        """Return redis-py's error as one of a server. It wraps what the node answered, sometimes twice."""
         if isinstance(error, SlotNotCoveredError | IndexError):
             return SlotNotServedError(f"no node of the cluster has slot {self._slot}")
         cause: BaseException | None = error
@@ -225,6 +238,14 @@ class OwnerOfSlot(Endpoint):
                 return ServerIsUnfitError(NOT_A_CLUSTER)
             cause = cause.__cause__ or cause.__context__
         return RedisConnectionError(str(error))
+
+    def _reason(self, errors: Sequence[RedisError]) -> RedisError:
+        """Return why nobody knows: who answers tells more than who cannot be reached."""
+        for kind in (SlotNotServedError, AuthenticationError, NoPermissionError, ServerIsUnfitError):
+            for error in errors:
+                if isinstance(error, kind):
+                    return error
+        return errors[-1]
 
 
 _NAMELESS = (
