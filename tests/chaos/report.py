@@ -78,7 +78,15 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         names = ("taken", "finished", "deduplicated", "delayed", "held", "released", "crashes")
         yield f"  counters  {', '.join(f'{history.counters.get(name, 0)} {name}' for name in names)}"
     for failover in history.failovers:
-        yield f"  Redis     {failover.how}: at most {history.seconds_without_event(failover):.1f} s without an event"
+        seconds, events = history.seconds_without_event(failover), history.forgotten_events(failover)
+        told = f"; {events} events of the old primary forgotten" if failover.published else ""
+        yield f"  Redis     {failover.how}: at most {seconds:.1f} s without an event{told}"
+    with_replica, alone = (len(history.forgotten_jobs(had_replica=each)) for each in (True, False))
+    if history.failovers:
+        yield (
+            f"  forgotten {alone} jobs that an old primary alone had acknowledged, {with_replica} that one of its "
+            "replicas had too"
+        )
     late = max((span.end - span.begin for span in history.late), default=0.0)
     phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.phases.items())
     yield f"  time      {phases}; the API's own loop was late by {late:.2f} s at most"

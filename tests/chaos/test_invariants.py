@@ -548,3 +548,16 @@ def test_a_report_shows_what_happened_to_a_job_and_what_the_workers_said_of_it(t
         "lease_lost",
     ):
         assert line in shown
+
+
+def test_a_report_tells_what_a_primary_that_was_cut_off_took_with_it(tmp_path: Path) -> None:
+    history = right()
+    history.messages[0] = message("good-1", is_sure=False, is_at_primary=True)
+    published = frozenset({b"an event of good-1 at the old primary", event("good-2").body})
+    history.failovers.append(Failover("a cut", BEGAN + 0.05, BEGAN + 5, published=published))
+    lost(history)
+
+    shown = report(Outcome(history.plan, history, [], 3, 12.5, tmp_path))
+
+    assert "; 1 events of the old primary forgotten" in shown
+    assert "1 jobs that an old primary alone had acknowledged, 0 that one of its replicas had too" in shown
