@@ -16,10 +16,11 @@ from sandbox.redis_server import HOST
 from sandbox.started import Started
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
-#: Servers connect from this address, so that a line can tell them from clients.
+#: Servers connect from this address, so that a line can tell them from clients. On Linux all of 127.0.0.0/8 is this
+#: machine; elsewhere the address must be added to the loopback interface.
 SERVERS_HOST = "127.0.0.2"
 _PIECE_BYTES = 65_536
 
@@ -36,15 +37,16 @@ class Line:
         self.port = 0
         self.server_port = 0
         self._network = network
-        self._carries: dict[bool, asyncio.Event] = {is_server: asyncio.Event() for is_server in (False, True)}
+        #: By whether a server has connected.
+        self._carries = {is_server: asyncio.Event() for is_server in (False, True)}
         for carries in self._carries.values():
             carries.set()
 
-    def cut(self, *, for_clients: bool = True, for_servers: bool = True) -> None:
-        """Carry nothing more, for clients or for other servers alone, or for both."""
-        for is_server, is_cut in ((False, for_clients), (True, for_servers)):
-            if is_cut:
-                self._network.soon(self._carries[is_server].clear)
+    def cut(self, *, for_clients: bool) -> None:
+        """Carry nothing more for other servers, and perhaps for clients."""
+        self._network.soon(self._carries[True].clear)
+        if for_clients:
+            self._network.soon(self._carries[False].clear)
 
     def heal(self) -> None:
         """Carry everything again."""
@@ -102,7 +104,7 @@ class Network(Started):
         line.port = self._do(self._listen(line))
         return line
 
-    def soon(self, act: Any) -> None:
+    def soon(self, act: Callable[[], object]) -> None:
         """Do it in the thread that carries."""
         self._loop.call_soon_threadsafe(act)
 

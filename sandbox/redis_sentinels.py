@@ -174,7 +174,7 @@ class RedisSentinels(Started):
         self._lines[primary].cut(for_clients=not with_clients)
         if with_clients:
             for sentinel in self.sentinels:
-                self._lines[sentinel].cut()
+                self._lines[sentinel].cut(for_clients=True)
         return primary
 
     def heal(self) -> None:

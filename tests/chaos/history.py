@@ -327,6 +327,15 @@ class History:
                 found.append(key)
         return found
 
+    def forgotten_in(self, failover: Failover, *, had_replica: bool) -> int:
+        """How many of them were sent last in this failover, or just before, and not in a later one."""
+        later = [each.began for each in self.failovers if each.began > failover.began]
+        begin, end = (at - _FORGOTTEN_SECONDS for at in (failover.began, min(later, default=float("inf"))))
+        sent = [
+            max(each.ended for each in self.messages_of[key]) for key in self.forgotten_jobs(had_replica=had_replica)
+        ]
+        return sum(begin <= at < end for at in sent)
+
     def forgotten_events(self, failover: Failover) -> int:
         """How many events a primary that was cut off had published which its successor does not have."""
         return len(failover.published - {event.body for event in self.events})
