@@ -12,7 +12,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import ssl
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,6 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.managem.token import is_visible_ascii
 from tasks.rule_limits import described, read_limit, read_limits_file
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ _OWN_KEYS = "lw:"
 _CLUSTER_STREAMS = {"RESULTS_CHANNEL": "results", "DEAD_STREAM": "dead", "CONTROL_STREAM": "control"}
 _URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _MAX_TOKEN_BYTES = 64 * 1024
-_MAX_PASSWORD_BYTES = 64 * 1024
 _MAX_RULE_CHARACTERS = 128
 _MAX_STREAM_BYTES = 1_099_511_627_776
 
@@ -185,7 +184,7 @@ def _token(value: SecretStr) -> SecretStr:
     token = value.get_secret_value().strip()
     if not token:
         raise ValueError("is empty")
-    if not token.isascii() or not token.isprintable() or " " in token:
+    if not is_visible_ascii(token):
         raise ValueError("must be visible ASCII characters without blanks")
     return SecretStr(token)
 
@@ -203,66 +202,31 @@ def _token_file(path: Path) -> Path:
     return path
 
 
-def read_password(path: Path) -> str:
-    """Return the password in a file: its one line, without the line's end.
-
-    Raises:
-        ValueError: the file cannot be read, or holds no password; the message says why, and shows nothing of it.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_PASSWORD_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read ({type(error).__name__})") from None
-    if len(content) > _MAX_PASSWORD_BYTES:
-        raise ValueError(f"holds no password: it is longer than {_MAX_PASSWORD_BYTES} bytes")
-    try:
-        password = content.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:  # its text shows a byte
-        raise ValueError("holds no password: it is not UTF-8") from None
-    if not password.strip():
-        raise ValueError("is empty")
-    if "\n" in password or "\r" in password:
-        raise ValueError("holds no password: it has more than one line")
-    return password
-
-
 def _password_file(path: Path) -> Path:
+    from worker.broker.credential_files import read_password  # noqa: PLC0415 - as above
+
     read_password(path)
     return path
 
 
 def _readable(path: Path) -> Path:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    from worker.broker.credential_files import check_readable  # noqa: PLC0415 - as above
+
+    check_readable(path)
     return path
-
-
-def _key_problem(certificate: Path, key: Path) -> str | None:
-    """Return what is wrong with a private key for a certificate; None if nothing is."""
-    try:
-        # An empty password, or OpenSSL would ask the terminal for that of an encrypted key.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "is not the key of the certificate in REDIS_CERT_FILE"
-        return "holds no private key in PEM format, or one that is encrypted with a password"
-    except (OSError, ValueError) as error:
-        return f"cannot be read ({type(error).__name__})"
-    return None
 
 
 def _certificates(path: Path) -> Path:
-    try:
-        ssl.create_default_context(cafile=path)
-    except ssl.SSLError:
-        raise ValueError("holds no certificate in PEM format") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    from worker.broker.credential_files import check_certificates  # noqa: PLC0415 - as above
+
+    check_certificates(path)
     return path
+
+
+def _check_private_key(key: Path, certificate: Path) -> None:
+    from worker.broker.credential_files import check_private_key  # noqa: PLC0415 - as above
+
+    check_private_key(key, certificate)
 
 
 def _rule_ids(value: str) -> str:
@@ -624,9 +588,8 @@ class Settings(BaseSettings):
         certificate: Path | None = info.data["REDIS_CERT_FILE"]
         if (value is None) != (certificate is None):
             raise ValueError("give REDIS_CERT_FILE and REDIS_KEY_FILE, or neither")
-        problem = None if value is None or certificate is None else _key_problem(certificate, value)
-        if problem is not None:
-            raise ValueError(problem)
+        if value is not None and certificate is not None:
+            _check_private_key(value, certificate)
         return value
 
     @field_validator("RESULTS_CHANNEL", "DEAD_STREAM", "CONTROL_STREAM")

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         with Stage(options.delays, SEED, LOGS) as stage:
             for median_ms in _plan(options):
-                for row in rows:
+                for row in (row for row in rows if row.has_throughput):
                     _throughput(report, stage, row, median_ms, options)
             if options.latency:
                 for row in rows:

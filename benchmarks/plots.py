@@ -179,7 +179,7 @@ def _family(name: str) -> str:
 
 
 def _colour(report: Report, name: str) -> str:
-    if name == "lock-worker":
+    if _family(name) == "lock-worker":
         return OURS
     if name.startswith("bare"):
         return BARE

@@ -21,6 +21,7 @@ class Row:
         variables: environment variables of the worker.
         settings: what was chosen, in words.
         at_most: jobs per second that it will surely not pass; decides how many jobs are enqueued.
+        has_throughput: False: only its latency is measured, because another row has the same worker.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Row:
     settings: str
     at_most: int
     variables: dict[str, str] = field(default_factory=dict)
+    has_throughput: bool = True
 
     @property
     def python(self) -> str:
@@ -77,17 +79,30 @@ def _celery(pool: str, concurrency: int, prefetch: int, settings: str) -> Row:
     )
 
 
+_LOCK_WORKER = ("-m", "celery", "-A", "worker", "worker", "-c", "200", "-l", "INFO")
+
 ROWS: tuple[Row, ...] = (
     Row(
         name="lock-worker",
         family="lock-worker",
-        command=("-m", "celery", "-A", "worker", "worker", "-c", "200", "-l", "INFO"),
+        command=_LOCK_WORKER,
         environment=None,
         producer="benchmarks.peers.lock_worker",
         settings="1 process, 200 coroutines; as in production: leases, deduplication, health and metrics server, a "
-        "JSON log line for each job",
+        "JSON log line for each job; jobs come from a stock Celery client",
         at_most=9_000,
         variables={"LOG_FORMAT": "json"},
+    ),
+    Row(
+        name="lock-worker, LPUSH",
+        family="lock-worker",
+        command=_LOCK_WORKER,
+        environment=None,
+        producer="benchmarks.peers.lock_worker_lpush",
+        settings="as lock-worker; jobs come by LPUSH from an asyncio Redis client, as the asyncio peers' jobs do",
+        at_most=9_000,
+        variables={"LOG_FORMAT": "json"},
+        has_throughput=False,
     ),
     Row(
         name="bare loop",

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from benchmarks.results import median
 
 if TYPE_CHECKING:
-    from benchmarks.results import Report, Throughput
+    from benchmarks.results import Latency, Report, Throughput
 
 
 def markdown(report: Report, main_ms: int) -> str:
-    """All tables; rows sorted by their throughput against the delay ``main_ms``."""
+    """All tables. Rows are sorted by their throughput at the delay ``main_ms``, or by what they add to a job's time."""
     names = sorted(
         {run.row for run in report.throughput},
         key=lambda name: -median(report.of(name, main_ms), "jobs_per_second") if report.of(name, main_ms) else 0,
@@ -27,7 +27,7 @@ def markdown(report: Report, main_ms: int) -> str:
             f"At low load, API of {main_ms} ms, one run a row. CPU, commands and reads at 100 jobs/s include the "
             "enqueuing of the jobs, the delivery to a subscriber, and what both programs do beside the jobs."
         )
-        parts.append(_latency(report, names))
+        parts.append(_latency(report))
     if report.failures:
         parts.append("Not measured:\n\n" + "\n".join(
             f"- {failure['row']}, {failure['what']}: {failure['why'].splitlines()[0]}" for failure in report.failures
@@ -64,31 +64,32 @@ def _throughput(report: Report, names: list[str], delays: list[int], main_ms: in
     return "\n".join(lines)
 
 
-def _latency(report: Report, names: list[str]) -> str:
+def _latency(report: Report) -> str:
     head = [
         "", "p50 / p99 ms at 100 jobs/s", "added, p50 / p99", "p50 / max ms at idle", "added, p50 / max",
         "worker CPU µs/job at 100 jobs/s", "Redis CPU µs/job at 100 jobs/s", "commands/job", "reads/job",
         "nothing to do: worker CPU ms/s", "Redis commands/s", "Redis reads/s",
     ]  # fmt: skip
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
-    for name in names:
-        found = report.latency_of(name)
-        if found is not None:
-            lines.append(_line([
-                name,
-                f"{found.steady_p50_ms:.0f} / {found.steady_p99_ms:.0f}",
-                f"{found.steady_added_p50_ms:.1f} / {found.steady_added_p99_ms:.1f}",
-                f"{found.idle_p50_ms:.0f} / {found.idle_max_ms:.0f}",
-                f"{found.idle_added_p50_ms:.1f} / {found.idle_added_max_ms:.1f}",
-                f"{found.steady_worker_cpu_us:.0f}",
-                f"{found.steady_redis_cpu_us:.0f}",
-                f"{found.steady_redis_commands:.1f}",
-                f"{found.steady_redis_reads:.1f}",
-                f"{found.nothing_to_do_worker_cpu_ms_per_second:.0f}",
-                f"{found.nothing_to_do_redis_commands_per_second:.0f}",
-                f"{found.nothing_to_do_redis_reads_per_second:.0f}",
-            ]))  # fmt: skip
+    lines += [_line(_low_load(run)) for run in sorted(report.latency, key=lambda run: run.steady_added_p50_ms)]
     return "\n".join(lines)
+
+
+def _low_load(run: Latency) -> list[str]:
+    return [
+        run.row,
+        f"{run.steady_p50_ms:.0f} / {run.steady_p99_ms:.0f}",
+        f"{run.steady_added_p50_ms:.1f} / {run.steady_added_p99_ms:.1f}",
+        f"{run.idle_p50_ms:.0f} / {run.idle_max_ms:.0f}",
+        f"{run.idle_added_p50_ms:.1f} / {run.idle_added_max_ms:.1f}",
+        f"{run.steady_worker_cpu_us:.0f}",
+        f"{run.steady_redis_cpu_us:.0f}",
+        f"{run.steady_redis_commands:.1f}",
+        f"{run.steady_redis_reads:.1f}",
+        f"{run.nothing_to_do_worker_cpu_ms_per_second:.0f}",
+        f"{run.nothing_to_do_redis_commands_per_second:.0f}",
+        f"{run.nothing_to_do_redis_reads_per_second:.0f}",
+    ]
 
 
 def _rate(runs: list[Throughput]) -> str:

@@ -1,19 +1,15 @@
 """Runs a real Redis or Valkey server for the demo, the tests and the chaos runs: start, kill, pause, restart.
 
 It listens on 127.0.0.1 alone, keeps its files in a directory of its own, and never outlives the process that started
-it, not even one that was killed (`sandbox.supervisor` sees to that). Nothing is persisted unless the options say so.
+it, not even one that was killed (`sandbox.supervised_process`). Nothing is persisted unless the options say so.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +19,7 @@ from sandbox.free_port import free_port
 from sandbox.ping import answers_ping
 from sandbox.server_binaries import OLDEST_MAJOR, ServerBinary, available_servers
 from sandbox.started import Started
+from sandbox.supervised_process import SupervisedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +32,6 @@ _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.005
 CONFIG_FILE = "server.conf"
 _LOG_FILE = "server.log"
-_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 class RedisServerError(Exception):
@@ -75,7 +71,7 @@ class RedisServer(Started):
         self._options = dict(options or {})
         self._tls = tls
         self._directory: Path | None = None
-        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._process: SupervisedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -87,7 +83,7 @@ class RedisServer(Started):
     @property
     def running(self) -> bool:
         """True while the process exists, even if it is paused."""
-        return self._supervisor is not None and self._supervisor.poll() is None
+        return self._process is not None and self._process.is_running
 
     def log(self) -> str:
         """Return what the server has logged in all its runs."""
@@ -101,7 +97,7 @@ class RedisServer(Started):
         Raises:
             RedisServerError: it did not come up, or it was not stopped or killed since its last start.
         """
-        if self._supervisor is not None:
+        if self._process is not None:
             raise RedisServerError("the server has been started already; restart it, should it have ended by itself")
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="sandbox-redis-"))
@@ -114,12 +110,12 @@ class RedisServer(Started):
         """Shut down in order (SIGTERM), with what the options persist written; killed if that takes too long."""
         self._signal(signal.SIGCONT)
         self._signal(signal.SIGTERM)
-        self._collect(_STOP_SECONDS)
+        self._wait()
 
     def kill(self) -> None:
         """Kill without warning (SIGKILL), as an OOM kill or a lost node does."""
         self._signal(signal.SIGKILL)
-        self._collect(_STOP_SECONDS)
+        self._wait()
 
     def restart(self) -> None:
         """Stop, unless it has ended already, and start again on the same port and data."""
@@ -136,9 +132,9 @@ class RedisServer(Started):
 
     def close(self) -> None:
         """Kill it and remove its data."""
-        if self._supervisor is not None and self._supervisor.stdin is not None:
-            self._supervisor.stdin.close()  # as if this process had ended: the supervisor does the rest
-            self._collect(_STOP_SECONDS)
+        if self._process is not None:
+            self._process.close(_STOP_SECONDS)
+            self._process = None
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -160,20 +156,8 @@ class RedisServer(Started):
         self.write_config(directory / CONFIG_FILE)
         log_start = len(self.log())
         with (directory / _LOG_FILE).open("ab") as log:
-            self._supervisor = subprocess.Popen(
-                [
-                    *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
-                    *(str(directory), self.binary.path, CONFIG_FILE, *self.arguments),
-                ],
-                cwd=directory,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in a terminal is the starter's to handle: workers may still need Redis
-            )
-        assert self._supervisor.stdout is not None  # noqa: S101 - asked for above
-        with self._supervisor.stdout as answer:
-            self.pid = int(answer.readline() or 0)  # nothing comes when the program cannot be run
+            self._process = SupervisedProcess([self.binary.path, CONFIG_FILE, *self.arguments], directory, log)
+        self.pid = self._process.pid
         deadline = time.monotonic() + _READY_SECONDS
         while not self._is_ready(log_start):
             if not self.pid or not self.running or time.monotonic() > deadline:
@@ -199,22 +183,13 @@ class RedisServer(Started):
         file.write_text("\n".join(lines) + "\n")
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.running and self.pid:  # no process id is 0: that would be our own process group
-            with suppress(ProcessLookupError):  # it may end by itself between the two lines
-                os.kill(self.pid, number)
+        if self._process is not None:
+            self._process.signal(number)
 
-    def _collect(self, seconds: float) -> None:
-        """Wait for the end of the process, and kill it if that takes too long."""
-        if self._supervisor is None:
-            return
-        try:
-            self._supervisor.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._supervisor.wait()
-        assert self._supervisor.stdin is not None  # noqa: S101 - asked for when it was started
-        self._supervisor.stdin.close()
-        self._supervisor = None
+    def _wait(self) -> None:
+        if self._process is not None:
+            self._process.wait(_STOP_SECONDS)
+            self._process = None
 
 
 def _preferred_binary() -> ServerBinary:

@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+import uvloop
 
 from sandbox.api import SandboxApi
 from sandbox.redis_server import RedisServer
 from sandbox.server_binaries import ServerBinary, available_servers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 # A shell that runs the suite in the background has it ignore Ctrl-C, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests on the loop that the worker runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])

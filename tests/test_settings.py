@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 import settings
-from settings import Settings, SettingsError, load, read_password
+from settings import Settings, SettingsError, load
+from worker.broker.credential_files import read_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,15 +25,16 @@ from tasks.rule_limits import read_limit
 from tasks.shadow import shadow_of
 from tasks.task_name import TASK_NAME
 from worker.broker import connection
+from worker.broker.address_resolver import SentinelResolver
 from worker.broker.backoff import MAX_SECONDS, ConnectBackoff
 from worker.broker.broker_options import BrokerOptions
 from worker.broker.control_moves import Trail
-from worker.broker.endpoint import PrimaryOfSentinels
 from worker.broker.keys import Keys
 from worker.broker.layout import newer_layout, note_layout
 from worker.broker.move_limits import MIN_DELIVERIES
 from worker.broker.stream_bounds import StreamBounds
 from worker.celery_bridge import transport
+from worker.celery_bridge.celery_settings import celery_settings
 from worker.celery_bridge.control import Commands
 from worker.celery_bridge.monitoring import Monitoring
 from worker.celery_bridge.pool import TaskPool
@@ -71,9 +72,9 @@ if TYPE_CHECKING:
 
     from settings import Settings
     from tasks.handler import LockConversation
+    from worker.broker.address_resolver import AddressResolver
     from worker.broker.client import RedisClient
-    from worker.broker.endpoint import Endpoint
-    from worker.broker.refusals import Unfit
+    from worker.broker.redis_problems import Unfit
     from worker.observe.tracing.service import Tracing
     from worker.runtime.in_flight import Tracer
     from worker.runtime.members import Activity
@@ -107,7 +108,7 @@ class WorkerApp(Celery):
     readiness: Readiness
     shutdown_seconds: float
     redis_url: str
-    endpoint: Endpoint | None
+    resolver: AddressResolver | None
     look_for_leftovers: Callable[[], None]
     check_layout: Callable[[], list[Unfit]]
     allow_eviction: bool
@@ -130,16 +131,16 @@ class WorkerApp(Celery):
         """As :meth:`connection_for_read`."""
         return super().connection_for_write(url or self.redis_url, **kwargs)
 
+    def job_queues(self) -> list[str]:
+        """Return the names of the queues that this worker takes jobs from."""
+        return [queue.name for queue in self.amqp.queues.consume_from.values()]
+
 
 def build(settings: Settings) -> WorkerApp:
     """Put a worker together; nothing is connected or started yet."""
     app = WorkerApp("lock-worker")
-
-    def job_queues() -> list[str]:
-        return [queue.name for queue in app.amqp.queues.consume_from.values()]
-
     _set_up_connections(app, settings)
-    _set_up_app(app, settings, job_queues)
+    _set_up_app(app, settings)
     in_flight, clock, name = InFlight(settings.CONCURRENCY), ServerClock(), _name()
     app.lifetime = Lifetime(settings, name=name, version=version("lock-worker"))
     api = from_settings.api_client(settings, concurrency=_CONNECTIONS)
@@ -149,7 +150,7 @@ def build(settings: Settings) -> WorkerApp:
     )
     tracing = _tracing(app, settings, name)
     app.monitoring = Monitoring(app.tasks[TASK_NAME], in_flight, runtime=lambda: app.runtime)
-    client = connection.async_client(settings, app.backoff, app.endpoint, on_useless=app.monitoring.reconnect)
+    client = connection.async_client(settings, app.backoff, app.resolver, on_useless=app.monitoring.reconnect)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     background = Background()
     controls = ControlWatch(client, Keys(settings.LOCK_QUEUE), in_flight=in_flight, clock=clock, background=background)
@@ -168,7 +169,7 @@ def build(settings: Settings) -> WorkerApp:
         guard=_guard(settings, client, controls, clock),
         background=background,
         celery=app.monitoring,
-        job_queues=job_queues,
+        job_queues=app.job_queues,
         close_api=api.aclose,
     )
     _set_up_runtime(app, settings, parts)
@@ -176,11 +177,11 @@ def build(settings: Settings) -> WorkerApp:
     return app
 
 
-def _set_up_app(app: WorkerApp, settings: Settings, job_queues: Callable[[], list[str]]) -> None:
+def _set_up_app(app: WorkerApp, settings: Settings) -> None:
     app.look_for_leftovers = lambda: look_in_the_background(
-        lambda: connection.sync_client(settings), job_queues, tag=settings.cluster_tag
+        lambda: connection.sync_client(settings), app.job_queues, tag=settings.cluster_tag
     )
-    app.check_layout = lambda: _check_and_note_layout(settings, job_queues())
+    app.check_layout = lambda: _check_and_note_layout(settings, app.job_queues())
     app.shutdown_seconds = settings.SHUTDOWN_SECONDS
     app.logs_json = settings.LOG_FORMAT == "json"
 
@@ -202,12 +203,13 @@ def _set_up_runtime(app: WorkerApp, settings: Settings, parts: RuntimeParts) -> 
         controls=parts.controls,
         has_queues=lambda: bool(app.amqp.queues.consume_from),
     )
-    app.conf.update(_celery_settings(settings, runtime, app.endpoint))
+    job_consumer = JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel)
+    app.conf.update(celery_settings(settings, job_consumer, app.resolver))
 
 
 def _set_up_connections(app: WorkerApp, settings: Settings) -> None:
     app.redis_url = connection.broker_url(settings)
-    app.endpoint = connection.endpoint(settings)
+    app.resolver = connection.address_resolver(settings)
     app.allow_eviction = settings.REDIS_ALLOW_EVICTION
     # Once the server is back, a worker has a lease's time at most to renew its leases (`grace_ms`).
     app.backoff = ConnectBackoff(max_seconds=min(MAX_SECONDS, settings.LEASE_SECONDS / 3))
@@ -237,8 +239,8 @@ def _add_services(
     # Not before the server was found fit.
     has_begun = lambda: runtime.fetcher.last_fetch_at is not None  # noqa: E731 - short
     runtime.add_service(fleet_watch(settings, client, bounds, has_begun=has_begun, on_read=app.readiness.note_read))
-    if isinstance(app.endpoint, PrimaryOfSentinels):  # a node of a cluster that was demoted says so at once
-        runtime.add_service(PrimaryWatch(app.endpoint, client))
+    if isinstance(app.resolver, SentinelResolver):  # a node of a cluster that was demoted says so at once
+        runtime.add_service(PrimaryWatch(app.resolver, client))
     if tracing is not None:
         runtime.add_service(tracing)
     runtime.add_service(LogSummaries())
@@ -351,39 +353,6 @@ def _name() -> str:
     """A name in Redis that no other process ever had, and that tells people whose it is: host, process id, chance."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().partition(".")[0])
     return f"{host[-_HOST_CHARACTERS:]}-{os.getpid()}-{secrets.token_hex(6)}"
-
-
-def _celery_settings(settings: Settings, runtime: Runtime, place: Endpoint | None) -> dict[str, Any]:
-    return {
-        "broker_url": connection.broker_url(settings),
-        "broker_use_ssl": connection.tls_options(settings) or None,
-        "broker_transport": "worker.celery_bridge.transport:Transport",
-        "broker_transport_options": {
-            "job_consumer": JobConsumer(runtime.queues.is_job_queue, runtime.queues.consume, runtime.queues.cancel),
-            "credentials": connection.credentials(settings),
-            "endpoint": place,
-            # On a cluster Celery's own keys are in the slot of the queue too.
-            "global_keyprefix": settings.cluster_tag,
-            # Seconds after which a silent connection is asked for a sign of life; kombu's default of 25 is too long.
-            "health_check_interval": 2,
-        },
-        "broker_connection_retry_on_startup": True,
-        "broker_channel_error_retry": True,
-        "task_default_queue": settings.LOCK_QUEUE,
-        "task_serializer": "json",
-        "accept_content": ["json"],
-        "task_ignore_result": True,
-        "result_backend": "worker.celery_bridge.no_results:NoResults",
-        "worker_pool": "worker.celery_bridge.pool:TaskPool",
-        "worker_consumer": "worker.celery_bridge.consumer:Consumer",
-        "worker_concurrency": settings.CONCURRENCY,
-        "worker_prefetch_multiplier": 1,
-        "worker_disable_rate_limits": True,
-        "worker_redirect_stdouts": False,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "worker_enable_prefetch_count_reduction": False,
-        "worker_detect_quorum_queues": False,
-    }
 
 
 def _check_the_options(options: dict[str, Any], settings: Settings) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from settings import read_password
-from worker.broker.credentials import Credentials, PasswordFile
+from worker.broker.credentials import Credentials
 from worker.broker.refusals import PasswordFileError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ async def test_a_password_file_that_hangs_does_not_hold_up_the_loop(tmp_path: Pa
     """A FIFO blocks its reader until somebody writes, as a file of a mount that hangs does."""
     fifo = tmp_path / "password"
     os.mkfifo(fifo)
-    credentials = Credentials("app", None, PasswordFile(fifo, lambda path: path.read_text("utf-8")))
+    credentials = Credentials("app", None, fifo)
 
     login = asyncio.create_task(credentials.get_credentials_async())
     await asyncio.sleep(0)  # the loop goes on
@@ -34,7 +33,7 @@ async def test_a_password_file_that_hangs_does_not_hold_up_the_loop(tmp_path: Pa
 
 
 async def test_a_password_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    credentials = Credentials(None, None, PasswordFile(tmp_path / "gone", read_password))
+    credentials = Credentials(None, None, tmp_path / "gone")
 
     with pytest.raises(PasswordFileError, match="REDIS_PASSWORD_FILE: "):
         await credentials.get_credentials_async()

@@ -9,11 +9,10 @@ from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
+from worker.broker.redis_problems import Passing, Unfit
 from worker.broker.refusals import (
     NotConnectedError,
-    Passing,
     ServerIsReadOnlyError,
-    Unfit,
     answer_in,
     as_lost_connection,
     connection_is_useless,

@@ -9,7 +9,8 @@ from redis import Redis
 
 from sandbox.redis_server import RedisServer
 from worker.broker.keys import Keys
-from worker.broker.refusals import NOT_A_CLUSTER, ServerIsReadOnlyError, Unfit
+from worker.broker.redis_problems import NOT_A_CLUSTER, Unfit
+from worker.broker.refusals import ServerIsReadOnlyError
 from worker.broker.server_check import Finding, Risk, Unknown, findings, look
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""``python -m tests.chaos``: rounds of chaos, one after the other. Ends with 1 if anything was violated."""
+"""``python -m tests.chaos``: rounds of chaos, one after the other. Ends with 1 if anything was violated.
+
+SIGTERM and Ctrl-C end it with all that it started; the logs are left.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from random import SystemRandom
 
+from tests.chaos.interrupts import INTERRUPTS
 from tests.chaos.invariants import no_job_is_doubled, no_job_is_lost
 from tests.chaos.plan import Act, make_plan, on_topology
 from tests.chaos.report import command, headline, report, say
@@ -106,4 +110,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    INTERRUPTS.install()
     sys.exit(main())

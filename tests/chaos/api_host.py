@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from sandbox.api import SandboxApi
+from sandbox.started import Started
 from tests.chaos.history import Call, Span
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from types import TracebackType
     from typing import Any
 
 _LOG_LIMIT = 10_000_000
@@ -20,7 +20,7 @@ _BEAT_SECONDS = 0.02
 _LATE_SECONDS = 0.03
 
 
-class ApiHost:
+class ApiHost(Started):
     """The API, from ``with`` on.
 
     Attributes:
@@ -37,14 +37,13 @@ class ApiHost:
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox-api")
         self._heart: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the thread, and accept connections."""
         self._thread.start()
         self._do(self._begin())
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End both."""
         self._do(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

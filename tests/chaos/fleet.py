@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.chaos.history import End
+from tests.chaos.interrupts import INTERRUPTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +117,6 @@ class Fleet:
     """The pods of a round.
 
     Args:
-        pods: how many.
         folder: where the logs go.
         arguments: what follows ``python -m celery``.
         environment: what the workers find in it.
@@ -126,7 +126,6 @@ class Fleet:
 
     def __init__(
         self,
-        pods: int,
         folder: Path,
         arguments: Sequence[str],
         environment: Callable[[], Mapping[str, str]],
@@ -141,7 +140,13 @@ class Fleet:
         self._environment = environment
         self._on_end = on_end
         self._older = older
-        self._processes = [self._start(f"pod-{number}") for number in range(pods)]
+        self._processes: list[Process] = []
+
+    def start(self, pods: int) -> None:
+        """Start so many pods."""
+        for number in range(pods):
+            with INTERRUPTS.deferred():
+                self._processes.append(self._start(f"pod-{number}"))
 
     def process(self, pod: int) -> Process:
         """The process that is in a pod at the moment."""
@@ -162,7 +167,8 @@ class Fleet:
         for number, process in enumerate(self._processes):
             if process.status is not None:
                 self._note_end(process)
-                self._processes[number] = self._start(process.pod)
+                with INTERRUPTS.deferred():
+                    self._processes[number] = self._start(process.pod)
 
     def thaw(self) -> None:
         """Let all go on."""

@@ -112,6 +112,7 @@ class Operators:
         began, until = time.time(), time.monotonic() + steer.seconds
         version = self._until_done(lambda: by.begin(steer))
         if version is None:
+            self._commands.finish(steer)
             return
         done = time.time()
         patience = until if steer.action.is_undone else time.monotonic() + 30.0

@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
@@ -76,21 +77,19 @@ def run_round(plan: Plan, folder: Path, older: Path | None = None) -> Outcome:
             plan, target, servers=servers, client=client, api=api, token_file=token_file, producers=producers
         )
         conductor.calm()
-        around = Surroundings(servers.url, api.api.url, token_file)
-        fleet = Fleet(
-            plan.pods, folder, target.arguments(plan), lambda: target.environment(plan, around), conductor.ended,
-            older=older,
-        )  # fmt: skip
+        environment = partial(target.environment, plan, Surroundings(servers.url, api.api.url, token_file))
+        fleet = Fleet(folder, target.arguments(plan), environment, conductor.ended, older=older)
         stack.callback(fleet.close)
+        fleet.start(plan.pods)
         _wait_ready(fleet)
         history = History(plan, time.time(), ATTEMPT_TIMEOUT_SECONDS)
         passed("start")
 
         operators = Operators(plan, servers, producers, lambda: fleet.living)
-        producers.start()
         stack.callback(producers.stop)
-        operators.start()
+        producers.start()
         stack.callback(operators.stop)
+        operators.start()
         conductor.play(fleet)
         passed("faults")
 

@@ -4,220 +4,40 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.history import (
-    Call,
-    DeadLetter,
-    End,
-    Event,
-    Failover,
-    History,
-    Loss,
-    Message,
-    Ran,
-    RuleHold,
-    Span,
-    Steered,
+from tests.chaos import invariants
+from tests.chaos.doctored import (
+    BEGAN,
+    KILL,
+    STALL,
+    call,
+    called,
+    counts,
+    dead,
+    doctored,
+    doubled,
+    ends,
+    event,
+    failed_over,
+    loses,
+    lost,
+    message,
+    perhaps_sent,
+    too_fast,
+    uncalled,
+    undead,
+    worker_ends,
 )
+from tests.chaos.history import DeadLetter, Span
 from tests.chaos.invariants import INVARIANTS, violations
-from tests.chaos.messages import nameless_key
-from tests.chaos.plan import Act, Job, Kind, Plan, Route, Send
-from tests.chaos.report import report
-from tests.chaos.round import Outcome
-from tests.chaos.steering import Action, Steer
-from worker.cli.exit import INTERRUPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-Change: TypeAlias = "Callable[[History], object]"
-
-#: When the round began, on the wall clock.
-BEGAN = 1_790_000_000.0
-KILL = Loss(BEGAN + 1.05, "pod-0-001", str(Act.KILL), ("good-1",))
-STALL = replace(KILL, may_call_late=True)
-
-
-def job(name: str, **options: object) -> Job:
-    kind = Kind(name.partition("-")[0])
-    usual = Job(name, kind, name, 0, 0.0, 0.0, 0, (Send(0.0, Route.RAW, is_insistent=False),))
-    return replace(usual, **options)  # type: ignore[arg-type]
-
-
-def message(key: str, **options: object) -> Message:
-    usual = Message(key, f"message of {key}".encode(), BEGAN + 0.1, BEGAN + 0.2, is_sure=True)
-    return replace(usual, **options)  # type: ignore[arg-type]
-
-
-def call(conversation: str, **options: object) -> Call:
-    usual = Call(conversation, conversation.removesuffix("-other"), BEGAN + 1.0, BEGAN + 1.1, "200")
-    return replace(usual, **options)  # type: ignore[arg-type]
-
-
-def event(name: str, outcome: str = "locked", problem: str | None = None, **options: object) -> Event:
-    body = f"event of {name}: {outcome}".encode()
-    is_failure = outcome in {"refused", "rejected", "exhausted", "poisoned"}
-    usual = Event(name, name, name, BEGAN + 1.2, outcome, 1, problem, is_failure, body)
-    return replace(usual, **options)  # type: ignore[arg-type]
-
-
-def dead(event: Event, key: str) -> DeadLetter:
-    return DeadLetter(event.body, message(key).raw)
-
-
-def right() -> History:
-    """A round as it should be, with a job of each kind."""
-    nameless = message("nameless-1")
-    anonymous = f"{nameless_key(nameless.raw)}-0123456789abcdef"
-    pair = job("conflict-1"), job("conflict-1", conversation="conflict-1-other")
-    jobs = (
-        job("good-1"),
-        job("good-2", countdown=0.5),
-        job("dry-1"),
-        job("missing-1"),
-        job("hopeless-1"),
-        job("expiring-1", expires=2.0),
-        job("invalid-1"),
-        job("nameless-1"),
-        *pair,
-    )
-    failed = [
-        (event("missing-1", "refused", "not_found"), "missing-1"),
-        (event("hopeless-1", "exhausted", "server_error", attempts=30), "hopeless-1"),
-        (event("invalid-1", "rejected", "invalid_job", subject=None, attempts=0), "invalid-1"),
-        (event(anonymous, "rejected", "undecodable", subject=None, attempts=0), "nameless-1"),
-        (event("conflict-1", "rejected", "invalid_job", id="own", subject="conflict-1-other", attempts=0), pair[1].key),
-    ]
-    return History(
-        plan=Plan(1, 10.0, "lock-worker", "redis", 2, 10, 5.0, 100.0, None, 50.0, jobs, ()),
-        began=BEGAN,
-        attempt_timeout=1.5,
-        messages=[message(each.key) for each in jobs],
-        events=[
-            event("good-1"),
-            event("good-2"),
-            event("dry-1", "would_lock", attempts=0),
-            event("expiring-1", "expired", "expired", attempts=0),
-            event("conflict-1"),
-            *[each for each, _ in failed],
-        ],
-        dead_letters=[dead(each, key) for each, key in failed],
-        calls=[
-            call("good-1"),
-            call("good-2"),
-            call("missing-1", answer="404"),
-            *[call("hopeless-1", answer="500")] * 30,
-            call("conflict-1"),
-        ],
-        ends=[End("pod-0-001", BEGAN + 5, 0, "SIGTERM", was_ready=True, seconds=1.0, log_tail="")],
-        left={"moderation.lock": 0},
-        counters={
-            "taken": 11, "finished": 10, "deduplicated": 1, "outcome:locked": 3, "outcome:would_lock": 1,
-            "outcome:expired": 1, "outcome:refused": 1, "outcome:rejected": 3, "outcome:exhausted": 1,
-        },
-    )  # fmt: skip
-
-
-# How a history can be changed
-
-
-def lost(history: History) -> None:
-    history.events = [each for each in history.events if each.id != "good-1"]
-
-
-def doubled(history: History) -> None:
-    history.events.append(event("good-1"))
-
-
-def perhaps_sent(history: History) -> None:
-    history.messages[0] = message("good-1", is_sure=False)
-
-
-def uncalled(history: History) -> None:
-    history.calls = [each for each in history.calls if each.conversation != "good-1"]
-
-
-def ends(name: str, *ends: Event) -> Change:
-    def change(history: History) -> None:
-        at = next(number for number, each in enumerate(history.events) if each.id == name)
-        history.events[at : at + 1] = ends
-
-    return change
-
-
-def called(conversation: str = "good-1", **options: object) -> Change:
-    return lambda history: history.calls.append(call(conversation, **options))
-
-
-def loses(loss: Loss) -> Change:
-    return lambda history: history.losses.append(loss)
-
-
-def counts(**changed: int) -> Change:
-    def change(history: History) -> None:
-        assert history.counters is not None
-        history.counters |= {name.replace("_", ":"): count for name, count in changed.items()}
-
-    return change
-
-
-def undead(name: str) -> Change:
-    def change(history: History) -> None:
-        body = next(each.body for each in history.events if each.job_id == name and each.is_failure)
-        history.dead_letters = [each for each in history.dead_letters if each.event != body]
-
-    return change
-
-
-def worker_ends(status: int, told: str, seconds: float = 0.0, *, was_ready: bool = True) -> Change:
-    return lambda history: history.ends.append(End("pod", BEGAN, status, told, was_ready, seconds, "its last lines"))
-
-
-def too_fast(history: History) -> None:
-    history.calls += [call(f"other-{number}", at=BEGAN + 3 + number * 0.007) for number in range(140)]
-
-
-def steered(action: Action, *jobs: str, noted: bool = True, **options: object) -> Change:
-    """Somebody did this half a second after the round began, and all obeyed after the calls of a right round."""
-
-    def change(history: History) -> None:
-        steer = Steer(len(history.steered), 0.5, action, 2.0, job("good-1").rule, jobs)
-        lifted = BEGAN + 2.5 if action.is_undone else float("inf")
-        usual = Steered(steer, BEGAN + 0.5, BEGAN + 0.6, BEGAN + 1.2, lifted)
-        history.steered.append(replace(usual, **options))  # type: ignore[arg-type]
-        if noted:
-            history.trail += [(what, steer.reason) for what in ("paused", "resumed", "held", "released", "cancelled")]
-
-    return change
-
-
-def cancelled(
-    name: str, *, is_failure: bool = False, outcome: str = "cancelled", tells_of_a_call: bool = False
-) -> list[Change]:
-    """It ended so, instead of as it did."""
-    body = event(name, outcome, outcome, attempts=0, is_failure=is_failure, tells_of_a_call=tells_of_a_call)
-
-    def letter(history: History) -> None:
-        history.dead_letters += [dead(body, name)] if is_failure else []
-
-    return [ends(name, body), letter, counts(outcome_locked=2, **{f"outcome_{outcome}": 1})]
-
-
-def failed_over(at: float = 1.1, *, is_lossless: bool = False, is_split: bool = False) -> Change:
-    """Another server became the primary in the middle of the calls of a right round."""
-    failover = Failover("a failover", BEGAN + at, BEGAN + at + 5, is_lossless, is_split)
-    return lambda history: history.failovers.append(failover)
-
-
-#: Calls of a job that the API hears of while it is stopped: the first one may have been out before.
-LATE = [called(at=BEGAN + 1.5, answer="500"), called(at=BEGAN + 1.8, answer="500")]
-RUNAWAY = [
-    lambda history: setattr(history, "plan", replace(history.plan, rule_limit=1, concurrency=1, pods=1)),
-]
+    from tests.chaos.doctored import Change
 
 #: What is wrong, what finds it, and what else it breaks by the way; with the changes that bring it about.
 DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
@@ -314,106 +134,24 @@ DOCTORED: dict[str, tuple[set[str], Sequence[Change]]] = {
             counts(outcome_locked=4, outcome_expired=0),
         ],
     ),
-    "calls in a pause": (
-        {"no_call_while_it_is_stopped"},
-        [steered(Action.PAUSE), uncalled, *LATE, ends("good-1", event("good-1", at=BEGAN + 3, attempts=3))],
-    ),
-    "calls of a held job": (
-        {"no_call_while_it_is_stopped"},
-        [steered(Action.HOLD_RULE), uncalled, *LATE, ends("good-1", event("good-1", at=BEGAN + 3, attempts=3))],
-    ),
-    "calls of a cancelled job": (
-        {"no_call_while_it_is_stopped"},
-        [
-            steered(Action.CANCEL_IDS, "good-1"),
-            uncalled,
-            *LATE,
-            ends("good-1", event("good-1", at=BEGAN + 3, attempts=3)),
-        ],
-    ),
-    "a call of a held job that was not out before": (
-        {"no_call_while_it_is_stopped"},
-        [
-            steered(Action.HOLD_RULE, lifted=BEGAN + 9),
-            uncalled,
-            called(at=BEGAN + 4),
-            ends("good-1", event("good-1", at=BEGAN + 5)),
-        ],
-    ),
     "a job that stays on hold": ({"nothing_is_left"}, [lambda history: history.left.update(held=1)]),
-    "a job that is cancelled, and nobody asked for it": (
-        {"who_is_cancelled_was_to_be"},
-        [uncalled, *cancelled("good-1")],
-    ),
-    "a job that is cancelled, and only another one was to be": (
-        {"who_is_cancelled_was_to_be"},
-        [steered(Action.CANCEL_IDS, "good-2", obeyed=None), uncalled, *cancelled("good-1")],
-    ),
-    "a job that is cancelled, and only revoked it was": (
-        {"who_is_cancelled_was_to_be"},
-        [steered(Action.REVOKE, "good-1"), uncalled, *cancelled("good-1")],
-    ),
-    "a job that is cancelled before somebody asked for it": (
-        {"who_is_cancelled_was_to_be"},
-        [
-            steered(Action.CANCEL_IDS, "good-1", began=BEGAN + 2, done=BEGAN + 2, obeyed=None),
-            uncalled,
-            *cancelled("good-1"),
-        ],
-    ),
-    "a job that is skipped as cancelled after a call": (
-        {"a_cancelled_job_tells_whether_it_was_called"},
-        [steered(Action.CANCEL_IDS, "good-1", obeyed=None), *cancelled("good-1")],
-    ),
-    "a job that fails as cancelled without a call": (
-        {"a_cancelled_job_tells_whether_it_was_called"},
-        [steered(Action.CANCEL_IDS, "good-1"), uncalled, *cancelled("good-1", is_failure=True)],
-    ),
-    "a job that was cancelled before it was sent, and is locked": (
-        {"who_is_cancelled_before_ends_so"},
-        [steered(Action.CANCEL_IDS, "good-1", began=BEGAN, done=BEGAN + 0.05, obeyed=None)],
-    ),
-    "an action that is not noted": (
-        {"the_trail_names_each_action"},
-        [steered(Action.PAUSE, noted=False, obeyed=None)],
-    ),
-    "a rule that gets more than its limit": ({"a_rule_gets_its_limit_at_most"}, RUNAWAY),
-    "a rule that gets more than its limit before it is held again": (
-        {"a_rule_gets_its_limit_at_most"},
-        [*RUNAWAY, lambda history: history.held_rules.append(RuleHold(job("good-1").rule, BEGAN + 9))],
-    ),
-    "a command that ends with a traceback": (
-        {"commands_end_as_promised"},
-        [lambda history: history.commands.append(Ran(("pause",), 1, was_interrupted=False, output="Traceback ..."))],
-    ),
-    "a command that is ended by a signal": (
-        {"commands_end_as_promised"},
-        [lambda history: history.commands.append(Ran(("pause",), -2, was_interrupted=False, output=""))],
-    ),
 }
 
 
 @pytest.mark.parametrize("name", DOCTORED)
 def test_a_doctored_history_is_found_out(name: str) -> None:
-    history = right()
     found_by, changes = DOCTORED[name]
-    for change in changes:
-        change(history)
 
-    assert {each.invariant for each in violations(history)} == found_by
+    assert {each.invariant for each in violations(doctored(changes))} == found_by
 
 
 def test_each_invariant_is_shown_to_see() -> None:
-    assert set().union(*(found_by for found_by, _ in DOCTORED.values())) == {each.__name__ for each in INVARIANTS}
+    shown = set().union(*(found_by for found_by, _ in DOCTORED.values()))
+    assert shown >= {each.__name__ for each in INVARIANTS if each.__module__ == invariants.__name__}
 
 
 ALLOWED: dict[str, Sequence[Change]] = {
     "nothing": [],
-    "a job that is cancelled after a call whose connection the API refused": [
-        steered(Action.CANCEL_IDS, "good-1", obeyed=None),
-        uncalled,
-        *cancelled("good-1", is_failure=True, tells_of_a_call=True),
-    ],
     "a job that was perhaps sent, and was not": [
         perhaps_sent,
         lost,
@@ -456,63 +194,6 @@ ALLOWED: dict[str, Sequence[Change]] = {
         too_fast,
         lambda history: history.late.append(Span(BEGAN + 3.0, BEGAN + 3.3)),
     ],
-    "a call that was out when all obeyed": [
-        steered(Action.HOLD_RULE),
-        uncalled,
-        LATE[0],
-        ends("good-1", event("good-1", at=BEGAN + 3)),
-    ],
-    "calls in a pause that not all were seen to obey": [
-        steered(Action.PAUSE, obeyed=None),
-        uncalled,
-        *LATE,
-        ends("good-1", event("good-1", at=BEGAN + 3, attempts=3)),
-    ],
-    "a call of a held job after its release": [
-        steered(Action.HOLD_RULE, lifted=BEGAN + 1.4),
-        uncalled,
-        *LATE,
-        ends("good-1", event("good-1", at=BEGAN + 3, attempts=3)),
-    ],
-    "a call of a job that another hold is for": [
-        steered(Action.HOLD_ACTOR),
-        uncalled,
-        *LATE,
-        ends("good-1", event("good-1", at=BEGAN + 3, attempts=3)),
-    ],
-    "a job that is cancelled before any call": [
-        steered(Action.CANCEL_IDS, "good-1"),
-        uncalled,
-        *cancelled("good-1"),
-    ],
-    "a job that is cancelled by its rule after a call": [
-        steered(Action.CANCEL_RULE, obeyed=None),
-        *cancelled("good-1", is_failure=True),
-    ],
-    "a job that fails as cancelled, as a worker died on it": [
-        steered(Action.CANCEL_IDS, "good-1"),
-        uncalled,
-        loses(KILL),
-        *cancelled("good-1", is_failure=True),
-    ],
-    "a job that is revoked": [
-        steered(Action.REVOKE, "good-1"),
-        uncalled,
-        *cancelled("good-1", outcome="revoked"),
-    ],
-    "a rule that asks for more than its limit and is held": [
-        *RUNAWAY,
-        lambda history: history.held_rules.extend([RuleHold(job("good-1").rule, BEGAN)] * len(history.jobs)),
-    ],
-    "a rule whose jobs were on hold": [
-        *RUNAWAY,
-        lambda history: setattr(history, "events", [replace(each, was_on_hold=True) for each in history.events]),
-    ],
-    "commands that end as they may": [
-        lambda history: history.commands.extend(
-            Ran(("pause",), status, was_interrupted=status == INTERRUPTED, output="") for status in (0, 1, INTERRUPTED)
-        ),
-    ],
     "a worker that was killed": [worker_ends(-signal.SIGKILL, "SIGKILL")],
     "a worker that was told to end before it could listen": [
         worker_ends(-signal.SIGTERM, "SIGTERM", was_ready=False),
@@ -522,42 +203,4 @@ ALLOWED: dict[str, Sequence[Change]] = {
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_what_is_no_fault_of_the_worker_is_no_violation(name: str) -> None:
-    history = right()
-    for change in ALLOWED[name]:
-        change(history)
-
-    assert violations(history) == []
-
-
-def test_a_report_shows_what_happened_to_a_job_and_what_the_workers_said_of_it(tmp_path: Path) -> None:
-    (tmp_path / "pod-0-001.log").write_text('{"event": "lease_lost", "job": "good-1"}\n')
-    history = right()
-    history.losses.append(KILL)
-    failed_over()(history)
-    doubled(history)
-
-    shown = report(Outcome(history.plan, history, violations(history), 3, 12.5, tmp_path))
-
-    assert "1 doubled" in shown
-    assert "! no_job_is_doubled: good-1: 2 events: locked, locked" in shown
-    assert "a failover: at most 0.1 s without an event" in shown
-    for line in (
-        "0.100 s  sent",
-        "1.000 s  called, answered 200",
-        "1.050 s  pod-0-001: SIGKILL of a worker",
-        "lease_lost",
-    ):
-        assert line in shown
-
-
-def test_a_report_tells_what_a_primary_that_was_cut_off_took_with_it(tmp_path: Path) -> None:
-    history = right()
-    history.messages[0] = message("good-1", is_sure=False, is_at_primary=True)
-    published = frozenset({b"an event of good-1 at the old primary", event("good-2").body})
-    history.failovers.append(Failover("a cut", BEGAN + 0.05, BEGAN + 5, published=published))
-    lost(history)
-
-    shown = report(Outcome(history.plan, history, [], 3, 12.5, tmp_path))
-
-    told = "1 jobs that the old primary alone had acknowledged, 1 events that it had published"
-    assert f"without an event; forgotten: {told}" in shown
+    assert violations(doctored(ALLOWED[name])) == []

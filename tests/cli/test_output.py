@@ -19,7 +19,7 @@ EVENT = {
     "id": "jöb-☃",
     "subject": "c-😀",
     "time": "2026-11-22T15:04:05Z",
-    "data": {"outcome": "locked", "attempts": 1, "error": None},
+    "data": {"job_id": "jöb-☃", "outcome": "locked", "attempts": 1, "error": None},
 }
 COMMANDS = {
     "status": ["status"],

@@ -13,7 +13,7 @@ from settings import Settings
 from tests.cli.terminal import Terminal, python
 from worker.cli.ping import health_port
 from worker.observe.health import HealthServer
-from worker.observe.page_server import listen
+from worker.observe.listening import listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

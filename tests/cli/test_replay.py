@@ -50,7 +50,6 @@ def letter(
     raw: bytes | None = None,
     detail: str = "It failed.",
     event_id: str = "",
-    names_job: bool = True,
     queue: bytes | None = None,
 ) -> None:
     """A dead letter as the worker writes it, for conversation ``c-1`` unless ``raw`` is another message."""
@@ -58,9 +57,8 @@ def letter(
         "specversion": "1.0", "id": event_id or job_id, "source": "/lock-worker", "type": "conversation.lock_failed",
         "subject": "c-1", "time": "2026-11-22T15:04:05.123456Z", "datacontenttype": "application/json",
         "data": {
-            "outcome": outcome, "attempts": 8, "job": {"conversation_id": "c-1"}, "conversation": None,
-            "error": {"type": error, "title": "", "status": 500, "detail": detail},
-            **({"job_id": job_id} if names_job else {}),
+            "job_id": job_id, "outcome": outcome, "attempts": 8, "job": {"conversation_id": "c-1"},
+            "conversation": None, "error": {"type": error, "title": "", "status": 500, "detail": detail},
         },
     }  # fmt: skip
     told = message({"conversation_id": "c-1"}) if raw is None else raw
@@ -132,16 +130,6 @@ def test_a_letter_that_names_no_queue_a_job_could_have_come_from_goes_to_the_usu
     letter(redis_client, "old-1", queue=queue)
 
     assert terminal.run("replay", "--all").returncode == 0
-
-    assert [job.replay_of for job in sent(redis_client)] == ["old-1"]
-
-
-def test_a_letter_of_the_version_before_goes_by_the_id_of_its_event(
-    terminal: Terminal, redis_client: redis.Redis
-) -> None:
-    letter(redis_client, "old-1", names_job=False)
-
-    assert terminal.run("replay", "old-1").returncode == 0
 
     assert [job.replay_of for job in sent(redis_client)] == ["old-1"]
 

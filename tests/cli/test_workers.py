@@ -54,7 +54,7 @@ def test_workers_of_one_name_are_told_apart_by_their_names_in_redis(
     assert "LEASE_SECONDS: 8 (celery@pod (pod-7-ab)); 9 (celery@pod (pod-8-cd))" in shown
 
 
-def test_a_worker_of_an_older_version_is_listed_with_what_is_known_of_it(
+def test_a_worker_that_registered_little_is_listed_with_what_is_known_of_it(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:
     redis_client.hset(KEYS.workers, "old", f'{int(time.time() * 1000)} digest {{"version": "0.1"}}')

@@ -25,7 +25,7 @@ from tests.deploy.manifests import (
 )
 from tests.deploy.metrics import OF_PROMETHEUS, exposed, metrics_in
 from tests.deploy.monitoring import ALERTS, DEPLOY, alert_rules, read_yaml
-from worker.observe import health, page_server
+from worker.observe import health, page_request
 from worker.runtime.runtime import _CLOSE_SECONDS
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def test_the_probes_ask_pages_that_there_are_and_wait_for_their_answer(tree: str
         "readinessProbe": {"path": health._READYZ, "port": "health"},
     }, tree
     for name in ("livenessProbe", "readinessProbe"):
-        assert asked[name]["timeoutSeconds"] > page_server._REQUEST_SECONDS
+        assert asked[name]["timeoutSeconds"] > page_request._REQUEST_SECONDS
 
 
 @pytest.mark.parametrize(("tree", "deployment"), DEPLOYMENTS)

@@ -98,7 +98,7 @@ def verdicts() -> dict[str, str]:
         node
         for name in ("verdict.py", "notes.py")
         for node in ast.walk(ast.parse((ROOT / "worker" / "cli" / "status" / name).read_text("utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Problem", "StatusNote"}
     ]
     return {ast.literal_eval(problem.args[0]): sentence(problem.args[1]) for problem in found}
 
@@ -122,7 +122,10 @@ def test_each_problem_that_status_finds_has_an_entry_with_its_words_and_no_other
 def test_each_phrase_of_status_that_it_quotes_is_one_that_status_says() -> None:
     said = " ".join(
         text
-        for path in [*(ROOT / "worker" / "cli" / "status").glob("*.py"), ROOT / "worker" / "broker" / "refusals.py"]
+        for path in [
+            *(ROOT / "worker" / "cli" / "status").glob("*.py"),
+            ROOT / "worker" / "broker" / "redis_problems.py",
+        ]
         for text in texts(ast.parse(path.read_text("utf-8")))
     )
     quoted = [phrase for row in rows("What `lock-worker status` says") for phrase in re.findall(r"`(.*?)`", row[0])]

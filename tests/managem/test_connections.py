@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import threading
 import tracemalloc
+from typing import Any
 
 import pytest
+import uvloop
 
 from tasks.managem.client import ManagemApi, Response
 from tasks.managem.connection import LIFE_SECONDS
@@ -193,12 +194,16 @@ async def test_a_connection_is_not_used_for_much_longer_than_a_minute(
 async def test_calls_follow_the_hosts_name_to_another_address_while_the_old_one_still_answers(
     make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def names(_: str, port: int, *__: object, **___: object) -> list[object]:
+    resolve = uvloop.Loop.getaddrinfo
+
+    async def names(loop: uvloop.Loop, host: str, port: int, **options: int) -> list[Any]:
+        if host != "api.invalid":
+            return await resolve(loop, host, port, **options)
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))]
 
     monkeypatch.setattr("tasks.managem.connection.LIFE_SECONDS", (0.2, 0.4))
     monkeypatch.setattr("tasks.managem.transport.NAME_SECONDS", 0)
-    monkeypatch.setattr(socket, "getaddrinfo", names)
+    monkeypatch.setattr(uvloop.Loop, "getaddrinfo", names)
     address = "127.0.0.1"
     async with (
         RawHost(answering(answer())) as old,
@@ -276,22 +281,18 @@ async def test_closing_refuses_the_calls_that_wait_for_a_connection(make_api: Ma
 async def test_closing_refuses_the_calls_that_wait_for_a_name(
     make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, may_answer = threading.Event(), threading.Event()
+    asked = asyncio.Event()
 
-    def slow(*_: object, **__: object) -> list[object]:
+    async def never(*_: object, **__: object) -> list[object]:
         asked.set()
-        may_answer.wait(PATIENCE_SECONDS)
-        return []
+        return await asyncio.Future()
 
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(uvloop.Loop, "getaddrinfo", never)
     api = make_api("http://slow.invalid")
     calls = [asyncio.create_task(fail_to_lock(api)) for _ in range(3)]
-    try:
-        assert await asyncio.to_thread(asked.wait, PATIENCE_SECONDS)
-        await api.aclose()
-        assert [(await call).kind for call in calls] == ["unreachable"] * 3
-    finally:
-        may_answer.set()
+    await asyncio.wait_for(asked.wait(), PATIENCE_SECONDS)
+    await api.aclose()
+    assert [(await call).kind for call in calls] == ["unreachable"] * 3
 
 
 async def test_an_idle_connection_that_the_host_resets_leaves_no_complaint(

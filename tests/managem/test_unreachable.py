@@ -6,10 +6,10 @@ import asyncio
 import gc
 import socket
 import ssl
-import threading
 
 import pytest
 import trustme
+import uvloop
 
 from tests.managem.client import MakeApi, fail_to_lock, lock, watch_heads
 from tests.managem.raw_host import RawHost, Visit, answer, answering
@@ -57,17 +57,20 @@ async def test_a_certificate_for_another_host_is_reported_in_one_sentence(
 
 
 async def test_the_loop_turns_while_a_name_is_resolved(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, may_answer = threading.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
+    asked, may_answer = asyncio.Event(), asyncio.Event()
 
-    def slow(*_: object, **__: object) -> list[object]:
+    async def slow(*_: object, **__: object) -> list[object]:
         asked.set()
-        may_answer.wait(5)
+        await may_answer.wait()
         raise socket.gaierror(socket.EAI_AGAIN, "try again")
 
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    def blocking(*_: object, **__: object) -> list[object]:
+        raise AssertionError("a name was resolved in a call that blocks the loop")
+
+    monkeypatch.setattr(uvloop.Loop, "getaddrinfo", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", blocking)
     call = asyncio.create_task(fail_to_lock(make_api("http://slow.invalid")))
-    assert await loop.run_in_executor(None, asked.wait, 5)
+    await asyncio.wait_for(asked.wait(), 5)
     may_answer.set()
     assert (await call).kind == "unreachable"
 

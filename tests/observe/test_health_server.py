@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.system.stage import eventually
-from worker.observe import page_server
+from worker.observe import page_request
 from worker.observe.health import HealthServer
-from worker.observe.page_server import listen
+from worker.observe.listening import listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ async def test_readiness_tells_why_not_and_what_holds_the_fleet_back(worker: Wor
 async def test_while_the_loop_stands_still_the_worker_is_not_alive(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(page_server, "_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(page_request, "_REQUEST_SECONDS", 0.3)
     answers: list[tuple[int, Any]] = []
     asking = threading.Thread(target=lambda: answers.append(worker.ask(path)))
     asking.start()

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.system.stage import eventually
-from worker.observe import page_server
-from worker.observe.page_server import MAX_CONNECTIONS, Page, PageServer, listen
+from worker.observe import page_request
+from worker.observe.listening import listen
+from worker.observe.page_request import Page
+from worker.observe.page_server import MAX_CONNECTIONS, PageServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.observe.page_server import Request
+    from worker.observe.page_request import Request
 
 LATE = Page(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"late")
 LARGE = b"x" * 20_000_000
@@ -162,7 +164,7 @@ def test_any_bytes_get_an_answer_or_a_closed_connection_and_one_line_of_log(
 def test_who_sends_slowly_is_cut_off_when_the_time_for_a_request_is_over(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, served: Served
 ) -> None:
-    monkeypatch.setattr(page_server, "_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(page_request, "_REQUEST_SECONDS", 0.3)
     slow = served.connect()
 
     def drip() -> bool:
@@ -176,7 +178,7 @@ def test_who_sends_slowly_is_cut_off_when_the_time_for_a_request_is_over(
 
 
 def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    monkeypatch.setattr(page_server, "_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(page_request, "_REQUEST_SECONDS", 0.3)
     deaf = served.connect()
     deaf.sendall(GET.replace(b"/page", b"/large"))
 
@@ -201,7 +203,7 @@ def test_who_closes_its_half_still_gets_its_answer(served: Served) -> None:
 
 
 def test_who_stays_after_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    monkeypatch.setattr(page_server, "_CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(page_request, "_CLOSE_SECONDS", 0.2)
     client = served.connect()
     client.sendall(GET)
 
@@ -209,7 +211,7 @@ def test_who_stays_after_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_who_goes_on_sending_after_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    monkeypatch.setattr(page_server, "_CLOSE_SECONDS", 3600)
+    monkeypatch.setattr(page_request, "_CLOSE_SECONDS", 3600)
     client = served.connect()
 
     def flood() -> bool:
@@ -223,7 +225,7 @@ def test_who_goes_on_sending_after_its_answer_is_cut_off(monkeypatch: pytest.Mon
 
 
 def test_an_answer_that_does_not_come_is_a_503(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    monkeypatch.setattr(page_server, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(page_request, "_REQUEST_SECONDS", 0.2)
 
     assert served.ask(GET.replace(b"/page", b"/never")).endswith(b"late")
     served.server.call_soon(lambda: served.kept[0].answer(Page(HTTPStatus.OK, "text/plain", b"too late")))

@@ -130,7 +130,7 @@ def test_remote_control_and_jobs_sent_by_the_workers_own_app_reach_the_worker(
         inspect = remote.control.inspect(timeout=5, destination=[NAME])
         assert inspect.ping() == {NAME: {"ok": "pong"}}
         stats: Any = inspect.stats()
-        assert stats[NAME]["broker"]["transport_options"]["endpoint"].startswith("OwnerOfSlot(")
+        assert stats[NAME]["broker"]["transport_options"]["resolver"].startswith("ClusterResolver(")
         answers: Any = remote.control.add_consumer("other", destination=[NAME], reply=True, timeout=5)
 
     assert "must hold the hash tag {mod}" in answers[0][NAME]["error"]

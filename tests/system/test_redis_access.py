@@ -68,7 +68,11 @@ def test_the_documented_user_can_do_all_that_the_command_line_does(server_binary
         stage.redis.execute_command("ACL", "SETUSER", "lock-worker", "on", f">{PASSWORD}", *rules_for(server_binary))
         user = f"lock-worker:{quote(PASSWORD, safe='')}"
         shell = Terminal({"REDIS_URL": f"redis://{user}@127.0.0.1:{server.port}/0"}, tmp_path)
-        event = {"id": "old", "time": "", "data": {"outcome": "exhausted", "attempts": 1, "error": None}}
+        event = {
+            "id": "old",
+            "time": "",
+            "data": {"job_id": "old", "outcome": "exhausted", "attempts": 1, "error": None},
+        }
         stage.redis.xadd(RESULTS, {"event": json.dumps(event)})
 
         assert shell.run("enqueue", "c-1", "c-2").returncode == 0

@@ -20,7 +20,7 @@ from sandbox.redis_sentinels import RedisSentinels, Sentinel
 from tests.cli.terminal import Terminal
 from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
 from tests.system.stage import QUEUE, RESULTS, TASK, Stage, eventually
-from worker.broker.endpoint import ASK_SECONDS, PrimaryOfSentinels
+from worker.broker.address_resolver import NODE_TIMEOUT_SECONDS, SentinelResolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sandbox.redis_server import RedisServer
     from sandbox.server_binaries import ServerBinary
     from tests.system.stage import WorkerProcess
-    from worker.broker.endpoint import Address
+    from worker.broker.address_resolver import Address
 
 PASSWORDS = {"SENTINEL_PASSWORD": "of-the-sentinels"}
 NOBODY = "127.0.0.1:1"
@@ -193,25 +193,24 @@ def test_a_command_says_why_the_sentinels_are_of_no_use(
     assert told in ended.stderr
 
 
-def asking(sentinels: RedisSentinels, first: Address, *, seconds: float) -> PrimaryOfSentinels:
-    """What asks one sentinel, and then those that run."""
+def resolver_that_asks(sentinels: RedisSentinels, first: Address, *, timeout_seconds: float) -> SentinelResolver:
+    """A resolver that asks one sentinel, and then those that run."""
     others = [("127.0.0.1", sentinel.port) for sentinel in sentinels.sentinels]
-    return PrimaryOfSentinels(
-        [first, *others], "mymaster", {"password": PASSWORDS["SENTINEL_PASSWORD"]}, seconds=seconds
-    )
+    options = {"password": PASSWORDS["SENTINEL_PASSWORD"]}
+    return SentinelResolver([first, *others], "mymaster", options, timeout_seconds=timeout_seconds)
 
 
 @pytest.mark.usefixtures("stage")
-def test_a_search_gives_up_in_time_and_the_next_one_begins_with_the_sentinels_that_were_not_asked(
+def test_a_resolver_gives_up_in_time_and_then_begins_with_the_sentinels_that_were_not_asked(
     sentinels: RedisSentinels,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        place = asking(sentinels, silent.getsockname(), seconds=ASK_SECONDS + 0.1)
+        resolver = resolver_that_asks(sentinels, silent.getsockname(), timeout_seconds=NODE_TIMEOUT_SECONDS + 0.1)
 
         with pytest.raises(RedisConnectionError, match="no sentinel names the primary within"):
-            place.address()
+            resolver.resolve()
 
-        assert place.address() == ("127.0.0.1", sentinels.primary().port)
+        assert resolver.resolve() == ("127.0.0.1", sentinels.primary().port)
 
 
 @pytest.mark.parametrize("wrong", ["no sentinel", "a sentinel of others"])
@@ -222,7 +221,7 @@ def test_a_host_that_is_of_no_use_among_the_sentinels_does_no_harm(
     with Sentinel(server_binary, {"requirepass": PASSWORDS["SENTINEL_PASSWORD"]}) as other:
         host = primary if wrong == "no sentinel" else ("127.0.0.1", other.port)
 
-        assert asking(sentinels, host, seconds=20).address() == primary
+        assert resolver_that_asks(sentinels, host, timeout_seconds=20).resolve() == primary
 
         first = f"{host[0]}:{host[1]}"
         shell = Terminal(
@@ -232,23 +231,23 @@ def test_a_host_that_is_of_no_use_among_the_sentinels_does_no_harm(
 
 
 @pytest.mark.usefixtures("stage")
-def test_whatever_threads_search_at_once_the_next_search_begins_with_a_sentinel_that_answers(
+def test_whatever_threads_resolve_at_once_the_next_one_begins_with_a_sentinel_that_answers(
     sentinels: RedisSentinels,
 ) -> None:
-    place = asking(sentinels, ("127.0.0.1", 1), seconds=20)
+    resolver = resolver_that_asks(sentinels, ("127.0.0.1", 1), timeout_seconds=20)
     begin = threading.Barrier(8)
 
-    def search() -> None:
+    def resolve() -> None:
         begin.wait()
-        place.address()
+        resolver.resolve()
 
-    searches = [threading.Thread(target=search) for _ in range(begin.parties)]
-    for each in searches:
+    threads = [threading.Thread(target=resolve) for _ in range(begin.parties)]
+    for each in threads:
         each.start()
-    for each in searches:
+    for each in threads:
         each.join()
 
-    assert next(place.views())[0] != NOBODY
+    assert next(resolver.views())[0] != NOBODY
 
 
 def test_doctor_names_the_sentinel_that_is_down(stage: Stage, sentinels: RedisSentinels) -> None:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Connection
 
+    from worker.broker.address_resolver import Address
     from worker.broker.backoff import ConnectBackoff
-    from worker.broker.endpoint import Address
 
 Command: TypeAlias = "Sequence[str | bytes | int]"
 
@@ -186,11 +186,11 @@ class RedisClient:
             self._on_useless(error)
         await self.disconnect()
 
-    def is_elsewhere(self, address: Address) -> bool:
-        """Return whether an idle connection leads to another address; for connections that look for their server."""
+    def has_other_address(self, address: Address) -> bool:
+        """Return whether an idle connection is to another address; for connections that resolve theirs."""
         return any((opened.connection.host, opened.connection.port) != address for opened in self._idle)
 
-    async def leave(self, reason: ResponseError) -> None:
+    async def reconnect(self, reason: ResponseError) -> None:
         """Connect anew from now on, as if the server had refused with this reason; commands under way get answers."""
         self._lost_at = time.monotonic()
         self._on_useless(reason)

@@ -13,12 +13,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, MovedError, RedisError, ResponseError
 from redis.retry import Retry
 
-from settings import read_password
+from worker.broker.address_resolver import ClusterResolver, SentinelResolver
 from worker.broker.client import RedisClient
-from worker.broker.credentials import Credentials, PasswordFile, named_refusal
-from worker.broker.endpoint import OwnerOfSlot, PrimaryOfSentinels
+from worker.broker.credentials import Credentials, named_refusal
+from worker.broker.redis_problems import IS_A_CLUSTER
 from worker.broker.redis_url import Topology
-from worker.broker.refusals import IS_A_CLUSTER, ServerIsUnfitError, as_lost_connection, connection_is_useless
+from worker.broker.refusals import ServerIsUnfitError, as_lost_connection, connection_is_useless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
 
     from settings import Settings
+    from worker.broker.address_resolver import Address, AddressResolver
     from worker.broker.backoff import ConnectBackoff
-    from worker.broker.endpoint import Address, Endpoint
 
 #: The timeout in seconds for connecting, and for every answer but that of a blocking command.
 TIMEOUT_SECONDS = 5.0
@@ -38,23 +38,23 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER
 KEEPALIVE_OPTIONS = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
-class _ToThePrimary:
-    """A blocking connection that finds its server, and closes when the server says that it is unusable.
+class _Resolved:
+    """A blocking connection that resolves its server's address, and closes when the server says that it is unusable.
 
     Args:
-        endpoint: says where the server is, each time it connects; None: host and port are among the arguments.
+        resolver: resolves the address each time it connects; None: host and port are among the arguments.
         arguments: redis-py's.
     """
 
-    def __init__(self, *, endpoint: Endpoint | None = None, **arguments: Any) -> None:
-        self._endpoint = endpoint
+    def __init__(self, *, resolver: AddressResolver | None = None, **arguments: Any) -> None:
+        self._resolver = resolver
         super().__init__(**arguments)
 
     def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Connect. redis-py calls this whether it was told to connect, or has a command to send and no connection."""
         connection: Any = self  # a connection of redis-py
-        if self._endpoint is not None and connection._sock is None:  # noqa: SLF001 - as redis-py's own method does
-            connection.host, connection.port = self._endpoint.address()
+        if self._resolver is not None and connection._sock is None:  # noqa: SLF001 - as redis-py's own method does
+            connection.host, connection.port = self._resolver.resolve()
         super().connect_check_health(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
 
     def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
@@ -70,7 +70,7 @@ class _ToThePrimary:
         except ResponseError as error:
             if not connection_is_useless(error):
                 raise
-            is_lone_node = isinstance(error, MovedError) and self._endpoint is None
+            is_lone_node = isinstance(error, MovedError) and self._resolver is None
             lost = ServerIsUnfitError(IS_A_CLUSTER) if is_lone_node else as_lost_connection(error)
         if disconnect_on_error:  # else the caller reads more answers, each a refusal of its own
             self.disconnect()  # type: ignore[attr-defined]  # as above
@@ -107,11 +107,11 @@ class _NamesThePasswordFileAsync:
             raise named_refusal(self.credential_provider, error) from error.__cause__
 
 
-class PrimaryConnection(_ToThePrimary, _NamesThePasswordFile, redis.Connection):
+class ResolvedConnection(_Resolved, _NamesThePasswordFile, redis.Connection):
     """A blocking connection without TLS."""
 
 
-class PrimarySSLConnection(_ToThePrimary, _NamesThePasswordFile, redis.SSLConnection):
+class ResolvedSSLConnection(_Resolved, _NamesThePasswordFile, redis.SSLConnection):
     """A blocking connection with TLS."""
 
 
@@ -123,26 +123,26 @@ class AsyncSSLConnection(_NamesThePasswordFileAsync, SSLConnection):
     """A connection of the asyncio side with TLS."""
 
 
-class _Located:
-    """A connection of the asyncio side that asks where its server is each time it connects."""
+class _ResolvedAsync:
+    """A connection of the asyncio side that resolves its server's address each time it connects."""
 
-    def __init__(self, *, endpoint: Endpoint, **arguments: Any) -> None:
-        self._endpoint = endpoint
+    def __init__(self, *, resolver: AddressResolver, **arguments: Any) -> None:
+        self._resolver = resolver
         super().__init__(**arguments)
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Connect, as the blocking connection does."""
         connection: Any = self  # a connection of redis-py
         if not connection.is_connected:
-            connection.host, connection.port = await self._endpoint.locate()
+            connection.host, connection.port = await self._resolver.resolve_async()
         await super().connect_check_health(*args, **options)  # type: ignore[misc]  # redis-py's connection comes next
 
 
-class LocatedConnection(_Located, AsyncConnection):
+class AsyncResolvedConnection(_ResolvedAsync, AsyncConnection):
     """One without TLS."""
 
 
-class LocatedSSLConnection(_Located, AsyncSSLConnection):
+class AsyncResolvedSSLConnection(_ResolvedAsync, AsyncSSLConnection):
     """One with TLS."""
 
 
@@ -151,9 +151,7 @@ def credentials(settings: Settings) -> Credentials | None:
     url, file = settings.redis, settings.REDIS_PASSWORD_FILE
     if not (url.username or url.password or file):
         return None
-    return Credentials(
-        username=url.username, password=url.password, file=None if file is None else PasswordFile(file, read_password)
-    )
+    return Credentials(url.username, url.password, file)
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
@@ -177,7 +175,7 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """Return redis-py's arguments for connections to the server, but for where it is."""
+    """Return redis-py's arguments for connections to the server, but for its address."""
     return {
         "db": settings.redis.database,
         "credential_provider": credentials(settings),
@@ -198,25 +196,25 @@ def _of_any_connection(settings: Settings) -> dict[str, Any]:
     }
 
 
-def endpoint(settings: Settings) -> Endpoint | None:
-    """Return what knows where the server is; None if REDIS_URL says it.
+def address_resolver(settings: Settings) -> AddressResolver | None:
+    """Return what resolves the server's address; None if REDIS_URL names it.
 
-    A process needs one for all its connections: each asks the sentinels in an order of its own.
+    A process needs one for all its connections: each resolver asks the sentinels in an order of its own.
     """
     url = settings.redis
     if url.topology is Topology.SENTINEL:
         password = settings.SENTINEL_PASSWORD
         own = {"password": password.get_secret_value() if password else None, **_of_any_connection(settings)}
-        return PrimaryOfSentinels(url.hosts, url.master, own, seconds=TIMEOUT_SECONDS)
+        return SentinelResolver(url.hosts, url.master_name, own, timeout_seconds=TIMEOUT_SECONDS)
     if url.topology is Topology.CLUSTER:
-        return OwnerOfSlot(url.hosts, settings.LOCK_QUEUE, options(settings), seconds=TIMEOUT_SECONDS)
+        return ClusterResolver(url.hosts, settings.LOCK_QUEUE, options(settings), timeout_seconds=TIMEOUT_SECONDS)
     return None
 
 
-def _place(settings: Settings, found: Endpoint | None) -> dict[str, Any]:
-    """Return the arguments that say where the server is."""
+def _address_options(settings: Settings, resolver: AddressResolver | None) -> dict[str, Any]:
+    """Return the arguments for the server's address."""
     host, port = settings.redis.hosts[0]
-    return {"host": host, "port": port} if found is None else {"endpoint": found}
+    return {"host": host, "port": port} if resolver is None else {"resolver": resolver}
 
 
 def public_url(settings: Settings) -> str:
@@ -227,19 +225,19 @@ def public_url(settings: Settings) -> str:
 def broker_url(settings: Settings) -> str:
     """Return the URL of one server for Celery, which takes a list of hosts for servers to change between.
 
-    Where sentinels or a cluster know the server, connections find it by their endpoint, whatever this URL says.
+    Behind sentinels and on a cluster connections resolve the address, whatever this URL says.
     """
     return _url_of(settings.redis.hosts[0], settings)
 
 
-def url_now(settings: Settings) -> str:
-    """Return the URL of the server, without user and password, for clients that cannot look for it.
+def resolved_url(settings: Settings) -> str:
+    """Return the URL of the server, without user and password, for clients that cannot resolve its address.
 
     Raises:
-        RedisError: it cannot be found now.
+        RedisError: the address cannot be resolved now.
     """
-    found = endpoint(settings)
-    return broker_url(settings) if found is None else _url_of(found.address(), settings)
+    resolver = address_resolver(settings)
+    return broker_url(settings) if resolver is None else _url_of(resolver.resolve(), settings)
 
 
 def _url_of(address: Address, settings: Settings) -> str:
@@ -249,8 +247,8 @@ def _url_of(address: Address, settings: Settings) -> str:
 
 def sync_client(settings: Settings) -> Redis:
     """Return a blocking client, for the command line."""
-    arguments = {**options(settings), **_place(settings, endpoint(settings))}
-    connection = PrimarySSLConnection if arguments.pop("ssl") else PrimaryConnection
+    arguments = {**options(settings), **_address_options(settings, address_resolver(settings))}
+    connection = ResolvedSSLConnection if arguments.pop("ssl") else ResolvedConnection
     pool = ConnectionPool(connection_class=connection, **arguments, retry=Retry(NoBackoff(), 0))
     return Redis.from_pool(pool)
 
@@ -258,7 +256,7 @@ def sync_client(settings: Settings) -> Redis:
 def async_client(
     settings: Settings,
     backoff: ConnectBackoff,
-    place: Endpoint | None,
+    resolver: AddressResolver | None,
     *,
     on_useless: Callable[[ResponseError], None],
 ) -> RedisClient:
@@ -267,12 +265,15 @@ def async_client(
     Args:
         settings: the settings.
         backoff: says when to connect.
-        place: what :func:`endpoint` returned.
+        resolver: what :func:`address_resolver` returned.
         on_useless: see :class:`RedisClient`.
     """
-    arguments = {**options(settings), **_place(settings, place)}
-    kinds = (AsyncConnection, AsyncSSLConnection) if "host" in arguments else (LocatedConnection, LocatedSSLConnection)
-    connection: Any = kinds[arguments.pop("ssl")]
+    arguments = {**options(settings), **_address_options(settings, resolver)}
+    if resolver is None:
+        kinds: tuple[Any, Any] = AsyncConnection, AsyncSSLConnection
+    else:
+        kinds = AsyncResolvedConnection, AsyncResolvedSSLConnection
+    connection = kinds[arguments.pop("ssl")]
     # The client applies one timeout to the whole command, so redis-py's own one is off. With that, redis-py would send
     # through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives just as it finishes. The worker
     # would then go on with its next command instead of stopping.

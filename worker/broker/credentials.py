@@ -8,38 +8,28 @@ from typing import TYPE_CHECKING
 from redis.credentials import CredentialProvider
 
 from worker.broker.blocking_call import BlockingCall
+from worker.broker.credential_files import read_password
 from worker.broker.refusals import PasswordFileError, PasswordFileRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from redis.exceptions import AuthenticationError
 
 
 @dataclass(frozen=True, slots=True)
-class PasswordFile:
-    """A file with the password, such as a mounted secret that is rotated.
+class Credentials(CredentialProvider):
+    """Gives each connection its user and password. ``repr`` hides both, because Celery shows its settings on request.
 
     Attributes:
-        path: where it is.
-        read: returns the password in it, or raises ``ValueError`` with what is wrong, without any of its content.
-    """
-
-    path: Path
-    read: Callable[[Path], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials(CredentialProvider):
-    """Gives each connection its user and password, from REDIS_URL or from a file.
-
-    ``repr`` hides both, because Celery shows its settings on request.
+        username: the user in REDIS_URL.
+        password: the password in REDIS_URL.
+        file: a file that holds the password instead, such as a mounted secret that is rotated.
     """
 
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
-    file: PasswordFile | None = field(default=None, repr=False)
+    file: Path | None = field(default=None, repr=False)
     _reading: BlockingCall[tuple[str] | tuple[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -54,9 +44,9 @@ class Credentials(CredentialProvider):
         password = self.password or ""
         if self.file is not None:
             try:
-                password = self.file.read(self.file.path)
+                password = read_password(self.file)
             except ValueError as error:
-                raise PasswordFileError(f"REDIS_PASSWORD_FILE: {self.file.path} {error}") from None
+                raise PasswordFileError(f"REDIS_PASSWORD_FILE: {self.file} {error}") from None
         return (self.username, password) if self.username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
@@ -72,6 +62,6 @@ def named_refusal(provider: CredentialProvider | None, error: AuthenticationErro
     """Return a server's refusal to log in, with the name of the file if the password is from one."""
     if not isinstance(provider, Credentials) or provider.file is None:
         return error
-    refused = PasswordFileRefusedError(f"{error} (the password is that in {provider.file.path})")
+    refused = PasswordFileRefusedError(f"{error} (the password is that in {provider.file})")
     refused.status_code = error.status_code
     return refused

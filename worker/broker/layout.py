@@ -14,7 +14,8 @@ from redis.exceptions import ResponseError
 
 from worker.broker import scripts
 from worker.broker.keys import LAYOUT, Keys
-from worker.broker.refusals import Unfit, answer_in
+from worker.broker.redis_problems import Unfit
+from worker.broker.refusals import answer_in
 from worker.broker.script_calls import command
 
 if TYPE_CHECKING:

@@ -274,8 +274,7 @@ class CompleteAnswer(IntEnum):
 class Duplicate:
     """The result of a completion that was dropped as a duplicate.
 
-    ``first_outcome`` is the outcome of the first job if it ended without a lock; None: it locked, or a worker of the
-    previous version completed it, which stores no outcome.
+    ``first_outcome`` is the outcome of the first job if it ended without a lock; None: it locked.
     """
 
     first_outcome: str | None

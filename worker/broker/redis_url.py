@@ -30,7 +30,7 @@ class RedisUrl:
         topology: what the hosts are.
         is_tls: whether all connections use TLS, those to sentinels too.
         hosts: host and port of the server, of the sentinels, or of some nodes of the cluster.
-        master: how the sentinels call the primary; empty without sentinels.
+        master_name: the name by which the sentinels know the primary; empty without sentinels.
         database: the number of the database.
         username: the user of the server; never that of sentinels.
         password: that user's.
@@ -39,7 +39,7 @@ class RedisUrl:
     topology: Topology
     is_tls: bool
     hosts: tuple[tuple[str, int], ...]
-    master: str
+    master_name: str
     database: int
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
@@ -60,7 +60,7 @@ class RedisUrl:
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         path = {
             Topology.SERVER: f"/{self.database}",
-            Topology.SENTINEL: f"/{self.master}/{self.database}",
+            Topology.SENTINEL: f"/{self.master_name}/{self.database}",
             Topology.CLUSTER: "",
         }
         name = "rediss" if self.is_tls else "redis"
@@ -88,17 +88,17 @@ def parse(url: str) -> RedisUrl:
         )
     if "@" in parts.path + parts.query + parts.fragment:  # then what looks like a host is part of the password
         raise _unreadable()
-    user, _, named = parts.netloc.rpartition("@")
-    hosts = _hosts(named, topology)
+    user, _, after = parts.netloc.rpartition("@")
+    hosts = _hosts(after, topology)
     if "?" in url or "#" in url:
         raise ValueError("must hold no query or fragment; use REDIS_CA_FILE for an own certificate authority")
     username, _, password = user.partition(":")
-    master, database = _PATHS[topology](parts.path)
+    master_name, database = _PATHS[topology](parts.path)
     return RedisUrl(
         topology=topology,
         is_tls=parts.scheme.removesuffix(topology.value) in {"rediss", "valkeys"},
         hosts=hosts,
-        master=master,
+        master_name=master_name,
         database=database,
         username=unquote(username) or None,
         password=unquote(password) or None,
@@ -112,13 +112,13 @@ def _unreadable() -> ValueError:
 
 
 def _hosts(text: str, topology: Topology) -> tuple[tuple[str, int], ...]:
-    named = text.split(",")
-    if topology is Topology.SERVER and len(named) > 1:
+    hosts = text.split(",")
+    if topology is Topology.SERVER and len(hosts) > 1:
         raise ValueError(
             "names several hosts: start it with redis+sentinel:// if they are sentinels, or with redis+cluster:// if "
             "they are nodes of a cluster"
         )
-    return tuple(_host(one, _DEFAULT_PORTS[topology]) for one in named)
+    return tuple(_host(one, _DEFAULT_PORTS[topology]) for one in hosts)
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
@@ -142,13 +142,13 @@ def _path_of_a_server(path: str) -> tuple[str, int]:
 
 
 def _path_of_sentinels(path: str) -> tuple[str, int]:
-    found = re.fullmatch("/([^/]+)(?:/([0-9]{0,6}))?", path)
-    if found is None:
+    match = re.fullmatch("/([^/]+)(?:/([0-9]{0,6}))?", path)
+    if match is None:
         raise ValueError(
             "must end in the name by which the sentinels know the primary, and perhaps a database number: "
             "redis+sentinel://sentinel-1,sentinel-2,sentinel-3/mymaster/0"
         )
-    return unquote(found[1]), int(found[2] or 0)
+    return unquote(match[1]), int(match[2] or 0)
 
 
 def _path_of_a_cluster(path: str) -> tuple[str, int]:

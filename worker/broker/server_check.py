@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
-from worker.broker.refusals import IS_A_CLUSTER, NOT_A_CLUSTER, OLDEST_MAJOR, ServerIsReadOnlyError, Unfit, meaning
+from worker.broker.redis_problems import IS_A_CLUSTER, NOT_A_CLUSTER, OLDEST_MAJOR, Unfit
+from worker.broker.refusals import ServerIsReadOnlyError, meaning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -15,7 +15,8 @@ from celery.worker.consumer.consumer import CONNECTION_RETRY  # type: ignore[att
 from celery.worker.state import maybe_shutdown
 from redis.exceptions import RedisError
 
-from worker.broker.refusals import ServerIsUnfitError, Unfit, meaning
+from worker.broker.redis_problems import Unfit
+from worker.broker.refusals import ServerIsUnfitError, meaning
 from worker.broker.server_check import Finding, Risk, look
 from worker.observe.outages import outages
 

@@ -25,14 +25,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from worker.broker.connection import KEEPALIVE_OPTIONS, TIMEOUT_SECONDS, PrimaryConnection, PrimarySSLConnection
+from worker.broker.connection import KEEPALIVE_OPTIONS, TIMEOUT_SECONDS, ResolvedConnection, ResolvedSSLConnection
 from worker.broker.keys import is_celerys_own, is_in_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from worker.broker.address_resolver import AddressResolver
     from worker.broker.credentials import Credentials
-    from worker.broker.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -122,18 +122,18 @@ class Channel(stock.Channel):  # type: ignore[misc]
         *stock.Channel.from_transport_options,
         "job_consumer",
         "credentials",
-        "endpoint",
+        "resolver",
     )
 
     job_consumer: JobConsumer
     credentials: Credentials | None
-    endpoint: Endpoint | None = None
+    resolver: AddressResolver | None = None
     socket_timeout = TIMEOUT_SECONDS
     socket_connect_timeout = TIMEOUT_SECONDS
     socket_keepalive = True
     socket_keepalive_options = KEEPALIVE_OPTIONS
-    connection_class = PrimaryConnection
-    connection_class_ssl = PrimarySSLConnection
+    connection_class = ResolvedConnection
+    connection_class_ssl = ResolvedSSLConnection
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         """Return kombu's arguments, with what its URL lacks, and without retries."""
@@ -142,7 +142,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
             credential_provider=self.credentials,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
-            endpoint=self.endpoint,
+            resolver=self.resolver,
         )
         return params
 

@@ -88,7 +88,7 @@ class _Transport(virtual.Transport):  # type: ignore[misc]  # as above
 
 
 def celery_app(settings: Settings) -> Celery:
-    """Return a stock Celery app for this server. Its connections need the URL of ``connection.url_now``."""
+    """Return a stock Celery app for this server. Its connections need the URL of ``connection.resolved_url``."""
     app = Celery("lock-worker-producer", set_as_current=False)
     found = connection.credentials(settings)
     *user, password = (None,) if found is None else found.get_credentials()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from worker.broker.refusals import NOT_FOUND, Passing, answer_in, meaning, was_refused
+from worker.broker.redis_problems import Passing
+from worker.broker.refusals import NOT_FOUND, answer_in, meaning, was_refused
 
 if TYPE_CHECKING:
     from redis.exceptions import RedisError

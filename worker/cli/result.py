@@ -85,7 +85,7 @@ def read_result(event: bytes) -> Result | None:
         job = data.get("job")
         fields: Mapping[str, Any] = job if isinstance(job, dict) else {}
         return Result(
-            job_id=str(data.get("job_id", event_json["id"])),  # in events of the previous version it is the event's id
+            job_id=str(data["job_id"]),
             outcome=str(data["outcome"]),
             conversation_id=str(event_json.get("subject", "")),
             attempts=int(data["attempts"]),

@@ -19,8 +19,10 @@ from http import HTTPStatus
 from socket import gaierror
 from typing import TYPE_CHECKING, Any
 
+from worker.observe.listening import listen
 from worker.observe.metrics_page import OF_A_WORKER, metrics_page
-from worker.observe.page_server import Page, PageServer, listen
+from worker.observe.page_request import Page
+from worker.observe.page_server import PageServer
 
 if TYPE_CHECKING:
     import socket
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from worker.observe.page_server import Request
+    from worker.observe.page_request import Request
 
 logger = logging.getLogger(__name__)
 

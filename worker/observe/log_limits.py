@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from worker.observe.log_record import Record
+from worker.observe.loop_service import LoopService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -178,21 +179,12 @@ def _at_info(record: logging.LogRecord) -> bool:
 log_limits = LogLimits()
 
 
-class LogSummaries:
-    """Logs the counts of :data:`log_limits` when they are due: a service of the loop."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.create_task(self._run())
+class LogSummaries(LoopService):
+    """Logs the counts of :data:`log_limits` when they are due."""
 
     async def stop(self) -> None:
         """End, and log all counts."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().stop()
         log_limits.flush(is_end=True)
 
     async def _run(self) -> None:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from worker.observe import fleet_metrics, metrics, process_metrics
-from worker.observe.page_server import Page
+from worker.observe.page_request import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from worker.broker.refusals import connection_is_useless, meaning
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.broker.refusals import Meaning
+    from worker.broker.redis_problems import Meaning
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from worker.observe.loop_service import LoopService
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -29,7 +31,7 @@ _START_SECONDS = 30
 _MICROSECONDS = 1_000_000
 
 
-class SystemdNotifier:
+class SystemdNotifier(LoopService):
     """Sends systemd what a unit of ``Type=notify`` has to send. All methods are for the asyncio loop.
 
     ``READY=1`` is sent when the worker can work for the first time. Until then it asks for more time to start, so that
@@ -50,6 +52,7 @@ class SystemdNotifier:
         reasons: Callable[[], list[str]],
         held_back_by: Callable[[], list[str]],
     ) -> None:
+        super().__init__()
         address = environment["NOTIFY_SOCKET"]
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._is_stopping = is_stopping
@@ -61,19 +64,16 @@ class SystemdNotifier:
         self._is_started = self._has_said_stopping = self._has_failed = False
         self._status = ""
         self._socket: socket.socket | None = None
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to notify."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
-        self._task = asyncio.create_task(self._run())
+        await super().start()
 
     async def stop(self) -> None:
         """Say that the worker stops, unless that is said, and send nothing more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().stop()
         self._look()
         if self._socket is not None:
             self._socket.close()

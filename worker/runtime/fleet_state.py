@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from settings import Settings
     from worker.broker.follow_up import Pipe
     from worker.broker.script_calls import Command
-    from worker.broker.state import Sample, State
+    from worker.broker.state import State
     from worker.broker.streams import Memory, Stream
     from worker.message.controls import Control, Controls
     from worker.runtime.members import Member
@@ -164,29 +164,6 @@ class FleetState:
     def workable(self) -> int:
         """Jobs that more workers could do now: all that are ready or due, or 0 while they do not wait for workers."""
         return 0 if self.is_held_back or self.is_rate_bound else self.queue.ready + self.queue.due
-
-    def counted(self, total: str, seconds: float) -> int:
-        """How often something was counted in about the last so many seconds, or since the first sample.
-
-        Args:
-            total: one of the queue's totals.
-            seconds: the time; up to five minutes.
-        """
-        before = self._sample(seconds)
-        return 0 if before is None else max(0, self.queue.totals.get(total, 0) - before.totals.get(total, 0))
-
-    def per_second(self, total: str, seconds: float) -> float | None:
-        """The same for each second; None: there is no sample yet."""
-        before = self._sample(seconds)
-        if before is None or before.at_ms >= self.queue.server_ms:
-            return None
-        return self.counted(total, seconds) * 1000 / (self.queue.server_ms - before.at_ms)
-
-    def _sample(self, seconds: float) -> Sample | None:
-        """The newest sample that is so old, or the first one."""
-        until_ms = self.queue.server_ms - seconds * 1000
-        old = [sample for sample in self.queue.samples if sample.at_ms <= until_ms]
-        return old[-1] if old else next(iter(self.queue.samples), None)
 
 
 async def read_fleet_state(pipe: Pipe, names: FleetNames) -> FleetState:

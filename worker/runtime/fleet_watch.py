@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from worker.observe import fleet_metrics
+from worker.observe.loop_service import LoopService
 from worker.runtime.fleet_state import FleetNames, read_fleet_state
 from worker.runtime.stream_monitor import StreamMonitor
 
@@ -31,7 +32,7 @@ LOOK_SECONDS = 3.0
 _BEGIN_SECONDS = 0.05
 
 
-class FleetWatch:
+class FleetWatch(LoopService):
     """Watches one fleet.
 
     Args:
@@ -55,6 +56,7 @@ class FleetWatch:
         on_read: Callable[[], None] = lambda: None,
         shown: FreshMetrics = fleet_metrics.FRESH,
     ) -> None:
+        super().__init__()
         self._pipe = pipe
         self._names = names
         self._streams = StreamMonitor(maxlen=maxlens[0], bounds=bounds)
@@ -63,18 +65,7 @@ class FleetWatch:
         self._has_begun = has_begun
         self._on_read = on_read
         self._shown = shown
-        self._task: asyncio.Task[None] | None = None
         self._is_in_vain = False
-
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

@@ -108,7 +108,7 @@ def described(member: Member) -> str:
 def read_member(worker: str, description: bytes) -> Member | None:
     """Parse a description; None if something else is written there.
 
-    What is missing in one, as in that of an older version, gets a default: whoever registered there takes jobs.
+    What is missing in one, as in that of another version, gets a default: whoever registered there takes jobs.
     """
     try:
         found = json.loads(description)

@@ -252,7 +252,7 @@ for at = 11, #ARGV, 9 do
       redis.call('PUBLISH', channel, event)
       if digest ~= '' then
         keep(end_key, ended)
-        if outcome ~= 'locked' then -- in a key beside it, as workers of the previous version know only `ended`
+        if outcome ~= 'locked' then -- in a key beside it, so that `ended` can be compared whole
           keep(end_key .. ':unlocked', outcome)
         end
         local claimed = is_dry_run and 'claimed ' .. fingerprint

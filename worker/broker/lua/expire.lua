@@ -70,7 +70,7 @@ for _, ref in ipairs(redis.call('ZRANGE', deadlines, '-inf', integer(now - behin
   else
     redis.call('ZREM', deadlines, ref)
   end
-  -- A job in flight is in no list; a worker of the previous version left its ref here.
+  -- A job in flight is in no list.
   if record and redis.call('HGET', name, 'lease_token') == '' and leaves_its_list(ref, record) then
     redis.call('HSET', name, 'lease_token', lease_token)
     redis.call('ZADD', leases, integer(now + lease_ms), ref)

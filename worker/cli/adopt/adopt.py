@@ -153,7 +153,7 @@ def _held_by_the_living(settings: Settings) -> frozenset[str]:
     # Celery's own control would use a pool of connections to the URL in CELERY_BROKER_URL.
     with (
         suppress(KombuError, RedisError, OSError),
-        celery_app(settings).connection_for_write(connection.url_now(settings)) as broker,
+        celery_app(settings).connection_for_write(connection.resolved_url(settings)) as broker,
     ):
         mailbox = Mailbox("celery", type="fanout", accept=["json"])(broker)
         for question in (

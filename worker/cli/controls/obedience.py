@@ -44,7 +44,7 @@ class Obedience:
         return (
             f"{told} Not seen to obey: {names}. {what[0].upper()}{what[1:]} stands all the same. A worker that was "
             "killed leaves the list in half a minute; one that is cut off from Redis can take no job, but may finish "
-            "those that it has; one of an older version must be replaced."
+            "those that it has."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandbox import supervisor
+from sandbox.supervised_process import SupervisedProcess
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -25,28 +24,19 @@ _LOG_LINES = 25
 
 
 class WorkerProcess:
-    """A worker as an operator starts it, under the sandbox's supervisor, which ends it even if the demo is killed."""
+    """A worker as an operator starts it, which ends even if the demo is killed."""
 
     def __init__(self, folder: Path) -> None:
         self._log_file = folder / "worker.log"
         worker = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO"]
         with self._log_file.open("wb") as log:
-            self._supervisor = subprocess.Popen(  # noqa: S603 - our own worker
-                [sys.executable, "-I", "-S", supervisor.__file__, str(folder), *worker],
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the demo to handle
-            )
-        assert self._supervisor.stdout is not None  # noqa: S101 - asked for above
-        with self._supervisor.stdout as answer:
-            self.pid = int(answer.readline())
+            self._process = SupervisedProcess(worker, folder, log)
+        self.pid = self._process.pid
 
     @property
     def is_running(self) -> bool:
         """True while the process runs."""
-        return self._supervisor.poll() is None
+        return self._process.is_running
 
     def log(self) -> str:
         """Return the last lines of its output."""
@@ -54,13 +44,8 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Stop it as a deployment does, or at once if that takes too long."""
-        assert self._supervisor.stdin is not None  # noqa: S101 - asked for when it was started
-        if self.is_running:
-            os.kill(self.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self._supervisor.wait(_SHUTDOWN_SECONDS + 5)
-        self._supervisor.stdin.close()  # the supervisor kills what is left
-        self._supervisor.wait()
+        self._process.signal(signal.SIGTERM)
+        self._process.wait(_SHUTDOWN_SECONDS + 5)
 
 
 def use_settings(redis_url: str, api_url: str) -> None:

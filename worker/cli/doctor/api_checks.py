@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
 
 from tasks.managem.trust import Trust
+from worker.cli.doctor.certificate import days_if_soon
 from worker.cli.doctor.check import ok, problem, warning
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from worker.cli.doctor.check import Check
 
 _TIMEOUT_SECONDS = 5.0
-_EXPIRES_SOON_DAYS = 14
-_DAY_SECONDS = 86_400
 _LOOPBACK = ("127.", "::1")
 
 Address: TypeAlias = "tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]"
@@ -98,8 +96,8 @@ def tls(connection: socket.socket, host: str) -> Iterator[Check]:
 
 
 def _expiry(host: str, until: str) -> Check:
-    days = (ssl.cert_time_to_seconds(until) - time.time()) / _DAY_SECONDS if until else float("inf")
-    if days < _EXPIRES_SOON_DAYS:
+    days = days_if_soon(until)
+    if days is not None:
         return warning(
             "api_tls",
             f"TLS: the certificate of {host} is trusted, and expires in {days:.0f} days ({until}).",

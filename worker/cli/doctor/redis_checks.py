@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from worker.broker.connection import endpoint
-from worker.broker.endpoint import PrimaryOfSentinels
+from worker.broker.address_resolver import SentinelResolver
+from worker.broker.connection import address_resolver
 from worker.broker.keys import Keys
 from worker.broker.layout import newer_layout
 from worker.broker.permissions import UsedNames, refused_commands
+from worker.broker.redis_problems import Unfit
 from worker.broker.redis_url import Topology
-from worker.broker.refusals import ServerIsReadOnlyError, Unfit
+from worker.broker.refusals import ServerIsReadOnlyError
 from worker.broker.server_check import look
 from worker.broker.stream_bounds import StreamBounds
 from worker.cli.doctor.check import ok, problem, warning
@@ -118,17 +119,17 @@ def server(client: Redis, settings: Settings) -> Iterator[Check]:
 
 def sentinels(settings: Settings) -> Iterator[Check]:
     """Check that each sentinel knows the primary; a worker asks the next one where it does not."""
-    place = endpoint(settings)
-    if not isinstance(place, PrimaryOfSentinels):
+    resolver = address_resolver(settings)
+    if not isinstance(resolver, SentinelResolver):
         return
-    views = list(place.views())
-    odd = [(name, view) for name, view in views if not (isinstance(view, dict) and place.is_well(view))]
+    views = list(resolver.views())
+    odd = [(name, view) for name, view in views if not (isinstance(view, dict) and resolver.is_up(view))]
     for name, view in odd:
         what = "believes that the primary is down"
         if isinstance(view, RedisError):
             what = f"does not answer: {str(view).rstrip('.')}"
         elif view is None:
-            what = f"does not know the name {settings.redis.master}"
+            what = f"does not know the name {settings.redis.master_name}"
         yield warning("redis_sentinels", f"The sentinel at {name} {what}.", "Look at it, or take it out of REDIS_URL.")
     if len({(view["ip"], view["port"]) for _, view in views if isinstance(view, dict)}) > 1:
         yield warning(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ssl
-import time
 from typing import TYPE_CHECKING
 
+from worker.cli.doctor.certificate import days_if_soon
 from worker.cli.doctor.check import ok, warning
 
 if TYPE_CHECKING:
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from settings import Settings
     from worker.cli.doctor.check import Check
-
-_EXPIRES_SOON_DAYS = 14
-_DAY_SECONDS = 86_400
 
 
 def login_checks(client: Redis, settings: Settings) -> Iterator[Check]:
@@ -46,8 +43,8 @@ def _valid_until(client: Redis) -> str:
 
 
 def _certificate(until: str) -> Check:
-    days = (ssl.cert_time_to_seconds(until) - time.time()) / _DAY_SECONDS if until else float("inf")
-    if days < _EXPIRES_SOON_DAYS:
+    days = days_if_soon(until)
+    if days is not None:
         return warning(
             "redis_tls",
             f"The certificate of Redis is trusted, and expires in {days:.0f} days ({until}).",

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settings import Settings
-    from worker.broker.endpoint import Endpoint
-    from worker.broker.refusals import Unfit
+    from worker.broker.address_resolver import AddressResolver
+    from worker.broker.redis_problems import Unfit
 
 logger = logging.getLogger(__name__)
 
@@ -51,24 +51,16 @@ async def export(settings: Settings) -> None:
         return time.monotonic() - read_at < _SILENT_SECONDS
 
     health = _health(settings, is_up)
-    endpoint = connection.endpoint(settings)
-    client = connection.async_client(settings, ConnectBackoff(), endpoint, on_useless=lambda _: None)
+    resolver = connection.address_resolver(settings)
+    client = connection.async_client(settings, ConnectBackoff(), resolver, on_useless=lambda _: None)
     bounds = StreamBounds(settings.RESULTS_MAX_BYTES, settings.DEAD_MAX_BYTES)
     watch = fleet_watch(settings, client, bounds, on_read=note_read)
     stopped = _stopped_by_signal()
     await health.start()
     await watch.start()
-    logger.info(
-        "exporter_started",
-        extra={
-            "queue": settings.LOCK_QUEUE,
-            "redis": redis_address(settings),
-            "host": settings.HEALTH_HOST,
-            "port": settings.HEALTH_PORT,
-        },
-    )
+    _log_start(settings)
     try:
-        await _find_server(endpoint, stopped)
+        await _wait_for_address(resolver, stopped)
         await stopped.wait()
     finally:
         await watch.stop()
@@ -77,15 +69,15 @@ async def export(settings: Settings) -> None:
         logger.info("exporter_stopped")
 
 
-async def _find_server(endpoint: Endpoint | None, stopped: asyncio.Event) -> None:
-    """Return once the server is found where sentinels or a cluster have to be asked; wait for those that are away.
+async def _wait_for_address(resolver: AddressResolver | None, stopped: asyncio.Event) -> None:
+    """Return once sentinels or nodes of a cluster, where they have to be asked, tell the server's address.
 
     Raises:
         ServerIsUnfitError: they answer, and waiting does not help, such as where no sentinel knows the primary's name.
     """
-    while endpoint is not None and not stopped.is_set():
+    while resolver is not None and not stopped.is_set():
         try:
-            await endpoint.locate()
+            await resolver.resolve_async()
         except ServerIsUnfitError as error:
             _log_unfit(error.unfit)
             raise
@@ -94,6 +86,16 @@ async def _find_server(endpoint: Endpoint | None, stopped: asyncio.Event) -> Non
                 await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
         else:
             return
+
+
+def _log_start(settings: Settings) -> None:
+    fields = {
+        "queue": settings.LOCK_QUEUE,
+        "redis": redis_address(settings),
+        "host": settings.HEALTH_HOST,
+        "port": settings.HEALTH_PORT,
+    }
+    logger.info("exporter_started", extra=fields)
 
 
 def _log_unfit(unfit: Unfit) -> None:

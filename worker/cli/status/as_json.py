@@ -7,15 +7,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from worker.cli.exit import redis_address
+from worker.cli.status.rates import per_second
 from worker.cli.status.verdict import verdict
 from worker.cli.worker_view import worker_json
 from worker.flow_control.fleet_counts import RECENT_SECONDS
 
 if TYPE_CHECKING:
+    from worker.cli.status.condition import Condition
     from worker.cli.status.other_queues import QueueCounts
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import StreamStats
-    from worker.cli.status.verdict import Problem
     from worker.message.controls import Control, Note
     from worker.runtime.fleet_state import FleetState
 
@@ -30,8 +31,8 @@ def as_json(report: Report) -> str:
     return json.dumps(
         {
             "verdict": verdict(report.problems),
-            "problems": [_problem(each) for each in report.problems],
-            "notes": [_problem(each) for each in report.notes],
+            "problems": [_condition(each) for each in report.problems],
+            "notes": [_condition(each) for each in report.notes],
             "queue": settings.LOCK_QUEUE,
             "redis": redis_address(settings),
             "time": datetime.fromtimestamp(state.server_seconds, UTC).isoformat(),
@@ -60,8 +61,8 @@ def as_json(report: Report) -> str:
     )
 
 
-def _problem(problem: Problem) -> dict[str, str]:
-    return {"code": problem.code, "text": problem.text, "advice": problem.advice}
+def _condition(one: Condition) -> dict[str, str]:
+    return {"code": one.code, "text": one.text, "advice": one.advice}
 
 
 def _jobs(state: FleetState) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _queue(one: QueueCounts) -> dict[str, Any]:
 
 def _rates(state: FleetState, seconds: float) -> dict[str, float | None]:
     names = ("taken", "finished", *(name for name in state.queue.totals if name.startswith("outcome:")))
-    return {name: state.per_second(name, seconds) for name in names}
+    return {name: per_second(state.queue, name, seconds) for name in names}
 
 
 def _stream(stream: StreamStats) -> dict[str, Any]:

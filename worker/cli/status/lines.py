@@ -10,6 +10,7 @@ from worker.cli.durations import duration
 from worker.cli.exit import redis_address
 from worker.cli.status.as_json import RATES_SECONDS
 from worker.cli.status.other_queues import in_use
+from worker.cli.status.rates import counted, per_second
 from worker.cli.status.verdict import WELL
 from worker.cli.worker_view import worker_lines
 from worker.observe.printable import printable
@@ -17,6 +18,7 @@ from worker.observe.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from worker.cli.status.condition import Condition
     from worker.cli.status.report import Report
     from worker.cli.status.stream_stats import GroupStats, StreamStats
     from worker.runtime.fleet_state import FleetLimit, FleetState
@@ -63,10 +65,15 @@ def lines(report: Report, width: int) -> list[str]:
 def _verdict_lines(report: Report, width: int) -> Iterator[str]:
     if not report.problems:
         yield WELL
-    for what, found in (("NOT WELL", report.problems), ("NOTE", report.notes)):
-        for each in found:
-            yield from _wrapped(f"{what}: {each.text}", width, indent="  ")
-            yield from _wrapped(f"  -> {each.advice}", width, indent="     ")
+    for problem in report.problems:
+        yield from _condition_lines("NOT WELL", problem, width)
+    for note in report.notes:
+        yield from _condition_lines("NOTE", note, width)
+
+
+def _condition_lines(what: str, one: Condition, width: int) -> Iterator[str]:
+    yield from _wrapped(f"{what}: {one.text}", width, indent="  ")
+    yield from _wrapped(f"  -> {one.advice}", width, indent="     ")
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:
@@ -91,14 +98,14 @@ def _job_lines(report: Report) -> Iterator[str]:
 
 
 def _rate_lines(state: FleetState) -> Iterator[str]:
-    names = {name: state.counted(name, RATES_SECONDS[-1]) for name in state.queue.totals}
+    names = {name: counted(state.queue, name, RATES_SECONDS[-1]) for name in state.queue.totals}
     shown = ["taken", *(name for name in names if name.startswith("outcome:") and names[name])]
     if not state.queue.samples:
         return
     yield ""
     yield f"{'Per second':<20}{'1 min':>12}{'5 min':>12}"
     for name in shown:
-        rates = "".join(f"{_rate(state.per_second(name, seconds)):>12}" for seconds in RATES_SECONDS)
+        rates = "".join(f"{_rate(per_second(state.queue, name, seconds)):>12}" for seconds in RATES_SECONDS)
         yield f"  {printable(name.removeprefix('outcome:')):<18}{rates}"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.cli.status.verdict import Problem, named
+from worker.cli.status.condition import StatusNote
+from worker.cli.status.verdict import named
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -16,22 +17,22 @@ if TYPE_CHECKING:
 _RULES_CHARACTERS = 300
 
 
-def notes(state: FleetState) -> list[Problem]:
+def notes(state: FleetState) -> list[StatusNote]:
     """Return what is set on purpose."""
     return list(_of_dry_runs(state))
 
 
-def _of_dry_runs(state: FleetState) -> Iterator[Problem]:
+def _of_dry_runs(state: FleetState) -> Iterator[StatusNote]:
     dry = [member for member in state.members if member.settings.get("DRY_RUN") is True]
     if dry:
-        yield Problem(
+        yield StatusNote(
             "dry_run",
             f"No job is called by {named(dry, state)}: DRY_RUN is set, and each job ends as would_lock.",
             "Unset DRY_RUN and restart them to lock conversations; a job may have the id of a dry run.",
         )
     rules = sorted({rules for each in state.members if isinstance(rules := each.settings.get("RULES_DRY_RUN"), str)})
     if rules:
-        yield Problem(
+        yield StatusNote(
             "rules_dry_run",
             f"Jobs of some rules are not called (RULES_DRY_RUN): {printable(', '.join(rules)[:_RULES_CHARACTERS])}.",
             "Take a rule out of RULES_DRY_RUN and restart the workers when its conversations are to be locked.",

@@ -9,13 +9,14 @@ from worker.broker.keys import Keys
 from worker.cli.status.notes import notes
 from worker.cli.status.other_queues import QueueCounts, read_queues
 from worker.cli.status.stream_stats import StreamStats, stream_stats
-from worker.cli.status.verdict import Problem, problems
+from worker.cli.status.verdict import problems
 from worker.runtime.fleet_state import FleetNames, FleetState, read_fleet_state_now
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from settings import Settings
+    from worker.cli.status.condition import Problem, StatusNote
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Report:
     queues: list[QueueCounts]
     streams: tuple[StreamStats, StreamStats]
     problems: list[Problem]
-    notes: list[Problem]
+    notes: list[StatusNote]
 
     @property
     def last_maintenance_seconds(self) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.plural import plural
 from worker.cli.durations import duration
+from worker.cli.status.condition import Problem
+from worker.cli.status.rates import counted
 from worker.cli.status.stream_stats import stream_stats
 from worker.observe.printable import printable
 
@@ -37,21 +38,6 @@ _MANY_FAILED_CALLS, _FEW_CALLS, _FRESH_SECONDS = 0.2, 20, 20.0
 #: Workers register every five seconds; one that has not for so many seconds is told.
 _SILENT_SECONDS = 12.0
 _NAMES_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that an operator should know.
-
-    Attributes:
-        code: a stable name, for programs.
-        text: what is wrong, in one sentence.
-        advice: what to do, in one or two.
-    """
-
-    code: str
-    text: str
-    advice: str
 
 
 def problems(state: FleetState, settings: Settings) -> list[Problem]:
@@ -242,8 +228,8 @@ def _of_streams(state: FleetState, settings: Settings) -> Iterator[Problem]:
 
 
 def _of_outcomes(state: FleetState) -> Iterator[Problem]:
-    ended = state.counted("finished", _RECENT_SECONDS)
-    bad = {name: count for name in _BAD_OUTCOMES if (count := state.counted(f"outcome:{name}", _RECENT_SECONDS))}
+    ended = counted(state.queue, "finished", _RECENT_SECONDS)
+    bad = {name: count for name in _BAD_OUTCOMES if (count := counted(state.queue, f"outcome:{name}", _RECENT_SECONDS))}
     if bad.get("poisoned") or sum(bad.values()) > ended * _MANY_FAILURES:
         told = ", ".join(f"{count:,} {name}" for name, count in bad.items())
         yield Problem(

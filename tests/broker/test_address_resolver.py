@@ -1,4 +1,4 @@
-"""The search for the owner of a slot: it ends in time, leaves nothing open, and says what is wrong with the nodes."""
+"""A cluster's address is resolved in time, without a connection that is left, and what is wrong with nodes is told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sandbox.live_server import ask, wait_for
 from sandbox.redis_cluster import SLOTS, RedisCluster
 from sandbox.redis_server import HOST
-from worker.broker.endpoint import ASK_SECONDS, OwnerOfSlot
+from worker.broker.address_resolver import NODE_TIMEOUT_SECONDS, ClusterResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sandbox.redis_server import RedisServer
     from sandbox.server_binaries import ServerBinary
-    from worker.broker.endpoint import Address
+    from worker.broker.address_resolver import Address
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,9 @@ def cluster(server_binary: ServerBinary) -> Iterator[RedisCluster]:
         yield found
 
 
-def owner_of_slot(*nodes: Address, seconds: float = 5.0) -> OwnerOfSlot:
-    return OwnerOfSlot(nodes, "{mod}.lock", {"db": 0, "credential_provider": None}, seconds=seconds)
+def resolver_that_asks(*nodes: Address, timeout_seconds: float = 5.0) -> ClusterResolver:
+    options = {"db": 0, "credential_provider": None}
+    return ClusterResolver(nodes, "{mod}.lock", options, timeout_seconds=timeout_seconds)
 
 
 @contextmanager
@@ -72,56 +73,60 @@ def assert_no_connection_is_left(node: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("state", [well, without_slots, refusing, silent])
-def test_no_connection_stays_open_after_a_search_whatever_comes_of_it(
+def test_no_connection_stays_open_after_a_resolution_whatever_comes_of_it(
     cluster: RedisCluster, state: Callable[[RedisServer], AbstractContextManager[None]]
 ) -> None:
     (node,) = cluster.servers
-    owner = owner_of_slot((HOST, node.port))
+    resolver = resolver_that_asks((HOST, node.port))
 
-    for _ in range(2):  # the second search asks the nodes that the first one has found
+    for _ in range(2):  # the second resolution asks the nodes that the first one has found
         with state(node), suppress(RedisError):
-            owner.address()
+            resolver.resolve()
 
         assert_no_connection_is_left(node)
 
 
-async def test_no_connection_stays_open_after_a_search_that_nobody_waits_for_any_more(cluster: RedisCluster) -> None:
+async def test_no_connection_stays_open_after_a_resolution_that_nobody_waits_for_any_more(
+    cluster: RedisCluster,
+) -> None:
     (node,) = cluster.servers
-    owner = owner_of_slot((HOST, node.port))
+    resolver = resolver_that_asks((HOST, node.port))
 
     with silent(node), pytest.raises(TimeoutError):
-        await asyncio.wait_for(owner.locate(), 0.1)
+        await asyncio.wait_for(resolver.resolve_async(), 0.1)
 
     await asyncio.to_thread(assert_no_connection_is_left, node)
 
 
-def test_a_search_gives_up_in_time_and_the_next_one_begins_with_the_nodes_that_were_not_asked(
+def test_a_resolver_gives_up_in_time_and_then_begins_with_the_nodes_that_were_not_asked(
     cluster: RedisCluster,
 ) -> None:
     (node,) = cluster.servers
     with ExitStack() as stack:
         nobody = [stack.enter_context(socket.create_server((HOST, 0))).getsockname() for _ in range(20)]
-        owner = owner_of_slot(nobody[0], (HOST, node.port), *nobody[1:], seconds=ASK_SECONDS + 0.1)
+        resolver = resolver_that_asks(
+            nobody[0], (HOST, node.port), *nobody[1:], timeout_seconds=NODE_TIMEOUT_SECONDS + 0.1
+        )
 
         with pytest.raises(RedisConnectionError, match=f"no node of the cluster answers within .*:{nobody[0][1]}: "):
-            owner.address()
+            resolver.resolve()
 
-        assert owner.address() == (HOST, node.port)
+        assert resolver.resolve() == (HOST, node.port)
 
 
 @pytest.mark.parametrize("kind", ["unknown-endpoint", "hostname"])
 @pytest.mark.parametrize("ranges", ["one range of slots", "two ranges of slots"])
 def test_a_cluster_that_names_no_hosts_is_told_with_what_to_set(cluster: RedisCluster, kind: str, ranges: str) -> None:
     (node,) = cluster.servers
-    owner = owner_of_slot((HOST, node.port))
-    assert owner.address() == (HOST, node.port)
+    resolver = resolver_that_asks((HOST, node.port))
+    assert resolver.resolve() == (HOST, node.port)
     ask(node, "CONFIG SET", "cluster-preferred-endpoint-type", kind)
     if ranges == "two ranges of slots":
         ask(node, "CLUSTER DELSLOTS", 1)
 
     try:
         with pytest.raises(RedisConnectionError, match="does not say where the node is: let cluster-preferred-endpoi"):
-            owner.address()
+            resolver.resolve()
     finally:
         ask(node, "CONFIG SET", "cluster-preferred-endpoint-type", "ip")
         if ranges == "two ranges of slots":

@@ -1,8 +1,8 @@
-"""Answers where the server is now, where REDIS_URL does not name it: sentinels or the nodes of a cluster are asked.
+"""Resolves the address of the server where REDIS_URL does not name it: asks sentinels, or the nodes of a cluster.
 
-Each connection asks when it connects, and never later: a worker closes its connections when their server is lost or
-says that it is the wrong one (``worker.broker.refusals``), so that the next ones ask anew. redis-py's machinery asks;
-it blocks, so a thread does that for the asyncio side.
+Each connection resolves it when it connects, and never later: a worker closes its connections when their server is lost
+or says that it is the wrong one (``worker.broker.refusals``), so that the next ones resolve it anew. redis-py does the
+asking; it blocks, so a thread does that for the asyncio side.
 """
 
 from __future__ import annotations
@@ -30,15 +30,8 @@ from redis.sentinel import Sentinel
 
 from worker.broker.blocking_call import BlockingCall
 from worker.broker.credentials import named_refusal
-from worker.broker.refusals import (
-    NO_SENTINELS,
-    NOT_A_CLUSTER,
-    WRONG_SENTINEL_PASSWORD,
-    NoPrimaryError,
-    ServerIsUnfitError,
-    SlotNotServedError,
-    unknown_master,
-)
+from worker.broker.redis_problems import NO_SENTINELS, NOT_A_CLUSTER, WRONG_SENTINEL_PASSWORD, unknown_master
+from worker.broker.refusals import NoPrimaryError, ServerIsUnfitError, SlotNotServedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,22 +44,22 @@ View: TypeAlias = tuple[str, dict[str, Any] | RedisError | None]
 
 #: How long one sentinel or node may take to connect and to answer, in seconds. Two that are silent fit into the time
 #: that a command may take.
-ASK_SECONDS = 2.0
+NODE_TIMEOUT_SECONDS = 2.0
 
 
-class Endpoint(ABC):
-    """Where the server is. Its ``repr`` shows no secret, because Celery shows its settings on request."""
+class AddressResolver(ABC):
+    """Resolves the server's address. Its ``repr`` shows no secret, because Celery shows its settings on request."""
 
     def __init__(self) -> None:
-        self._search = BlockingCall(self.address)
+        self._resolving = BlockingCall(self.resolve)
 
-    async def locate(self) -> Address:
-        """Ask as :meth:`address` does, without blocking the loop. For one loop."""
-        return await self._search.result()
+    async def resolve_async(self) -> Address:
+        """Resolve as :meth:`resolve` does, without blocking the loop. For one loop."""
+        return await self._resolving.result()
 
     @abstractmethod
-    def address(self) -> Address:
-        """Ask for host and port of the server. From any thread.
+    def resolve(self) -> Address:
+        """Return host and port of the server. From any thread.
 
         Raises:
             ServerIsUnfitError: REDIS_URL or a setting beside it is wrong.
@@ -74,59 +67,59 @@ class Endpoint(ABC):
         """
 
 
-class PrimaryOfSentinels(Endpoint):
-    """The primary that sentinels name.
+class SentinelResolver(AddressResolver):
+    """Asks sentinels for the address of the primary.
 
     Args:
-        sentinels: host and port of each.
-        master: how they call the primary.
+        sentinels: their addresses.
+        master_name: the name by which they know the primary.
         options: redis-py's arguments for connections to them: their password, TLS.
-        seconds: the time that a search may take.
+        timeout_seconds: the time that one resolution may take.
     """
 
     def __init__(
-        self, sentinels: Sequence[Address], master: str, options: Mapping[str, Any], *, seconds: float
+        self, sentinels: Sequence[Address], master_name: str, options: Mapping[str, Any], *, timeout_seconds: float
     ) -> None:
         super().__init__()
-        self._master = master
-        self._seconds = seconds
+        self._master_name = master_name
+        self._timeout_seconds = timeout_seconds
         # Without retries: redis-py's default ones wait half a minute for a sentinel that is down.
-        self._asked = Sentinel(  # type: ignore[no-untyped-call]
-            sentinels, sentinel_kwargs={**options, **_QUICKLY, "retry": Retry(NoBackoff(), 0), "protocol": 2}
+        self._client = Sentinel(  # type: ignore[no-untyped-call]
+            sentinels, sentinel_kwargs={**options, **_TIMEOUTS, "retry": Retry(NoBackoff(), 0), "protocol": 2}
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._master!r})"
+        return f"{type(self).__name__}({self._master_name!r})"
 
     __json__ = __repr__
 
-    def address(self) -> Address:
-        """As :meth:`Endpoint.address`. The sentinel that answered is asked first the next time.
+    def resolve(self) -> Address:
+        """As :meth:`AddressResolver.resolve`. The sentinel that answered is asked first the next time.
 
         If the time is over before that, those that were not asked are the first then.
         """
-        sentinels = list(self._asked.sentinels)  # another thread may replace it meanwhile
-        last_ask_at = time.monotonic() + self._seconds - ASK_SECONDS
+        sentinels = list(self._client.sentinels)  # another thread may replace it meanwhile
+        last_ask_at = time.monotonic() + self._timeout_seconds - NODE_TIMEOUT_SECONDS
         views: list[View] = []
         for at, sentinel in enumerate(sentinels):
             if time.monotonic() > last_ask_at:
-                self._asked.sentinels = [*sentinels[at:], *sentinels[:at]]
-                told = _errors(views)
-                raise RedisConnectionError(f"no sentinel names the primary within {self._seconds:g} seconds: {told}")
+                self._client.sentinels = [*sentinels[at:], *sentinels[:at]]
+                late = f"no sentinel names the primary within {self._timeout_seconds:g} seconds"
+                raise RedisConnectionError(f"{late}: {_errors(views)}")
             name, view = self._view(sentinel)
             views.append((name, view))
-            if isinstance(view, dict) and self.is_well(view):
-                self._asked.sentinels = [sentinel, *sentinels[:at], *sentinels[at + 1 :]]
+            if isinstance(view, dict) and self.is_up(view):
+                self._client.sentinels = [sentinel, *sentinels[:at], *sentinels[at + 1 :]]
                 return view["ip"], view["port"]
         raise self._reason(views)
 
-    def is_well(self, state: dict[str, Any]) -> bool:
+    def is_up(self, state: dict[str, Any]) -> bool:
         """Return whether a sentinel believes that the primary works."""
-        return bool(self._asked.check_master_state(state, self._master))  # type: ignore[no-untyped-call]
+        return bool(self._client.check_master_state(state, self._master_name))  # type: ignore[no-untyped-call]
 
     def views(self) -> Iterator[View]:
         """Ask each sentinel, however long that takes."""
-        return map(self._view, list(self._asked.sentinels))
+        return map(self._view, list(self._client.sentinels))
 
     def _view(self, sentinel: Redis) -> View:
         where = sentinel.connection_pool.connection_kwargs
@@ -135,13 +128,13 @@ class PrimaryOfSentinels(Endpoint):
             masters: Any = sentinel.sentinel_masters()
         except RedisError as error:
             return name, error
-        return name, masters.get(self._master)
+        return name, masters.get(self._master_name)
 
     def _reason(self, views: Sequence[View]) -> RedisError:
         if any(isinstance(view, dict) for _, view in views):
-            return NoPrimaryError(f"the sentinels have no primary for {self._master} now")
+            return NoPrimaryError(f"the sentinels have no primary for {self._master_name} now")
         if any(view is None for _, view in views):
-            return ServerIsUnfitError(unknown_master(self._master))
+            return ServerIsUnfitError(unknown_master(self._master_name))
         errors = [view for _, view in views if isinstance(view, RedisError)]
         if any(isinstance(error, AuthenticationError | NoPermissionError) for error in errors):
             return ServerIsUnfitError(WRONG_SENTINEL_PASSWORD)
@@ -151,30 +144,32 @@ class PrimaryOfSentinels(Endpoint):
 
 
 def _errors(views: Sequence[View]) -> str:
-    return _told((name, view) for name, view in views if isinstance(view, RedisError))
+    return _joined((name, view) for name, view in views if isinstance(view, RedisError))
 
 
-def _told(errors: Iterable[tuple[str, RedisError]]) -> str:
+def _joined(errors: Iterable[tuple[str, RedisError]]) -> str:
     return "; ".join(f"{name}: {error}" for name, error in errors)
 
 
-class OwnerOfSlot(Endpoint):
-    """The node of a cluster that has the slot of a key.
+class ClusterResolver(AddressResolver):
+    """Asks the nodes of a cluster for the address of the one that has the slot of a key.
 
     Args:
-        nodes: host and port of nodes to ask. The others are asked too, once they are known.
+        startup_nodes: the addresses of nodes to ask. The others are asked too, once they are known.
         key: a key in the slot.
         options: redis-py's arguments for connections to nodes.
-        seconds: the time that a search may take.
+        timeout_seconds: the time that one resolution may take.
     """
 
-    def __init__(self, nodes: Sequence[Address], key: str, options: Mapping[str, Any], *, seconds: float) -> None:
+    def __init__(
+        self, startup_nodes: Sequence[Address], key: str, options: Mapping[str, Any], *, timeout_seconds: float
+    ) -> None:
         super().__init__()
-        self._named = list(nodes)
-        self._nodes = list(nodes)
+        self._startup_nodes = list(startup_nodes)
+        self._nodes = list(startup_nodes)
         self._slot = key_slot(key.encode())
-        self._seconds = seconds
-        self._options = {**options, **_QUICKLY}
+        self._timeout_seconds = timeout_seconds
+        self._options = {**options, **_TIMEOUTS}
         del self._options["db"]  # a cluster has one alone, and its client knows no argument for it
 
     def __repr__(self) -> str:
@@ -182,30 +177,31 @@ class OwnerOfSlot(Endpoint):
 
     __json__ = __repr__
 
-    def address(self) -> Address:
-        """As :meth:`Endpoint.address`. One node after the other is asked, until one knows who has the slot.
+    def resolve(self) -> Address:
+        """As :meth:`AddressResolver.resolve`. One node after the other is asked, until one knows who has the slot.
 
         If the time is over before that, those that were not asked are the first the next time.
         """
         nodes = self._nodes  # another thread may replace it meanwhile
-        last_ask_at = time.monotonic() + self._seconds - ASK_SECONDS
+        last_ask_at = time.monotonic() + self._timeout_seconds - NODE_TIMEOUT_SECONDS
         errors: list[tuple[str, RedisError]] = []
         for at, (host, port) in enumerate(nodes):
             if time.monotonic() > last_ask_at:
                 self._nodes = [*nodes[at:], *nodes[:at]]
-                told = _told(errors)
-                raise RedisConnectionError(f"no node of the cluster answers within {self._seconds:g} seconds: {told}")
+                late = f"no node of the cluster answers within {self._timeout_seconds:g} seconds"
+                raise RedisConnectionError(f"{late}: {_joined(errors)}")
             try:
-                return self._owner_as_told_by(host, port)
+                return self._slot_owner(host, port)
             except RedisError as error:
                 errors.append((f"{host}:{port}", error))
         raise self._reason([error for _, error in errors])
 
-    def _owner_as_told_by(self, host: str, port: int) -> Address:
+    def _slot_owner(self, host: str, port: int) -> Address:
+        """Ask one node, and close the connection to it: the next time may be days away."""
         node = ClusterNode(host, port)  # type: ignore[no-untyped-call]
         try:
-            found = NodesManager([node], **self._options)
-            owner = found.get_node_from_slot(self._slot)
+            manager = NodesManager([node], **self._options)
+            owner = manager.get_node_from_slot(self._slot)
         except (RedisClusterException, OSError, IndexError) as error:  # the last one: no node has any slot
             raise self._as_of_a_server(error) from None
         except TypeError as error:  # redis-py takes a name for granted
@@ -215,14 +211,14 @@ class OwnerOfSlot(Endpoint):
                 node.redis_connection.close()
         if owner.host in {None, "?"}:  # these would lead to this machine, or to no name
             raise RedisConnectionError(_NAMELESS)
-        self._nodes = self._to_ask(found)
+        self._nodes = self._to_ask(manager)
         return owner.host, owner.port
 
-    def _to_ask(self, found: NodesManager) -> list[Address]:
-        """Return the nodes for the next search, and those of REDIS_URL: all that are known may have new addresses."""
-        known = [(node.host, node.port) for node in found.nodes_cache.values() if node.host not in {None, "?"}]
+    def _to_ask(self, manager: NodesManager) -> list[Address]:
+        """Return the nodes to ask the next time, and those of REDIS_URL: all others may have new addresses then."""
+        known = [(node.host, node.port) for node in manager.nodes_cache.values() if node.host not in {None, "?"}]
         random.shuffle(known)  # or all workers would ask the same one
-        return [*known, *(node for node in self._named if node not in known)]
+        return [*known, *(node for node in self._startup_nodes if node not in known)]
 
     def _as_of_a_server(self, error: BaseException) -> RedisError:
         """Return redis-py's error as one of a server. It wraps what the node answered, sometimes twice."""
@@ -252,4 +248,4 @@ _NAMELESS = (
     "the cluster does not say where the node is: let cluster-preferred-endpoint-type be ip on all nodes, or hostname "
     "where each has a cluster-announce-hostname"
 )
-_QUICKLY = {"socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
+_TIMEOUTS = {"socket_timeout": NODE_TIMEOUT_SECONDS, "socket_connect_timeout": NODE_TIMEOUT_SECONDS}
