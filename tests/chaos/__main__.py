@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             failovers=sum(not each.is_lossless for each in outcome.history.failovers),
             slot_moves=sum(each.is_lossless for each in outcome.history.failovers),
             calls=len(outcome.history.calls),
+            forgotten=sum(len(outcome.history.forgotten_jobs(had_replica=each)) for each in (True, False)),
             lost=sum(1 for _ in no_job_is_lost(outcome.history)),
             doubled=sum(1 for _ in no_job_is_doubled(outcome.history)),
             violations=len(outcome.violations),
@@ -76,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{totals['kills']} SIGKILLs, {totals['stalls']} long stalls, {totals['redis']} Redis restarts, "
         f"{totals['failovers']} failovers and {totals['slot_moves']} moves of the slot; "
         f"{totals['jobs']} jobs, {totals['calls']} calls: {totals['lost']} lost, {totals['doubled']} doubled, "
+        f"{totals['forgotten']} forgotten as the docs say, "
         f"{totals['violations']} violations in {totals['failed_rounds']} rounds"
     )
     if totals["violations"]:

@@ -1,7 +1,8 @@
 """What operators do by the commands of ``lock-worker``, each a process, as at a terminal.
 
 Redis may be away, and workers that were killed are waited for longer than an action lasts. So an action counts as done
-when it stands in Redis. A command that still runs when the action is to be undone is interrupted, as by Ctrl-C.
+when it stands in Redis, and a replica has that too where there are any. A command that still runs when the action is to
+be undone is interrupted, as by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from worker.message.controls import read_controls
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.chaos.servers import Servers
     from tests.chaos.steering import Steer
 
 _PROGRAM = Path(sys.executable).with_name("lock-worker")
@@ -86,16 +88,16 @@ class Commands:
 
     Args:
         client: looks whether it stands.
-        redis_url: where.
+        servers: where.
         stopped: nothing is waited for any more.
 
     ``ran`` are the commands that have ended so far.
     """
 
-    def __init__(self, client: Any, redis_url: str, stopped: threading.Event) -> None:
+    def __init__(self, client: Any, servers: Servers, stopped: threading.Event) -> None:
         self.ran: list[Ran] = []
         self._client = client
-        self._redis_url = redis_url
+        self._servers = servers
         self._stopped = stopped
         self._keys = Keys(QUEUE)
         self._running: dict[int, Running] = {}
@@ -104,7 +106,7 @@ class Commands:
         """Do it, and return the version that workers are to obey; the command goes on.
 
         Raises:
-            OSError: the command ended, and it does not stand.
+            OSError, RedisError: the command ended, and it does not stand, or it may be forgotten.
         """
         self._run(steer, _begin_arguments(steer))
         self._wait(steer, lambda: self._stands(steer, otherwise=False))
@@ -118,7 +120,7 @@ class Commands:
         """Undo it.
 
         Raises:
-            OSError: the command ended, and it stands all the same.
+            OSError, RedisError: the command ended, and it stands all the same, or its end may be forgotten.
         """
         self._run(steer, _end_arguments(steer))
         self._wait(steer, lambda: not self._stands(steer, otherwise=True))
@@ -131,12 +133,13 @@ class Commands:
 
     def _run(self, steer: Steer, arguments: tuple[str, ...]) -> None:
         self.finish(steer)
-        self._running[steer.number] = Running(self._redis_url, arguments)
+        self._running[steer.number] = Running(self._servers.url, arguments)
 
     def _wait(self, steer: Steer, is_done: Callable[[], bool]) -> None:
         while True:
             had_ended = self._running[steer.number].has_ended
             if is_done():
+                self._servers.run(self._client, "PING")  # sure of what came before it
                 return
             if had_ended or self._stopped.wait(_LOOK_SECONDS):
                 raise OSError("the command could not do it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import signal
 import time
 from dataclasses import replace
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from tests.chaos.targets import Target
 
 _TICK_SECONDS = 0.01
+
+#: A primary that lives is replaced, and replicas that have not left it yet acknowledge what it takes. Those of one that
+#: is cut off do not.
+_REPLICAS_STAY = {Act.FAILOVER, Act.REDIS_PAUSE, Act.REDIS_STALL}
 
 Step: TypeAlias = "Callable[[Fault], None]"
 
@@ -82,6 +87,8 @@ class Conductor:
             Act.REDIS_STALL: (self._redis_pause, self._redis_resume),
             Act.FAILOVER: (self._fail_over, self._nothing),
             Act.SLOT_MOVE: (self._move_slot, self._nothing),
+            Act.CUT_OFF: (self._cut_off, self._heal),
+            Act.SPLIT: (self._cut_off, self._heal),
             Act.CUT: (self._cut, self._nothing),
             Act.FLUSH: (self._flush, self._nothing),
             Act.API_AWAY: (self._api_gone, self._api_back),
@@ -90,18 +97,27 @@ class Conductor:
         }
 
     def play(self, fleet: Fleet) -> None:
-        """Do all faults; returns when the last one has begun and each has ended."""
+        """Do all faults; returns when the last one has begun and each has ended.
+
+        A fault that begins late, because Redis was not well before, lasts as long as it should.
+        """
         self._fleet = fleet
         began = time.monotonic()
-        steps: list[tuple[float, Step, Fault]] = []
-        for fault in self._plan.faults:
-            begin, end = self._steps[fault.act]
-            steps += [(fault.at, begin, fault), (fault.at + fault.seconds, end, fault)]
-        for at, step, fault in sorted(steps, key=lambda each: each[0]):
+        order = count()
+        steps = [(fault.at, next(order), fault, True) for fault in self._plan.faults]
+        heapq.heapify(steps)
+        while steps:
+            at, _, fault, begins = heapq.heappop(steps)
             while (wait := began + at - time.monotonic()) > 0:
                 fleet.tend()
                 time.sleep(min(wait, _TICK_SECONDS))
-            step(fault)
+            begin, end = self._steps[fault.act]
+            if begins:
+                begin(fault)
+                ends_at = time.monotonic() - began + fault.seconds
+                heapq.heappush(steps, (ends_at, next(order), fault, False))
+            else:
+                end(fault)
 
     def calm(self) -> None:
         """Let the API do only what it always does, beside the storms that last."""
@@ -162,16 +178,26 @@ class Conductor:
         self._redis_is_back()
 
     def _move_slot(self, fault: Fault) -> None:
+        self._servers.wait_healthy()
         began = time.time()
         self._servers.move_slot()
         self.failovers.append(Failover(str(fault.act), began, time.time(), is_lossless=True))
 
+    def _cut_off(self, fault: Fault) -> None:
+        self._redis_goes(fault)
+        self._servers.cut_off(with_clients=fault.act is Act.SPLIT)
+
+    def _heal(self, _: Fault) -> None:
+        self.failovers[-1] = replace(self.failovers[-1], published=self._servers.heal())
+        self._redis_is_back()
+
     def _redis_goes(self, fault: Fault) -> None:
+        self._servers.wait_healthy()
         self._is_redis_up = False
         if self._servers.settle_seconds:
             now = time.time()
             until = now + fault.seconds + self._servers.settle_seconds
-            is_split = self._servers.has_two_primaries and fault.act is not Act.REDIS_KILL
+            is_split = self._servers.has_two_primaries and fault.act in _REPLICAS_STAY
             self.failovers.append(Failover(str(fault.act), now, until, is_split=is_split))
 
     def _redis_is_back(self) -> None:

@@ -30,13 +30,19 @@ _LOOKED_AT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on its way to Redis. ``is_sure``: Redis said that it has it; otherwise it may, or may not."""
+    """A message on its way to Redis.
+
+    Attributes:
+        is_sure: Redis said that it has it, and a replica too where there are any; otherwise it may, or may not.
+        is_at_primary: the primary said that it has it, and no replica did in time.
+    """
 
     job: str
     raw: bytes = field(repr=False)
     began: float
     ended: float
     is_sure: bool
+    is_at_primary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,7 @@ class Failover:
         until: by then the old primary is none any more; what it did meanwhile, and just before, may be forgotten.
         is_lossless: all keys were handed over, and nothing is forgotten.
         is_split: until then there are two primaries, and a replica of the old one acknowledges what will be forgotten.
+        published: the events that a primary had which was cut off, when that was over.
     """
 
     how: str
@@ -176,6 +183,7 @@ class Failover:
     until: float
     is_lossless: bool = False
     is_split: bool = False
+    published: frozenset[bytes] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +317,29 @@ class History:
         """Whether what a primary and a replica acknowledged in this time must be kept."""
         return not any(begin <= each.until and end >= each.began for each in self.failovers if each.is_split)
 
+    def forgotten_jobs(self, *, had_replica: bool) -> list[str]:
+        """The jobs without an event that a primary had acknowledged, with a replica or alone."""
+        found = []
+        for key in self.jobs:
+            messages = self.messages_of[key]
+            is_sure = any(each.is_sure for each in messages)
+            if not self.events_of[key] and (is_sure if had_replica else not is_sure and _any_at_primary(messages)):
+                found.append(key)
+        return found
+
+    def forgotten_in(self, failover: Failover, *, had_replica: bool) -> int:
+        """How many of them were sent last in this failover, or just before, and not in a later one."""
+        later = [each.began for each in self.failovers if each.began > failover.began]
+        begin, end = (at - _FORGOTTEN_SECONDS for at in (failover.began, min(later, default=float("inf"))))
+        sent = [
+            max(each.ended for each in self.messages_of[key]) for key in self.forgotten_jobs(had_replica=had_replica)
+        ]
+        return sum(begin <= at < end for at in sent)
+
+    def forgotten_events(self, failover: Failover) -> int:
+        """How many events a primary that was cut off had published which its successor does not have."""
+        return len(failover.published - {event.body for event in self.events})
+
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """The planned jobs."""
@@ -356,6 +387,10 @@ class History:
     @cached_property
     def _shared_ids(self) -> set[str]:
         return {job.id for job in self.plan.jobs if job.kind is Kind.CONFLICT}
+
+
+def _any_at_primary(messages: Sequence[Message]) -> bool:
+    return any(each.is_at_primary for each in messages)
 
 
 def _after(call: Call) -> str:

@@ -69,7 +69,7 @@ class Operators:
         #: Of one thing only one action is in force at a time, also if an operator was late.
         self._locks = defaultdict[str, threading.Lock](threading.Lock)
         self._moves = Moves(self._client, servers, producers, self._stopped)
-        self._commands = Commands(self._client, servers.url, self._stopped)
+        self._commands = Commands(self._client, servers, self._stopped)
         self._threads = [
             threading.Thread(target=self._act, args=(steer,), name=f"operator-{steer.number}") for steer in plan.steers
         ]

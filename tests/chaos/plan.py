@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import cycle
 from random import Random
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -140,6 +141,8 @@ class Act(StrEnum):
     FLUSH = "SCRIPT FLUSH"
     FAILOVER = "failover of Redis by command"
     SLOT_MOVE = "move of the queue's slot"
+    CUT_OFF = "network cut between the primary and all others"
+    SPLIT = "network cut between the primary with its clients and all others"
     API_AWAY = "API refuses connections"
     API_ERRORS = "API answers 5xx"
     API_DROPS = "API drops connections"
@@ -159,7 +162,7 @@ class Act(StrEnum):
 
 _OF_WORKERS = {Act.KILL, Act.STALL, Act.BLINK, Act.TERM}
 _OF_REDIS = {Act.REDIS_KILL, Act.REDIS_RESTART, Act.REDIS_PAUSE, Act.REDIS_STALL, Act.CUT, Act.FLUSH}
-_OF_REDIS |= {Act.FAILOVER, Act.SLOT_MOVE}
+_OF_REDIS |= {Act.FAILOVER, Act.SLOT_MOVE, Act.CUT_OFF, Act.SPLIT}
 
 _ACT_WEIGHTS = {
     Act.KILL: 48, Act.STALL: 7, Act.BLINK: 4, Act.TERM: 7,
@@ -181,13 +184,19 @@ _SECONDS = {
 }  # fmt: skip
 
 
-#: What befalls a Redis that has replicas, in turn; and how long it takes until all is well again, in seconds.
-_OF_TOPOLOGIES: dict[Topology, tuple[tuple[Act, ...], float]] = {
-    "sentinel": ((Act.REDIS_KILL, Act.FAILOVER, Act.REDIS_STALL), 20.0),
-    "cluster": ((Act.REDIS_KILL, Act.SLOT_MOVE, Act.FAILOVER, Act.SLOT_MOVE, Act.REDIS_STALL), 9.0),
+#: What befalls a Redis that has replicas, in turn; which is the first, the seed says.
+ACTS: dict[Topology, tuple[Act, ...]] = {
+    "sentinel": (Act.REDIS_KILL, Act.CUT_OFF, Act.FAILOVER, Act.SPLIT, Act.REDIS_STALL),
+    "cluster": (Act.REDIS_KILL, Act.SLOT_MOVE, Act.FAILOVER, Act.SLOT_MOVE, Act.REDIS_STALL),
 }
-#: A killed primary comes back, and a stalled one goes on, when another one has long taken its place.
-_AWAY_SECONDS = (5.0, 7.0)
+#: How long it takes from the end of one of them until all is well again, in seconds. Sentinels let ten seconds pass
+#: before they make an old primary a replica.
+_REST_SECONDS: dict[Topology, float] = {"sentinel": 13.0, "cluster": 5.0}
+#: A killed primary comes back, and a stalled one goes on, when another one has long taken its place. A primary that is
+#: cut off with its clients takes their writes until its replicas have been silent for some seconds.
+_AWAY_SECONDS = {
+    Act.REDIS_KILL: (5.0, 7.0), Act.REDIS_STALL: (5.0, 7.0), Act.CUT_OFF: (5.0, 7.0), Act.SPLIT: (8.0, 9.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +284,7 @@ def on_topology(plan: Plan, topology: Topology, *, redis_only: bool = False) -> 
     """
     if topology == "single":
         return plan
-    random = Random(plan.seed)
-    acts, gap = _OF_TOPOLOGIES[topology]
-    befalls = []
-    for number in range(max(1, int(plan.seconds // gap))):
-        act = acts[number % len(acts)]
-        length = random.uniform(*_AWAY_SECONDS) if act in {Act.REDIS_KILL, Act.REDIS_STALL} else 0.0
-        befalls.append(Fault(2.0 + number * gap + random.uniform(0.0, 1.0), act, length, 0))
+    befalls = _befalls(plan, topology)
     others = (
         []
         if redis_only
@@ -295,6 +298,19 @@ def on_topology(plan: Plan, topology: Topology, *, redis_only: bool = False) -> 
         rule_limit=None,
         steers=() if redis_only else tuple(steer for steer in plan.steers if steer.action is not Action.REVOKE),
     )
+
+
+def _befalls(plan: Plan, topology: Topology) -> Iterator[Fault]:
+    random, acts = Random(plan.seed), ACTS[topology]
+    first = plan.seed % len(acts)
+    at = 2.0
+    for act in cycle((*acts[first:], *acts[:first])):
+        at += random.uniform(0.0, 1.0)
+        length = random.uniform(*_AWAY_SECONDS.get(act, (0.0, 0.0)))
+        yield Fault(at, act, length, 0)
+        at += length + _REST_SECONDS[topology]
+        if at > plan.seconds:
+            break
 
 
 def _steered(random: Random, plan: Plan) -> Plan:

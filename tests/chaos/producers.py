@@ -25,7 +25,7 @@ from tests.chaos import messages
 from tests.chaos.history import Message
 from tests.chaos.names import QUEUE
 from tests.chaos.plan import Route
-from tests.chaos.servers import Cluster, Sentinels, run_acknowledged
+from tests.chaos.servers import Cluster, NoReplicaHasItError, Sentinels, run_acknowledged
 from worker.broker.keys import PRIORITY_SEPARATOR, PRIORITY_STEPS
 
 if TYPE_CHECKING:
@@ -142,12 +142,13 @@ class Producers:
             self.key_of[raw] = job.key
 
         began = time.time()
+        is_sure = is_at_primary = False
         try:
             push(job, tell)
             is_sure = True
-        except _REFUSED:
-            is_sure = False
-        self.messages += [Message(job.key, raw, began, time.time(), is_sure) for raw in raws]
+        except _REFUSED as error:
+            is_at_primary = NoReplicaHasItError in {type(error), type(error.__cause__)}  # kombu wraps it
+        self.messages += [Message(job.key, raw, began, time.time(), is_sure, is_at_primary) for raw in raws]
         return is_sure
 
     @contextmanager

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.chaos.history import History
+    from tests.chaos.history import Failover, History
     from tests.chaos.invariants import Violation
     from tests.chaos.plan import Plan
     from tests.chaos.round import Outcome
@@ -77,8 +77,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     if history.counters is not None:
         names = ("taken", "finished", "deduplicated", "delayed", "held", "released", "crashes")
         yield f"  counters  {', '.join(f'{history.counters.get(name, 0)} {name}' for name in names)}"
-    for failover in history.failovers:
-        yield f"  Redis     {failover.how}: at most {history.seconds_without_event(failover):.1f} s without an event"
+    yield from (f"  Redis     {_failover(history, each)}" for each in history.failovers)
     late = max((span.end - span.begin for span in history.late), default=0.0)
     phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in outcome.phases.items())
     yield f"  time      {phases}; the API's own loop was late by {late:.2f} s at most"
@@ -89,6 +88,17 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         yield from _violation(violation, history, outcome.folder)
     if len(outcome.violations) > _SHOWN:
         yield f"  ... and {len(outcome.violations) - _SHOWN} more"
+
+
+def _failover(history: History, failover: Failover) -> str:
+    forgotten = {
+        "jobs that the old primary alone had acknowledged": history.forgotten_in(failover, had_replica=False),
+        "jobs that a replica of it had too": history.forgotten_in(failover, had_replica=True),
+        "events that it had published": history.forgotten_events(failover),
+    }
+    told = _counts({what: count for what, count in forgotten.items() if count})
+    without = f"{failover.how}: at most {history.seconds_without_event(failover):.1f} s without an event"
+    return f"{without}; forgotten: {told}" if told else without
 
 
 def _violation(violation: Violation, history: History, folder: Path) -> Iterator[str]:

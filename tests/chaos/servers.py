@@ -3,6 +3,7 @@
 Where a failover can come, what a primary has acknowledged can be forgotten: a replica gets it a moment later. So there
 producers and operators count as acknowledged only what a replica has too. Sentinels have a gap in that: while they
 replace a primary that lives, its other replicas acknowledge its writes, and then follow the new one, which lacks them.
+Where there are sentinels, all connections go over a network that can be cut.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sandbox.live_server import ask
 from sandbox.redis_cluster import RedisCluster
 from sandbox.redis_sentinels import MASTER_NAME, RedisSentinels
 from sandbox.redis_server import HOST, RedisServer, RedisServerError
-from tests.chaos.names import QUEUE
+from tests.chaos.names import QUEUE, RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +30,20 @@ if TYPE_CHECKING:
     from tests.chaos.plan import Topology
 
 #: Redis keeps what it has acknowledged; without that nobody could promise anything.
-_OPTIONS = {"appendonly": "yes", "appendfsync": "always"}
-_WAIT_MS = 1_000
+_OPTIONS: dict[str, str | int | Sequence[str]] = {"appendonly": "yes", "appendfsync": "always"}
+#: As the docs advise: a primary without a replica refuses writes, after some seconds.
+_OF_SENTINELS: dict[str, str | int | Sequence[str]] = {
+    **_OPTIONS,
+    "min-replicas-to-write": 1,
+    "min-replicas-max-lag": 5,
+}
+#: Shorter than any time-out of a client.
+_WAIT_MS = 700
 _KEYS_AT_ONCE = 20
+
+
+class NoReplicaHasItError(RedisConnectionError):
+    """The primary alone has it; should another one take its place, it is forgotten."""
 
 
 class Servers(Protocol):
@@ -79,8 +91,14 @@ class Servers(Protocol):
     def move_slot(self) -> None:
         """Move the queue's slot to another node."""
 
+    def cut_off(self, *, with_clients: bool) -> None:
+        """Cut the network between the server that has the queue and the others, from its clients or with them."""
+
+    def heal(self) -> frozenset[bytes]:
+        """Heal it, and return the events that the server which was cut off has, before it becomes a replica."""
+
     def wait_healthy(self) -> None:
-        """Wait until all is well."""
+        """Wait until all is well. Nothing befalls the server before."""
 
 
 class Single:
@@ -112,14 +130,20 @@ class Single:
         """There are no slots."""
         raise NotImplementedError
 
+    def cut_off(self, *, with_clients: bool) -> None:
+        """There are no others."""
+        raise NotImplementedError
+
+    def heal(self) -> frozenset[bytes]:
+        """There is no network."""
+        raise NotImplementedError
+
     def wait_healthy(self) -> None:
         """It is well when it runs."""
 
 
 class _Replicated:
-    """What sentinels and a cluster have in common. Nothing befalls them before a replica can take over."""
-
-    wait_healthy: Callable[[], None]
+    """What sentinels and a cluster have in common."""
 
     def __init__(self, servers: Sequence[RedisServer]) -> None:
         self.all = servers
@@ -129,10 +153,14 @@ class _Replicated:
         """Return the server that has the queue."""
         raise NotImplementedError
 
+    def port(self) -> int:
+        """Return the port by which clients reach that server."""
+        return self.primary().port
+
     def client(self, **options: Any) -> redis.Redis:
         """As the protocol says."""
         arguments = {"retry": Retry(NoBackoff(), 0), **options}
-        pool = redis.ConnectionPool(connection_class=_ToPrimary, primary=self.primary, **arguments)
+        pool = redis.ConnectionPool(connection_class=_ToPrimary, port=self.port, **arguments)
         return redis.Redis.from_pool(pool)
 
     def run(self, client: redis.Redis, *command: Any) -> Any:
@@ -141,17 +169,14 @@ class _Replicated:
 
     def kill(self) -> None:
         """As the protocol says."""
-        self.wait_healthy()
         self.primary().kill()
 
     def stop(self) -> None:
         """As the protocol says."""
-        self.wait_healthy()
         self.primary().stop()
 
     def pause(self) -> None:
         """As the protocol says."""
-        self.wait_healthy()
         self._paused = self.primary()
         self._paused.pause()
 
@@ -170,17 +195,32 @@ class Sentinels(_Replicated):
     def __init__(self, servers: RedisSentinels) -> None:
         super().__init__(servers.servers)
         self._servers = servers
+        self._cut_off: RedisServer | None = None
         self.url = f"redis+sentinel://{servers.addresses}/{MASTER_NAME}/0"
-        self.sentinel_url = servers.sentinels[0].url.replace("redis://", "sentinel://")
+        self.sentinel_url = f"sentinel://{servers.addresses.split(',')[0]}"
         self.start, self.wait_healthy = servers.revive, servers.wait_healthy
 
     def primary(self) -> RedisServer:
         """As the sentinels say."""
         return self._servers.primary()
 
+    def port(self) -> int:
+        """That of the network."""
+        return self._servers.port_of(self.primary())
+
+    def cut_off(self, *, with_clients: bool) -> None:
+        """As the protocol says."""
+        self._cut_off = self._servers.cut_off_primary(with_clients=with_clients)
+
+    def heal(self) -> frozenset[bytes]:
+        """As the protocol says."""
+        assert self._cut_off is not None
+        entries: Any = ask(self._cut_off, "XRANGE", RESULTS, "-", "+", decode=False)
+        self._servers.heal()
+        return frozenset(fields[b"event"] for _, fields in entries)
+
     def fail_over(self) -> None:
         """Let the sentinels promote a replica."""
-        self.wait_healthy()
         self._servers.fail_over()
 
     def move_slot(self) -> None:
@@ -204,14 +244,20 @@ class Cluster(_Replicated):
         """As its nodes say."""
         return self._cluster.owner(QUEUE)
 
+    def cut_off(self, *, with_clients: bool) -> None:
+        """It has no network of its own."""
+        raise NotImplementedError
+
+    def heal(self) -> frozenset[bytes]:
+        """It has no network of its own."""
+        raise NotImplementedError
+
     def fail_over(self) -> None:
         """Let a replica take over."""
-        self.wait_healthy()
         self._cluster.fail_over(QUEUE)
 
     def move_slot(self) -> None:
         """Move it in small steps, so that it takes a while."""
-        self.wait_healthy()
         move = self._cluster.begin_move(QUEUE)
         while keys := move.keys_left(_KEYS_AT_ONCE):
             move.move(keys)
@@ -221,15 +267,15 @@ class Cluster(_Replicated):
 class _ToPrimary(redis.Connection):
     """A connection that asks where the primary is each time it connects, and leaves a server that is none any more."""
 
-    def __init__(self, *, primary: Callable[[], RedisServer], **arguments: Any) -> None:
+    def __init__(self, *, port: Callable[[], int], **arguments: Any) -> None:
         super().__init__(**arguments)  # type: ignore[no-untyped-call]
-        self._primary = primary
+        self._port_now = port
 
     def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Connect, unless it is connected."""
         if self._sock is None:
             try:
-                self.host, self.port = HOST, self._primary().port
+                self.host, self.port = HOST, self._port_now()
             except (RedisServerError, RedisError, OSError, ValueError) as error:
                 raise RedisConnectionError(f"there is no primary: {error}") from error
         super().connect_check_health(*args, **options)
@@ -247,7 +293,7 @@ class _ToPrimary(redis.Connection):
 def start_servers(topology: Topology, binary: ServerBinary | None) -> Iterator[Servers]:
     """Start the Redis of a round, and end it."""
     if topology == "sentinel":
-        with RedisSentinels(binary, _OPTIONS, replicas=2) as sentinels:
+        with RedisSentinels(binary, _OF_SENTINELS, replicas=2, with_network=True) as sentinels:
             yield Sentinels(sentinels)
     elif topology == "cluster":
         with RedisCluster(binary, _OPTIONS) as cluster:
@@ -261,14 +307,14 @@ def run_acknowledged(client: redis.Redis, *command: Any) -> Any:
     """Run a command and wait until a replica has it too.
 
     Raises:
-        RedisConnectionError: no replica said so in time.
+        NoReplicaHasItError: no replica said so in time.
     """
     with client.pipeline(transaction=False) as both:
         both.execute_command(*command)  # type: ignore[no-untyped-call]
         both.execute_command("WAIT", 1, _WAIT_MS)  # type: ignore[no-untyped-call]
         answer, replicas = both.execute()
     if not replicas:
-        raise RedisConnectionError("no replica has it yet")
+        raise NoReplicaHasItError("no replica has it yet")
     return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.plan import LEASE_SECONDS, Act, Kind, Route, make_plan, on_topology
+from tests.chaos.plan import LEASE_SECONDS, Act, Fault, Kind, Route, make_plan, on_topology
 from tests.chaos.steering import Action
 
 SEEDS = range(20)
@@ -119,3 +119,14 @@ def test_a_round_with_replicas_changes_the_primary_and_keeps_no_count_that_may_b
     assert (plan.rate_limit, plan.rule_limit) == (None, None)
     assert sum(fault.act is Act.KILL for fault in plan.faults) >= 5
     assert on_topology(plan, "single") == plan
+
+
+def test_the_seed_says_what_befalls_sentinels_first_and_five_rounds_of_any_length_begin_with_all_of_it() -> None:
+    firsts = [next(fault.act for fault in _of_sentinels(seed) if fault.act.on == "redis") for seed in range(5)]
+
+    assert {*firsts} == {Act.REDIS_KILL, Act.CUT_OFF, Act.FAILOVER, Act.SPLIT, Act.REDIS_STALL}
+
+
+def _of_sentinels(seed: int) -> tuple[Fault, ...]:
+    plan = on_topology(make_plan(seed, 10), "sentinel")
+    return tuple(fault for fault in plan.faults if fault.act not in {Act.CUT, Act.FLUSH})

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox.live_server import ask, wait_for
+from sandbox.ping import answers_ping
 from sandbox.redis_sentinels import RedisSentinels
+from sandbox.redis_server import HOST
+from tests.conftest import binary_of
 from tests.sandbox.processes import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sandbox.redis_server import RedisServer
     from sandbox.server_binaries import ServerBinary
+
+
+def reaches(sentinels: RedisSentinels, server: RedisServer) -> bool:
+    """Whether a client gets an answer."""
+    return answers_ping(HOST, sentinels.port_of(server), tls=False)
 
 
 @pytest.fixture
@@ -47,3 +56,22 @@ def test_the_replica_is_promoted_when_the_primary_is_killed(sentinels: RedisSent
     assert ask(replica, "GET", "kept") == "yes"
     sentinels.revive()
     assert killed.running
+
+
+@pytest.mark.parametrize(
+    ("name", "with_clients"), [("redis", False), ("valkey", True)], ids=["from its clients too", "with its clients"]
+)
+def test_a_primary_that_is_cut_off_knows_of_nothing_until_the_network_is_healed(
+    name: str, *, with_clients: bool
+) -> None:
+    with RedisSentinels(binary_of(name), with_network=True) as sentinels:
+        sentinel, cut_off = sentinels.sentinels[0], sentinels.cut_off_primary(with_clients=with_clients)
+
+        wait_for(lambda: sentinels.primary() is not cut_off, "a new primary")
+        assert ask(cut_off, "ROLE")[0] == "master"
+        assert reaches(sentinels, cut_off) == with_clients
+        assert reaches(sentinels, sentinel) != with_clients
+        sentinels.heal()
+
+        assert reaches(sentinels, cut_off)
+        assert reaches(sentinels, sentinel)

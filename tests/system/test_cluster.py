@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -28,7 +29,7 @@ from tests.system.test_redis_access import rules_for
 from worker.broker.keys import LAYOUT, Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sandbox.server_binaries import ServerBinary
     from tests.system.stage import WorkerProcess
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 QUEUE = "{mod}.lock"
 RESULTS = "{mod}.results"
 NOBODY = "127.0.0.1:1"
-PAGE = Path(__file__).parents[2] / "docs" / "redis-topologies.md"
+README = Path(__file__).parents[2] / "README.md"
+PAGE = README.parent / "docs" / "redis-topologies.md"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,34 @@ def test_remote_control_and_jobs_sent_by_the_workers_own_app_reach_the_worker(
     assert_events(cluster, {job})
 
 
+def by_redis_py(cluster: RedisCluster, message: str) -> None:
+    with redis.RedisCluster.from_url(cluster.servers[0].url) as client:
+        client.lpush(QUEUE, message)
+
+
+def by_redis_cli(cluster: RedisCluster, message: str) -> None:
+    """From a node that does not have the slot, which tells redis-cli where to go."""
+    program = shutil.which("redis-cli")
+    if program is None:
+        pytest.skip("there is no redis-cli on this machine")
+    other = next(server for server in cluster.servers if server is not cluster.owner(QUEUE))
+    command = (program, "-c", "-h", "127.0.0.1", "-p", str(other.port), "LPUSH", QUEUE, message)
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("push", [by_redis_py, by_redis_cli])
+def test_a_message_that_any_cluster_client_pushes_as_the_readme_writes_it_reaches_the_worker(
+    stage: Stage, shell: Terminal, cluster: RedisCluster, push: Callable[[RedisCluster, str], None]
+) -> None:
+    found = re.search(r"^LPUSH moderation\.lock '(.*)'$", README.read_text("utf-8"), re.MULTILINE)
+    assert found is not None
+
+    push(cluster, found[1])
+
+    start(stage, shell)
+    assert_events(cluster, {json.loads(found[1])["headers"]["id"]})
+
+
 def test_a_dead_letter_is_sent_again_on_a_cluster(stage: Stage, shell: Terminal) -> None:
     stage.api.script = Script(rules=(Rule(ids="missing*", then=Respond(status=404)),))
     start(stage, shell)
@@ -208,14 +238,21 @@ def test_a_slot_that_no_node_has_and_a_node_of_another_kind_are_told_with_the_fi
     no_cluster = shell.run("status", REDIS_URL=f"redis+cluster://{alone}")
     a_node = shell.run("status", REDIS_URL=owner.url)
     nobody = shell.run("status", REDIS_URL=f"redis+cluster://{NOBODY}")
+    ended = stage.start(REDIS_URL=f"redis+cluster://{alone}", LOCK_QUEUE=QUEUE)
     for server in cluster.servers:
         ask(server, "CLUSTER DELSLOTS", slot)
     uncovered = shell.run("status")
+    waiting = stage.start(REDIS_URL=shell.environment["REDIS_URL"], LOCK_QUEUE=QUEUE)
+    eventually(lambda: waiting.lines("redis_unavailable"), "a worker that waits")
     ask(owner, "CLUSTER ADDSLOTS", slot)
+    waiting.wait_ready()
 
     assert "no node of a cluster.\nLet REDIS_URL start with redis://" in no_cluster.stderr
     assert "there is a node of a Redis Cluster" in a_node.stderr
     assert "Let REDIS_URL start with redis+cluster://" in a_node.stderr
     assert "Connection refused" in nobody.stderr
     assert "redis-cli --cluster check" in uncovered.stderr
+    assert ended.process.wait(20) == 1
+    assert "no node of a cluster" in ended.lines("redis_unfit")[0]["problem"]
+    assert f"no node of the cluster has slot {slot}" in waiting.lines("redis_unavailable")[0]["error"]
     assert stage.api.calls() == []

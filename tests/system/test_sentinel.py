@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -14,7 +16,7 @@ from celery import Celery
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sandbox.free_port import free_port
-from sandbox.redis_sentinels import RedisSentinels
+from sandbox.redis_sentinels import RedisSentinels, Sentinel
 from tests.cli.terminal import Terminal
 from tests.system.pair import GOES_ON_SECONDS, NAME, SCRIPT, SLOTS
 from tests.system.stage import QUEUE, RESULTS, TASK, Stage, eventually
@@ -22,7 +24,6 @@ from worker.broker.address_resolver import NODE_TIMEOUT_SECONDS, SentinelResolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sandbox.redis_server import RedisServer
     from sandbox.server_binaries import ServerBinary
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 PASSWORDS = {"SENTINEL_PASSWORD": "of-the-sentinels"}
 NOBODY = "127.0.0.1:1"
+PAGE = Path(__file__).parents[2] / "docs" / "redis-topologies.md"
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +86,13 @@ def assert_all_goes_on_at(primary: RedisServer, jobs: set[str]) -> None:
         # What the worker completed at the old one in its last moments comes again when the leases are over.
         eventually(lambda: len(ids()) > len(jobs), "all events")
         assert sorted(ids()) == sorted({*jobs, after})
-        ask = producer.control.inspect(timeout=1, destination=[NAME])
-        eventually(ask.ping, "an answer to remote control", GOES_ON_SECONDS)
+
+        def answers() -> bool:
+            with suppress(RedisConnectionError):  # sentinels cut clients' connections when they change a server's role
+                return bool(producer.control.inspect(timeout=1, destination=[NAME]).ping())
+            return False
+
+        eventually(answers, "an answer to remote control", GOES_ON_SECONDS)
 
 
 def test_after_an_ordered_failover_a_worker_leaves_the_old_primary_and_publishes_nothing_twice(
@@ -108,6 +115,35 @@ def test_a_worker_goes_on_at_the_replica_when_the_primary_was_killed(stage: Stag
     new = eventually(lambda: (found := sentinels.primary()) is not dead and found, "a new primary")
     assert_all_goes_on_at(new, jobs)
     assert worker.stop() == 0
+
+
+def stock_producer(sentinels: RedisSentinels) -> Celery:
+    """A service's app, as the page advises; its first sentinel is down."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    hosts = (NOBODY, *sentinels.addresses.split(","))
+    broker = ";".join(f"sentinel://:of-the-servers@{host}/0" for host in hosts)
+    found: dict[str, Any] = {}
+    exec(re.sub('broker="[^"]*"', f'broker="{broker}"', code), found)  # noqa: S102 - our own page
+    app: Celery = found["app"]
+    app.conf.broker_transport_options["sentinel_kwargs"]["password"] = PASSWORDS["SENTINEL_PASSWORD"]
+    return app
+
+
+def test_jobs_that_stock_celery_sends_by_the_recipe_while_the_primary_dies_reach_the_worker(
+    stage: Stage, sentinels: RedisSentinels
+) -> None:
+    _, jobs = busy_worker(stage, sentinels)
+    with stock_producer(sentinels) as producer:
+
+        def send(conversation: str) -> str:
+            return str(producer.send_task(TASK, kwargs={"conversation_id": conversation}, queue=QUEUE).id)
+
+        jobs.add(send("before"))
+        eventually(lambda: stage.redis.execute_command("WAIT", 1, 1000), "jobs that the replica has")
+        dead = sentinels.kill_primary()
+        jobs |= {send(f"meanwhile-{number}") for number in range(3)}
+
+    assert_all_goes_on_at(eventually(lambda: (found := sentinels.primary()) is not dead and found, "a primary"), jobs)
 
 
 def test_a_worker_that_starts_ends_if_no_sentinel_knows_the_primarys_name(
@@ -175,6 +211,23 @@ def test_a_resolver_gives_up_in_time_and_then_begins_with_the_sentinels_that_wer
             resolver.resolve()
 
         assert resolver.resolve() == ("127.0.0.1", sentinels.primary().port)
+
+
+@pytest.mark.parametrize("wrong", ["no sentinel", "a sentinel of others"])
+def test_a_host_that_is_of_no_use_among_the_sentinels_does_no_harm(
+    stage: Stage, sentinels: RedisSentinels, wrong: str, server_binary: ServerBinary
+) -> None:
+    primary = ("127.0.0.1", sentinels.primary().port)
+    with Sentinel(server_binary, {"requirepass": PASSWORDS["SENTINEL_PASSWORD"]}) as other:
+        host = primary if wrong == "no sentinel" else ("127.0.0.1", other.port)
+
+        assert resolver_that_asks(sentinels, host, timeout_seconds=20).resolve() == primary
+
+        first = f"{host[0]}:{host[1]}"
+        shell = Terminal(
+            {"REDIS_URL": url(sentinels).replace(f"{NOBODY},", f"{first},"), "API_TOKEN": "t"}, stage.folder
+        )
+        assert first in shell.run("doctor", API_URL=stage.api.url, **PASSWORDS).stdout
 
 
 @pytest.mark.usefixtures("stage")

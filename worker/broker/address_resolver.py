@@ -7,7 +7,7 @@ asking; it blocks, so a thread does that for the asyncio side.
 
 from __future__ import annotations
 
-import threading
+import random
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -34,7 +34,7 @@ from worker.broker.redis_problems import NO_SENTINELS, NOT_A_CLUSTER, WRONG_SENT
 from worker.broker.refusals import NoPrimaryError, ServerIsUnfitError, SlotNotServedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
@@ -144,7 +144,11 @@ class SentinelResolver(AddressResolver):
 
 
 def _errors(views: Sequence[View]) -> str:
-    return "; ".join(f"{name}: {view}" for name, view in views if isinstance(view, RedisError))
+    return _joined((name, view) for name, view in views if isinstance(view, RedisError))
+
+
+def _joined(errors: Iterable[tuple[str, RedisError]]) -> str:
+    return "; ".join(f"{name}: {error}" for name, error in errors)
 
 
 class ClusterResolver(AddressResolver):
@@ -154,16 +158,19 @@ class ClusterResolver(AddressResolver):
         startup_nodes: the addresses of nodes to ask. The others are asked too, once they are known.
         key: a key in the slot.
         options: redis-py's arguments for connections to nodes.
+        timeout_seconds: the time that one resolution may take.
     """
 
-    def __init__(self, startup_nodes: Sequence[Address], key: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, startup_nodes: Sequence[Address], key: str, options: Mapping[str, Any], *, timeout_seconds: float
+    ) -> None:
         super().__init__()
         self._startup_nodes = list(startup_nodes)
+        self._nodes = list(startup_nodes)
         self._slot = key_slot(key.encode())
+        self._timeout_seconds = timeout_seconds
         self._options = {**options, **_TIMEOUTS}
         del self._options["db"]  # a cluster has one alone, and its client knows no argument for it
-        self._manager: NodesManager | None = None
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._slot})"
@@ -171,41 +178,50 @@ class ClusterResolver(AddressResolver):
     __json__ = __repr__
 
     def resolve(self) -> Address:
-        """As :meth:`AddressResolver.resolve`."""
-        startup_nodes = [ClusterNode(*node) for node in self._startup_nodes]  # type: ignore[no-untyped-call]
-        with self._lock:  # or one thread would close what another one asks
+        """As :meth:`AddressResolver.resolve`. One node after the other is asked, until one knows who has the slot.
+
+        If the time is over before that, those that were not asked are the first the next time.
+        """
+        nodes = self._nodes  # another thread may replace it meanwhile
+        last_ask_at = time.monotonic() + self._timeout_seconds - NODE_TIMEOUT_SECONDS
+        errors: list[tuple[str, RedisError]] = []
+        for at, (host, port) in enumerate(nodes):
+            if time.monotonic() > last_ask_at:
+                self._nodes = [*nodes[at:], *nodes[:at]]
+                late = f"no node of the cluster answers within {self._timeout_seconds:g} seconds"
+                raise RedisConnectionError(f"{late}: {_joined(errors)}")
             try:
-                return self._slot_owner(startup_nodes)
-            finally:
-                self._disconnect(startup_nodes)
+                return self._slot_owner(host, port)
+            except RedisError as error:
+                errors.append((f"{host}:{port}", error))
+        raise self._reason([error for _, error in errors])
 
-    def _disconnect(self, startup_nodes: list[ClusterNode]) -> None:
-        """Close the connections to all nodes that were asked: the next time may be days away."""
-        nodes = list(startup_nodes)
-        if self._manager is not None:
-            nodes += [*self._manager.nodes_cache.values(), *self._manager.startup_nodes.values()]
-        for node in nodes:
-            if node.redis_connection is not None:
-                node.redis_connection.close()
-
-    def _slot_owner(self, startup_nodes: list[ClusterNode]) -> Address:
+    def _slot_owner(self, host: str, port: int) -> Address:
+        """Ask one node, and close the connection to it: the next time may be days away."""
+        node = ClusterNode(host, port)  # type: ignore[no-untyped-call]
         try:
-            if self._manager is None:
-                self._manager = NodesManager(startup_nodes, **self._options)
-            else:
-                # By name too: all nodes that are known by address may have got new ones.
-                self._manager.initialize(additional_startup_nodes_info=self._startup_nodes)
-            owner = self._manager.get_node_from_slot(self._slot)
+            manager = NodesManager([node], **self._options)
+            owner = manager.get_node_from_slot(self._slot)
         except (RedisClusterException, OSError, IndexError) as error:  # the last one: no node has any slot
-            raise self._reason(error) from None
+            raise self._as_of_a_server(error) from None
         except TypeError as error:  # redis-py takes a name for granted
             raise RedisConnectionError(_NAMELESS) from error
+        finally:
+            if node.redis_connection is not None:
+                node.redis_connection.close()
         if owner.host in {None, "?"}:  # these would lead to this machine, or to no name
             raise RedisConnectionError(_NAMELESS)
+        self._nodes = self._to_ask(manager)
         return owner.host, owner.port
 
-    def _reason(self, error: BaseException) -> RedisError:
-        """Return redis-py's error as one of a server. It wraps what the last node answered, sometimes twice."""
+    def _to_ask(self, manager: NodesManager) -> list[Address]:
+        """Return the nodes to ask the next time, and those of REDIS_URL: all others may have new addresses then."""
+        known = [(node.host, node.port) for node in manager.nodes_cache.values() if node.host not in {None, "?"}]
+        random.shuffle(known)  # or all workers would ask the same one
+        return [*known, *(node for node in self._startup_nodes if node not in known)]
+
+    def _as_of_a_server(self, error: BaseException) -> RedisError:
+        """Return redis-py's error as one of a server. It wraps what the node answered, sometimes twice."""
         if isinstance(error, SlotNotCoveredError | IndexError):
             return SlotNotServedError(f"no node of the cluster has slot {self._slot}")
         cause: BaseException | None = error
@@ -218,6 +234,14 @@ class ClusterResolver(AddressResolver):
                 return ServerIsUnfitError(NOT_A_CLUSTER)
             cause = cause.__cause__ or cause.__context__
         return RedisConnectionError(str(error))
+
+    def _reason(self, errors: Sequence[RedisError]) -> RedisError:
+        """Return why nobody knows: who answers tells more than who cannot be reached."""
+        for kind in (SlotNotServedError, AuthenticationError, NoPermissionError, ServerIsUnfitError):
+            for error in errors:
+                if isinstance(error, kind):
+                    return error
+        return errors[-1]
 
 
 _NAMELESS = (

@@ -207,7 +207,7 @@ def address_resolver(settings: Settings) -> AddressResolver | None:
         own = {"password": password.get_secret_value() if password else None, **_of_any_connection(settings)}
         return SentinelResolver(url.hosts, url.master_name, own, timeout_seconds=TIMEOUT_SECONDS)
     if url.topology is Topology.CLUSTER:
-        return ClusterResolver(url.hosts, settings.LOCK_QUEUE, options(settings))
+        return ClusterResolver(url.hosts, settings.LOCK_QUEUE, options(settings), timeout_seconds=TIMEOUT_SECONDS)
     return None
 
 
