@@ -34,7 +34,7 @@ _READ_AT_START = ("PYTHON", "LANG", "LC_")
 
 
 def can_run(environment: Mapping[str, str]) -> bool:
-    """Return True if a run with this environment needs no Python that starts with it. On Linux alone: elsewhere none can."""
+    """Return True on Linux, if a run with this environment needs no Python that starts with it."""
     names = {name for name in {*environment, *os.environ} if name.startswith(_READ_AT_START)}
     return sys.platform == "linux" and all(environment.get(name) == os.environ.get(name) for name in names)
 
