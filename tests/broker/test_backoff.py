@@ -79,10 +79,23 @@ def test_when_an_attempt_has_worked_all_may_connect() -> None:
     clock = Clock()
     backoff = backoff_of(clock)
     backoff.failed(clock.now)
+    clock.now += 1
 
-    backoff.worked()
+    backoff.worked(clock.now)
 
     assert [backoff.seconds_to_wait() for _ in range(3)] == [0.0] * 3
+
+
+def test_an_answer_on_a_connection_that_is_older_than_the_failure_lets_nobody_connect() -> None:
+    clock = Clock()
+    backoff = backoff_of(clock)
+    made_at = clock.now
+    clock.now += 60
+    backoff.failed(clock.now)
+
+    backoff.worked(made_at)
+
+    assert backoff.seconds_to_wait() == pytest.approx(FIRST_SECONDS)
 
 
 def test_connections_that_are_lost_together_count_once() -> None:
@@ -101,7 +114,7 @@ def test_connections_that_work_for_a_moment_and_are_lost_are_made_ever_more_seld
     clock = Clock()
     backoff = backoff_of(clock)
     for _ in range(10):
-        backoff.worked()
+        backoff.worked(clock.now)
         made_at = clock.now
         clock.now += 0.01
         backoff.failed(made_at)
@@ -115,7 +128,7 @@ def test_after_a_long_time_without_a_failure_the_waits_begin_small_again() -> No
     clock = Clock()
     backoff = backoff_of(clock)
     waits(backoff, clock, 10)
-    backoff.worked()
+    backoff.worked(clock.now)
 
     clock.now += 60
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from typing import Any
 
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +51,7 @@ BYTES = st.lists(st.sampled_from(PIECES) | st.binary(max_size=30), max_size=12)
 @settings(max_examples=250, deadline=None)
 @given(parts=BYTES, reset=st.booleans())
 def test_any_bytes_are_an_answer_or_a_failed_call(parts: list[bytes], *, reset: bool) -> None:
-    asyncio.run(_try(parts, reset=reset))
+    uvloop.run(_try(parts, reset=reset))
 
 
 async def _try(parts: list[bytes], *, reset: bool) -> None:

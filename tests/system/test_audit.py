@@ -81,6 +81,8 @@ def kill_with_jobs(stage: Stage, worker: WorkerProcess) -> None:
 
     def stands_with_jobs() -> bool:
         worker.process.send_signal(signal.SIGSTOP)
+        for _ in range(3):  # what it sent before it stood still is done by then, such as the end of all its jobs
+            stage.redis.ping()
         if any(name in ref for ref in stage.redis.zrange(stage.keys.leases, 0, -1)):
             return True
         worker.process.send_signal(signal.SIGCONT)

@@ -49,7 +49,7 @@ class ConnectBackoff:
         self._lock = threading.Lock()
         self._failures = 0
         self._failed_at = self._next_at = float("-inf")
-        #: True from a failure until a connection brings an answer.
+        #: True from a failure until a connection that was made after it brings an answer.
         self.is_failing = False
 
     def seconds_to_wait(self) -> float:
@@ -81,8 +81,13 @@ class ConnectBackoff:
             self._next_at = now + delay * (1 - _JITTER * self._rng())
             self.is_failing = True
 
-    def worked(self) -> None:
-        """Record that a connection brought an answer: everything that waits may connect."""
+    def worked(self, began_at: float) -> None:
+        """Record that a connection brought an answer: everything that waits may connect.
+
+        Args:
+            began_at: the monotonic time when connecting began. An answer on a connection that is older than the last
+                failure does not count: a server at its ``maxclients`` serves those and refuses new ones.
+        """
         if self.is_failing:
             with self._lock:
-                self.is_failing = False
+                self.is_failing = began_at <= self._failed_at

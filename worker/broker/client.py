@@ -172,7 +172,7 @@ class RedisClient:
 
         Returns False, and the caller must close it, if any connection was lost after this one began to connect.
         """
-        self._backoff.worked()
+        self._backoff.worked(opened.began_at)
         is_kept = opened.began_at > self._lost_at
         if is_kept:
             self._idle.append(opened)

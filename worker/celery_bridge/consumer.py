@@ -81,7 +81,7 @@ class Consumer(stock.Consumer):
         except (RedisError, OSError) as error:
             self._end_if_hopeless(error)
             raise
-        self._backoff.worked()
+        self._backoff.worked(self._began_at)
         outages.worked(_PART)
         self.connected_at = self._began_at
         return connection
