@@ -81,9 +81,12 @@ def kill_with_jobs(stage: Stage, worker: WorkerProcess) -> None:
 
     def stands_with_jobs() -> bool:
         worker.process.send_signal(signal.SIGSTOP)
-        for _ in range(3):  # what it sent before it stood still is done by then, such as the end of all its jobs
+        # What it sent before it stood still is done then, such as the end of all its jobs: Redis reads 16 KiB a turn.
+        for _ in range(50):
             stage.redis.ping()
-        if any(name in ref for ref in stage.redis.zrange(stage.keys.leases, 0, -1)):
+        records = [stage.keys.record_prefix + ref.decode() for ref in stage.redis.zrange(stage.keys.leases, 0, -1)]
+        # The lease token names the worker that has the job; a ref, the one that had it first.
+        if any(name in (stage.redis.hget(record, "lease_token") or b"") for record in records):
             return True
         worker.process.send_signal(signal.SIGCONT)
         return False
