@@ -1,8 +1,11 @@
-"""The thread of the asyncio loop: what goes wrong at its start is raised where the start is waited for."""
+"""The thread of the asyncio loop: whose loop it is, and that a start which fails raises where it is waited for."""
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+import uvloop
 
 from worker.runtime.loop_thread import LoopThread
 
@@ -17,3 +20,17 @@ def test_a_loop_that_cannot_begin_raises_at_the_start_and_leaves_no_thread_behin
 
     thread.join(5)
     assert not thread.is_alive
+
+
+def test_the_loop_is_uvloops() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+    thread = LoopThread()
+
+    async def begin() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    thread.start(begin)
+    thread.call(thread.stop)
+    thread.join(5)
+
+    assert isinstance(loops[0], uvloop.Loop)
