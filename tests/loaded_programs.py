@@ -202,9 +202,9 @@ def _load_the_worker() -> None:
     """Import what a worker imports, but for what reads the environment as it is imported, and what is optional."""
     for module in ("celery.bin.celery", "celery.app.amqp", "kombu.transport.redis", "tasks.lock_conversation"):
         import_module(module)
-    for module in pkgutil.walk_packages(import_module("worker").__path__, "worker."):
-        if not f"{module.name}.".startswith(_IMPORTED_BY_EACH_WORKER):
-            import_module(module.name)
+    for found in pkgutil.walk_packages(import_module("worker").__path__, "worker."):
+        if not f"{found.name}.".startswith(_IMPORTED_BY_EACH_WORKER):
+            import_module(found.name)
 
 
 if __name__ == "__main__":

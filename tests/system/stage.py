@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import redis
 from celery import Celery
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
+#: Where workers are started, so that they can include the modules of tests.
+ROOT = Path(__file__).parents[2]
 QUEUE = "moderation.lock"
 RESULTS = "moderation.results"
 DEAD = "moderation.dead"
@@ -68,6 +70,20 @@ def monitor(app: Celery) -> Iterator[list[dict[str, Any]]]:
             thread.join()
 
 
+def _execute(
+    through: tuple[str, ...], options: list[str], environment: dict[str, str], out: IO[bytes]
+) -> ForkedProcess | subprocess.Popen[bytes]:
+    """Start a worker in a new Python, by another program if one is given."""
+    return subprocess.Popen(
+        [*through, sys.executable, "-m", "celery", *options],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+    )
+
+
 class WorkerProcess:
     """A worker, started by the command that an operator uses, with its log in a file.
 
@@ -82,22 +98,11 @@ class WorkerProcess:
         whole = {**os.environ, **environment}
         options = ["-A", "worker", "worker", "-l", "INFO", *arguments]
         with log.open("wb") as out:
-            self.process: ForkedProcess | subprocess.Popen[bytes] = (
-                subprocess.Popen(
-                    [*through, sys.executable, "-m", "celery", *options],
-                    env=whole,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                )
+            self.process = (
+                _execute(through, options, whole, out)
                 if through or not can_run(whole)
                 else ForkedProcess(
-                    CELERY,
-                    options,
-                    environment=whole,
-                    directory=Path.cwd(),
-                    output=out.fileno(),
-                    errors=out.fileno(),
+                    CELERY, options, environment=whole, directory=ROOT, output=out.fileno(), errors=out.fileno()
                 )
             )
 
