@@ -34,6 +34,8 @@ _GRAIN_SECONDS = 0.005
 _END_SLACK_SECONDS = 15.0
 #: In any second, at most so many times as many calls as RATE_LIMIT_PER_SECOND says.
 _RATE_SHARE = 1.25
+#: After the API's event loop was late, it takes up to so long to get to the calls that had come meanwhile.
+_CATCH_UP_SECONDS = 0.25
 
 _OUTCOMES: dict[Kind, set[tuple[str, str | None]]] = {
     Kind.GOOD: {("locked", None)},
@@ -223,7 +225,7 @@ def the_rate_is_kept(history: History) -> Found:
     """In any second at most 1.25 times as many calls come as the limit says.
 
     Calls come when the API's own event loop gets to them: where that was late, what came in the time before falls
-    into the same second, so that time counts too.
+    into the same second, or into the one that begins right after. So that time counts too.
     """
     rate = history.plan.rate_limit
     if rate is None:
@@ -233,7 +235,8 @@ def the_rate_is_kept(history: History) -> Found:
         count = bisect_left(moments, begin + 1.0) - first
         if count <= rate * _RATE_SHARE:
             continue
-        late = sum(span.end - span.begin for span in history.late if span.touches(begin, begin + 1.0))
+        since = begin - _CATCH_UP_SECONDS
+        late = sum(span.end - span.begin for span in history.late if span.touches(since, begin + 1.0))
         if count > rate * _RATE_SHARE * (1.0 + late):
             yield None, f"{count} calls in the second from {begin - history.began:.3f} s, with a limit of {rate:g}"
             return

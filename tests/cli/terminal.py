@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from settings import Settings
-from tests.cli import loaded_program
-from tests.cli.loaded_program import PROGRAM
+from tests import loaded_programs
+from tests.loaded_programs import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,9 +40,9 @@ class Terminal:
         It is forked from a process that has loaded the program, unless only a new Python can show what is asked for.
         """
         whole = {**self.environment, **environment}
-        if text or not loaded_program.can_run(whole):
+        if text or not loaded_programs.can_run(whole):
             return self.execute(*arguments, text=text, **environment)
-        return _decoded(loaded_program.run(arguments, whole, self.directory, DEADLINE_SECONDS))
+        return _decoded(loaded_programs.run(arguments, whole, self.directory, DEADLINE_SECONDS))
 
     def execute(self, *arguments: str, text: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end as a shell does: each run loads the program."""

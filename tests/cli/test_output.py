@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.loaded_program import PROGRAM
 from tests.cli.terminal import DEADLINE_SECONDS, Terminal
+from tests.loaded_programs import PROGRAM
 
 if TYPE_CHECKING:
     import redis

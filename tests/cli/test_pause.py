@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.loaded_program import PROGRAM
 from tests.cli.registered import KEYS, register
 from tests.cli.steered import CONTROL, actions, control_events, register_obedient
+from tests.loaded_programs import PROGRAM
 from tests.system.stage import eventually
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-#: Python, and what the official image of it has beside.
-_BASE_PACKAGES = "python3-venv,python-is-python3,ca-certificates,netbase,tzdata"
+#: Python, and what the official image of it has beside, but for the time zones: the worker brings its own.
+_BASE_PACKAGES = "python3-venv,python-is-python3,ca-certificates,netbase"
 
 
 def missing_programs() -> list[str]:

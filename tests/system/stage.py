@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import redis
 from celery import Celery
@@ -21,13 +22,15 @@ from celery import Celery
 from sandbox.api import SandboxApi, run_in_thread
 from sandbox.script import Script
 from tests.cli.terminal import Terminal
+from tests.loaded_programs import CELERY, ForkedProcess, can_run
 from worker.broker.keys import Keys, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
     from types import TracebackType
 
+#: Where workers are started, so that they can include the modules of tests.
+ROOT = Path(__file__).parents[2]
 QUEUE = "moderation.lock"
 RESULTS = "moderation.results"
 DEAD = "moderation.dead"
@@ -67,20 +70,40 @@ def monitor(app: Celery) -> Iterator[list[dict[str, Any]]]:
             thread.join()
 
 
+def _execute(
+    through: tuple[str, ...], options: list[str], environment: dict[str, str], out: IO[bytes]
+) -> ForkedProcess | subprocess.Popen[bytes]:
+    """Start a worker in a new Python, by another program if one is given."""
+    return subprocess.Popen(
+        [*through, sys.executable, "-m", "celery", *options],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+    )
+
+
 class WorkerProcess:
-    """A worker, started by the command that an operator uses, with its log in a file."""
+    """A worker, started by the command that an operator uses, with its log in a file.
+
+    It is forked from a process that has loaded the program, unless another program is to start it, or only a new Python
+    can show what the test asks for.
+    """
 
     def __init__(
         self, environment: Mapping[str, str], arguments: tuple[str, ...], log: Path, through: tuple[str, ...] = ()
     ) -> None:
         self.log_file = log
+        whole = {**os.environ, **environment}
+        options = ["-A", "worker", "worker", "-l", "INFO", *arguments]
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [*through, sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "INFO", *arguments],
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
+            self.process = (
+                _execute(through, options, whole, out)
+                if through or not can_run(whole)
+                else ForkedProcess(
+                    CELERY, options, environment=whole, directory=ROOT, output=out.fileno(), errors=out.fileno()
+                )
             )
 
     @property

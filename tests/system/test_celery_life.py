@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +27,6 @@ NAME = "lock-1@test"
 CONCURRENCY = 5
 SIGNALS = "test:signals"
 RECORDER = ("--include", "tests.system.recorder")
-RECORDER_SETTINGS = {"SIGNALS_KEY": SIGNALS, "PYTHONPATH": Path(__file__).parents[2]}
 
 SCRIPT = Script(
     rules=(
@@ -49,7 +47,7 @@ def running(server_binary: ServerBinary, tmp_path_factory: pytest.TempPathFactor
     ):
         stage.api.script = SCRIPT
         stage.worker(
-            "-E", "-n", NAME, *RECORDER, CONCURRENCY=CONCURRENCY, ATTEMPT_TIMEOUT_SECONDS=4, **RECORDER_SETTINGS
+            "-E", "-n", NAME, *RECORDER, CONCURRENCY=CONCURRENCY, ATTEMPT_TIMEOUT_SECONDS=4, SIGNALS_KEY=SIGNALS
         )
         yield stage
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HELPER = ("--include", "tests.system.crash_point")
-HERE = {"PYTHONPATH": Path(__file__).parents[2]}
 FAILS_ONCE = Script(rules=(Rule(nth_call=1, then=Respond(status=500, headers={"Retry-After": "60"})),))
 ANSWERS_LATE = Script(rules=(Rule(nth_call=1, then=Delay(ms=60_000)),))
 #: Long leases, so that no lease passes by itself however slow the machine is.
@@ -109,7 +107,7 @@ def test_a_job_ends_with_one_event_wherever_its_worker_is_killed(stage: Stage, c
 
     # when workers are killed
     for point in crash.points:
-        worker = stage.start(*HELPER, CRASH_POINT=point, **settings, **HERE)
+        worker = stage.start(*HELPER, CRASH_POINT=point, **settings)
         if crash.is_stopped:
             eventually(stage.api.calls, "a call")
             worker.process.send_signal(signal.SIGTERM)
@@ -142,7 +140,7 @@ def test_a_worker_killed_in_the_middle_of_many_jobs_costs_no_more_than_a_call_fo
     jobs = {stage.send(f"c-{number}") for number in range(40)}
     point = "answered, but nothing decided"
 
-    worker = stage.start(*HELPER, CRASH_POINT=point, CRASH_AT=17, CONCURRENCY=5, **PATIENT, **HERE)
+    worker = stage.start(*HELPER, CRASH_POINT=point, CRASH_AT=17, CONCURRENCY=5, **PATIENT)
     wait_killed(stage, worker)
     held = stage.redis.zcard(stage.keys.leases)
     called = len(stage.api.calls())

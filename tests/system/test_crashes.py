@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +14,6 @@ from tests.system.stage import TASK, Stage, eventually
 if TYPE_CHECKING:
     from sandbox.call_log import Call
 
-KILLER = {"PYTHONPATH": Path(__file__).parents[2]}
 SLOW = Script(rules=(Rule(ids="slow*", then=Delay(ms=700)),))
 #: Short leases, so that a test need not wait long for one to be over.
 QUICK = {"LEASE_SECONDS": 1.5, "ATTEMPT_TIMEOUT_SECONDS": 1.4}
@@ -88,7 +86,7 @@ def test_a_job_that_kills_its_workers_is_ended_as_poisoned_and_its_neighbours_ar
     killer = stage.send("c-killer", task_id="killer-1")
     healthy |= {stage.send(f"d-{number}") for number in range(30)}
     include = ("--include", "tests.system.killer")
-    settings = {"CONCURRENCY": 20, "MAX_DELIVERIES": deliveries, **QUICK, **KILLER}
+    settings = {"CONCURRENCY": 20, "MAX_DELIVERIES": deliveries, **QUICK}
     workers = [stage.start(*include, **settings)]
 
     def is_over() -> bool:

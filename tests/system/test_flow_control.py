@@ -6,6 +6,7 @@ long enough, but for a line in a log or a state in Redis.
 
 from __future__ import annotations
 
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +103,14 @@ def test_a_low_rate_never_lets_two_calls_start_within_a_second(stage: Stage) -> 
     send_jobs(stage, 3)
     fleet_of_two(stage, RATE_LIMIT_PER_SECOND=1)
 
-    stage.wait_events(3)
+    events = stage.wait_events(3)
 
-    gaps = [later - earlier for earlier, later in pairwise(starts(stage.api.calls()))]
-    assert len(gaps) == 2
+    # By the clock of Redis: on a busy machine one call takes longer from there to the API than another.
+    taken = sorted(datetime.fromisoformat(event["data"]["received_at"]) for event in events)
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(taken)]
     assert min(gaps) >= 1
     assert sum(gaps) <= 4
+    assert len(stage.api.calls()) == 3
 
 
 # Pauses

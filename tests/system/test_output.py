@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,12 +15,13 @@ from sandbox.script import Rule, Script
 from tests.system.stage import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.system.stage import Stage, WorkerProcess
 
 LOGGERS = ("a.library", "celery", "kombu", "asyncio")
 WORDS = "private words of a person"
 TROUBLES = ("--include", "tests.system.troubles")
-HERE = {"PYTHONPATH": Path(__file__).parents[2], "WORDS": WORDS}
 
 
 def objects(worker: WorkerProcess) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def has_failed_everywhere(worker: WorkerProcess) -> bool:
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_errors_in_whatever_place_show_no_value_of_a_variable(stage: Stage, log_format: str) -> None:
-    worker = stage.worker(*TROUBLES, LOG_FORMAT=log_format, MAX_ATTEMPTS=1, **HERE)
+    worker = stage.worker(*TROUBLES, LOG_FORMAT=log_format, MAX_ATTEMPTS=1, WORDS=WORDS)
     event = stage.event_of(stage.send(fields={"reason": WORDS, "metadata": {"name": WORDS}}))
     eventually(lambda: has_failed_everywhere(worker), "an error in each place")
 
@@ -54,7 +54,7 @@ def test_errors_in_whatever_place_show_no_value_of_a_variable(stage: Stage, log_
 
 
 def test_each_line_is_one_json_object_whoever_writes_it(stage: Stage) -> None:
-    worker = stage.worker(*TROUBLES, LOG_FORMAT="json", MAX_ATTEMPTS=1, **HERE)
+    worker = stage.worker(*TROUBLES, LOG_FORMAT="json", MAX_ATTEMPTS=1, WORDS=WORDS)
     stage.event_of(stage.send())
     eventually(lambda: has_failed_everywhere(worker), "an error in each place")
     worker.process.send_signal(signal.SIGUSR1)

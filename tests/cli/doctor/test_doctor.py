@@ -17,10 +17,10 @@ import redis
 import trustme
 
 from sandbox.redis_server import RedisServer, TlsFiles
-from tests.cli.loaded_program import PROGRAM
 from tests.cli.registered import register
 from tests.cli.terminal import Terminal
 from tests.conftest import binary_of
+from tests.loaded_programs import PROGRAM
 from tests.system.stage import eventually
 
 if TYPE_CHECKING:
