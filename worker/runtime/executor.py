@@ -94,6 +94,13 @@ class Executor:
 
         ``may_call``: the jobs passed flow control. Those that did not are released where they would be called.
         """
+        try:
+            self._receive(deliveries, may_call=may_call)
+        except Exception:
+            self._let_go(deliveries)
+            raise
+
+    def _receive(self, deliveries: Sequence[Delivery], *, may_call: bool) -> None:
         now = self._clock.now()
         ready: list[Assignment] = []
         watched: list[Assignment] = []
@@ -127,7 +134,11 @@ class Executor:
     def end_poisoned(self, delivery: Delivery) -> None:
         """End a job that too many workers died on. Its id is claimed as any other, so that duplicates are dropped."""
         assignment = self._in_flight.add(delivery)
-        assignment.decision = self._admission.poisoned(assignment)
+        try:
+            assignment.decision = self._admission.poisoned(assignment)
+        except Exception:
+            self._let_go([delivery])
+            raise
         self._begin([assignment])
 
     def resume(self, assignments: Sequence[Assignment]) -> None:
@@ -159,6 +170,11 @@ class Executor:
     def report_recovered(self, queue: str, recovered: Recovered) -> None:
         """Log that jobs of lost workers are ready again."""
         jobs.recovered(queue, recovered, [self._admission.id_of(raw) for raw in recovered.messages])
+
+    def _let_go(self, deliveries: Sequence[Delivery]) -> None:
+        """Leave jobs to their leases that an error of ours kept from beginning. Renewed, these would last for ever."""
+        for delivery in deliveries:
+            self._in_flight.remove(delivery)
 
     def _begin(self, assignments: list[Assignment]) -> None:
         if assignments:
