@@ -196,11 +196,15 @@ class Executor:
 
     async def _claim_and_run(self, queue: str, assignments: list[Assignment]) -> None:
         """Claim the ids of jobs. Then run each, settle it as it was decided, or drop it as a duplicate."""
-        await self._guard.apply(assignments)
-        self._put_off(assignments)
-        assignments = [assignment for assignment in assignments if not isinstance(assignment.decision, Held)]
-        for assignment, answer in await self._claims.claim(queue, assignments):
-            self._claimed(assignment, answer)
+        try:
+            await self._guard.apply(assignments)
+            self._put_off(assignments)
+            assignments = [assignment for assignment in assignments if not isinstance(assignment.decision, Held)]
+            for assignment, answer in await self._claims.claim(queue, assignments):
+                self._claimed(assignment, answer)
+        except Exception:
+            self._let_go([assignment.delivery for assignment in assignments if assignment.task is None])
+            raise
 
     def _claimed(self, assignment: Assignment, answer: ClaimAnswer) -> None:
         if answer is ClaimAnswer.DUPLICATE:
