@@ -370,7 +370,7 @@ class Settings(BaseSettings):
         ge=1,
         le=100_000_000,
         description="Events kept in CONTROL_STREAM, approximately.",
-        json_schema_extra={"unit": "messages"},
+        json_schema_extra={"unit": "events"},
     )
     RULE_LIMIT: str | None = Field(
         None,

@@ -1,7 +1,7 @@
 """Records the requests to the sandbox API and its answers.
 
 It is bounded: it keeps the newest calls, and counts the calls of the latest million conversations. The token never
-enters it. `calls`, `stats` and `reset` may be used from another thread than the server's: they read, or replace,
+enters it. ``calls``, ``stats`` and ``reset`` may be used from another thread than the server's: they read, or replace,
 the records in one step.
 """
 

@@ -1,6 +1,6 @@
 """One client's connection: reads requests in order and plays the steps of each answer.
 
-It uses `asyncio.Protocol` without a task for each request. That gives the control over every byte, FIN and RST that
+It uses ``asyncio.Protocol`` without a task for each request. That gives the control over every byte, FIN and RST that
 faults need (which HTTP servers hide), and is cheap enough for the server to be used in benchmarks.
 """
 

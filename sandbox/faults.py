@@ -1,7 +1,7 @@
 """The faults of the sandbox API: a closed set of frozen models, each one way in which a real API fails.
 
 These are data only, so that a script can be written in Python or as JSON, where ``kind`` names the model.
-`sandbox.wire` says how a fault looks on the wire, and `sandbox.script` when one happens.
+``sandbox.wire`` says how a fault looks on the wire, and ``sandbox.script`` when one happens.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Oversized(_Fault):
 
 
 class GzipBomb(_Fault):
-    """As `Oversized`, but compressed a thousandfold."""
+    """As ``Oversized``, but compressed a thousandfold."""
 
     kind: Literal["gzip_bomb"] = "gzip_bomb"
     size: int = Field(ge=1, le=4096 * _MEBIBYTE)

@@ -79,7 +79,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, car
 
 
 class Network(Started):
-    """Lines to servers, from `start` (or ``with``) to `close`. The lines are carried in a thread of its own."""
+    """Lines to servers, from ``start`` (or ``with``) to ``close``. The lines are carried in a thread of its own."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

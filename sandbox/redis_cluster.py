@@ -52,7 +52,7 @@ class _Node:
 
 
 class RedisCluster(Started):
-    """A cluster with its nodes, from `start` (or ``with``) to `close`.
+    """A cluster with its nodes, from ``start`` (or ``with``) to ``close``.
 
     Args:
         binary: the program of all nodes.

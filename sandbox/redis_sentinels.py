@@ -39,7 +39,7 @@ class Sentinel(RedisServer):
 
 
 class RedisSentinels(Started):
-    """A primary, its replicas and three sentinels, from `start` (or ``with``) to `close`.
+    """A primary, its replicas and three sentinels, from ``start`` (or ``with``) to ``close``.
 
     Args:
         binary: the program of all servers.
@@ -165,7 +165,7 @@ class RedisSentinels(Started):
     def cut_off_primary(self, *, with_clients: bool) -> RedisServer:
         """Cut the network between the primary and the others, and return it; it goes on and knows of nothing.
 
-        Needs ``with_network``. A replica is promoted in a while, until `heal` is called.
+        Needs ``with_network``. A replica is promoted in a while, until ``heal`` is called.
 
         Args:
             with_clients: clients are on the primary's side, and reach no sentinel; else they do not reach the primary.

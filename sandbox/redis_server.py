@@ -1,7 +1,7 @@
 """Runs a real Redis or Valkey server for the demo, the tests and the chaos runs: start, kill, pause, restart.
 
 It listens on 127.0.0.1 alone, keeps its files in a directory of its own, and never outlives the process that started
-it, not even one that was killed (`sandbox.supervised_process`). Nothing is persisted unless the options say so.
+it, not even one that was killed (``sandbox.supervised_process``). Nothing is persisted unless the options say so.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TlsFiles:
 
 
 class RedisServer(Started):
-    """One server with its port and data, from `start` (or ``with``) to `close`.
+    """One server with its port and data, from ``start`` (or ``with``) to ``close``.
 
     ``options`` are lines of its configuration, with the value as it would stand in the file; a sequence stands for
     several lines of the same name, as in ``{"appendonly": "yes", "user": ["app on >secret ~* +@all"]}``. The options

@@ -1,4 +1,4 @@
-"""A program that never outlives the process that started it, not even one that was killed (`sandbox.supervisor`)."""
+"""A program that never outlives the process that started it, not even one that was killed (``sandbox.supervisor``)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Renders answers and faults for the wire: pure functions from a fault to the steps that play it.
 
-A step is bytes to send, a wait, or the end of the connection; `sandbox.connection` carries them out. Steps are made
+A step is bytes to send, a wait, or the end of the connection; ``sandbox.connection`` carries them out. Steps are made
 one by one as they are needed, so an endless drip or an answer of gigabytes needs no memory.
 """
 

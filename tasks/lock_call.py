@@ -98,13 +98,13 @@ class LockCall:
             _note(run, failure.status, verdict, seconds)
             job_trace.call_ended(failure.status, verdict)
             return verdict
-        run.is_calling = False
         seconds = time.perf_counter() - began
         self._on_call(answer.status, seconds)
         if len(answer.body) > _LARGE_BODY_BYTES:
             verdict = await asyncio.to_thread(self._judged, answer, job, run)
         else:
             verdict = self._judged(answer, job, run)
+        run.is_calling = False  # not before: of a run that is cancelled until then nobody knows what came of its call
         _note(run, answer.status, verdict, seconds)
         job_trace.call_ended(answer.status, verdict)
         return verdict

@@ -37,7 +37,7 @@ class Run:
         is_retry: a call of the job failed before.
         is_probe: the job was taken to find out whether calls succeed again.
         is_newest: the job is new, and was taken from the end where the newest stand.
-        is_calling: a call is under way.
+        is_calling: a call is under way, or its answer is not judged yet.
         is_over: the run has ended with a decision.
         epoch: the fleet's epoch when the last call began.
         trace: the job's trace; None until :func:`trace_of` was asked for it, unless the worker records the job.

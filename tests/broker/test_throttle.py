@@ -12,7 +12,9 @@ import pytest
 
 from tests.broker.test_suspects import make_suspects
 from tests.broker.workbench import wait_until
+from tests.system.parts import flow_of
 from worker.broker.records import CompleteAnswer, FleetNews, TakeState
+from worker.runtime.in_flight import InFlight
 
 if TYPE_CHECKING:
     from tests.broker.workbench import Workbench
@@ -304,6 +306,22 @@ async def test_a_version_that_somebody_wrote_is_one_that_a_change_can_be_made_fr
     assert done
     assert news.version != known
     assert (await bench.throttle(20, version=news.version))[0]
+
+
+async def test_a_rate_whose_state_somebody_deleted_is_obeyed_and_then_removed(bench: Workbench) -> None:
+    """No worker would ever raise it. And a worker that took no notice would try without end to change it."""
+    gates = flow_of(InFlight(1)).gates
+    bench.run("HSET", bench.keys.limit, "version", "7", "rate", "0.5")
+
+    gates.saw((await bench.promote(version=gates.version)).fleet)
+    assert (gates.version, gates.rate) == (7, 0.5)
+    change = gates.change()
+    assert change is not None
+    done, news = await bench.fleet.throttle(change)
+    gates.saw(news)
+
+    assert done
+    assert (gates.version, gates.rate, gates.change()) == (news.version, 0.0, None)
 
 
 async def test_counts_that_reach_the_end_begin_anew(bench: Workbench) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.terminal import Terminal
 from tests.system.stage import QUEUE, TASK, Stage, eventually
 from worker.broker.keys import UNACKED, UNACKED_INDEX, Keys
+from worker.message.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,18 +137,19 @@ def test_a_queue_that_lock_queue_named_before_is_reported_and_brought_in(stage: 
 def test_jobs_in_every_state_of_an_old_queue_are_brought_in_with_their_records(stage: Stage) -> None:
     keys = Keys(OLD)
     places = {"requeued": keys.requeued, "retry": keys.retries, "suspect": keys.suspects}
-    for ref in (*places, "lapsed", "held", "delayed"):
+    for ref in (*places, "lapsed", "in flight", "delayed", "on hold"):
         stage.redis.hset(f"{keys.record_prefix}{ref}", mapping={"raw": ref, "first": 1, "token": ""})
     for ref, place in places.items():
         stage.redis.rpush(place, ref)
         stage.redis.zadd(keys.deadlines, {ref: 9e15})
     stage.redis.rpush(keys.requeued, "without a record")
-    stage.redis.zadd(keys.leases, {"lapsed": 1, "held": 9e15})
+    stage.redis.zadd(keys.leases, {"lapsed": 1, "in flight": 9e15})
     stage.redis.zadd(keys.delayed, {"delayed": 8e15})
+    stage.redis.zadd(keys.held, {"0123:on hold": 0})
     stage.redis.lpush(keys.arrived, "arrived")
     stage.redis.hset(keys.maintenance, "promoted_at", 1)
 
-    assert adopt(stage)["queues"] == {OLD: 6}
+    assert adopt(stage)["queues"] == {OLD: 7}
 
     new = stage.keys
     assert stage.redis.lrange(QUEUE, 0, -1) == [b"arrived"]
@@ -159,9 +161,35 @@ def test_jobs_in_every_state_of_an_old_queue_are_brought_in_with_their_records(s
     ]
     assert stage.redis.zrange(new.delayed, 0, -1, withscores=True) == [(b"delayed", 8e15)]
     assert stage.redis.zrange(new.leases, 0, -1) == [b"lapsed"]
-    assert stage.redis.zrange(keys.leases, 0, -1) == [b"held"]
-    for ref in (*places, "lapsed", "delayed"):
+    assert stage.redis.zrange(keys.leases, 0, -1) == [b"in flight"]
+    assert stage.redis.zrange(new.held, 0, -1) == [b"0123:on hold"]
+    assert stage.redis.hget(new.controls, "version") is not None  # so that workers look whether that hold is in force
+    for ref in (*places, "lapsed", "delayed", "on hold"):
         assert stage.redis.hget(f"{new.record_prefix}{ref}", "raw") == ref.encode()
+
+
+def test_jobs_on_hold_of_an_old_queue_are_brought_in_and_go_on_unless_they_are_on_hold_here_too(stage: Stage) -> None:
+    # given two jobs that the old fleet held by rules of its own
+    keys, here = Keys(OLD), Selector(rule="r-2").digest
+    jobs = {rule: stage.send(queue=OLD, fields={"rule_id": rule}) for rule in ("r-1", "r-2")}
+    for rule in jobs:
+        message = stage.redis.rpop(OLD)
+        stage.redis.hset(f"{keys.record_prefix}{rule}", mapping={"raw": message, "first": 1, "lease_token": ""})
+        stage.redis.zadd(keys.held, {f"{Selector(rule=rule).digest}:{rule}": 0})
+    stage.redis.hset(keys.counters, "taken", 2)
+    stage.redis.hset(keys.maintenance, "promoted_at", 1)
+    worker = stage.worker(JOB_MAX_AGE_SECONDS=0)
+    (line,) = eventually(lambda: worker.lines("queue_abandoned"), "what the new worker says")
+    assert line["jobs"] == 2
+
+    # when they come to a fleet that holds one of the rules
+    Terminal({"REDIS_URL": stage.redis_url}, stage.folder).run("hold", "--rule", "r-2", "--reason", "as there")
+    assert adopt(stage)["queues"] == {OLD: 2}
+
+    # then the other one goes on
+    assert [event["id"] for event in stage.wait_events(1)] == [jobs["r-1"]]
+    assert stage.redis.zrange(stage.keys.held, 0, -1) == [f"{here}:r-2".encode()]
+    assert adopt(stage)["adopted"] == 0
 
 
 def test_a_queue_that_only_strangers_take_from_is_shown_and_brought_in_by_its_name_alone(stage: Stage) -> None:

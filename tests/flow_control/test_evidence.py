@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from worker.flow_control.breaker import Breaker
 from worker.flow_control.evidence import Evidence
 
 
@@ -70,3 +71,13 @@ def test_a_run_that_was_an_outage_tells_nothing_of_the_jobs() -> None:
     evidence.answered(1)
 
     assert evidence.bad_share < 0.02
+
+
+def test_a_run_of_failures_that_opens_no_breaker_remembers_no_more_jobs_than_are_weighed() -> None:
+    """With BREAKER_FAILURES=0 an outage is one run, in which each job of a backlog may fail."""
+    breaker = Breaker("api_down", answered_again="", advice="", failures=0, first_wait=1, max_wait=1)
+    for number in range(10_000):
+        breaker.failed(f"job-{number}", number, is_fresh=True)
+
+    assert breaker.evidence.failures == 10_000
+    assert len(breaker.evidence.jobs) <= 200

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tasks.decision import Later
 from tasks.progress import from_bytes
 from tasks.task_name import TASK_NAME
 from tests.runtime.no_controls import NoControls
 from worker.broker.records import Delivery
+from worker.message.controls import Control, Note
 from worker.message.decode import ReadAhead, decoder
-from worker.runtime.admission import Admission
+from worker.message.selector import Selector
+from worker.runtime.admission import Admission, JobHeldError, RevokedError
 from worker.runtime.clock import ServerClock
 from worker.runtime.in_flight import InFlight
 
@@ -31,7 +37,7 @@ class RetryingHandler:
         return Later(1.0, "internal", is_retry=True)
 
 
-def admitted(*, attempts: int = 0) -> tuple[Admission, Assignment]:
+def admitted(*, attempts: int = 0, controls: Any = None) -> tuple[Admission, Assignment]:
     read = ReadAhead(decoder(TASK_NAME))
     handler: Any = RetryingHandler()
     admission = Admission(
@@ -40,7 +46,7 @@ def admitted(*, attempts: int = 0) -> tuple[Admission, Assignment]:
         handler=handler,
         clock=ServerClock(),
         max_age_seconds=0,
-        controls=NoControls(),
+        controls=controls or NoControls(),
     )
     assignment = InFlight(1).add(
         Delivery(
@@ -50,6 +56,16 @@ def admitted(*, attempts: int = 0) -> tuple[Admission, Assignment]:
     )  # fmt: skip
     assert admission.admit(assignment, datetime.now(UTC)) is None
     return admission, assignment
+
+
+class HeldLater:
+    """Controls that hold every job, once somebody asks for that."""
+
+    def __init__(self) -> None:
+        self.is_asked_for = False
+
+    def of(self, _job: object) -> Control | None:
+        return Control("hold", Selector(), Note("ann", "a runaway rule")) if self.is_asked_for else None
 
 
 def test_a_run_counts_its_attempts_in_the_delivery_from_which_redis_gets_them() -> None:
@@ -79,3 +95,23 @@ def test_an_error_of_the_workers_own_in_a_run_loses_nothing_of_what_the_run_has_
 
     stored = from_bytes(assignment.delivery.progress)
     assert (assignment.delivery.attempts, stored.may_be_at_work, stored.load_refusals) == (2, True, 3)
+
+
+@pytest.mark.parametrize(("what", "error"), [("held", JobHeldError), ("revoked", RevokedError)])
+async def test_no_call_begins_for_a_job_that_is_held_or_revoked_while_its_lease_is_in_doubt(
+    what: str, error: type[Exception]
+) -> None:
+    controls = HeldLater()
+    admission, assignment = admitted(controls=controls)
+    revoked: set[str] = set()
+    run = admission.run_of(assignment, revoked.__contains__)
+    assignment.delivery.lease_until = time.monotonic()  # Redis was away for so long
+    call = asyncio.ensure_future(run.before_call())
+    await asyncio.sleep(0)  # it begins, and waits for the renewal
+
+    controls.is_asked_for = what == "held"
+    revoked.update({"job-1"} if what == "revoked" else ())
+    assignment.delivery.lease_until = time.monotonic() + 60
+
+    with pytest.raises(error):
+        await call

@@ -1,7 +1,11 @@
-"""A worker obeys the controls that it has read for each job that it has, also for one that comes while it reads."""
+"""A worker obeys the controls that it has read for each job that it has, also for one that comes while it reads.
+
+It obeys the newest ones, also where two parts of it read them at once.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -96,3 +100,35 @@ async def test_a_job_that_is_read_by_then_knows_that_its_id_is_cancelled(bench: 
     assignment = in_flight.get(delivery)
     assert assignment is not None
     assert assignment.cancel_note is not None
+
+
+class Slow:
+    """A client whose first answer comes late."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._client = bench.async_client
+        self.is_answered = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    async def execute_command(self, *command: Any) -> Any:
+        answer = await self._client.execute_command(*command)
+        if not self.is_answered.is_set():
+            self.is_answered.set()
+            await self.may_go_on.wait()
+        return answer
+
+
+async def test_a_late_answer_does_not_bring_controls_back_that_are_over(bench: Workbench) -> None:
+    client: Any = Slow(bench)
+    watch = ControlWatch(client, bench.keys, in_flight=InFlight(1), clock=ServerClock(), background=Background())
+    await bench.cancel(digest("job-1"))
+    late = asyncio.create_task(watch.reload())
+    await client.is_answered.wait()
+    newest = await bench.cancel(digest("job-2"))
+
+    second = asyncio.create_task(watch.reload())
+    await asyncio.wait([second], timeout=0.2)  # as far as it comes while the late answer is under way
+    client.may_go_on.set()
+    await asyncio.gather(late, second)
+
+    assert watch.version == newest

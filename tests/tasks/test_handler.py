@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import uuid
@@ -966,3 +967,25 @@ async def test_an_error_of_the_workers_own_blames_the_worker_and_not_the_api() -
     scene.handler.failed(accepted(), scene.new_run(attempts=1), RuntimeError())
 
     assert scene.blamed == [Blame.WORKER]
+
+
+async def test_a_job_that_is_interrupted_while_a_large_answer_is_judged_was_called() -> None:
+    """Else its next delivery would say of a revoked job that it was never called, and the conversation is locked."""
+    is_judged, may_go_on = threading.Event(), threading.Event()
+
+    def on_drift(*_: object) -> None:
+        is_judged.set()
+        may_go_on.wait(10)
+
+    scene = Scene(locked(padding="x" * 100_000))
+    call = LockCall(api=cast("ManagemApi", scene), flow=scene, shown="full", on_drift=on_drift)
+    run = scene.new_run()
+    task = asyncio.create_task(call.make(accepted(), run))
+    await asyncio.to_thread(is_judged.wait, 10)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    may_go_on.set()
+
+    assert run.is_calling

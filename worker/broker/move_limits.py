@@ -13,6 +13,8 @@ KEPT_BYTES = 64 * 1024
 
 #: A take, a recover and an expire each return jobs until their messages have this many bytes.
 TAKE_BYTES = 1024 * 1024
+#: A take passes over at most this many jobs without a record that it can read: some milliseconds of the server.
+PASSED_JOBS = 1000
 #: A promote and a recover each move at most this many jobs.
 UPKEEP_JOBS = 500
 #: An expire searches the lists for at most this many jobs.

@@ -73,6 +73,7 @@ class TakeState(Enum):
     DRAIN = b"drain"
     PAUSED = b"paused"
     LIMITED = b"limited"
+    MORE = b"more"
 
 
 @dataclass(frozen=True, slots=True)

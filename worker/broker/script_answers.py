@@ -33,10 +33,10 @@ def read_delivery(
         sent_at: the monotonic time just before the call was sent; the lease counts from there.
         is_alone: this worker must run no other job beside it.
     """
-    ref, raw, size, first, calls, crashes, retry, progress, age_offset = job
+    ref, raw, size, first, attempts, crashes, retry, progress, age_offset = job
     return Delivery(
         ref=ref.decode(), lease_token=token, raw=raw, size=int(size),
-        received_ms=int(first), attempts=int(calls), crashes=int(crashes),
+        received_ms=int(first), attempts=int(attempts), crashes=int(crashes),
         lease_until=sent_at + broker_options.lease_ms / 1000, queue=keys.queue,
         is_retry=retry == b"1", progress=progress, age_offset_ms=int(age_offset), runs_alone=is_alone,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from worker.broker.move_limits import (
     KEPT_BYTES,
     LIMIT_BURST_US,
     MAX_MESSAGE_BYTES,
+    PASSED_JOBS,
     PROBE_GAP_MS,
     TAKE_BYTES,
 )
@@ -51,7 +52,7 @@ def take_command(
             worker, request.held, DRAIN_MS, MAX_MESSAGE_BYTES, KEPT_BYTES, broker_options.interval_us, BURST_US,
             LIMIT_BURST_US,
             request.which_new, int(request.is_probe), request.retries_first, request.max_retries,
-            request.answered, request.failed, request.unused, PROBE_GAP_MS, request.version,
+            request.answered, request.failed, request.unused, PROBE_GAP_MS, request.version, PASSED_JOBS,
         ],
         whole_text=whole_text,
     )  # fmt: skip

@@ -81,7 +81,7 @@ class Breaker:
         self.reason = reason
         self.advice = advice
         self.state = State.HALF_OPEN
-        self.evidence = Evidence()
+        self.evidence = Evidence(failures)
         self.failures_to_open = failures
         #: Why the last call failed, for the log.
         self.last_problem: Problem | None = None

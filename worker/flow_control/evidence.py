@@ -27,11 +27,19 @@ _JOBS = 3
 
 
 class Evidence:
-    """Counts the failed calls since the last answered one."""
+    """Counts the failed calls since the last answered one.
 
-    def __init__(self) -> None:
+    Args:
+        needed: the failures that the caller will ask for; see :meth:`is_enough`.
+
+    ``jobs`` are the ids of the fresh jobs in the run, but no more of them than are weighed: where no breaker ends a
+    run, all jobs of a backlog may fail in it.
+    """
+
+    def __init__(self, needed: int = 0) -> None:
         self.failures = 0
         self.jobs: set[str] = set()
+        self._max_jobs = max(needed, _MEMORY)
         self._answered_began = -math.inf
         self._outright = 0
         self._tried = 0.0
@@ -64,7 +72,7 @@ class Evidence:
         self.failures += 1
         if is_outright:
             self._outright += 1
-        elif is_fresh:
+        elif is_fresh and len(self.jobs) < self._max_jobs:
             self.jobs.add(job)
 
     def answered(self, began: float) -> None:

@@ -159,14 +159,15 @@ class Admission:
         delivery, job = assignment.delivery, assignment.parsed
 
         async def before_call() -> None:
-            if is_revoked is not None and is_revoked(job.id):
-                raise RevokedError
-            self._raise_if_controlled(assignment)
             # Redis was away, and the lease may have expired: the next renewal says whose the job is.
             while time.monotonic() >= delivery.lease_until and not delivery.lease_lost:  # noqa: ASYNC110 - once in an outage
                 await asyncio.sleep(0.05)
             if delivery.lease_lost:
                 raise LeaseLostError
+            # After that wait, during which somebody may have asked for it: nobody looks again before the call.
+            if is_revoked is not None and is_revoked(job.id):
+                raise RevokedError
+            self._raise_if_controlled(assignment)
             delivery.has_permit = False  # the call uses it
 
         known = progress.from_bytes(delivery.progress)

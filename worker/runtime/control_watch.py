@@ -8,6 +8,7 @@ cancelled. ``lock-worker`` waits for that before it says that an action is done.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from worker.message.controls import NO_CONTROLS, read_controls, read_note
 from worker.runtime.retries import retry_forever
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping, Sequence
 
     from tasks.job import Job
@@ -50,6 +50,8 @@ class ControlWatch:
         self._background = background
         self._controls = NO_CONTROLS
         self._seen = 0
+        #: One read at a time: a late answer would bring back what is over by now.
+        self._one_read = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         #: Some job ids are remembered as cancelled, as far as the controls tell that this worker obeys.
         self.are_ids_cancelled = False
@@ -69,7 +71,7 @@ class ControlWatch:
     async def fresh(self) -> None:
         """Return when this worker obeys the version that was seen last."""
         while self._seen != self.version:
-            await retry_forever("controls", self._read)
+            await retry_forever("controls", self._read_if_new)
 
     async def reload(self) -> None:
         """Read the controls now: this worker has changed them."""
@@ -90,8 +92,18 @@ class ControlWatch:
         """Return who cancelled these job ids, and why. An id that is not remembered as cancelled is left out."""
         return await retry_forever("controls", partial(self._read_notes, job_ids))
 
+    async def _read_if_new(self) -> None:
+        async with self._one_read:
+            if self._seen != self.version:
+                await self._read_now()
+
     async def _read(self) -> None:
+        async with self._one_read:
+            await self._read_now()
+
+    async def _read_now(self) -> None:
         """Read the controls, and mark the jobs in flight whose ids are cancelled."""
+        seen = self._seen
         flat = await self._client.execute_command("HGETALL", self._fleet.controls)
         controls = read_controls(dict(zip(flat[::2], flat[1::2], strict=True)))
         # Before the ids: whoever cancels an id writes it first, and the version with it.
@@ -99,7 +111,8 @@ class ControlWatch:
         await self._mark_cancelled()
         self._controls = controls
         self.are_ids_cancelled = are_ids_cancelled
-        self._seen = controls.version
+        if self._seen == seen:  # else a newer one was seen meanwhile, and is to be read
+            self._seen = controls.version
 
     async def _mark_cancelled(self) -> None:
         """Note in each job in flight who cancelled its id; of jobs that are taken meanwhile, too.

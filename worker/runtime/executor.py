@@ -94,6 +94,13 @@ class Executor:
 
         ``may_call``: the jobs passed flow control. Those that did not are released where they would be called.
         """
+        try:
+            self._receive(deliveries, may_call=may_call)
+        except Exception:
+            self._let_go(deliveries)
+            raise
+
+    def _receive(self, deliveries: Sequence[Delivery], *, may_call: bool) -> None:
         now = self._clock.now()
         ready: list[Assignment] = []
         watched: list[Assignment] = []
@@ -127,7 +134,11 @@ class Executor:
     def end_poisoned(self, delivery: Delivery) -> None:
         """End a job that too many workers died on. Its id is claimed as any other, so that duplicates are dropped."""
         assignment = self._in_flight.add(delivery)
-        assignment.decision = self._admission.poisoned(assignment)
+        try:
+            assignment.decision = self._admission.poisoned(assignment)
+        except Exception:
+            self._let_go([delivery])
+            raise
         self._begin([assignment])
 
     def resume(self, assignments: Sequence[Assignment]) -> None:
@@ -160,6 +171,11 @@ class Executor:
         """Log that jobs of lost workers are ready again."""
         jobs.recovered(queue, recovered, [self._admission.id_of(raw) for raw in recovered.messages])
 
+    def _let_go(self, deliveries: Sequence[Delivery]) -> None:
+        """Leave jobs to their leases that an error of ours kept from beginning. Renewed, these would last for ever."""
+        for delivery in deliveries:
+            self._in_flight.remove(delivery)
+
     def _begin(self, assignments: list[Assignment]) -> None:
         if assignments:
             self._background.spawn(self._claim_and_run(assignments[0].delivery.queue, assignments))
@@ -180,11 +196,15 @@ class Executor:
 
     async def _claim_and_run(self, queue: str, assignments: list[Assignment]) -> None:
         """Claim the ids of jobs. Then run each, settle it as it was decided, or drop it as a duplicate."""
-        await self._guard.apply(assignments)
-        self._put_off(assignments)
-        assignments = [assignment for assignment in assignments if not isinstance(assignment.decision, Held)]
-        for assignment, answer in await self._claims.claim(queue, assignments):
-            self._claimed(assignment, answer)
+        try:
+            await self._guard.apply(assignments)
+            self._put_off(assignments)
+            assignments = [assignment for assignment in assignments if not isinstance(assignment.decision, Held)]
+            for assignment, answer in await self._claims.claim(queue, assignments):
+                self._claimed(assignment, answer)
+        except Exception:
+            self._let_go([assignment.delivery for assignment in assignments if assignment.task is None])
+            raise
 
     def _claimed(self, assignment: Assignment, answer: ClaimAnswer) -> None:
         if answer is ClaimAnswer.DUPLICATE:

@@ -81,8 +81,13 @@ class FetchLoop:
         batch = await self._fetcher.fetch()
         if batch is None:
             return
-        await self._controls.fresh()  # what the take brought news of is in force for its jobs
         if batch.is_late:
             self._executor.release(batch.deliveries)
-        else:
-            self._executor.receive(batch.deliveries)
+            return
+        try:
+            await self._controls.fresh()  # what the take brought news of is in force for its jobs
+        except asyncio.CancelledError:
+            # The worker stops. The executor does not know these jobs yet, so nobody else would release them.
+            self._executor.release(batch.deliveries)
+            raise
+        self._executor.receive(batch.deliveries)

@@ -132,12 +132,12 @@ def abandoned_queues(
 
 
 def count_jobs(client: Redis, keys: Keys) -> int:
-    """Return how many jobs a queue has, ready, delayed and in flight."""
+    """Return how many jobs a queue has: ready, delayed, on hold and in flight."""
     with client.pipeline(transaction=False) as look:
         for name in keys.ready:
             look.llen(name)
-        look.zcard(keys.delayed)
-        look.zcard(keys.leases)
+        for name in (keys.delayed, keys.held, keys.leases):
+            look.zcard(name)
         return sum(look.execute())
 
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The share of the shutdown time kept for releasing jobs, and its bound in seconds.
+#: The share of the shutdown time kept for releasing jobs, and its bounds in seconds. Where the lower one counts, a
+#: shutdown takes longer than was asked for: a job that is not released counts a crash.
 _RELEASE_SHARE = 0.2
+_MIN_RELEASE_SECONDS = 1.0
 _MAX_RELEASE_SECONDS = 3.0
 #: How often a shutdown looks whether all jobs are settled.
 _POLL_SECONDS = 0.01
@@ -59,9 +61,10 @@ class Shutdown:
 
     def begin(self, seconds: float) -> None:
         """Begin to shut down, or hurry up: of several calls the one that allows least time counts."""
-        end_at = time.monotonic() + seconds
-        self._end_at = min(self._end_at, end_at)
-        self._release_at = min(self._release_at, end_at - min(_MAX_RELEASE_SECONDS, seconds * _RELEASE_SHARE))
+        now = time.monotonic()
+        release_at = now + seconds - min(_MAX_RELEASE_SECONDS, seconds * _RELEASE_SHARE)
+        self._release_at = min(self._release_at, release_at)
+        self._end_at = min(self._end_at, max(now + seconds, release_at + _MIN_RELEASE_SECONDS))
         if self._draining is None:
             self._draining = self._background.spawn(self._drain())
 

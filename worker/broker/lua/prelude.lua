@@ -166,7 +166,8 @@ local function read_fleet(limit, pause, controls, known_version, answered, faile
   end
   local version, epoch = integer(natural(found[1]) or 0), integer(natural(found[2]) or 0)
   local rate = #(found[3] or '') <= 20 and string.match(found[3] or '', '^%d+%.?%d*$') or '0'
-  local state = version ~= known_version and found[6] or ''
+  -- A version without a state was written by somebody else. It is told as an empty one: none would mean that the version is no news.
+  local state = version ~= known_version and (found[6] or version ~= '0' and '{}') or ''
   local controls_version, operators_ms, behind_ms = read_controls(controls, now_ms())
   local paused_ms = integer(math.max(0, redis.call('PTTL', pause), operators_ms))
   return {

@@ -11,12 +11,14 @@
 --       18 calls answered since the last take   19 calls failed since then
 --       20 permits without a call to give back, a tenth of a second old at most
 --       21 milliseconds between two probes of the fleet   22 version of the limit that this worker knows
+--       23 jobs that it passes over at most, because it finds no record of them that it can read
 -- Returns {state, server time in milliseconds, milliseconds to wait, fleet, job ...},
 --       fleet being {version, epoch, rate, answered, failed, milliseconds of pause left, state of the limit where its version is news,
 --       version of the operators' controls, milliseconds that the clock of ages is behind},
 --       a job {ref, raw, size, first taken, attempts, crashes, 1 if it is a retry, progress, age offset}, or of one that is new {ref, raw}
 --       state  jobs | empty | alone (one suspect: run nothing beside it) | drain (finish what you hold: a suspect waits)
 --              | paused (an operator or the API asked the fleet to wait) | limited (no permit, or another worker probes just now)
+--              | more (it passed over as many jobs as it may; there may be others behind them, so ask again)
 -- Crash: all or nothing. Not to be repeated blindly: jobs of a lost answer come back when their lease is over.
 
 local requeued, suspects, arrived, leases, counters, maintenance, draining, pause, rate, limit, retries, deadlines,
@@ -32,7 +34,7 @@ local interval_us, burst_us, limit_burst_us = tonumber(ARGV[11]), tonumber(ARGV[
 local which_new, is_probe = ARGV[14], ARGV[15] == '1'
 local retries_first, max_retries = tonumber(ARGV[16]), tonumber(ARGV[17])
 local answered, failed, unused = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
-local probe_gap_ms, known_version = tonumber(ARGV[21]), ARGV[22]
+local probe_gap_ms, known_version, max_passed = tonumber(ARGV[21]), ARGV[22], tonumber(ARGV[23])
 
 require_type(arrived, 'list')
 require_type(leases, 'zset')
@@ -81,7 +83,7 @@ end
 
 local now = now_ms()
 local lease_end, first_ms = integer(now + lease_ms), integer(now)
-local jobs, held_until, bytes, fresh, vanished = {}, {}, 0, 0, 0
+local jobs, held_until, bytes, fresh, vanished, passed = {}, {}, 0, 0, 0, 0
 local taken_beside = {} -- new jobs that are not from the old end of the first list, see sample.lua
 local fleet = read_fleet(limit, pause, controls, known_version, answered, failed)
 
@@ -95,12 +97,13 @@ local came_back = {}
 local function hold_requeued(ref)
   came_back[#came_back + 1] = ref
   local record, is_newer_layout = read_record(record_prefix .. ref, now)
-  if is_newer_layout then
-    redis.call('ZADD', delayed, integer(now + set_aside_ms), ref)
-    return
-  end
   if not record then
-    vanished = vanished + 1 -- the record was deleted or overwritten; there is no job left to run
+    passed = passed + 1
+    if is_newer_layout then
+      redis.call('ZADD', delayed, integer(now + set_aside_ms), ref)
+    else
+      vanished = vanished + 1 -- the record was deleted or overwritten; there is no job left to run
+    end
     return
   end
   redis.call('HSET', record_prefix .. ref, 'lease_token', lease_token)
@@ -148,9 +151,8 @@ local function answer(state, wait_ms)
   if #jobs > 0 then
     redis.call('ZADD', leases, unpack(held_until))
   end
-  -- In batches, as Lua unpacks some thousands at most. There may be many: a deletion by key pattern can make whole lists of jobs vanish.
-  for first = 1, #came_back, 1000 do
-    redis.call('ZREM', deadlines, unpack(came_back, first, math.min(first + 999, #came_back)))
+  if #came_back > 0 then
+    redis.call('ZREM', deadlines, unpack(came_back))
   end
   if fresh > 0 then
     redis.pcall('HINCRBY', counters, 'taken', fresh)
@@ -251,8 +253,9 @@ if not is_plain and redis.call('EXISTS', suspects) == 1 then
   end
 end
 
+-- A deletion by key pattern can make whole lists of jobs vanish: no call goes through all of them.
 local function is_full()
-  return #jobs >= wanted or bytes >= wanted_bytes
+  return #jobs >= wanted or bytes >= wanted_bytes or passed >= max_passed
 end
 
 local function take_requeued()
@@ -309,4 +312,7 @@ else
 end
 
 use_permits()
+if passed >= max_passed then
+  return answer('more')
+end
 return answer(#jobs > 0 and 'jobs' or 'empty')

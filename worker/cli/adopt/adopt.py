@@ -18,6 +18,7 @@ from tasks.plural import plural
 from worker.broker import connection
 from worker.broker.command_line_moves import adopt_command
 from worker.broker.connection import sync_client
+from worker.broker.control_moves import Trail, cancel_command
 from worker.broker.keys import Keys, slot_problem
 from worker.cli.exit import USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.producer import celery_app
@@ -93,7 +94,7 @@ def adopt_jobs(settings: Settings, names: list[str], *, as_list: bool, as_json: 
                     f"{each.queue!r} also holds {plural(foreign, 'message')} of other tasks, which would come along; "
                     f"nothing of it was moved\n{account.summary()}"
                 )
-            moved = each.jobs if as_list else _adopt_queue(client, Keys(each.queue), Keys(settings.LOCK_QUEUE))
+            moved = each.jobs if as_list else _adopt_queue(client, settings, Keys(each.queue))
             account.queues[each.queue] = moved
             account.adopted += moved
     if as_json:
@@ -174,9 +175,9 @@ def _requests(reply: Any) -> list[dict[str, Any]]:
     return [request for request in requests if isinstance(request, dict)]
 
 
-def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
+def _adopt_queue(client: Redis, settings: Settings, old: Keys) -> int:
     """Move all jobs of a queue; a job in flight there is moved once its lease has expired."""
-    moved = 0
+    moved, new = 0, Keys(settings.LOCK_QUEUE)
     # The newest first, each to the end that workers take from. So they keep their order, and go before the others.
     for source, target in zip(
         (*old.priority_lists, old.arrived), (*new.priority_lists, new.priority_lists[0]), strict=True
@@ -198,19 +199,30 @@ def _adopt_queue(client: Redis, old: Keys, new: Keys) -> int:
         due: Any = client.zrange(source, "-inf", until, byscore=True)
         for ref in due:
             moved += _move(client, old, new, ref, source=source, target=target)
-    return moved
+    return moved + _adopt_held(client, settings, old, new)
 
 
-def _move(client: Redis, old: Keys, new: Keys, ref: bytes, *, source: str, target: str) -> bool:
+def _adopt_held(client: Redis, settings: Settings, old: Keys, new: Keys) -> int:
+    """Move the jobs on hold. The holds were the old fleet's: unless one is in force here too, its jobs go on."""
+    members: Any = client.zrange(old.held, 0, -1)
+    if members:
+        # Workers look for such jobs once the controls have a version. This gives them one, and cancels no id.
+        trail = Trail(settings.CONTROL_STREAM, settings.CONTROL_MAXLEN)
+        client.execute_command(*cancel_command(new, trail, [], text="", ttl_ms=1, whole_text=True))  # type: ignore[no-untyped-call]  # no types for it
+    return sum(_move(client, old, new, member, source=old.held, target=new.held) for member in members)
+
+
+def _move(client: Redis, old: Keys, new: Keys, member: bytes, *, source: str, target: str) -> bool:
     """Move a job that has a record, together with the record; False if the job is gone."""
+    ref = member.partition(b":")[2] if source == old.held else member
     name = ref.decode(errors="replace")
     record, there = (f"{keys.record_prefix}{name}" for keys in (old, new))
-    is_list = source not in {old.delayed, old.leases}
+    is_list = source not in {old.delayed, old.leases, old.held}
     with client.pipeline(transaction=True) as pipe:
         while True:
             try:
                 pipe.watch(record, source)  # type: ignore[no-untyped-call]  # redis-py has no types for it
-                where: Any = pipe.lpos(source, name) if is_list else pipe.zscore(source, ref)
+                where: Any = pipe.lpos(source, name) if is_list else pipe.zscore(source, member)
                 has_record = pipe.exists(record)
                 deadline = pipe.zscore(old.deadlines, ref)
                 if where is None:
@@ -219,14 +231,14 @@ def _move(client: Redis, old: Keys, new: Keys, ref: bytes, *, source: str, targe
                 if is_list:
                     pipe.lrem(source, 1, name)
                 else:
-                    pipe.zrem(source, ref)
+                    pipe.zrem(source, member)
                 pipe.zrem(old.deadlines, ref)
                 if has_record:
                     pipe.rename(record, there)
                     if is_list:
                         pipe.rpush(target, ref)
                     else:
-                        pipe.zadd(target, {ref: where})
+                        pipe.zadd(target, {member: where})
                     if deadline is not None:
                         pipe.zadd(new.deadlines, {ref: deadline})
                     pipe.hincrby(old.counters, "taken", -1)

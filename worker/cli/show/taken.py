@@ -88,7 +88,7 @@ def taken_jobs(client: Redis, keys: Keys) -> Iterator[list[Record]]:
     indexes: tuple[tuple[State, str, str], ...] = (
         ("in_flight", "in flight", keys.leases),
         ("delayed", "delayed", keys.delayed),
-        ("held", "held", f"{keys.record_prefix.removesuffix('job:')}held"),
+        ("held", "held", keys.held),
     )
     for state, name, key in indexes:
         for members in _members(client, key):
