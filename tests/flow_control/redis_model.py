@@ -70,6 +70,15 @@ class FleetModel:
         """How many jobs a take may bring, as far as the fleet is concerned."""
         self.answered += request.answered
         self.failed += request.failed
+        interval, burst = self._pace()
+        now = self._now_us()
+        free_at = self._free_at
+        if interval:
+            burst = burst // interval * interval
+            if free_at < now or free_at > now + burst + interval + 1_000_000:
+                free_at = now
+            if request.unused and free_at > now:  # also in a pause
+                free_at = self._free_at = max(now, free_at - request.unused * interval)
         paused_ms = self.paused_until_ms - self.now_ms
         if paused_ms > 0:
             return Held(TakeState.PAUSED, paused_ms)
@@ -77,27 +86,23 @@ class FleetModel:
             wait_ms = self._probe_at_ms - self.now_ms
             if 0 < wait_ms <= PROBE_GAP_MS:
                 return Held(TakeState.LIMITED, wait_ms)
+        if not interval:
+            return request.wanted
+        permits = math.floor((now + burst - free_at) / interval) + 1
+        if permits < 1:
+            return Held(TakeState.LIMITED, math.ceil((free_at - burst / 2 - now) / 1000))
+        self._free_at = free_at
+        return min(request.wanted, permits)
+
+    def _pace(self) -> tuple[int, int]:
+        """The microseconds between two calls, and those that a burst may be ahead."""
         interval, burst = self._configured_us, BURST_US
         if self.rate > 0:
             limit_us = min(math.ceil(1_000_000 / self.rate), _MAX_INTERVAL_US)
             if limit_us > interval:
                 interval, burst = limit_us, LIMIT_BURST_US
         self._interval_us = interval
-        if not interval:
-            return request.wanted
-        burst = burst // interval * interval
-        now = self._now_us()
-        free_at = self._free_at
-        if free_at < now or free_at > now + burst + interval + 1_000_000:
-            free_at = now
-        free_at = max(now, free_at - request.unused * interval)
-        permits = math.floor((now + burst - free_at) / interval) + 1
-        if permits < 1:
-            if request.unused:
-                self._free_at = free_at
-            return Held(TakeState.LIMITED, math.ceil((free_at - burst / 2 - now) / 1000))
-        self._free_at = free_at
-        return min(request.wanted, permits)
+        return interval, burst
 
     def use(self, jobs: int, *, is_probe: bool) -> None:
         """So many jobs were taken as :meth:`admit` allowed."""
