@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.system.stage import eventually
 from worker.broker.control_moves import Trail, control_command
+from worker.broker.move_limits import MAX_CONTROLS
 from worker.message.controls import read_controls
 
 if TYPE_CHECKING:
@@ -94,3 +95,16 @@ def test_jobs_with_an_eta_are_counted_when_it_has_come_and_once(stage: Stage) ->
     history = stage.events()[-1]["data"]["history"]
     assert [step["reason"] for step in history if step["what"] == "delay"] == ["eta", "hold"]
     stage.redis.delete("moderation.control", stage.keys.controls)
+
+
+def test_a_rule_that_cannot_be_held_for_all_the_holds_that_there_are_goes_on_and_the_log_says_so(stage: Stage) -> None:
+    stage.redis.hset(stage.keys.controls, mapping={f"cancel {number:x}": "{}" for number in range(MAX_CONTROLS)})
+    worker = stage.worker("-c", str(BATCH), RULE_LIMIT="5/10m")
+
+    for number in range(10):
+        stage.send(f"wild-{number}", fields={"rule_id": "wild"})
+
+    stage.wait_events(10)
+    assert {line["rule"] for line in worker.lines("rule_not_held")} == {"wild"}
+    assert worker.lines("rule_held") == []
+    stage.redis.delete(stage.keys.controls)

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 #: Who holds a rule beyond its limit.
 _BY = "RULE_LIMIT"
-_HELD_BY_THIS_CALL = 2
+_HELD_BEFORE, _HELD_BY_THIS_CALL, _NO_ROOM = 1, 2, 3
 
 
 class Guard(Protocol):
@@ -108,7 +108,9 @@ class RuleGuard:
             if answer == _HELD_BY_THIS_CALL:
                 metrics.RULES_HELD.inc()
                 logger.error("rule_held", extra={"rule": rule, "limit": str(self._limit(rule))})
-        if any(answers):
+            elif answer == _NO_ROOM:
+                logger.error("rule_not_held", extra={"rule": rule, "limit": str(self._limit(rule))})
+        if _HELD_BEFORE in answers or _HELD_BY_THIS_CALL in answers:
             await self._controls.reload()
             for assignment in assignments:
                 control = None if assignment.decision is not None else self._controls.of(assignment.accepted.job)

@@ -3,7 +3,7 @@
 -- ARGV  1 prefix of the rules' keys   2 events that the stream keeps, about   3 fields of the controls at most   4 record prefix
 --       then for each rule: its digest, limit, milliseconds that the limit is for, digest of its hold, the hold: JSON, event,
 --       its jobs: JSON array of refs and lease tokens in turn
--- Returns for each rule  0 it is not on hold | 1 it was before | 2 it is by this call
+-- Returns for each rule  0 it is not on hold | 1 it was before | 2 it is by this call | 3 it is not, for there are too many fields
 -- Crash: all or nothing; repeating it is harmless: a job counts once, and its record says so.
 
 local controls, stream = KEYS[1], KEYS[2]
@@ -67,12 +67,14 @@ for at = 5, #ARGV, 7 do
   local more, answer = count_new(cjson.decode(ARGV[at + 6])), 0
   if is_hold_in_force(controls, hold, now) then
     answer = 1
-  elseif more > 0 and sum_with(key, more, window_ms) > limit and redis.call('HLEN', controls) < max_fields then
+  elseif more > 0 and sum_with(key, more, window_ms) > limit then
+    answer = redis.call('HLEN', controls) < max_fields and 2 or 3
+  end
+  if answer == 2 then
     local version = read_controls(controls, now)
     redis.call('HSET', controls, 'hold ' .. hold, ARGV[at + 4], 'version', integer(math.max(version + 1, now)))
     redis.call('XADD', stream, 'MAXLEN', '~', max_events, '*', 'event', ARGV[at + 5])
     redis.call('DEL', key) -- once it is released, it is counted anew
-    answer = 2
   end
   answers[#answers + 1] = answer
 end
