@@ -168,7 +168,7 @@ def _confirmation(answer: Response, conversation_id: str, retry_after: float | N
 
     try:
         body = answer_json.read(answer.body, conversation_id)
-    except (ValueError, RecursionError):
+    except ValueError:
         return unconfirmed("its body is no JSON")
     said = body.value
     if not isinstance(said, dict):
