@@ -68,7 +68,10 @@ _LATE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_
 _RETRYABLE = {
     HTTPStatus.UNAUTHORIZED: (
         ProblemType.FORBIDDEN,
-        "The API does not accept the worker's token; renew API_TOKEN or API_TOKEN_FILE.",
+        (
+            "The API does not accept the worker's token; check its rights where it serves other conversations, else "
+            "renew API_TOKEN or API_TOKEN_FILE."
+        ),
     ),
     HTTPStatus.REQUEST_TIMEOUT: (ProblemType.TIMEOUT, "The API gave up waiting for the request."),
     HTTPStatus.TOO_EARLY: (ProblemType.SERVER_ERROR, "The API was not ready for the request."),
