@@ -112,8 +112,8 @@ def asyncapi() -> dict[str, Any]:
                             },
                             "queue": {"description": "The queue that the job was taken from.", "type": "string"},
                             "message": {
-                                "description": "The queue message, byte for byte; of one over 64 KiB, which no valid "
-                                "job needs, its first 64 KiB.",
+                                "description": "The queue message, byte for byte; of a rejected one over 64 KiB its "
+                                "first 64 KiB.",
                                 "type": "string",
                             },
                         },

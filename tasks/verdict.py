@@ -68,7 +68,10 @@ _LATE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_
 _RETRYABLE = {
     HTTPStatus.UNAUTHORIZED: (
         ProblemType.FORBIDDEN,
-        "The API does not accept the worker's token; renew API_TOKEN or API_TOKEN_FILE.",
+        (
+            "The API does not accept the worker's token; check its rights where it serves other conversations, else "
+            "renew API_TOKEN or API_TOKEN_FILE."
+        ),
     ),
     HTTPStatus.REQUEST_TIMEOUT: (ProblemType.TIMEOUT, "The API gave up waiting for the request."),
     HTTPStatus.TOO_EARLY: (ProblemType.SERVER_ERROR, "The API was not ready for the request."),
@@ -168,7 +171,7 @@ def _confirmation(answer: Response, conversation_id: str, retry_after: float | N
 
     try:
         body = answer_json.read(answer.body, conversation_id)
-    except (ValueError, RecursionError):
+    except ValueError:
         return unconfirmed("its body is no JSON")
     said = body.value
     if not isinstance(said, dict):

@@ -18,11 +18,13 @@ from pydantic_core import from_json, to_json
 
 from tasks import verbatim
 from tasks.managem.conversation import path
+from tasks.managem.deep_json import cut_off
 
 MAX_NOTES = 20
 """The most notes about one answer; further ones are dropped."""
 
 _MAX_LEVELS = 200  # pydantic neither reads nor writes deeper ones
+_READ_LEVELS = 2 * _MAX_LEVELS  # Python's reader can read some hundred
 _NOTED_LEVELS = 5
 #: The escape of a lower-case letter, which allows other spellings of "id" and "locked".
 _ESCAPED_LETTER = b"\\u006"
@@ -63,7 +65,6 @@ def read(data: bytes, conversation_id: str) -> Body:
 
     Raises:
         ValueError: it is no JSON.
-        RecursionError: it is nested a thousand levels deep.
     """
     try:
         value = from_json(data, allow_inf_nan=False, cache_strings="keys")
@@ -104,19 +105,25 @@ class _Reader:
 
     def read(self, data: bytes, *, may_need_changes: bool) -> Body:
         text = _text(data)
-        value = json.loads(
-            text,
-            object_pairs_hook=self._object,
-            parse_float=self._number,
-            parse_int=self._integer,
-            parse_constant=_no_number,
-        )
+        try:
+            value = self._loads(text)
+        except RecursionError:
+            value = self._loads(cut_off(text, _READ_LEVELS))
         if isinstance(value, dict) and len(value) < len(self._last_object):  # the outermost object is complete last
             self._look_for_contradictions()
         if may_need_changes:
             value = self._clean(value, ())
         written = verbatim.encode(value) if self._is_verbatim else to_json(value)
         return Body(value, written, tuple(self._notes), self._is_verbatim, frozenset(self._doubtful))
+
+    def _loads(self, text: str) -> Any:
+        return json.loads(
+            text,
+            object_pairs_hook=self._object,
+            parse_float=self._number,
+            parse_int=self._integer,
+            parse_constant=_no_number,
+        )
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         self._last_object = pairs

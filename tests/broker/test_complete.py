@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.broker.keys import digest
-from worker.broker.move_limits import KEPT_BYTES
+from worker.broker.move_limits import KEPT_BYTES, MAX_MESSAGE_BYTES
 from worker.broker.records import Claim, CompleteAnswer, Duplicate
 
 if TYPE_CHECKING:
@@ -67,13 +67,25 @@ async def test_a_dead_letter_holds_event_and_message_byte_for_byte(
 
 
 @pytest.mark.parametrize("size", [KEPT_BYTES, KEPT_BYTES + 1, 1024 * 1024, 1024 * 1024 + 1])
-async def test_the_dead_letter_of_a_large_message_holds_its_first_64_kib(bench: Workbench, size: int) -> None:
+async def test_the_dead_letter_of_a_large_message_that_was_rejected_holds_its_first_64_kib(
+    bench: Workbench, size: int
+) -> None:
     message = (ANY_BYTES * 8192)[:size]
     job = bench.take_one(message)
 
-    await bench.moves.complete([bench.completion(job, is_dead_letter=True)])
+    await bench.moves.complete([bench.completion(job, outcome="rejected", is_dead_letter=True)])
 
     assert bench.dead_letters() == [(b"an event", message[: 64 * 1024])]
+
+
+@pytest.mark.parametrize("outcome", ["refused", "exhausted", "poisoned", "cancelled"])
+async def test_the_dead_letter_of_a_job_holds_its_whole_message_however_large(bench: Workbench, outcome: str) -> None:
+    message = ANY_BYTES * (MAX_MESSAGE_BYTES // len(ANY_BYTES))
+    job = bench.take_one(message)
+
+    await bench.moves.complete([bench.completion(job, outcome=outcome, is_dead_letter=True)])
+
+    assert bench.dead_letters() == [(b"an event", message)]
 
 
 async def test_a_dead_letter_names_its_queue_between_the_event_and_the_message(bench: Workbench) -> None:

@@ -25,14 +25,19 @@ def small(bench: Workbench) -> Workbench:
     return bench.under(bounds=StreamBounds(BOUND, BOUND), results_maxlen=1_000_000, dead_maxlen=1_000_000)
 
 
-async def write(bench: Workbench, count: int, size: int, *, message: bytes = b"", batch: int = 50) -> None:
+async def write(
+    bench: Workbench, count: int, size: int, *, message: bytes = b"", outcome: str = "refused", batch: int = 50
+) -> None:
     """End jobs with events of this size, and where there is a message, with dead letters."""
     while count > 0:
         bench.push(*[message or b"a job"] * min(batch, count))
         while jobs := bench.take(batch).jobs:
             count -= len(jobs)
             await bench.moves.complete(
-                [bench.completion(job, event=b"e" * size, is_dead_letter=bool(message)) for job in jobs]
+                [
+                    bench.completion(job, event=b"e" * size, outcome=outcome, is_dead_letter=bool(message))
+                    for job in jobs
+                ]
             )
 
 
@@ -78,11 +83,18 @@ async def test_one_call_with_many_large_ends_keeps_the_bound_too(small: Workbenc
 async def test_dead_letters_of_junk_fill_their_bound_and_do_not_pass_it(small: Workbench) -> None:
     highest = 0
     for _ in range(60):
-        await write(small, 1, 600, message=b"m" * 1024 * 1024)
+        await write(small, 1, 600, message=b"m" * 1024 * 1024, outcome="rejected")
         highest = max(highest, held(small, small.broker_options.dead))
 
     assert BOUND * 0.7 <= highest <= BOUND * SOME_MORE  # not every allocator rounds up as much as is reckoned
     assert {len(message) for _, message in small.dead_letters()} == {64 * 1024}
+
+
+async def test_dead_letters_of_large_jobs_do_not_pass_their_bound(small: Workbench) -> None:
+    await write(small, 60, 600, message=b"m" * 1024 * 1024, batch=15)
+
+    assert held(small, small.broker_options.dead) <= BOUND * SOME_MORE
+    assert {len(message) for _, message in small.dead_letters()} == {1024 * 1024}
 
 
 async def test_the_newest_event_stays_whatever_its_size(bench: Workbench) -> None:

@@ -149,14 +149,26 @@ def test_an_id_that_is_right_only_after_a_replacement_is_doubtful() -> None:
     assert read(b'{"id":"c-\\ud800","locked":true}', "c-\ufffd").doubtful == {"id"}
 
 
-@pytest.mark.parametrize("levels", [250, 900])
-def test_what_is_nested_too_deep_to_be_reported_is_cut_off_there_and_noted(levels: int) -> None:
-    deep = "[" * levels + "]" * levels
+@pytest.mark.parametrize("levels", [250, 900, 1_100, 100_000])
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a]":', "}"), ('[1,{"b":"\\"[","c":', "}]")])
+def test_what_is_nested_too_deep_to_be_reported_is_cut_off_there_and_noted(levels: int, begin: str, end: str) -> None:
+    deep = begin * levels + "null" + end * levels
     found = read(raw(f'"a":{deep},"b":1'), ID)
     assert found.value["b"] == 1
     assert json.loads(found.json) == found.value
     assert len(found.notes) == 1
     assert "nested deeper than 200 levels" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "deepest",
+    ["x", "NaN", "1 2", '"', '"\\', "]", "[", "}", '{"a"}', '\\"' * 100_000],
+    ids=["a word", "NaN", "two", "a quote", "a backslash", "too much", "too few", "another", "no value", "quotes"],
+)
+def test_what_is_no_json_far_below_is_none(deepest: str) -> None:
+    levels = 1_100
+    with pytest.raises(ValueError, match=r".*"):
+        read(raw('"a":' + "[" * levels + deepest + "]" * levels), ID)
 
 
 def test_no_more_is_noted_than_somebody_reads() -> None:

@@ -55,10 +55,9 @@ class Message:
         """What a record keeps of it."""
         return self.raw if len(self.raw) <= LARGEST_BYTES else self.raw[:KEPT_BYTES]
 
-    @property
-    def in_dead_letter(self) -> bytes:
-        """What a dead letter keeps of it."""
-        return self.raw[:KEPT_BYTES]
+    def in_dead_letter(self, outcome: str) -> bytes:
+        """What the dead letter of this outcome keeps of it."""
+        return self.kept[:KEPT_BYTES] if outcome == "rejected" else self.kept
 
 
 @dataclass(slots=True)

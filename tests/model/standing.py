@@ -337,7 +337,7 @@ def _dead_letters_are_the_failures(now: Standing, sent: Mapping[int, Message]) -
     failures = [event for event in now.events if event[1] not in {"locked", "would_lock", CANCELLED}]
     if now.dead != failures:
         yield f"the dead letters are {now.dead}, the failures {failures}"
-    if now.dead_messages != [sent[number].in_dead_letter for number, *_ in now.dead]:
+    if now.dead_messages != [sent[number].in_dead_letter(outcome) for number, outcome, _ in now.dead]:
         yield "a dead letter's message is not what was sent, or its beginning"
 
 

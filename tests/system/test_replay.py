@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,14 +16,26 @@ if TYPE_CHECKING:
     from tests.system.stage import Stage
 
 
-@pytest.mark.parametrize(("status", "outcome"), [(500, "exhausted"), (403, "refused")])
+FACE = "\N{GRINNING FACE}"
+#: A job at every limit, of characters that take the most bytes in a message of stock Celery: it has over 100 kB.
+LARGEST = {
+    "reason": FACE * 1000, "rule_id": FACE * 128, "policies": [FACE * 128] * 20, "actor": FACE * 128,
+    "correlation_id": FACE * 128, "metadata": {"text": "\N{GREEK SMALL LETTER OMEGA}" * 4000},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "fields"),
+    [(500, "exhausted", {"rule_id": "spam-7", "metadata": {"score": 0.97}}), (403, "refused", LARGEST)],
+    ids=["exhausted", "refused, the largest job"],
+)
 def test_a_replayed_job_is_locked_and_its_event_names_the_old_one(
-    stage: Stage, tmp_path: Path, status: int, outcome: str
+    stage: Stage, tmp_path: Path, status: int, outcome: str, fields: dict[str, Any]
 ) -> None:
     # given a job that failed because of the API
     stage.worker(MAX_ATTEMPTS=1)
     stage.api.script = Script(rules=(Rule(then=Respond(status=status)),))
-    job = stage.send("c-1", fields={"rule_id": "spam-7", "metadata": {"score": 0.97}})
+    job = stage.send("c-1", fields=fields)
     failed = stage.event_of(job)
     assert failed["data"]["outcome"] == outcome
     stage.api.script = Script()

@@ -832,6 +832,7 @@ async def test_a_conversation_that_is_refused_with_a_token_that_serves_others_en
     event = await scene.finished(attempts=1)
 
     assert (event["data"]["outcome"], event["data"]["error"]["type"]) == ("refused", "forbidden")
+    assert "check its rights where it serves other conversations" in event["data"]["error"]["detail"]
     assert event["data"]["attempts"] == MAX_ATTEMPTS
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 #: The largest message that is read, and the largest body once it is decompressed.
 MAX_MESSAGE_BYTES = 1024 * 1024
-#: Of a larger message, and of the message in a dead letter, this many bytes are kept.
+#: Of a larger message, and of a rejected one in its dead letter, this many bytes are kept.
 KEPT_BYTES = 64 * 1024
 
 # The work of one call, so that no call blocks the server for long

@@ -51,7 +51,8 @@ class DeadLetter:
         """
         job = _read_message(self.message, size=len(self.message), now=now)
         if isinstance(job, Rejection):
-            if self.result.outcome != "rejected" and len(self.message) >= KEPT_BYTES:
+            # Of a message over 1 MiB, and of any in a letter of an earlier version, so many bytes were kept.
+            if self.result.outcome != "rejected" and len(self.message) == KEPT_BYTES:
                 raise NoJobError(f"Its message is too large: only the first {KEPT_BYTES:,} bytes were kept.")
             raise NoJobError(self.result.problem if self.result.outcome == "rejected" else job.problem.detail)
         headers: dict[str, Any] = {"task": TASK_NAME, "id": job_id, "replay_of": self.result.job_id}

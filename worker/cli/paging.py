@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 #: The intended size of a page in bytes.
 PAGE_BYTES = 2 * 1024 * 1024
 _FIRST_PAGE = 4
-#: The most entries in a page, as large entries may follow small ones. With an event of 256 KiB and a message of 64 KiB
-#: each, which is the most that workers write, they have 10 MiB.
+#: The most entries in a page, as large entries may follow small ones. With an event of 256 KiB and a message of 1 MiB
+#: each, which is the most that workers write, they have 40 MiB.
 MAX_AT_ONCE = 32
 
 

@@ -1,7 +1,7 @@
 -- complete: end jobs in flight. Publishing the event and acknowledging the job are one step: nothing can come between the two.
 -- KEYS  1 leases   2 counters   3 results stream   4 dead stream   5 ledger of the results   6 ledger of the dead letters
 -- ARGV  1 record prefix   2 id prefix   3 results channel   4 results kept   5 dead letters kept   6 milliseconds to keep an id
---       7 bytes of results kept   8 bytes of dead letters kept   9 queue   10 bytes kept of a dead letter's message
+--       7 bytes of results kept   8 bytes of dead letters kept   9 queue   10 bytes kept of a rejected message
 --       then for each job: ref, lease token, event (empty: a duplicate, dropped), outcome, 1 if it is a dead letter, digest of its id
 --       (empty: not kept), fingerprint (empty: it names no conversation), 1 if it is a dry run, 1 if the event's id is not the job's
 -- Returns for each job  1 published | 0 not ours any more (nothing changed)
@@ -246,7 +246,10 @@ for at = 11, #ARGV, 9 do
       answer = 1
       add(to_results, #event, 'event', event)
       if is_dead then
-        local message = string.sub(redis.call('HGET', record, 'raw') or '', 1, message_bytes)
+        local message = redis.call('HGET', record, 'raw') or ''
+        if outcome == 'rejected' then -- any other is a job, and one that is replayed needs its whole message
+          message = string.sub(message, 1, message_bytes)
+        end
         add(to_dead, #event + #queue + #message, 'event', event, 'queue', queue, 'message', message)
       end
       redis.call('PUBLISH', channel, event)
