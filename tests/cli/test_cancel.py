@@ -260,6 +260,7 @@ def test_a_command_that_is_interrupted_says_what_was_done(terminal: Terminal, re
         (["a\x1b"], "'a\\x1b' is none"),
         (["a", "--yes"], "--yes is for --all"),
         (["a", "--for", "x"], "--for x: write a time such as"),
+        (["--rule", "r-7", "--rule", "r-8"], "--rule is given 2 times"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -195,7 +195,7 @@ def _of_holds(state: FleetState) -> Iterator[Problem]:
         yield Problem(
             "held",
             f"{plural(held, 'job')} on hold ({what}), by {printable(hold.note.by)}: {printable(hold.note.reason)}",
-            f"They go on after: lock-worker release {what}.",
+            f"To let them go on: lock-worker release {what}",
         )
 
 
