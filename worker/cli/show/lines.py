@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tasks.plural import plural
+from worker.cli.controls.answers import by_whom
 from worker.cli.durations import duration
 from worker.cli.show.story import story
 from worker.cli.show.taken import time_at
@@ -58,7 +59,7 @@ def _place_state(place: Place, now_ms: int) -> str:
             return f"delayed{_due(place, now_ms)}"
         case "held":
             since = "" if place.held_ms is None else f" for {duration((now_ms - place.held_ms) / 1000)}"
-            return f"held by an operator{since}"
+            return f"held{since}" + ("" if place.hold else "; its hold is ended, and it goes on in a moment")
         case _:
             return f"ready{_ready(place, now_ms)}"
 
@@ -101,6 +102,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
     attempts = place.attempts if place else end.result.attempts if end else None
     if attempts is not None:
         yield "calls", f"{attempts:,}"
+    yield from _of_operators(view)
     if place and place.crashes:
         yield "workers died", f"{place.crashes:,}"
     if place and place.is_dry_run:
@@ -109,6 +111,14 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
         yield "replay of", str(replayed)
     if end and end.letter:
         yield "dead letter", f"{end.letter} (lock-worker dead show {end.letter})"
+
+
+def _of_operators(view: JobView) -> Iterator[tuple[str, str]]:
+    place, cancel = view.place, view.cancel
+    if place and place.hold:
+        yield "hold", f"{place.hold.selector}, {by_whom(place.hold.note)}"
+    if place and cancel:
+        yield "revoked" if cancel.is_revoke else "cancelled", f"{by_whom(cancel)} (no further call begins)"
 
 
 def _notes(view: JobView) -> Iterator[str]:
