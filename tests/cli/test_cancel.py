@@ -10,6 +10,7 @@ import pytest
 
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
+from tests.cli.in_redis import remember
 from tests.cli.steered import actions, control_events
 from tests.cli.terminal import Terminal
 from tests.system.stage import eventually
@@ -271,3 +272,16 @@ def test_what_cannot_be_meant_is_refused(
     assert ended.returncode == 2
     assert told in " ".join(ended.stderr.split())
     assert redis_client.keys() == []
+
+
+def test_ids_of_jobs_that_have_ended_are_counted_so_that_nobody_takes_them_for_stopped(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    remember(redis_client, "a", "ended")
+    remember(redis_client, "b", "claimed")
+
+    said = terminal.run("cancel", "a", "b", "c", *WHY).stdout
+
+    assert said.startswith("3 job ids are cancelled, and remembered until ")
+    assert " 1 of them has ended already: lock-worker show JOB_ID says how.\n" in said
+    assert json.loads(terminal.run("cancel", "a", *WHY, "--json").stdout)["ended"] == 1
