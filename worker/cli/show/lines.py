@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tasks.plural import plural
 from worker.cli.controls.answers import by_whom
 from worker.cli.durations import duration
+from worker.cli.folding import folded
 from worker.cli.show.story import story
 from worker.cli.show.taken import time_at
 from worker.observe.printable import printable
@@ -23,19 +24,19 @@ _NO_TIME = " " * len("2026-11-22 15:04:05")
 
 def job_lines(view: JobView, now_ms: int) -> Iterator[str]:
     """Yield the lines about a job. No line is cut, so that no id is."""
-    yield printable(f"{view.job_id or 'a job without an id'}: {_state(view, now_ms)}")
+    yield folded(printable(f"{view.job_id or 'a job without an id'}: {_state(view, now_ms)}"), 2)
     for name, value in _facts(view):
-        yield printable(f"  {name:<13} {value}")
+        yield folded(printable(f"  {name:<13} {value}"), 16)
     lines = [*story(view)]
     if lines:
         yield ""
     for time, text in lines:
-        yield printable(f"  {_local(time)}  {text}")
+        yield folded(printable(f"  {_local(time)}  {text}"), len(_NO_TIME) + 4)
     notes = [*_notes(view)]
     if notes:
         yield ""
     for note in notes:
-        yield printable(f"  {note}")
+        yield folded(printable(f"  {note}"), 4)
 
 
 def _state(view: JobView, now_ms: int) -> str:
