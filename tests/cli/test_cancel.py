@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
-from tests.cli.in_redis import remember
+from tests.cli.in_redis import now_ms, put_record, remember
 from tests.cli.steered import actions, control_events
 from tests.cli.terminal import Terminal
 from tests.system.stage import eventually
@@ -285,3 +285,16 @@ def test_ids_of_jobs_that_have_ended_are_counted_so_that_nobody_takes_them_for_s
     assert said.startswith("3 job ids are cancelled, and remembered until ")
     assert " 1 of them has ended already: lock-worker show JOB_ID says how.\n" in said
     assert json.loads(terminal.run("cancel", "a", *WHY, "--json").stdout)["ended"] == 1
+
+
+def test_a_job_that_waited_is_counted_once_though_it_is_seen_again_when_it_is_ready(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    redis_client.zadd(KEYS.delayed, {put_record(redis_client, "pod-1.1.1.0", message("a")): now_ms() + 600_000})
+    redis_client.zadd(KEYS.held, {f"{'0' * 32}:{put_record(redis_client, 'pod-1.2.1.0', message('b'))}": 0})
+    redis_client.lpush("moderation.lock", message("c"))
+
+    ended = terminal.run("cancel", "--rule", "r-7", *WHY)
+
+    assert redis_client.llen(KEYS.requeued) == 2
+    assert ended.stdout.startswith("3 jobs (1 ready, 1 delayed, 1 held) that match --rule r-7 are cancelled.")
