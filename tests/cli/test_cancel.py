@@ -110,6 +110,9 @@ def test_job_ids_are_cancelled_wherever_their_jobs_are(stage: Stage) -> None:
 
     expected = {**dict.fromkeys((held, delayed, ready, "to-come"), "cancelled"), other: "locked"}
     assert outcomes(stage, 5) == expected
+    told = {event["data"]["job_id"]: event["data"].get("history", []) for event in stage.wait_events(5)}
+    # Each wait is told once: those that were woken to be ended did not wait again.
+    assert [[entry["reason"] for entry in told[job]] for job in (held, delayed)] == [["hold"], ["eta"]]
     assert stage.redis.zcard(KEYS.held) == 1
     stage.lock_worker("release", "--rule", "r-7")
     assert stage.outcome_of(still_held) == "locked"
