@@ -176,6 +176,20 @@ def test_it_asks_before_it_discards(terminal: Terminal, redis_client: redis.Redi
 
 
 @pytest.mark.usefixtures("letters")
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_no_answer_is_a_no(terminal: Terminal, redis_client: redis.Redis, *, is_interrupted: bool) -> None:
+    with terminal.screen("dead", "discard", "--all") as screen:
+        screen.wait_for("[y/N]: ")
+        if is_interrupted:
+            screen.interrupt()
+        else:
+            screen.type("\x04")
+        screen.wait_for("lock-worker: nothing was discarded")
+        assert screen.wait() == 1
+    assert len(left(redis_client)) == 4
+
+
+@pytest.mark.usefixtures("letters")
 def test_nobody_is_asked_without_a_terminal(terminal: Terminal, redis_client: redis.Redis) -> None:
     ended = terminal.run("dead", "discard", "--all")
 

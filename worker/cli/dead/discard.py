@@ -21,7 +21,7 @@ from worker.broker.keys import Keys
 from worker.broker.refusals import was_refused
 from worker.cli.controls.actor import actor
 from worker.cli.dead_letters import pages
-from worker.cli.exit import FAILED, USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
+from worker.cli.exit import FAILED, USAGE_ERROR, fail, is_confirmed, redis_address, redis_or_stop, report_if_interrupted
 from worker.cli.refusals import described
 from worker.message.control_event import control_event
 from worker.message.controls import Note
@@ -125,5 +125,5 @@ def _ask(account: _Account, where: str) -> None:
     question = f"Delete {plural(account.found, 'dead letter')} from {where}? Their jobs cannot be sent again then."
     if not sys.stdin.isatty():
         fail(f"{question}\nNobody was asked, as there is no terminal: give --yes.", USAGE_ERROR)
-    if not typer.confirm(question, err=True):
+    if not is_confirmed(question):
         fail("nothing was discarded")
