@@ -49,7 +49,10 @@ def _unknown_job(settings: Settings, search: Search, job_id: str) -> str:
     if cancel is not None:
         done = "revoked" if cancel.is_revoke else "cancelled"
         return f"{where}\nIts id is {done} {by_whom(cancel)}\nIf it comes, it ends without a call."
-    return f"{where}\nIt was never sent, or it ended so long ago that neither its event nor its id is kept any more."
+    return (
+        f"{where}\nIt was never sent, it ended so long ago that neither its event nor its id is kept any more, or its "
+        "record was deleted (lock-worker audit counts those)."
+    )
 
 
 def _write(search: Search, wanted: Wanted, *, as_json: bool) -> None:
