@@ -122,7 +122,7 @@ def _leave_to_others(bench: Workbench, name: str) -> None:
         for tag, _ in UNACKED_JOBS:
             bench.run("HSET", UNACKED, tag, "what kombu keeps")
             bench.run("ZADD", UNACKED_INDEX, 1, tag)
-    if name == "replay":
+    if name in {"replay", "discard"}:
         for entry, _ in LETTERS:
             bench.run("XADD", bench.broker_options.dead, entry, "event", b"an event", "message", b"a message")
 
@@ -250,6 +250,10 @@ async def _replay(bench: Workbench, _: Scene) -> object:
     return bench.replay(LETTERS)
 
 
+async def _discard(bench: Workbench, _: Scene) -> object:
+    return bench.discard([entry for entry, _ in LETTERS])
+
+
 async def _adopt(bench: Workbench, _: Scene) -> object:
     return bench.adopt(UNACKED_JOBS)
 
@@ -296,6 +300,7 @@ MOVES: dict[str, Move] = {
     "promote": _promote,
     "recover": _recover,
     "replay": _replay,
+    "discard": _discard,
     "lost_takes": _lost_takes,
     "adopt": _adopt,
 }

@@ -40,7 +40,9 @@ class HangingUp:
         raise redis.exceptions.ConnectionError("hung up")
 
 
-@pytest.mark.parametrize("name", [name for name in MOVES if script_of(name) not in {"take", "replay", "adopt"}])
+@pytest.mark.parametrize(
+    "name", [name for name in MOVES if script_of(name) not in {"take", "replay", "discard", "adopt"}]
+)
 async def test_a_move_survives_a_flush_and_pays_for_it_once(bench: Workbench, name: str) -> None:
     scene = await set_scene(bench, name)
     client: Any = Listening(bench.async_client)

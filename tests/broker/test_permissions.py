@@ -30,7 +30,8 @@ KEYS = (
 )  # fmt: skip
 #: The scripts that read no job's record.
 WITHOUT_RECORDS = {
-    "claim", "throttle", "register", "replay", "adopt", "lost_takes", "sample", "control", "cancel", "note_layout",
+    "claim", "throttle", "register", "replay", "discard", "adopt", "lost_takes", "sample", "control", "cancel",
+    "note_layout",
 }  # fmt: skip
 CHANNELS = ("&moderation.results",)
 COMMANDS = (

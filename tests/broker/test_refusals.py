@@ -44,6 +44,7 @@ def said(words: str) -> Exception:
         ("WRONGPASS invalid username-password pair or user is disabled.", "user and password"),
         ("NOAUTH Authentication required.", "user and password"),
         ("ERR invalid password", "user and password"),
+        ("ERR Protocol error: unauthenticated multibulk length", "user and password"),
         ("ERR wrong number of arguments for 'auth' command", "user and password"),
         ("NOPERM this user has no permissions to run the 'eval' command", "access control list"),
         ("ERR unknown command 'XINFO', with args beginning with: ", "does not know a command"),

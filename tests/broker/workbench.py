@@ -19,7 +19,7 @@ from tests.broker import glossary
 from worker.broker.backoff import ConnectBackoff
 from worker.broker.broker_options import BrokerOptions
 from worker.broker.client import RedisClient
-from worker.broker.command_line_moves import adopt_command, replay_command
+from worker.broker.command_line_moves import adopt_command, discard_command, replay_command
 from worker.broker.control_moves import (
     RuleCount,
     Trail,
@@ -216,6 +216,12 @@ class Workbench:
         """Dead letters become new jobs, as the command line makes them."""
         answers = self.run(*replay_command(self.keys, self.broker_options.dead, letters, priority=priority))
         return [int(answer) for answer in answers]
+
+    def discard(self, entries: Sequence[str]) -> int:
+        """Dead letters are deleted, as the command line does it."""
+        return int(
+            self.run(*discard_command(self.keys, self.broker_options.dead, self.trail, entries, event="an event"))
+        )
 
     def adopt(self, jobs: Sequence[tuple[bytes, bytes]], *, priority: int = 0) -> list[int]:
         """Jobs of a stock worker become messages again, as the command line makes them."""

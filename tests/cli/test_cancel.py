@@ -10,6 +10,7 @@ import pytest
 
 from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
+from tests.cli.in_redis import now_ms, put_record, remember
 from tests.cli.steered import actions, control_events
 from tests.cli.terminal import Terminal
 from tests.system.stage import eventually
@@ -109,6 +110,9 @@ def test_job_ids_are_cancelled_wherever_their_jobs_are(stage: Stage) -> None:
 
     expected = {**dict.fromkeys((held, delayed, ready, "to-come"), "cancelled"), other: "locked"}
     assert outcomes(stage, 5) == expected
+    told = {event["data"]["job_id"]: event["data"].get("history", []) for event in stage.wait_events(5)}
+    # Each wait is told once: those that were woken to be ended did not wait again.
+    assert [[entry["reason"] for entry in told[job]] for job in (held, delayed)] == [["hold"], ["eta"]]
     assert stage.redis.zcard(KEYS.held) == 1
     stage.lock_worker("release", "--rule", "r-7")
     assert stage.outcome_of(still_held) == "locked"
@@ -260,6 +264,7 @@ def test_a_command_that_is_interrupted_says_what_was_done(terminal: Terminal, re
         (["a\x1b"], "'a\\x1b' is none"),
         (["a", "--yes"], "--yes is for --all"),
         (["a", "--for", "x"], "--for x: write a time such as"),
+        (["--rule", "r-7", "--rule", "r-8"], "--rule is given 2 times"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(
@@ -270,3 +275,29 @@ def test_what_cannot_be_meant_is_refused(
     assert ended.returncode == 2
     assert told in " ".join(ended.stderr.split())
     assert redis_client.keys() == []
+
+
+def test_ids_of_jobs_that_have_ended_are_counted_so_that_nobody_takes_them_for_stopped(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    remember(redis_client, "a", "ended")
+    remember(redis_client, "b", "claimed")
+
+    said = terminal.run("cancel", "a", "b", "c", *WHY).stdout
+
+    assert said.startswith("3 job ids are cancelled, and remembered until ")
+    assert " 1 of them has ended already: lock-worker show JOB_ID says how.\n" in said
+    assert json.loads(terminal.run("cancel", "a", *WHY, "--json").stdout)["ended"] == 1
+
+
+def test_a_job_that_waited_is_counted_once_though_it_is_seen_again_when_it_is_ready(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    redis_client.zadd(KEYS.delayed, {put_record(redis_client, "pod-1.1.1.0", message("a")): now_ms() + 600_000})
+    redis_client.zadd(KEYS.held, {f"{'0' * 32}:{put_record(redis_client, 'pod-1.2.1.0', message('b'))}": 0})
+    redis_client.lpush("moderation.lock", message("c"))
+
+    ended = terminal.run("cancel", "--rule", "r-7", *WHY)
+
+    assert redis_client.llen(KEYS.requeued) == 2
+    assert ended.stdout.startswith("3 jobs (1 ready, 1 delayed, 1 held) that match --rule r-7 are cancelled.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.in_redis import DEAD, RESULTS, dead_letter, event, message
-from tests.cli.steered import TYPE_PREFIX, control_events
+from tests.cli.steered import TYPE_PREFIX, actions, control_events
 
 if TYPE_CHECKING:
     import redis
@@ -176,6 +176,20 @@ def test_it_asks_before_it_discards(terminal: Terminal, redis_client: redis.Redi
 
 
 @pytest.mark.usefixtures("letters")
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_no_answer_is_a_no(terminal: Terminal, redis_client: redis.Redis, *, is_interrupted: bool) -> None:
+    with terminal.screen("dead", "discard", "--all") as screen:
+        screen.wait_for("[y/N]: ")
+        if is_interrupted:
+            screen.interrupt()
+        else:
+            screen.type("\x04")
+        screen.wait_for("lock-worker: nothing was discarded")
+        assert screen.wait() == 1
+    assert len(left(redis_client)) == 4
+
+
+@pytest.mark.usefixtures("letters")
 def test_nobody_is_asked_without_a_terminal(terminal: Terminal, redis_client: redis.Redis) -> None:
     ended = terminal.run("dead", "discard", "--all")
 
@@ -211,3 +225,30 @@ def test_other_entries_in_the_stream_are_left_alone(terminal: Terminal, redis_cl
 
     assert dead(terminal, "discard", "--all", "--yes")["discarded"] == 1
     assert redis_client.xlen(DEAD) == 1
+
+
+def test_dead_letters_can_be_discarded_to_make_room_in_a_full_redis(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    dead_letter(redis_client, "a", "refused")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        found = dead(terminal, "discard", "--all", "--yes")
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+    assert found["discarded"] == 1
+    assert actions(redis_client) == ["discarded"]
+
+
+def test_a_server_that_refuses_is_told_with_what_was_discarded_until_then(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    dead_letter(redis_client, "a", "refused")
+    redis_client.set("moderation.control", "not a stream")
+
+    ended = terminal.run("dead", "discard", "--all", "--yes")
+
+    assert (ended.returncode, redis_client.xlen(DEAD)) == (1, 1)
+    assert "moderation.control" in ended.stderr
+    assert ended.stderr.endswith("\n0 dead letters discarded\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -217,6 +218,7 @@ def test_too_many_holds_are_refused(terminal: Terminal, redis_client: redis.Redi
         (["--policy", "x" * 129], "--policy has 129 characters, and no job has over 128 there"),
         (["--conversation", "x" * 257], "--conversation has 257 characters, and no job has over 256 there"),
         (["--rule", "r-7", "--reason", " "], "--reason is blank"),
+        (["--rule", "r-7", "--rule", "r-8"], "--rule is given 2 times, and a job must match all options: give it once"),
     ],
 )
 def test_a_wrong_selector_is_named_with_what_to_write(
@@ -227,6 +229,24 @@ def test_a_wrong_selector_is_named_with_what_to_write(
     assert ended.returncode == 2
     assert told in " ".join(ended.stderr.split())
     assert redis_client.keys() == []
+
+
+@pytest.mark.parametrize("rule", ["r 7", "it's --actor ann", "r\u202eevil\x1b\\'", "-r", " ", "\U000e0001x"], ids=ascii)
+def test_the_release_that_status_names_is_one_that_a_shell_can_run(
+    terminal: Terminal, redis_client: redis.Redis, rule: str
+) -> None:
+    terminal.run("hold", f"--rule={rule}", "--actor", "ann", *WHY)
+    problems = json.loads(terminal.run("status", "--json").stdout)["problems"]
+    (advice,) = (problem["advice"] for problem in problems if problem["code"] == "held")
+    _, _, command = advice.partition("lock-worker ")
+
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    ).stdout.decode()
+    ended = terminal.run(*words.split("\0")[:-1])
+
+    assert ended.returncode == 0, ended.stderr
+    assert actions(redis_client) == ["held", "released"]
 
 
 def test_what_others_wrote_reaches_no_terminal_as_a_command(terminal: Terminal) -> None:

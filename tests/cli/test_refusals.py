@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "status": ["status"],
+    "workers": ["workers"],
     "watch": ["watch"],
     "show": ["show", "c-1"],
     "dead": ["dead"],
@@ -47,6 +48,12 @@ def full(client: redis.Redis) -> Iterator[None]:
 @contextmanager
 def no_permission(client: redis.Redis) -> Iterator[None]:
     client.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["-@all", "+ping"])
+    yield
+
+
+@contextmanager
+def password_wanted(client: redis.Redis) -> Iterator[None]:
+    client.config_set("requirepass", "a password")
     yield
 
 
@@ -146,6 +153,7 @@ def server(server_binary: ServerBinary) -> Iterator[RedisServer]:
     [
         (full, "OOM ", "raise maxmemory", {"enqueue"}),
         (no_permission, "NOPERM ", "docs/redis.md", COMMANDS),
+        (password_wanted, "NOAUTH ", "the password in REDIS_URL", COMMANDS),
         (replica, "READONLY ", "name the primary", {"enqueue", *STEERS}),
         (orphan, "MASTERDOWN ", "name the primary", LOOKS),
         (too_many_clients, "max number of clients", "maxclients", COMMANDS),

@@ -246,7 +246,7 @@ def test_a_message_that_is_no_valid_job_is_not_sent_though_something_was_underst
     told, end = ended.stderr.splitlines()
     assert told.startswith("bad: ")
     assert told == f"bad: {why}" if why else "What was wrong" not in told
-    assert end == "lock-worker: nothing was sent; 1 dead letter without a valid job left where they are"
+    assert end == "lock-worker: nothing was sent; 1 dead letter without a valid job left in place"
     assert left(redis_client) == ["bad"]
     assert redis_client.keys() == [DEAD.encode()]
 
@@ -278,7 +278,7 @@ def test_of_very_many_that_stay_the_first_are_named_and_the_good_ones_are_sent(
     *named, more, summary = ended.stderr.splitlines()
     assert [line.partition(":")[0] for line in named] == [f"bad-{number}" for number in range(20)]
     assert more == "... and 5 more"
-    assert summary.endswith("; 25 dead letters without a valid job left where they are")
+    assert summary.endswith("; 25 dead letters without a valid job left in place")
 
 
 def test_what_others_wrote_into_the_stream_is_left_alone(terminal: Terminal, redis_client: redis.Redis) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import signal
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.cli.in_redis import DEAD, KEYS, QUEUE, RESULTS, dead_letter, event, m
 from worker.broker.keys import Keys
 from worker.cli.show.ready import ready_messages
 from worker.cli.show.wanted import Wanted
+from worker.message.selector import Selector
 
 if TYPE_CHECKING:
     import redis
@@ -107,13 +109,48 @@ def test_a_delayed_job_says_when_it_is_due(terminal: Terminal, redis_client: red
     assert "delayed; it is due in " in lines(terminal, "job-1")[0]
 
 
-@pytest.mark.parametrize("member", ["{}", "a1b2:{}"])
-def test_a_job_that_is_set_aside_is_held(terminal: Terminal, redis_client: redis.Redis, member: str) -> None:
-    ref = put_record(redis_client)
-    redis_client.zadd("lw:1:moderation.lock:held", {member.format(ref): now_ms() - 90_000})
+def put_held(client: redis.Redis, since_ms: int, hold: str) -> None:
+    """A job that was set aside at this time, after pauses of an hour: the clock of ages is that much behind."""
+    told = json.dumps([None, 0, 0, 0, None, 0, 0, [[since_ms, 1, None, None, "hold", None]]])
+    ref = put_record(client, progress=told, held_at=since_ms - 3_600_000)
+    client.zadd(KEYS.held, {f"{hold}:{ref}": 0})
 
-    assert show(terminal, "job-1")["state"] == "held"
-    assert lines(terminal, "job-1")[0].startswith("job-1: held by an operator for 1 min 3")
+
+def test_a_job_that_is_set_aside_names_its_hold_and_since_when(terminal: Terminal, redis_client: redis.Redis) -> None:
+    terminal.run("hold", "--rule", "r-7", "--reason", "it locks too much", LOCK_WORKER_ACTOR="ann")
+    since = now_ms() - 90_000
+    put_held(redis_client, since, Selector(rule="r-7").digest)
+
+    found = show(terminal, "job-1")
+    told = lines(terminal, "job-1")
+
+    (place,) = found["messages"]
+    assert found["state"] == "held"
+    assert datetime.fromisoformat(place["held_since"]).timestamp() * 1000 == pytest.approx(since)
+    assert (place["hold"]["selector"], place["hold"]["by"]) == ({"rule": "r-7"}, "ann")
+    assert re.fullmatch(r"job-1: held for 1 min 3\d s", told[0])
+    assert any(re.fullmatch(r"  hold +--rule r-7, by ann at .*: it locks too much", line) for line in told)
+
+
+def test_a_job_whose_hold_is_ended_is_said_to_go_on(terminal: Terminal, redis_client: redis.Redis) -> None:
+    put_held(redis_client, now_ms() - 90_000, Selector(rule="r-7").digest)
+
+    assert lines(terminal, "job-1")[0].endswith("; its hold is ended, and it goes on in a moment")
+
+
+def test_a_job_whose_id_is_cancelled_says_so_before_a_worker_takes_it(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    terminal.run("cancel", "job-1", "--reason", "a mistake", LOCK_WORKER_ACTOR="ann")
+
+    ended = terminal.run("show", "job-1")
+    redis_client.lpush(QUEUE, message())
+
+    assert (ended.returncode, "Its id is cancelled by ann at " in ended.stderr) == (1, True)
+    assert "If it comes, it ends without a call." in ended.stderr
+    assert show(terminal, "job-1")["cancel"]["by"] == "ann"
+    told = "\n".join(lines(terminal, "--conversation", "c-1"))
+    assert re.search(r"  cancelled +by ann at .*: a mistake \(no further call begins\)", told)
 
 
 def test_a_job_that_has_ended_is_told_by_its_event(terminal: Terminal, redis_client: redis.Redis) -> None:

@@ -57,6 +57,17 @@ def test_without_workers_it_is_not_well_and_the_jobs_that_wait_are_counted(
     assert terminal.run("status").stdout.splitlines()[0] == "NOT WELL: No worker is registered, and 2 jobs wait."
 
 
+def test_jobs_without_a_record_are_a_problem_until_an_operator_acknowledges_them(
+    terminal: Terminal, redis_client: redis.Redis
+) -> None:
+    register(redis_client, "lock-1@pod")
+    redis_client.hset(KEYS.counters, mapping={"taken": 2, "vanished": 2})
+
+    assert problems(terminal) == ["vanished"]
+    terminal.run("audit", "--acknowledge", "--reason", "sent again")
+    assert problems(terminal) == []
+
+
 def test_a_worker_that_was_killed_is_named_before_it_leaves_the_list(
     terminal: Terminal, redis_client: redis.Redis
 ) -> None:

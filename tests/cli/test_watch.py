@@ -412,3 +412,10 @@ def test_an_unknown_outcome_is_refused(terminal: Terminal) -> None:
     ended = terminal.run("watch", "--outcome", "looked")
     assert ended.returncode == 2
     assert "would_lock" in ended.stderr
+
+
+@pytest.mark.parametrize("option", ["--job", "--conversation"])
+def test_an_empty_id_is_refused_as_no_event_would_ever_have_it(terminal: Terminal, option: str) -> None:
+    ended = terminal.run("watch", option, "")
+    assert ended.returncode == 2
+    assert "take an id, which is not empty" in ended.stderr

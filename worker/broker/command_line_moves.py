@@ -1,4 +1,4 @@
-"""The moves that operators make with ``lock-worker``: they replay dead letters, and adopt a stock worker's jobs.
+"""The moves that operators make with ``lock-worker``: they replay and discard dead letters, and adopt left jobs.
 
 The functions return only the command, because the command line sends it over redis-py's blocking client.
 """
@@ -14,6 +14,7 @@ from worker.broker.script_calls import command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from worker.broker.control_moves import Trail
     from worker.broker.keys import Keys
     from worker.broker.script_calls import Command
 
@@ -26,6 +27,15 @@ def replay_command(keys: Keys, dead: str, letters: Sequence[tuple[str, bytes]], 
     arguments = [part for letter in letters for part in letter]
     names = [dead, keys.priority_list(priority), keys.absent]
     return command(scripts.REPLAY, names, arguments, whole_text=True)
+
+
+def discard_command(keys: Keys, dead: str, trail: Trail, entries: Sequence[str], *, event: str) -> Command:
+    """Return the call of ``discard.lua``: entries of the dead stream, and the event that notes it.
+
+    It sends the whole text, as :func:`replay_command` does.
+    """
+    arguments: list[str | int] = [event, trail.maxlen, *entries]
+    return command(scripts.DISCARD, [dead, trail.stream, keys.absent], arguments, whole_text=True)
 
 
 def adopt_command(keys: Keys, jobs: Sequence[tuple[bytes, bytes]], *, priority: int) -> Command:

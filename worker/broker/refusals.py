@@ -119,6 +119,7 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (("script", "not supported"), redis_problems.NO_SCRIPTS),
     (("compiling script",), redis_problems.TOO_OLD),
     (("max number of clients",), redis_problems.MAX_CLIENTS),
+    (("protocol error", "unauthenticated"), redis_problems.WRONG_PASSWORD),
     (("protocol error",), redis_problems.NO_REDIS),
     (("certificate_verify_failed", "expired"), redis_problems.TLS_EXPIRED),
     (("certificate_verify_failed", "not yet valid"), redis_problems.TLS_EXPIRED),

@@ -49,6 +49,15 @@ def load_settings(*, need_token: bool = False) -> Settings:
         fail(str(error), USAGE_ERROR)
 
 
+def is_confirmed(question: str) -> bool:
+    """Ask on the terminal; Ctrl-C and an end of input are a no."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        typer.echo(err=True)
+        return False
+
+
 @contextmanager
 def report_if_interrupted(account: Callable[[], str]) -> Iterator[None]:
     """End the command on Ctrl-C, SIGTERM or a failure to write output, and report what was done until then."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.job import Job
+
+_LAST_OF_FOUR_DIGITS = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,23 @@ class Selector:
         return _digest(self)
 
     def __str__(self) -> str:
-        return " ".join(f"--{name} {value}" for name, value in self.fields.items()) or "--all"
+        """Return it as the options of a command, as a shell reads them."""
+        return " ".join(f"--{name} {_quoted(value)}" for name, value in self.fields.items()) or "--all"
+
+
+def _quoted(value: str) -> str:
+    """Return a value as one word of a shell's; what is not printable as bash and zsh read it in ``$'...'``."""
+    if value.isprintable():
+        return shlex.quote(value)
+    return f"$'{''.join(map(_escaped, value))}'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) <= _LAST_OF_FOUR_DIGITS else f"\\U{ord(character):08x}"
 
 
 @lru_cache(maxsize=1024)  # asked for each job that is set aside

@@ -114,7 +114,6 @@ class Admission:
 
         ``may_call``: flow control let the job be taken. A job that it did not is released instead of being called.
         """
-        delivery = assignment.delivery
         job = self._read_message(assignment, now)
         if isinstance(job, Rejection):
             return self._handler.reporter.rejected(job, self.run_of(assignment))
@@ -125,10 +124,7 @@ class Admission:
         if job.not_before is not None:
             wait = (job.not_before - now).total_seconds()
             if wait > 0:
-                known = self.run_of(assignment).progress
-                known.history = history.with_delay(known.history, now, reason=history.ETA, seconds=wait)
-                delivery.progress = known.to_bytes()
-                return Later(wait, "eta")
+                return Later(wait, history.ETA)
         if not may_call and not self._handler.ends_without_call(job, self.run_of(assignment)):
             return Later(0, "requeued")
         return None

@@ -187,6 +187,7 @@ def read_fleet_state_now(client: Redis, names: FleetNames) -> FleetState:
     Raises:
         RedisError: the server refused, was lost, or took too long.
     """
+    client.ping()  # a server that wants a password hangs up on a long command instead of saying so
     pipeline: Any  # redis-py has no types for this
     for whole_text in (False, True):
         with client.pipeline(transaction=False) as pipeline:

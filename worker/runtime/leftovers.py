@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import threading
 import time
 from dataclasses import dataclass, field
@@ -220,8 +221,9 @@ def _report(client: Redis, queues: Collection[str], reported: dict[str, int], *,
                 extra={
                     "queue": left.queue,
                     "jobs": left.jobs,
-                    "advice": f"No worker takes from it. `lock-worker adopt --queue {left.queue}` brings its jobs in; "
-                    "or let workers take from it too (-Q), if its jobs are to stay there.",
+                    "advice": "No worker takes from it. "
+                    f"`lock-worker adopt --queue {shlex.quote(left.queue)}` brings its jobs in; or let workers take "
+                    "from it too (-Q), if its jobs are to stay there.",
                 },
             )
     reported.clear()  # so that the next jobs on a queue that has none now are reported

@@ -138,17 +138,22 @@ class Settler:
             case Finished(event):
                 assignment.decision = decision
                 batches.complete.put((assignment, _completion(assignment, event, is_conflict=is_conflict)))
-            case Later():
+            case Later(seconds, reason):
+                if reason == history.ETA:
+                    self._tell_of_delay(assignment.delivery, reason, seconds)
                 batches.delay.put((assignment, decision))
             case Held(hold):
-                delivery = assignment.delivery
-                known = progress.from_bytes(delivery.progress)
-                known.history = history.with_delay(known.history, self._clock.now(), reason=history.HOLD, seconds=None)
-                delivery.progress = known.to_bytes()
+                self._tell_of_delay(assignment.delivery, history.HOLD, None)
                 batches.hold.put((assignment, hold))
                 self._in_flight.set_aside(assignment)
-                self._gates.set_aside(delivery)
+                self._gates.set_aside(assignment.delivery)
                 self._slots_freed()
+
+    def _tell_of_delay(self, delivery: Delivery, reason: str, seconds: float | None) -> None:
+        """Add a delay without a call to the job's history."""
+        known = progress.from_bytes(delivery.progress)
+        known.history = history.with_delay(known.history, self._clock.now(), reason=reason, seconds=seconds)
+        delivery.progress = known.to_bytes()
 
     def settle_under_its_own_id(self, assignment: Assignment, event: Event, *, is_conflict: bool) -> None:
         """Complete a job whose id names another event already: its event gets an id of its own."""

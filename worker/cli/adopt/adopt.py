@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -119,9 +120,10 @@ def _lines(settings: Settings, account: _Account, *, as_list: bool) -> Iterator[
     if account.kept:
         yield f"{plural(account.kept, 'job')} left to living workers, which said that they have them"
     if account.foreign:
-        yield f"{plural(account.foreign, 'unacknowledged message')} of other tasks left where they are"
+        yield f"{plural(account.foreign, 'unacknowledged message')} of other tasks left in place"
     for left in account.left:
-        yield f"{plural(left.jobs, 'job')} on {left.queue}, which none of our workers takes from: --queue {left.queue}"
+        option = f"--queue {shlex.quote(left.queue)}"
+        yield f"{plural(left.jobs, 'job')} on {left.queue}, which none of our workers takes from: {option}"
     yield f"{plural(account.adopted, 'job')} {done} to {settings.LOCK_QUEUE} at {redis_address(settings)}"
 
 

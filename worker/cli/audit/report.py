@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.plural import plural
 from worker.cli.audit.law import MEANINGS, Breach, breaches, law_of
+from worker.cli.folding import folded
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def lines(found: Audited) -> Iterator[str]:
     if not found.breaches:
         yield "It adds up: each job taken has ended with an event, or is where it has to be."
     for breach in found.breaches:
-        yield f"NOT RIGHT: {breach.text}"
-        yield f"  -> {breach.meaning}"
+        yield folded(f"NOT RIGHT: {breach.text}", 2)
+        yield folded(f"  -> {breach.meaning}", 5)
 
 
 def as_json(found: Audited) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def as_json(found: Audited) -> dict[str, Any]:
 
 
 def _line(name: str, count: int, note: str = "") -> str:
-    return f"{name:<22}{count:>12,}  {note}".rstrip()
+    return folded(f"{name:<22}{count:>12,}  {note}".rstrip(), 36)
 
 
 def _time(server_ms: int) -> str:

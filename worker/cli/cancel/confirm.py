@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from tasks.plural import plural
 from worker.broker.connection import sync_client
 from worker.broker.keys import Keys
 from worker.cli.cancel.places import count_jobs
 from worker.cli.controls.queues import fleet_queues
-from worker.cli.exit import FAILED, USAGE_ERROR, fail, redis_address, redis_or_stop
+from worker.cli.exit import FAILED, USAGE_ERROR, fail, is_confirmed, redis_address, redis_or_stop
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -25,5 +23,5 @@ def confirm_all(settings: Settings) -> None:
     with redis_or_stop(settings), sync_client(settings) as client:
         jobs = sum(count_jobs(client, keys) for keys in fleet_queues(client, Keys(settings.LOCK_QUEUE)))
     where = f"{settings.LOCK_QUEUE} at {redis_address(settings)}"
-    if not typer.confirm(f"Cancel all jobs of {where} ({plural(jobs, 'job')} now)?", err=True):
+    if not is_confirmed(f"Cancel all jobs of {where} ({plural(jobs, 'job')} now)?"):
         fail("nothing was changed", FAILED)

@@ -30,11 +30,13 @@ class Entry:
         raw: its message, or the beginning of one that is too large.
         size: the size of the whole message in bytes.
         wake: where it waits (``delayed`` or ``held``), its member there, and its ref; None: it is ready or in flight.
+        ref: the name of its record; empty: no worker has taken it yet.
     """
 
     raw: bytes = field(repr=False)
     size: int
     wake: tuple[str, str, str] | None = None
+    ref: str = ""
 
 
 def pages(client: Redis, keys: Keys, places: Sequence[Place] = PLACES) -> Iterator[tuple[Place, list[Entry]]]:
@@ -147,7 +149,7 @@ def _records(client: Redis, keys: Keys, found: Sequence[tuple[str, str, str]]) -
     for wake, (raw, size) in zip(found, records, strict=True):
         if raw is not None:
             is_number = size is not None and size.isdigit() and len(size) < 16  # noqa: PLR2004 - as the scripts do
-            entries.append(Entry(raw, int(size) if is_number else len(raw), wake if wake[0] else None))
+            entries.append(Entry(raw, int(size) if is_number else len(raw), wake if wake[0] else None, ref=wake[2]))
     return entries
 
 

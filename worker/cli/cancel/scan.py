@@ -74,6 +74,7 @@ class Scan:
     wakes_without_id: bool = False
     places: Sequence[Place] = PLACES
     found: Found = field(default_factory=Found)
+    _counted: set[str] = field(default_factory=set)
 
     def run(self) -> Iterator[None]:
         """Look at all jobs; it yields after each page, so that the caller can do what is due meanwhile."""
@@ -84,6 +85,7 @@ class Scan:
         with nullcontext() if progress is None else progress:
             bar = None if progress is None else progress.add_task("", total=total)
             for keys in queues:
+                self._counted.clear()  # names of records are a queue's own
                 for place, entries in pages(self.fleet.client, keys, self.places):
                     self._look(keys, place, entries, now)
                     if progress is not None and bar is not None:
@@ -97,9 +99,8 @@ class Scan:
             job = _decode(entry.raw, size=entry.size, now=now)
             if not isinstance(job, Accepted) or not self.matches(job):
                 continue
-            self.found.places[place] += 1
             has_id = job.fingerprint is not None
-            self.found.without_id += not has_id
+            self._count(place, entry, has_id=has_id)
             if has_id:
                 ids.append(digest(job.id))
             if entry.wake is not None and (has_id or self.wakes_without_id):
@@ -108,6 +109,15 @@ class Scan:
             self.fleet.cancel_ids(ids, self.note, ttl_ms=self.ttl_ms)
         if wake:
             self._wake(keys, wake)
+
+    def _count(self, place: Place, entry: Entry, *, has_id: bool) -> None:
+        """Count a job where it is seen first: one that this scan makes ready is seen again there."""
+        if entry.ref in self._counted:
+            return
+        if entry.ref:
+            self._counted.add(entry.ref)
+        self.found.places[place] += 1
+        self.found.without_id += not has_id
 
     def _wake(self, keys: Keys, members: Sequence[tuple[str, str, str]]) -> None:
         max_age_ms = round(self.fleet.settings.JOB_MAX_AGE_SECONDS * 1000)

@@ -9,6 +9,7 @@ import typer
 
 from worker.cli.controls.obedience import wait_until_obeyed
 from worker.cli.exit import FAILED
+from worker.cli.folding import folded
 from worker.message.control_event import iso_time
 from worker.observe.printable import printable
 
@@ -36,7 +37,7 @@ def finish(fleet: Steering, done: Done, note: Note, *, said: str, what: str, as_
     if as_json:
         typer.echo(json.dumps({**facts, **note_json(note), "done": done.is_changed, "workers": seen.to_json()}))
     else:
-        typer.echo(f"{said}\n{seen.sentence(what)}")
+        typer.echo(f"{folded(said, 2)}\n{folded(seen.sentence(what), 2)}")
     if seen.missing:
         raise typer.Exit(FAILED)
 

@@ -5,7 +5,7 @@ Every problem is reported with the option's name and what to write instead.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -13,10 +13,15 @@ from worker.cli.durations import seconds_in
 from worker.message.selector import Selector
 from worker.observe.printable import printable
 
-Rule = Annotated[str | None, typer.Option("--rule", metavar="ID", help="Jobs of this rule (their rule_id).")]
-Actor = Annotated[str | None, typer.Option("--actor", metavar="TEXT", help="Jobs that this service or person asked.")]
-Policy = Annotated[str | None, typer.Option("--policy", metavar="ID", help="Jobs with this policy among theirs.")]
-Conversation = Annotated[str | None, typer.Option("--conversation", metavar="ID", help="Jobs of this conversation.")]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The values of an option, as often as it was given: a second one must not take the place of the first unnoticed.
+_Values: TypeAlias = list[str] | None
+Rule = Annotated[_Values, typer.Option("--rule", metavar="ID", help="Jobs of this rule (their rule_id).")]
+Actor = Annotated[_Values, typer.Option("--actor", metavar="TEXT", help="Jobs that this service or person asked.")]
+Policy = Annotated[_Values, typer.Option("--policy", metavar="ID", help="Jobs with this policy among theirs.")]
+Conversation = Annotated[_Values, typer.Option("--conversation", metavar="ID", help="Jobs of this conversation.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for people; it is kept for all to read.")]
 OptionalReason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for people.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
@@ -47,9 +52,9 @@ def read_seconds(text: str | None) -> int | None:
         raise typer.BadParameter(f"--for {printable(text)}: {error}") from None
 
 
-def read_selector(*, rule: str | None, actor: str | None, policy: str | None, conversation: str | None) -> Selector:
-    """Return which jobs are meant; it has no field if no option was given."""
-    selector = Selector(rule, actor, policy, conversation)
+def read_selector(**given: Sequence[str] | None) -> Selector:
+    """Return which jobs are meant, by the values of each option; it has no field if no option was given."""
+    selector = Selector(**{name: _only(f"--{name}", values) for name, values in given.items() if values})
     for name, value in selector.fields.items():
         option, longest = f"--{name}", _MAX_CHARACTERS[name]
         if not value:
@@ -60,10 +65,21 @@ def read_selector(*, rule: str | None, actor: str | None, policy: str | None, co
     return selector
 
 
-def require_selector(selector: Selector) -> None:
-    """End the command if no option says which jobs are meant."""
+def _only(option: str, values: Sequence[str]) -> str:
+    """Return the one value of an option. Of several, none may be left out without a word."""
+    if len(values) > 1:
+        raise typer.BadParameter(
+            f"{option} is given {len(values)} times, and a job must match all options: give it once, and run the "
+            "command for each value"
+        )
+    return values[0]
+
+
+def require_selector(selector: Selector, *, or_all: str = "") -> None:
+    """End the command if no option says which jobs are meant; ``or_all`` names the option that means all of them."""
     if not selector.fields:
-        raise typer.BadParameter("say which jobs: --rule, --actor, --policy or --conversation (all given must match)")
+        names = f"--rule, --actor, --policy or --conversation (all given must match){or_all}"
+        raise typer.BadParameter(f"say which jobs: {names}")
 
 
 def _require_text(option: str, value: str) -> None:

@@ -11,12 +11,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import typer
+from redis.exceptions import RedisError
 
 from tasks.plural import plural
+from worker.broker.command_line_moves import discard_command
 from worker.broker.connection import sync_client
+from worker.broker.control_moves import Trail
+from worker.broker.keys import Keys
+from worker.broker.refusals import was_refused
 from worker.cli.controls.actor import actor
 from worker.cli.dead_letters import pages
-from worker.cli.exit import FAILED, USAGE_ERROR, fail, redis_address, redis_or_stop, report_if_interrupted
+from worker.cli.exit import FAILED, USAGE_ERROR, fail, is_confirmed, redis_address, redis_or_stop, report_if_interrupted
+from worker.cli.refusals import described
 from worker.message.control_event import control_event
 from worker.message.controls import Note
 from worker.observe.printable import printable
@@ -64,11 +70,11 @@ class _Discarder:
             "discarded", note, source=settings.EVENT_SOURCE, queue=settings.LOCK_QUEUE,
             dead_letters=len(letters), job_ids=[letter.result.job_id for letter in letters[:_NAMED]],
         )  # fmt: skip
-        with self.client.pipeline() as step:
-            step.xdel(settings.DEAD_STREAM, *[letter.entry for letter in letters])
-            step.xadd(settings.CONTROL_STREAM, {"event": event}, maxlen=settings.CONTROL_MAXLEN, approximate=True)
-            deleted, _ = step.execute()
-        return int(deleted)
+        call = discard_command(
+            Keys(settings.LOCK_QUEUE), settings.DEAD_STREAM, Trail(settings.CONTROL_STREAM, settings.CONTROL_MAXLEN),
+            [letter.entry for letter in letters], event=event,
+        )  # fmt: skip
+        return int(self.client.execute_command(*call))  # type: ignore[no-untyped-call]  # redis-py has no types for it
 
 
 def discard_letters(settings: Settings, chosen: DeadLetterFilter, *, reason: str, yes: bool, as_json: bool) -> None:
@@ -82,7 +88,7 @@ def discard_letters(settings: Settings, chosen: DeadLetterFilter, *, reason: str
         if account.found:
             discarder = _Discarder(client, settings, reason)
             for letters in pages(client, stream, chosen, newest=newest):
-                account.discarded += discarder.delete(letters)
+                _discard(discarder, letters, account)
         if as_json:
             told = {"found": account.found, "discarded": account.discarded, "missing": sorted(account.missing)}
             sys.stdout.write(printable(json.dumps(told, ensure_ascii=False)) + "\n")
@@ -93,6 +99,15 @@ def discard_letters(settings: Settings, chosen: DeadLetterFilter, *, reason: str
     typer.echo(f"{account.summary()} from {where}", err=True)
     if account.missing:
         raise typer.Exit(FAILED)
+
+
+def _discard(discarder: _Discarder, letters: Sequence[DeadLetter], account: _Account) -> None:
+    """Delete a page of dead letters; an error of Redis ends the command with what was done until then."""
+    try:
+        account.discarded += discarder.delete(letters)
+    except RedisError as error:
+        unknown = "" if was_refused(error) else f"; of {len(letters):,} more it is not known"
+        fail(f"Redis at {redis_address(discarder.settings)}{described(error)}\n{account.summary()}{unknown}")
 
 
 def _count(client: Redis, stream: str, chosen: DeadLetterFilter, account: _Account) -> str:
@@ -110,5 +125,5 @@ def _ask(account: _Account, where: str) -> None:
     question = f"Delete {plural(account.found, 'dead letter')} from {where}? Their jobs cannot be sent again then."
     if not sys.stdin.isatty():
         fail(f"{question}\nNobody was asked, as there is no terminal: give --yes.", USAGE_ERROR)
-    if not typer.confirm(question, err=True):
+    if not is_confirmed(question):
         fail("nothing was discarded")

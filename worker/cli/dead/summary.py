@@ -13,6 +13,7 @@ from tasks.plural import plural
 from worker.broker.connection import sync_client
 from worker.cli.dead_letters import pages
 from worker.cli.exit import redis_address, redis_or_stop, report_if_interrupted
+from worker.cli.folding import folded
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _lines(summary: Summary, settings: Settings) -> Iterator[str]:
         yield ""
         yield "The newest:"
         for letter in reversed(summary.newest):
-            yield f"  {letter.entry}  {letter.result.as_dated_line()}"
+            yield folded(f"  {letter.entry}  {letter.result.as_dated_line()}", 6)
 
 
 def _day(finished_at: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
 
     from worker.cli.doctor.check import Check
 
-_INDENT = " " * 9
+_INDENT = 9
 
 
 def doctor(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False) -> None:
@@ -43,15 +40,12 @@ def doctor(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
 
 
 def _shown(check: Check) -> str:
-    """Return one line; on a terminal wrapped to its width."""
+    """Return one line; on a terminal folded to its width."""
+    from worker.cli.folding import folded  # noqa: PLC0415 - as above
     from worker.observe.printable import printable  # noqa: PLC0415 - as above
 
     mend = f" -> {check.mend}" if check.mend else ""
-    line = printable(f"{check.level:<{len(_INDENT)}}{check.name}: {check.text}{mend}")
-    if not sys.stdout.isatty():
-        return line
-    width = shutil.get_terminal_size((100, 24)).columns
-    return textwrap.fill(line, width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
+    return folded(printable(f"{check.level:<{_INDENT}}{check.name}: {check.text}{mend}"), _INDENT)
 
 
 def _summary(found: Sequence[Check]) -> str:

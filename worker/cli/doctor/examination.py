@@ -46,6 +46,6 @@ def _fleet(client: Redis, settings: Settings) -> Iterator[Check]:
         state = read_fleet_state_now(client, FleetNames.of(settings))
     except RedisError as error:
         what, _, mend = described(error).partition("\n")
-        yield problem("fleet", f"The state of the queue cannot be read{what}", mend or "See docs/redis.md.")
+        yield problem("fleet", f"The state of the queue cannot be read: Redis{what}", mend or "See docs/redis.md.")
     else:
         yield from fleet_checks(state, settings)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tasks.plural import plural
 from worker.cli.controls import answers
+from worker.cli.folding import folded
 from worker.observe.printable import printable
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def print_table(found: Holds) -> None:
         _print("", ((cancel, "") for cancel in found.cancels))
     if found.pause is not None:
         until = answers.until(found.pause, "it is resumed")
-        typer.echo(f"The fleet takes no jobs {until}: paused {answers.by_whom(found.pause)}")
+        typer.echo(folded(f"The fleet takes no jobs {until}: paused {answers.by_whom(found.pause)}", 2))
 
 
 def _print(count_title: str, rows: Iterable[tuple[Control, str]]) -> None:

@@ -37,7 +37,7 @@ def release(
     if everything and selector.fields:
         raise typer.BadParameter("give --all, or the options of one cancel, and not both")
     if not everything:
-        options.require_selector(selector)
+        options.require_selector(selector, or_all=", or --all" if is_cancel else "")
     why = "" if reason is None else options.read_reason(reason)
     settings = load_settings()
 

@@ -106,7 +106,7 @@ def _report(settings: Settings, account: _Account) -> None:
         typer.echo(f"... and {account.stay - _PROBLEMS_SHOWN:,} more", err=True)
     for job_id in sorted(account.missing):
         typer.echo(f"{printable(job_id)}: there is no such dead letter", err=True)
-    left = f"; {plural(account.stay, 'dead letter')} without a valid job left where they are" if account.stay else ""
+    left = f"; {plural(account.stay, 'dead letter')} without a valid job left in place" if account.stay else ""
     address = redis_address(settings)
     if account.sent:
         queues = printable(", ".join(sorted({job["queue"] for job in account.sent})))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from worker.cli.controls.answers import note_json
 from worker.cli.show.story import history_of
 from worker.cli.show.taken import time_at
 
@@ -31,6 +32,7 @@ def job_json(view: JobView) -> dict[str, Any]:
         "outcome": data.get("outcome") or (view.remembered.outcome if view.remembered else None),
         "messages": [_place(one) for one in view.places],
         "events": len(view.ends),
+        "cancel": None if view.cancel is None else note_json(view.cancel),
     }
 
 
@@ -43,6 +45,7 @@ def _place(place: Place) -> dict[str, Any]:
         "due_at": _time(place.due_ms),
         "lease_until": _time(place.lease_ms),
         "held_since": _time(place.held_ms),
+        "hold": None if place.hold is None else {"selector": place.hold.selector.fields, **note_json(place.hold.note)},
         "received_at": _time(place.received_ms),
         "attempts": place.attempts,
         "workers_died": place.crashes,

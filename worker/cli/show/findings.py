@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from worker.cli.result import Result
     from worker.cli.show.job_view import Place, Remembered
+    from worker.message.controls import Note
 
 #: The most jobs that are kept, and the most messages and events of one of them. There may be any number.
 MAX_JOBS = 1000
@@ -89,6 +90,17 @@ class Findings:
         view = self._view(job_id, "")
         if view is not None:
             view.remembered = remembered
+
+    def cancel(self, job_id: str, note: Note) -> None:
+        """Add who cancelled a job id."""
+        view = self._view(job_id, "")
+        if view is not None:
+            view.cancel = note
+
+    def cancel_of(self, job_id: str) -> Note | None:
+        """Return who cancelled a job id; None: nobody did."""
+        view = self._views.get(f"id {job_id}")
+        return None if view is None else view.cancel
 
     def is_claimed(self, job_id: str) -> bool:
         """Return True if the id memory says that a worker took the job and has not ended it."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tasks.history import History
     from tasks.outcome import Problem
     from worker.cli.result import Result
+    from worker.message.controls import Control, Note
 
 State: TypeAlias = Literal["ready", "in_flight", "delayed", "held", "ended", "unknown"]
 #: Where a job is, if several messages have its id: the first of these.
@@ -30,6 +31,7 @@ class Place:
         due_ms: the time it waits for; None: none.
         lease_ms: when its lease expires; None: no worker has it.
         held_ms: since when it is held; None: it is not, or that is not known.
+        hold: the hold that has set it aside; None: none has, or it is ended and the job goes on in a moment.
         worker: the worker that has it, by its name in Redis.
         problem: the problem of its last failed call.
         is_dry_run: it is a dry run.
@@ -47,6 +49,7 @@ class Place:
     due_ms: int | None = None
     lease_ms: int | None = None
     held_ms: int | None = None
+    hold: Control | None = None
     worker: str | None = None
     problem: Problem | None = None
     history: History = ()
@@ -81,12 +84,14 @@ class JobView:
         places: its messages that have not ended.
         ends: its events, the newest first; more than one only if the id was used more than once.
         remembered: what the id memory says; None: nothing, or it was not asked.
+        cancel: who cancelled its id, or revoked it, and why; None: nobody did.
     """
 
     job_id: str | None
     places: list[Place] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     remembered: Remembered | None = None
+    cancel: Note | None = None
 
     @property
     def place(self) -> Place | None:

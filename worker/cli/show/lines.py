@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tasks.plural import plural
+from worker.cli.controls.answers import by_whom
 from worker.cli.durations import duration
+from worker.cli.folding import folded
 from worker.cli.show.story import story
 from worker.cli.show.taken import time_at
 from worker.observe.printable import printable
@@ -22,19 +24,19 @@ _NO_TIME = " " * len("2026-11-22 15:04:05")
 
 def job_lines(view: JobView, now_ms: int) -> Iterator[str]:
     """Yield the lines about a job. No line is cut, so that no id is."""
-    yield printable(f"{view.job_id or 'a job without an id'}: {_state(view, now_ms)}")
+    yield folded(printable(f"{view.job_id or 'a job without an id'}: {_state(view, now_ms)}"), 2)
     for name, value in _facts(view):
-        yield printable(f"  {name:<13} {value}")
+        yield folded(printable(f"  {name:<13} {value}"), 16)
     lines = [*story(view)]
     if lines:
         yield ""
     for time, text in lines:
-        yield printable(f"  {_local(time)}  {text}")
+        yield folded(printable(f"  {_local(time)}  {text}"), len(_NO_TIME) + 4)
     notes = [*_notes(view)]
     if notes:
         yield ""
     for note in notes:
-        yield printable(f"  {note}")
+        yield folded(printable(f"  {note}"), 4)
 
 
 def _state(view: JobView, now_ms: int) -> str:
@@ -58,7 +60,7 @@ def _place_state(place: Place, now_ms: int) -> str:
             return f"delayed{_due(place, now_ms)}"
         case "held":
             since = "" if place.held_ms is None else f" for {duration((now_ms - place.held_ms) / 1000)}"
-            return f"held by an operator{since}"
+            return f"held{since}" + ("" if place.hold else "; its hold is ended, and it goes on in a moment")
         case _:
             return f"ready{_ready(place, now_ms)}"
 
@@ -101,6 +103,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
     attempts = place.attempts if place else end.result.attempts if end else None
     if attempts is not None:
         yield "calls", f"{attempts:,}"
+    yield from _of_operators(view)
     if place and place.crashes:
         yield "workers died", f"{place.crashes:,}"
     if place and place.is_dry_run:
@@ -109,6 +112,14 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
         yield "replay of", str(replayed)
     if end and end.letter:
         yield "dead letter", f"{end.letter} (lock-worker dead show {end.letter})"
+
+
+def _of_operators(view: JobView) -> Iterator[tuple[str, str]]:
+    place, cancel = view.place, view.cancel
+    if place and place.hold:
+        yield "hold", f"{place.hold.selector}, {by_whom(place.hold.note)}"
+    if place and cancel:
+        yield "revoked" if cancel.is_revoke else "cancelled", f"{by_whom(cancel)} (no further call begins)"
 
 
 def _notes(view: JobView) -> Iterator[str]:

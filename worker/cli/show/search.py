@@ -19,6 +19,7 @@ from worker.cli.show.ready import ready_messages
 from worker.cli.show.taken import rule_of, still_taken, taken_jobs, time_at
 from worker.cli.show.wanted import id_of
 from worker.cli.stream_pages import newest_first
+from worker.message.controls import read_controls, read_note
 from worker.message.decode import decoder
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tasks.message import ParsedJob
     from worker.cli.result import Result
     from worker.cli.show.wanted import Wanted
+    from worker.message.controls import Control
 
 _decode = decoder(TASK_NAME)
 
@@ -69,12 +71,12 @@ class Search:
         for keys in queues:
             self._look_at_records(keys)
         self._look_at_streams()
-        if self._wanted.job_id is None:
-            return
-        self._ask_the_id_memory(self._wanted.job_id, queues)
-        if not self.findings.jobs:
-            for keys in queues:  # it may have moved against the search: from a delay to a lease and back
-                self._look_at_records(keys)
+        if self._wanted.job_id is not None:
+            self._ask_the_id_memory(self._wanted.job_id, queues)
+            if not self.findings.jobs:
+                for keys in queues:  # it may have moved against the search: from a delay to a lease and back
+                    self._look_at_records(keys)
+        self._look_for_cancels()
 
     def _queues(self) -> list[Keys]:
         """Return the queue of the settings and the others that workers of its fleet took from."""
@@ -95,15 +97,35 @@ class Search:
                     seen[raw] = max(seen[raw], times)
 
     def _look_at_records(self, keys: Keys) -> None:
+        holds = self._holds()
         for records in taken_jobs(self._client, keys):
             for record in records:
                 if self._wanted.may_be_in_message(record.raw):
                     job = self._read(record.raw, record.size)
                     if self._wanted.is_job(job):
-                        self.findings.add_record(id_of(job), record.place(job, keys.queue))
+                        self.findings.add_record(id_of(job), record.place(job, keys.queue, holds))
         # The streams are read next; they have the events of those that ended meanwhile.
         refs = self.findings.refs(keys.queue)
         self.findings.forget(keys.queue, refs - still_taken(self._client, keys, refs))
+
+    def _holds(self) -> dict[str, Control]:
+        """Return the operators' holds by their digests."""
+        found: Any = self._client.hgetall(Keys(self._settings.LOCK_QUEUE).controls)
+        return {each.selector.digest: each for each in read_controls(found).controls if each.kind == "hold"}
+
+    def _look_for_cancels(self) -> None:
+        """Look who cancelled the ids of the jobs that have not ended, and that of a job that may still come."""
+        ids = [job.job_id for job in self.findings.jobs if job.place is not None and job.job_id is not None]
+        if not self.findings.jobs and self._wanted.job_id is not None:
+            ids = [self._wanted.job_id]
+        if not ids:
+            return
+        prefix = Keys(self._settings.LOCK_QUEUE).cancelled_prefix
+        answers: Any = self._client.mget([f"{prefix}{digest(job_id)}" for job_id in ids])
+        for job_id, text in zip(ids, answers, strict=True):
+            note = None if text is None else read_note(text)
+            if note is not None:
+                self.findings.cancel(job_id, note)
 
     def _look_at_streams(self) -> None:
         for entry, _, result in self._events_in(self._settings.RESULTS_CHANNEL):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from worker.broker.connection import sync_client
+from worker.cli.controls.answers import by_whom
 from worker.cli.exit import INTERRUPTED, fail, redis_address, redis_or_stop
 from worker.cli.show.as_json import job_json
 from worker.cli.show.job_view import JobView
@@ -44,7 +45,14 @@ def _unknown_job(settings: Settings, search: Search, job_id: str) -> str:
     where = f"no job {printable(job_id)} was found at {redis_address(settings)}"
     if search.findings.is_claimed(job_id):
         return f"{where}, but a worker took it, and no event says that it ended: try again"
-    return f"{where}\nIt was never sent, or it ended so long ago that neither its event nor its id is kept any more."
+    cancel = search.findings.cancel_of(job_id)
+    if cancel is not None:
+        done = "revoked" if cancel.is_revoke else "cancelled"
+        return f"{where}\nIts id is {done} {by_whom(cancel)}\nIf it comes, it ends without a call."
+    return (
+        f"{where}\nIt was never sent, it ended so long ago that neither its event nor its id is kept any more, or its "
+        "record was deleted (lock-worker audit counts those)."
+    )
 
 
 def _write(search: Search, wanted: Wanted, *, as_json: bool) -> None:

@@ -8,21 +8,24 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks import progress
+from tasks.history import HOLD
 from worker.cli.paging import PageSize
 from worker.cli.show.job_view import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from redis import Redis
 
+    from tasks.history import History
     from tasks.message import ParsedJob
     from worker.broker.keys import Keys
     from worker.cli.show.job_view import State
+    from worker.message.controls import Control
 
 #: No page has more jobs, so that none holds the server up.
 _MOST_JOBS = 250
-_FIELDS = ("raw", "first", "attempts", "crashes", "progress", "lease_token", "size", "held_at")
+_FIELDS = ("raw", "first", "attempts", "crashes", "progress", "lease_token", "size")
 #: A lease token is the worker's name and a number.
 _LEASE_TOKEN = re.compile(r"(?P<worker>[^ ]+)\.\d+")
 
@@ -37,6 +40,7 @@ class Record:
         where: the place, as ``lock-worker status`` names it.
         score: of a zset; None: it was found in a list.
         fields: as they stand in Redis; None: it is not there.
+        hold: the digest of the hold that has set it aside; empty: none has.
     """
 
     ref: str
@@ -44,6 +48,7 @@ class Record:
     where: str
     score: float | None
     fields: dict[str, bytes | None]
+    hold: str = ""
 
     @property
     def raw(self) -> bytes:
@@ -55,8 +60,8 @@ class Record:
         """The size of the whole message in bytes."""
         return _number(self.fields["size"]) or len(self.raw)
 
-    def place(self, job: ParsedJob, queue: str) -> Place:
-        """Return what it says of its job."""
+    def place(self, job: ParsedJob, queue: str, holds: Mapping[str, Control]) -> Place:
+        """Return what it says of its job; ``holds`` are those in Redis, by their digests."""
         known = progress.from_bytes(self.fields["progress"] or b"")
         token = _LEASE_TOKEN.fullmatch((self.fields["lease_token"] or b"").decode(errors="replace"))
         score = None if self.score is None else round(self.score)
@@ -72,7 +77,8 @@ class Record:
             received_ms=_number(self.fields["first"]),
             due_ms=score if self.state == "delayed" else None,
             lease_ms=score if self.state == "in_flight" else None,
-            held_ms=(_number(self.fields["held_at"]) or score or None) if self.state == "held" else None,
+            held_ms=_held_since(known.history) if self.state == "held" else None,
+            hold=holds.get(self.hold),
             worker=token["worker"] if token and self.state == "in_flight" else None,
             problem=known.problem,
             history=known.history,
@@ -84,7 +90,7 @@ def taken_jobs(client: Redis, keys: Keys) -> Iterator[list[Record]]:
     """Yield the records of a queue in pages, in the order in which a job moves on; a moving one may come twice."""
     for name, key in (("requeued", keys.requeued), ("retries", keys.retries), ("suspects", keys.suspects)):
         for refs in _refs_in_list(client, key):
-            yield from _records(client, keys, [(ref, "ready", name, None) for ref in refs])
+            yield from _records(client, keys, [(ref, b"", "ready", name, None) for ref in refs])
     indexes: tuple[tuple[State, str, str], ...] = (
         ("in_flight", "in flight", keys.leases),
         ("delayed", "delayed", keys.delayed),
@@ -92,7 +98,7 @@ def taken_jobs(client: Redis, keys: Keys) -> Iterator[list[Record]]:
     )
     for state, name, key in indexes:
         for members in _members(client, key):
-            yield from _records(client, keys, [(_ref(member, state), state, name, at) for member, at in members])
+            yield from _records(client, keys, [(*_parts(member, state), state, name, at) for member, at in members])
 
 
 def still_taken(client: Redis, keys: Keys, refs: Iterable[str]) -> set[str]:
@@ -140,12 +146,23 @@ def _members(client: Redis, key: str) -> Iterator[list[tuple[bytes, float]]]:
             return
 
 
-def _ref(member: bytes, state: State) -> bytes:
-    """Return the ref that a member of a zset names; that of a held job also names its hold, which has no colon."""
-    return member.partition(b":")[2] or member if state == "held" else member
+def _parts(member: bytes, state: State) -> tuple[bytes, bytes]:
+    """Return the ref that a member of a zset names, and of a held job also the digest of its hold."""
+    if state != "held":
+        return member, b""
+    hold, _, ref = member.partition(b":")
+    return ref, hold
 
 
-def _records(client: Redis, keys: Keys, found: list[tuple[bytes, State, str, float | None]]) -> Iterator[list[Record]]:
+def _held_since(history: History) -> int | None:
+    """Return since when a job is set aside. The record's own time is on a clock that stands still in a pause."""
+    last = history[-1] if history else None
+    return last.at_ms if last is not None and last.reason == HOLD else None
+
+
+def _records(
+    client: Redis, keys: Keys, found: list[tuple[bytes, bytes, State, str, float | None]]
+) -> Iterator[list[Record]]:
     size, start = PageSize(_MOST_JOBS), 0
     while start < len(found):
         page = found[start : start + size.count]
@@ -156,8 +173,8 @@ def _records(client: Redis, keys: Keys, found: list[tuple[bytes, State, str, flo
                 look.hmget(f"{keys.record_prefix}{name}", _FIELDS)
             answers = look.execute(raise_on_error=False)
         records = [
-            Record(name, state, where, score, dict(zip(_FIELDS, values, strict=True)))
-            for name, (_, state, where, score), values in zip(names, page, answers, strict=True)
+            Record(name, state, where, score, dict(zip(_FIELDS, values, strict=True)), hold.decode(errors="replace"))
+            for name, (_, hold, state, where, score), values in zip(names, page, answers, strict=True)
             if isinstance(values, list) and values[0] is not None
         ]
         size.saw_sizes([len(record.raw) for record in records])

@@ -53,7 +53,7 @@ def lines(report: Report, width: int) -> list[str]:
         *_job_lines(report),
         *_rate_lines(state),
         "",
-        *_fleet_lines(report),
+        *(line for told in _fleet_lines(report) for line in _wrapped(told, width, indent="  ")),
         *_worker_lines(state, width),
         *_queue_lines(report),
         *_setting_lines(state, width),

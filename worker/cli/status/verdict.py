@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.plural import plural
+from worker.cli.audit.law import ACKNOWLEDGED
 from worker.cli.durations import duration
 from worker.cli.status.condition import Problem
 from worker.cli.status.rates import counted
@@ -44,6 +45,7 @@ def problems(state: FleetState, settings: Settings) -> list[Problem]:
     """Return what is wrong, the worst first; nothing: the fleet is well."""
     return [
         *_of_redis(state),
+        *_of_lost_records(state),
         *_of_workers(state),
         *_of_the_api(state),
         *_of_pauses(state),
@@ -74,6 +76,18 @@ def _of_redis(state: FleetState) -> Iterator[Problem]:
             "redis_full",
             f"Redis is full: it uses {share:.0%} of its maxmemory, and refuses new jobs.",
             "Give it more memory, or let workers drain the backlog: they go on.",
+        )
+
+
+def _of_lost_records(state: FleetState) -> Iterator[Problem]:
+    totals = state.queue.totals
+    lost = totals.get("vanished", 0) - totals.get(ACKNOWLEDGED, 0)
+    if lost > 0:
+        yield Problem(
+            "vanished",
+            f"{plural(lost, 'job')} lost their records, and will have no event: somebody deleted keys, or Redis did.",
+            "Send them again, which is harmless; then lock-worker audit --acknowledge. Redis needs maxmemory-policy "
+            "noeviction.",
         )
 
 
@@ -195,7 +209,7 @@ def _of_holds(state: FleetState) -> Iterator[Problem]:
         yield Problem(
             "held",
             f"{plural(held, 'job')} on hold ({what}), by {printable(hold.note.by)}: {printable(hold.note.reason)}",
-            f"They go on after: lock-worker release {what}.",
+            f"To let them go on: lock-worker release {what}",
         )
 
 

@@ -48,6 +48,8 @@ def watch(
     from worker.cli.result import OUTCOMES  # noqa: PLC0415 - slow to import, and --help is quick
 
     require_known("--outcome", outcomes, OUTCOMES)
+    if "" in (*(job_ids or ()), *(conversations or ())):
+        raise typer.BadParameter("--job and --conversation take an id, which is not empty")
     if from_start and last is not None:
         raise typer.BadParameter("give --from-start or --last, not both")
     settings = load_settings()

@@ -19,6 +19,7 @@ def workers(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON ar
     import json  # noqa: PLC0415 - as below
 
     from worker.broker.connection import sync_client  # noqa: PLC0415 - slow to import, and --help is quick
+    from worker.cli.folding import folded  # noqa: PLC0415 - as above
     from worker.cli.worker_view import worker_json, worker_lines  # noqa: PLC0415 - as above
     from worker.runtime.fleet_state import FleetNames, read_fleet_state_now  # noqa: PLC0415 - as above
 
@@ -31,6 +32,6 @@ def workers(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON ar
         return
     for member in state.members:
         for line in worker_lines(member, state.server_seconds):
-            typer.echo(line.removeprefix("  "))
+            typer.echo(folded(line.removeprefix("  "), 4))
     if not state.members:
         typer.echo("No worker is registered.")
