@@ -6,6 +6,7 @@ a directory and an output of its own, goes through the program's ``main``, and e
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -132,6 +133,7 @@ def _loaded(program: Path) -> socket.socket:
         # No Popen, which would warn at the end of pytest that its process still runs.
         null = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in (0, 1)]
         os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
+    atexit.register(ours.close)
     return ours
 
 

@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from settings import Settings
@@ -19,7 +20,6 @@ from tests.loaded_programs import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 DEADLINE_SECONDS = 60.0
 
@@ -137,8 +137,19 @@ class Screen:
         os.write(self._descriptor, text.encode())
 
     def interrupt(self) -> None:
-        """As Ctrl-C does."""
+        """As Ctrl-C does, once the command waits for something.
+
+        Python sees a signal that comes right before it begins to wait only when it has waited. No hand is that quick.
+        """
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not self._is_asleep():
+            assert time.monotonic() < deadline, "the command never waits"
+            time.sleep(0.01)
         self._process.send_signal(signal.SIGINT)
+
+    def _is_asleep(self) -> bool:
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "SZ"
 
     def wait(self) -> int:
         """Return the exit status, once the command has ended."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.in_redis import dead_letter, put_record
-from tests.cli.registered import register
+from tests.cli.steered import register_obedient
 from worker.broker.keys import Keys
 from worker.message.selector import Selector
 
@@ -24,7 +24,7 @@ WHY = ("--reason", "it locks many more conversations than anybody meant it to lo
 
 @pytest.fixture
 def full_of_everything(terminal: Terminal, redis_client: redis.Redis) -> None:
-    register(redis_client, WORKER)
+    register_obedient(redis_client, WORKER)
     dead_letter(redis_client, JOB_ID, "exhausted")
     redis_client.zadd(Keys("moderation.lock").held, {f"{Selector(rule='r-7').digest}:{put_record(redis_client)}": 0})
     for command in (["hold", "--rule", "r-7"], ["pause"]):

@@ -13,6 +13,7 @@ from sandbox.faults import Delay, Respond
 from sandbox.script import Rule, Script
 from tests.cli.terminal import Terminal
 from tests.observe.otlp_receiver import OtlpReceiver, Span
+from tests.system.operator import hold_all, release_all
 from tests.system.stage import eventually
 
 if TYPE_CHECKING:
@@ -190,6 +191,22 @@ def test_a_job_with_an_eta_and_a_replayed_one_begin_traces_with_a_link_to_the_pr
     assert (one.attributes["lock_worker.delivery"], two.attributes["lock_worker.delivery"]) == (1, 2)
     assert traces[late][0].trace != traces[replayed][0].trace
     assert event["traceparent"].split("-")[1] == traces[replayed][0].trace
+
+
+def test_a_job_that_was_on_hold_is_one_trace_and_each_delivery_has_its_number(
+    stage: Stage, receiver: OtlpReceiver
+) -> None:
+    hold_all(stage)
+    stage.worker(**traced(receiver))
+    job = send(stage, "c-1", producers(7))
+    eventually(lambda: stage.redis.zcard(stage.keys.held), "a job on hold")
+
+    release_all(stage)
+    stage.event_of(job)
+    wait_published(receiver, 1)
+
+    one, two = [span for span in of_job(receiver, job) if span.kind == "consumer"]
+    assert (one.attributes["lock_worker.delivery"], two.attributes["lock_worker.delivery"]) == (1, 2)
 
 
 def test_the_producers_decision_not_to_sample_is_kept_and_its_tracestate_goes_along(

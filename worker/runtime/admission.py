@@ -187,6 +187,10 @@ class Admission:
             trace=assignment.trace,
         )
 
+    def keep_progress(self, assignment: Assignment) -> None:
+        """Note what a job that is put off without a run has come to: its next delivery goes on from there."""
+        assignment.delivery.progress = self.run_of(assignment).progress.to_bytes()
+
     def _raise_if_controlled(self, assignment: Assignment) -> None:
         """Raise if an operator holds or has cancelled a job that is about to be called."""
         if assignment.cancel_note is not None:

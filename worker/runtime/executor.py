@@ -183,6 +183,7 @@ class Executor:
     def _put_off(self, assignments: Sequence[Assignment]) -> None:
         for assignment in assignments:
             if isinstance(assignment.decision, (Held, Later)):
+                self._admission.keep_progress(assignment)
                 self._settler.settle(assignment, assignment.decision)
 
     async def _put_off_unless_cancelled(self, assignments: Sequence[Assignment]) -> None:
