@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,13 @@ def failed_start(stage: Stage, *arguments: str, **settings: object) -> str:
     assert "Traceback" not in worker.log
     assert TOKEN not in worker.log
     return worker.log
+
+
+def test_a_worker_starts_where_the_system_has_no_time_zones(stage: Stage) -> None:
+    # The packages of the tests bring the zones too, so that the start alone would not tell who does.
+    assert "tzdata" in (requires("lock-worker") or [])
+    worker = stage.worker(PYTHONTZPATH="")
+    assert worker.stop() == 0
 
 
 def test_wrong_settings_stop_the_start_with_one_message_that_names_every_problem(stage: Stage) -> None:
